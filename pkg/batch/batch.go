@@ -1,0 +1,49 @@
+// Package batch gathers what arrives on a channel into batches: durable
+// storage costs one sync a batch, so every stage waits a moment for company.
+package batch
+
+import (
+	"context"
+	"time"
+)
+
+// Gather appends items of in to buf until it holds limit of them, or linger
+// has passed since the first, or in is closed, or ctx ends. It blocks until
+// there is a first item; what it returns is empty only when in is closed or
+// ctx has ended.
+func Gather[T any](ctx context.Context, in <-chan T, buf []T, limit int, linger time.Duration) []T {
+	select {
+	case item, ok := <-in:
+		if !ok {
+			return buf
+		}
+		buf = append(buf, item)
+	case <-ctx.Done():
+		return buf
+	}
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	for len(buf) < limit {
+		select {
+		case item, ok := <-in:
+			if !ok {
+				return buf
+			}
+			buf = append(buf, item)
+			continue
+		default:
+		}
+		select {
+		case item, ok := <-in:
+			if !ok {
+				return buf
+			}
+			buf = append(buf, item)
+		case <-timer.C:
+			return buf
+		case <-ctx.Done():
+			return buf
+		}
+	}
+	return buf
+}

@@ -1,0 +1,142 @@
+// Package event defines what travels between the stages of the mesh: the id of
+// a message, the headers that it carries on RAW, and the JSON of a message on
+// DECODED. It moves no messages itself.
+package event
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Headers of RAW, DECODED and DEAD_LETTER messages, beside the server's own.
+const (
+	// HeaderReceived is when the bridge took the message from the broker, RFC 3339 in UTC.
+	HeaderReceived = "F2-Received"
+	// HeaderID is the event's ID where Nats-Msg-Id is not it.
+	HeaderID = "F2-Event-Id"
+)
+
+// Decoded is one message of a device after decoding: either the Values of a
+// sensor's frame, which belong to the sensor device, or the State of another
+// component. It holds everything that a consumer needs, so that none has to
+// ask for metadata.
+type Decoded struct {
+	ID              ID             `json:"id"`
+	Time            time.Time      `json:"time"`     // the device's, or Received if it sent none
+	Received        time.Time      `json:"received"` // by the bridge
+	Root            string         `json:"root"`     // tele, stat or cmnd
+	MAC             string         `json:"mac"`      // of the controller, 12 lower-case hex digits
+	ControllerID    int32          `json:"controller_id"`
+	Mode            string         `json:"mode"`
+	Connector       int            `json:"connector"`
+	Component       string         `json:"component"`
+	Verb            string         `json:"verb,omitempty"`
+	DeviceID        int32          `json:"device_id,omitempty"` // of the sensor device
+	Device          string         `json:"device,omitempty"`    // its name
+	MetadataVersion string         `json:"metadata_version,omitempty"`
+	Values          []Value        `json:"values,omitempty"`
+	State           jsontext.Value `json:"state,omitempty"`
+}
+
+// Value is one data point of a frame, in engineering units.
+type Value struct {
+	DataPointID int32   `json:"datapoint_id"`
+	Label       string  `json:"label"`
+	Number      float64 `json:"value"`
+	Text        *string `json:"text,omitempty"` // of ASCII data points, in place of Number
+	Unit        string  `json:"unit,omitempty"`
+}
+
+// AppendJSON appends d as one JSON object to b. It is written out by hand
+// because it runs once for every message; ParseDecoded is its inverse.
+func (d *Decoded) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":"`...)
+	b = append(b, d.ID.String()...)
+	b = append(b, `","time":"`...)
+	b = d.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","received":"`...)
+	b = d.Received.UTC().AppendFormat(b, time.RFC3339Nano)
+	b = appendString(append(b, '"'), "root", d.Root)
+	b = appendString(b, "mac", d.MAC)
+	b = appendInt(b, "controller_id", int(d.ControllerID))
+	b = appendString(b, "mode", d.Mode)
+	b = appendInt(b, "connector", d.Connector)
+	b = appendString(b, "component", d.Component)
+	if d.Verb != "" {
+		b = appendString(b, "verb", d.Verb)
+	}
+	if d.DeviceID != 0 {
+		b = appendInt(b, "device_id", int(d.DeviceID))
+		b = appendString(b, "device", d.Device)
+	}
+	if d.MetadataVersion != "" {
+		b = appendString(b, "metadata_version", d.MetadataVersion)
+	}
+	if len(d.Values) > 0 {
+		b = append(b, `,"values":[`...)
+		for i := range d.Values {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = d.Values[i].appendJSON(b)
+		}
+		b = append(b, ']')
+	}
+	if len(d.State) > 0 {
+		b = append(b, `,"state":`...)
+		b = append(b, d.State...)
+	}
+	return append(b, '}')
+}
+
+func (v *Value) appendJSON(b []byte) []byte {
+	b = append(b, `{"datapoint_id":`...)
+	b = strconv.AppendInt(b, int64(v.DataPointID), 10)
+	b = appendString(b, "label", v.Label)
+	if v.Text != nil {
+		b = appendString(b, "text", *v.Text)
+	} else {
+		b = append(b, `,"value":`...)
+		b = appendNumber(b, v.Number)
+	}
+	if v.Unit != "" {
+		b = appendString(b, "unit", v.Unit)
+	}
+	return append(b, '}')
+}
+
+func appendString(b []byte, name, s string) []byte {
+	b = append(b, `,"`...)
+	b = append(b, name...)
+	b = append(b, `":`...)
+	b, _ = jsontext.AppendQuote(b, s) // invalid UTF-8 becomes U+FFFD; what reaches here has been checked
+	return b
+}
+
+func appendInt(b []byte, name string, n int) []byte {
+	b = append(b, `,"`...)
+	b = append(b, name...)
+	b = append(b, `":`...)
+	return strconv.AppendInt(b, int64(n), 10)
+}
+
+// appendNumber writes the shortest decimal that reads back as the same float64.
+func appendNumber(b []byte, f float64) []byte {
+	format := byte('f')
+	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		format = 'e'
+	}
+	return strconv.AppendFloat(b, f, format, -1, 64)
+}
+
+// ParseDecoded reads a DECODED message into d, reusing what d holds.
+func ParseDecoded(data []byte, d *Decoded) error {
+	values := d.Values[:0]
+	clear(values[:cap(values)])
+	*d = Decoded{Values: values}
+	return json.Unmarshal(data, d)
+}

@@ -1,0 +1,95 @@
+// Package stream is the mesh's way to JetStream: connecting as a service,
+// creating the streams and consumers from the files in nats/, and storing
+// messages durably in atomic batches. What the messages mean is not its
+// business.
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Config says how a service reaches NATS.
+type Config struct {
+	URL    string `help:"NATS server." env:"NATS_URL" default:"tls://127.0.0.1:4222" name:"nats-url"`
+	CAFile string `help:"Certificates that the server's must chain to (PEM)." env:"F2MESH_CA" name:"nats-ca" type:"path"`
+	// InProcess connects to an embedded server without a socket.
+	InProcess nats.InProcessConnProvider `kong:"-"`
+}
+
+// Credentials answers user and password at every connect and reconnect, so
+// that a rotated password needs no restart. It must be safe for concurrent use.
+type Credentials func() (user, password string)
+
+// Connect returns a connection of the given user, at once: if the server is
+// away it goes on trying for ever. Replies arrive on _INBOX_<user>, the only
+// inbox that the user may listen on.
+func Connect(cfg Config, user string, credentials Credentials, log *slog.Logger) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.Name(user),
+		nats.UserInfoHandler(nats.UserInfoCB(credentials)),
+		nats.CustomInboxPrefix("_INBOX_" + user),
+		// Two refused logins in a row close a connection for good by default:
+		// a rotation in progress must not (design 6).
+		nats.IgnoreAuthErrorAbort(),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
+		// What cannot be sent now must fail now: its sender keeps it.
+		nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("nats connection lost", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("nats connected", "server", nc.ConnectedServerName()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("nats error", "error", err) }),
+	}
+	if cfg.InProcess != nil {
+		options = append(options, nats.InProcessServer(cfg.InProcess))
+	} else if cfg.CAFile != "" {
+		pool, err := certPool(cfg.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, nats.Secure(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
+	}
+	nc, err := nats.Connect(cfg.URL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to NATS at %s: %w", cfg.URL, err)
+	}
+	return nc, nil
+}
+
+// WaitConnected blocks until nc is connected or ctx ends.
+func WaitConnected(ctx context.Context, nc *nats.Conn) error {
+	for !nc.IsConnected() {
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), nc.LastError())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func certPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("reading CA certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+	}
+	return pool, nil
+}

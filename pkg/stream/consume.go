@@ -1,0 +1,69 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Consume delivers the consumer's messages on the returned channel until ctx
+// ends, and closes it when the last has been put there. At most prefetch
+// messages are on their way; a full channel stops the flow, and a message that
+// nobody acknowledges is delivered again after the consumer's ack_wait.
+func Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int, log *slog.Logger) (<-chan jetstream.Msg, error) {
+	out := make(chan jetstream.Msg, prefetch)
+	handle := func(m jetstream.Msg) {
+		select {
+		case out <- m:
+		case <-ctx.Done():
+		}
+	}
+	consuming, err := consumer.Consume(handle,
+		jetstream.PullMaxMessages(prefetch),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			if !errors.Is(err, jetstream.ErrNoHeartbeat) || ctx.Err() == nil {
+				log.Warn("consuming", "error", err)
+			}
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("consuming: %w", err)
+	}
+	go func() {
+		<-ctx.Done()
+		consuming.Stop()
+		<-consuming.Closed()
+		close(out)
+	}()
+	return out, nil
+}
+
+// Rewind makes what was delivered but never acknowledged, by a process that
+// died, due again at once and in stream order, instead of after ack_wait behind
+// newer messages. It leaves the consumer alone while another process is pulling
+// from it: that one still holds its messages.
+func Rewind(ctx context.Context, js jetstream.JetStream, consumer jetstream.Consumer, log *slog.Logger) error {
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("reading consumer: %w", err)
+	}
+	if info.NumAckPending == 0 || info.NumWaiting > 0 {
+		return nil
+	}
+	log.Info("redelivering what was in flight at the last stop", "consumer", info.Name, "messages", info.NumAckPending)
+	if _, err := js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
+		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
+	}
+	return nil
+}
+
+// DrainContext returns a context that ends timeout after ctx does: for work
+// that a stop should let finish.
+func DrainContext(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	draining, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(timeout, cancel) })
+	return draining, func() { stop(); cancel() }
+}

@@ -1,0 +1,131 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// MaxBatch is the most messages that the server takes in one atomic batch.
+const MaxBatch = 1000
+
+// maxBatchBytes bounds what the server holds of a batch before its commit.
+const maxBatchBytes = 16 << 20
+
+// errorCodeDuplicate is JSAtomicPublishContainsDuplicateMessageErr: a message
+// of the batch is stored already, and the whole batch is refused (design 5.4).
+const errorCodeDuplicate jetstream.ErrorCode = 10201
+
+// Publisher stores messages durably. It may be shared; each Store call keeps
+// the order of its own messages.
+type Publisher struct {
+	js  jetstream.JetStream
+	log *slog.Logger
+	// Timeout bounds one attempt, a sync to disk included.
+	Timeout time.Duration
+}
+
+// NewPublisher returns a publisher on js.
+func NewPublisher(js jetstream.JetStream, log *slog.Logger) *Publisher {
+	return &Publisher{js: js, log: log, Timeout: 10 * time.Second}
+}
+
+// Store returns when the stream has stored every message: it retries with
+// backoff for as long as it takes, and gives up only when ctx ends. It answers
+// how many the stream knew already by their Nats-Msg-Id. After a lost answer a
+// message without such an id may be stored twice.
+func (p *Publisher) Store(ctx context.Context, streamName string, messages []*nats.Msg) (duplicates int, err error) {
+	for len(messages) > 0 {
+		n := batchLength(messages)
+		d, err := p.storeBatch(ctx, streamName, messages[:n])
+		duplicates += d
+		if err != nil {
+			return duplicates, fmt.Errorf("storing on stream %s: %w", streamName, err)
+		}
+		messages = messages[n:]
+	}
+	return duplicates, nil
+}
+
+func batchLength(messages []*nats.Msg) int {
+	size := 0
+	for i, m := range messages {
+		size += len(m.Data)
+		if i == MaxBatch || i > 0 && size > maxBatchBytes {
+			return i
+		}
+	}
+	return len(messages)
+}
+
+func (p *Publisher) storeBatch(ctx context.Context, streamName string, messages []*nats.Msg) (int, error) {
+	attempt := p.atomic
+	if len(messages) == 1 {
+		attempt = p.singly
+	}
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval = 50 * time.Millisecond
+	wait.MaxInterval = 5 * time.Second
+	operation := func() (int, error) {
+		duplicates, err := attempt(ctx, messages)
+		var apiErr *jetstream.APIError
+		if errors.As(err, &apiErr) && apiErr.ErrorCode == errorCodeDuplicate {
+			attempt = p.singly
+			duplicates, err = attempt(ctx, messages)
+		}
+		return duplicates, err
+	}
+	return backoff.Retry(ctx, operation,
+		backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, next time.Duration) {
+			p.log.Warn("stream did not store, will retry", "stream", streamName, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond))
+		}))
+}
+
+// atomic stores all messages or none, with one sync for all.
+func (p *Publisher) atomic(ctx context.Context, messages []*nats.Msg) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	_, err := jetstreamext.PublishMsgBatch(ctx, p.js, messages, jetstreamext.BatchFlowControl{})
+	return 0, err
+}
+
+// singly stores each message by itself, in order. Those that succeeded before
+// an error are told apart as duplicates at the next attempt.
+func (p *Publisher) singly(ctx context.Context, messages []*nats.Msg) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	futures := make([]jetstream.PubAckFuture, 0, len(messages))
+	for _, m := range messages {
+		m.Reply = ""
+		delete(m.Header, jetstreamext.BatchIDHeader)
+		delete(m.Header, jetstreamext.BatchSeqHeader)
+		delete(m.Header, jetstreamext.BatchCommitHeader)
+		f, err := p.js.PublishMsgAsync(m)
+		if err != nil {
+			return 0, err
+		}
+		futures = append(futures, f)
+	}
+	duplicates := 0
+	for _, f := range futures {
+		select {
+		case ack := <-f.Ok():
+			if ack.Duplicate {
+				duplicates++
+			}
+		case err := <-f.Err():
+			return 0, err
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return duplicates, nil
+}

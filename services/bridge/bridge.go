@@ -1,0 +1,142 @@
+// Package bridge moves every MQTT message into JetStream: onto RAW if its topic
+// parses, else onto DEAD_LETTER. It acknowledges MQTT only after JetStream has
+// stored the message (design 5.1), so that what it has not stored stays in the
+// broker's queue. In the other direction it publishes COMMANDS to controllers.
+//
+// It does not look into payloads; the decoder does.
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/f2mesh/f2mesh/pkg/batch"
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// RawStream is the stream of messages as the devices sent them.
+const RawStream = "RAW"
+
+// inFlight is how many messages the broker can have unacknowledged at once: an
+// MQTT packet identifier has 16 bits. A queue of that length can always take
+// the next message, so the handler never blocks paho's loop; what bounds it in
+// bytes is the broker's max_inflight_messages and max_inflight_bytes.
+const inFlight = 1 << 16
+
+// Credentials answers user and password at every MQTT connect. It must be safe
+// for concurrent use.
+type Credentials func() (user, password string)
+
+// Bridge is one bridge; run it once.
+type Bridge struct {
+	cfg         Config
+	credentials Credentials
+	js          jetstream.JetStream
+	files       fs.FS
+	log         *slog.Logger
+	publisher   *stream.Publisher
+	arrived     chan arrival
+	stats       counters
+}
+
+// arrival is a message as it came from the broker.
+type arrival struct {
+	mqtt.Message
+	at time.Time
+}
+
+// New returns a bridge that stores through js; files holds the stream
+// definitions.
+func New(cfg Config, credentials Credentials, js jetstream.JetStream, files fs.FS, log *slog.Logger) (*Bridge, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	return &Bridge{
+		cfg: cfg, credentials: credentials, js: js, files: files, log: log,
+		publisher: stream.NewPublisher(js, log),
+		arrived:   make(chan arrival, inFlight),
+	}, nil
+}
+
+// Run bridges until ctx ends, then stores and acknowledges what has arrived,
+// within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
+// called once.
+func (b *Bridge) Run(ctx context.Context) error {
+	for _, name := range []string{RawStream, deadletter.Stream, CommandStream} {
+		if err := stream.Ensure(ctx, b.js, b.files, name, b.log); err != nil {
+			return err
+		}
+	}
+	client, err := b.newClient()
+	if err != nil {
+		return err
+	}
+	client.Connect() // goes on trying until it succeeds or Disconnect
+	defer client.Disconnect(250)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.store(ctx) })
+	group.Go(func() error { return b.command(ctx, client) })
+	return group.Wait()
+}
+
+// store is the hot loop: gather, store, acknowledge.
+func (b *Bridge) store(ctx context.Context) error {
+	// A stop must not tear a batch that is on its way to disk.
+	draining, cancel := stream.DrainContext(ctx, b.cfg.DrainTimeout)
+	defer cancel()
+	buf := make([]arrival, 0, b.cfg.Batch)
+	for {
+		buf = batch.Gather(ctx, b.arrived, buf[:0], b.cfg.Batch, b.cfg.Linger)
+		if len(buf) == 0 {
+			return nil
+		}
+		if err := b.storeBatch(draining, buf); err != nil {
+			if ctx.Err() != nil {
+				b.log.Warn("stopped before everything was stored; the broker keeps it", "messages", len(buf), "error", err)
+				return nil
+			}
+			return err
+		}
+		clear(buf)
+	}
+}
+
+// storeBatch returns when every message of the batch is on disk, and
+// acknowledged in the order of arrival.
+func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
+	raw := make([]*nats.Msg, 0, len(arrivals))
+	var dead []*nats.Msg
+	for i := range arrivals {
+		m, letter := b.convert(arrivals[i].Topic(), arrivals[i].Payload(), arrivals[i].at)
+		if letter != nil {
+			dead = append(dead, letter.Msg())
+			b.stats.refuse(letter.Reason)
+		} else {
+			raw = append(raw, m)
+		}
+	}
+	b.stats.received.Add(uint64(len(arrivals)))
+	duplicates, err := b.publisher.Store(ctx, RawStream, raw)
+	if err != nil {
+		return err
+	}
+	if _, err := b.publisher.Store(ctx, deadletter.Stream, dead); err != nil {
+		return err
+	}
+	for i := range arrivals {
+		arrivals[i].Ack()
+	}
+	b.stats.stored.Add(uint64(len(raw) - duplicates))
+	b.stats.duplicates.Add(uint64(duplicates))
+	return nil
+}

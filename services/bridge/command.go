@@ -1,0 +1,90 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// CommandStream is the stream of commands for controllers.
+const CommandStream = "COMMANDS"
+
+// command publishes each command to its controller, until ctx ends.
+func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
+	consumer, err := stream.EnsureConsumer(ctx, b.js, b.files, CommandStream, stage, b.log)
+	if err != nil {
+		return err
+	}
+	commands, err := stream.Consume(ctx, consumer, 100, b.log)
+	if err != nil {
+		return err
+	}
+	for m := range commands {
+		if err := b.forward(ctx, client, m); err != nil {
+			b.log.Warn("command not forwarded, JetStream will deliver it again", "subject", m.Subject(), "error", err)
+		}
+	}
+	return nil
+}
+
+// forward acknowledges the command when the broker has it, or when it is a dead
+// letter.
+func (b *Bridge) forward(ctx context.Context, client mqtt.Client, m jetstream.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	t, reason, err := b.checkCommand(m, meta.Timestamp)
+	if err != nil {
+		letter := deadletter.Letter{
+			Stage: stage, Reason: reason, Detail: err.Error(), MAC: t.MAC, Topic: m.Subject(),
+			ID:      event.NewID(m.Subject(), m.Data(), meta.Timestamp),
+			Payload: m.Data(), Received: meta.Timestamp, Time: time.Now(),
+		}
+		if _, err := b.publisher.Store(ctx, deadletter.Stream, []*nats.Msg{letter.Msg()}); err != nil {
+			return err
+		}
+		b.stats.refuse(reason)
+		return m.Ack()
+	}
+	token := client.Publish(t.MQTT(), 1, false, m.Data())
+	select {
+	case <-token.Done():
+	case <-time.After(b.cfg.CommandMaxAge):
+		return errors.New("the broker did not acknowledge in time")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := token.Error(); err != nil {
+		return err
+	}
+	b.stats.commands.Add(1)
+	return m.Ack()
+}
+
+// checkCommand refuses what must not reach a controller.
+func (b *Bridge) checkCommand(m jetstream.Msg, issued time.Time) (t topic.Topic, reason string, err error) {
+	t, err = topic.ParseSubject(m.Subject())
+	if err != nil {
+		return t, "bad_command", err
+	}
+	if age := time.Since(issued); age > b.cfg.CommandMaxAge {
+		return t, "command_expired", fmt.Errorf("waited %s, the limit is %s", age.Round(time.Second), b.cfg.CommandMaxAge)
+	}
+	var parser payload.Parser
+	if _, err := parser.Parse(t, m.Data()); err != nil {
+		return t, "bad_command", err
+	}
+	return t, "", nil
+}

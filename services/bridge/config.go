@@ -1,0 +1,34 @@
+package bridge
+
+import (
+	"errors"
+	"time"
+)
+
+// Config of the bridge. Its zero value is not valid; the CLI gives the defaults.
+type Config struct {
+	URL           string        `help:"MQTT broker." env:"MQTT_URL" default:"tcp://127.0.0.1:1883" name:"mqtt-url"`
+	CAFile        string        `help:"Certificates that the broker's must chain to, for ssl:// (PEM)." env:"F2MESH_CA" name:"mqtt-ca" type:"path"`
+	ClientID      string        `help:"MQTT client id: the broker keeps the queue of unacknowledged messages under it." env:"MQTT_CLIENT_ID" default:"f2mesh-bridge" name:"mqtt-client-id"`
+	Filter        string        `help:"MQTT topic filter. What it lets in is stored or dead-lettered." env:"MQTT_FILTER" default:"#" name:"mqtt-filter"`
+	Batch         int           `help:"Most messages stored with one sync (1..1000)." env:"BRIDGE_BATCH" default:"1000" name:"batch"`
+	Linger        time.Duration `help:"How long the first message of a batch waits for others." env:"BRIDGE_LINGER" default:"5ms" name:"linger"`
+	MaxPayload    int           `help:"Largest payload in bytes; larger ones are dead letters." env:"BRIDGE_MAX_PAYLOAD" default:"65536" name:"max-payload"`
+	CommandMaxAge time.Duration `help:"Commands that waited longer are dead letters: a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
+	DrainTimeout  time.Duration `help:"How long a stop may take to store what has arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
+}
+
+// Validate names the first setting that cannot work.
+func (c *Config) Validate() error {
+	switch {
+	case c.URL == "" || c.ClientID == "" || c.Filter == "":
+		return errors.New("mqtt-url, mqtt-client-id and mqtt-filter must not be empty")
+	case c.Batch < 1 || c.Batch > 1000:
+		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
+	case c.Linger < 0 || c.DrainTimeout <= 0 || c.CommandMaxAge <= 0:
+		return errors.New("linger must not be negative; drain-timeout and command-max-age must be positive")
+	case c.MaxPayload < 1 || c.MaxPayload > 1<<20:
+		return errors.New("max-payload must be 1..1048576")
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package bridge
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// newClient makes a client with a persistent session. Its handler is in place
+// before it connects: the broker sends what it kept right after CONNACK,
+// before any SUBSCRIBE.
+func (b *Bridge) newClient() (mqtt.Client, error) {
+	options := mqtt.NewClientOptions().
+		AddBroker(b.cfg.URL).
+		SetClientID(b.cfg.ClientID).
+		SetCredentialsProvider(mqtt.CredentialsProvider(b.credentials)).
+		SetCleanSession(false).
+		SetAutoAckDisabled(true).
+		SetOrderMatters(true).
+		SetAutoReconnect(true).SetMaxReconnectInterval(2 * time.Second).
+		SetConnectRetry(true).SetConnectRetryInterval(time.Second).
+		SetConnectTimeout(10 * time.Second).
+		SetKeepAlive(30 * time.Second).SetPingTimeout(20 * time.Second).
+		SetDefaultPublishHandler(b.arrive).
+		SetOnConnectHandler(b.subscribe).
+		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
+			b.stats.connected.Store(false)
+			b.log.Warn("mqtt connection lost", "error", err)
+		}).
+		SetReconnectingHandler(func(mqtt.Client, *mqtt.ClientOptions) { b.log.Info("connecting to mqtt", "broker", b.cfg.URL) })
+	if b.cfg.CAFile != "" {
+		config, err := tlsConfig(b.cfg.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		options.SetTLSConfig(config)
+	}
+	options.SetCustomOpenConnectionFn(open)
+	return mqtt.NewClient(options), nil
+}
+
+// arrive queues a message for storing; see inFlight for why it does not block.
+// Acknowledging a message of an earlier connection is a no-op in paho, and the
+// broker delivers it again.
+func (b *Bridge) arrive(_ mqtt.Client, m mqtt.Message) {
+	b.arrived <- arrival{Message: m, at: time.Now()}
+}
+
+func (b *Bridge) subscribe(client mqtt.Client) {
+	token := client.Subscribe(b.cfg.Filter, 1, nil)
+	go func() {
+		token.Wait()
+		err := token.Error()
+		if sub, ok := token.(*mqtt.SubscribeToken); ok && err == nil && sub.Result()[b.cfg.Filter] == 0x80 {
+			err = fmt.Errorf("the broker refused the filter %q: check its ACL", b.cfg.Filter)
+		}
+		if err != nil {
+			b.log.Error("subscribing", "error", err)
+			return
+		}
+		b.stats.connected.Store(true)
+		b.log.Info("mqtt connected", "broker", b.cfg.URL)
+	}()
+}
+
+func tlsConfig(caFile string) (*tls.Config, error) {
+	pem, err := os.ReadFile(caFile) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("reading the broker's CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", caFile)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+}
+
+var _ = url.Parse

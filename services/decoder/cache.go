@@ -1,0 +1,103 @@
+package decoder
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// cache holds the metadata of the controllers heard of last, unknown ones too.
+// It is safe for concurrent use.
+type cache struct {
+	load            func(context.Context, topic.MAC) (*controller, error)
+	ttl, unknownTTL time.Duration
+	entries         *lru.Cache[topic.MAC, entry]
+	log             *slog.Logger
+	hits, misses    atomic.Uint64
+	// generation counts invalidations: what was read before one must not be
+	// stored after it.
+	generation atomic.Uint64
+}
+
+type entry struct {
+	controller *controller // nil: unknown
+	loaded     time.Time
+}
+
+func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, error), log *slog.Logger) (*cache, error) {
+	entries, err := lru.New[topic.MAC, entry](cfg.CacheControllers)
+	if err != nil {
+		return nil, err
+	}
+	return &cache{
+		load: load, log: log, entries: entries,
+		ttl:        time.Duration(cfg.CacheTTL) * time.Second,
+		unknownTTL: time.Duration(cfg.CacheUnknownTTL) * time.Second,
+	}, nil
+}
+
+// get answers nil for a controller that the metadata does not know. While
+// PostgreSQL is away it answers what it last knew, and where it never knew it
+// waits, until ctx ends: an outage is not the message's fault.
+func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
+	known, ok := c.entries.Get(mac)
+	if ok && time.Since(known.loaded) < c.lifetime(known) {
+		c.hits.Add(1)
+		return known.controller, nil
+	}
+	c.misses.Add(1)
+	read := func() (*controller, error) {
+		generation := c.generation.Load()
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		found, err := c.load(bounded, mac)
+		if err == nil && c.generation.Load() == generation {
+			c.entries.Add(mac, entry{controller: found, loaded: time.Now()})
+		}
+		return found, err
+	}
+	if ok && known.controller != nil {
+		found, err := read()
+		if err != nil {
+			c.log.Warn("metadata cannot be read, using what was known", "mac", mac, "error", err)
+			known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // ask again soon, not for every message
+			c.entries.Add(mac, known)
+			return known.controller, nil
+		}
+		return found, nil
+	}
+	return backoff.Retry(ctx, read, backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
+		c.log.Warn("metadata cannot be read, waiting", "mac", mac, "error", err, "retry_in", next.Round(time.Millisecond))
+	}))
+}
+
+func (c *cache) lifetime(e entry) time.Duration {
+	if e.controller == nil {
+		return c.unknownTTL
+	}
+	return c.ttl
+}
+
+// forget drops what is known of one controller.
+func (c *cache) forget(mac topic.MAC) {
+	c.generation.Add(1)
+	c.entries.Remove(mac)
+}
+
+// expire makes everything due for reading again, but keeps it for the case that
+// PostgreSQL does not answer.
+func (c *cache) expire() {
+	c.generation.Add(1)
+	for _, mac := range c.entries.Keys() {
+		if e, ok := c.entries.Peek(mac); ok {
+			e.loaded = time.Time{}
+			c.entries.Add(mac, e)
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package decoder
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config of the decoder. Its zero value is not valid; the CLI gives the defaults.
+type Config struct {
+	DSN              string        `help:"PostgreSQL that holds the fleet's metadata; the password comes from the secret." env:"METADATA_DSN" default:"postgres://f2mesh_decoder@127.0.0.1:5432/metadata" name:"metadata-dsn"`
+	Schema           string        `help:"Schema of the metadata tables." env:"METADATA_SCHEMA" default:"public" name:"metadata-schema"`
+	Zone             string        `help:"Time zone of device timestamps without an offset (IANA name)." env:"FLEET_ZONE" default:"UTC" name:"zone"`
+	CacheTTL         int           `help:"Seconds that metadata is used before it is read again." env:"CACHE_TTL" default:"600" name:"cache-ttl"`
+	CacheUnknownTTL  int           `help:"Seconds that an unknown controller is remembered as unknown." env:"CACHE_UNKNOWN_TTL" default:"30" name:"cache-unknown-ttl"`
+	CacheControllers int           `help:"Most controllers whose metadata is held in memory." env:"CACHE_CONTROLLERS" default:"50000" name:"cache-controllers"`
+	Batch            int           `help:"Most messages decoded and stored together (1..1000)." env:"DECODER_BATCH" default:"1000" name:"batch"`
+	Linger           time.Duration `help:"How long the first message of a batch waits for others." env:"DECODER_LINGER" default:"5ms" name:"linger"`
+	Workers          int           `help:"Messages decoded at once; those of one controller stay in order. 0: one per CPU." env:"DECODER_WORKERS" default:"0" name:"workers"`
+	DrainTimeout     time.Duration `help:"How long a stop may take to store what is being decoded." env:"DECODER_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
+}
+
+// Validate names the first setting that cannot work.
+func (c *Config) Validate() error {
+	switch {
+	case c.DSN == "" || c.Schema == "":
+		return errors.New("metadata-dsn and metadata-schema must not be empty")
+	case c.CacheTTL < 1 || c.CacheUnknownTTL < 1 || c.CacheControllers < 1:
+		return errors.New("cache-ttl, cache-unknown-ttl and cache-controllers must be positive")
+	case c.Batch < 1 || c.Batch > 1000:
+		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
+	case c.Workers < 0 || c.Linger < 0 || c.DrainTimeout <= 0:
+		return errors.New("workers and linger must not be negative; drain-timeout must be positive")
+	}
+	if _, err := time.LoadLocation(c.Zone); err != nil {
+		return fmt.Errorf("zone: %w", err)
+	}
+	return nil
+}

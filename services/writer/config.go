@@ -1,0 +1,34 @@
+package writer
+
+import (
+	"errors"
+	"time"
+)
+
+// Config of the writer. Its zero value is not valid; the CLI gives the defaults.
+type Config struct {
+	DSN           string        `help:"TimescaleDB or plain PostgreSQL for measurements and events; the password comes from the secret." env:"TIMESCALE_DSN" default:"postgres://f2mesh_writer@127.0.0.1:5432/telemetry" name:"timescale-dsn"`
+	Batch         int           `help:"Most messages written in one transaction." env:"WRITER_BATCH" default:"2000" name:"batch"`
+	Linger        time.Duration `help:"How long the first message of a batch waits for others." env:"WRITER_LINGER" default:"10ms" name:"linger"`
+	Timescale     bool          `help:"Use TimescaleDB where the extension is available." env:"WRITER_TIMESCALE" default:"true" negatable:"" name:"timescale"`
+	CompressAfter time.Duration `help:"TimescaleDB: age at which chunks are compressed." env:"WRITER_COMPRESS_AFTER" default:"168h" name:"compress-after"`
+	Retention     time.Duration `help:"Age at which rows are dropped; 0 keeps them for ever." env:"WRITER_RETENTION" default:"2160h" name:"retention"`
+	DrainTimeout  time.Duration `help:"How long a stop may take to write what is in hand." env:"WRITER_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
+}
+
+// Validate names the first setting that cannot work.
+func (c *Config) Validate() error {
+	switch {
+	case c.DSN == "":
+		return errors.New("timescale-dsn must not be empty")
+	case c.Batch < 1 || c.Batch > 20000:
+		return errors.New("batch must be 1..20000")
+	case c.Linger < 0 || c.DrainTimeout <= 0:
+		return errors.New("linger must not be negative; drain-timeout must be positive")
+	case c.CompressAfter <= 0 || c.Retention < 0:
+		return errors.New("compress-after must be positive, retention not negative")
+	case c.Retention > 0 && c.Retention <= c.CompressAfter:
+		return errors.New("retention must be longer than compress-after")
+	}
+	return nil
+}

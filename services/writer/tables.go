@@ -1,0 +1,88 @@
+package writer
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// aggregates are the views over measurement, by their bucket. With TimescaleDB
+// they are continuous aggregates of the same names and columns.
+var aggregates = []struct{ name, bucket string }{
+	{"measurement_hourly", "1 hour"},
+	{"measurement_daily", "1 day"},
+}
+
+// prepareTables brings the tables to this version's form. It waits for
+// PostgreSQL for as long as ctx lasts.
+func (w *Writer) prepareTables(ctx context.Context) error {
+	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.migrate(ctx) })
+	if err != nil {
+		return fmt.Errorf("migrating tables: %w", err)
+	}
+	timescale, err := retry(ctx, w, w.timescaleAvailable)
+	if err != nil {
+		return fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	prepare := w.preparePlain
+	if timescale {
+		prepare = w.prepareTimescale
+	}
+	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, prepare(ctx) }); err != nil {
+		return fmt.Errorf("preparing tables: %w", err)
+	}
+	return nil
+}
+
+// migrate holds an advisory lock, so that writers that start together migrate
+// once.
+func (w *Writer) migrate(ctx context.Context) error {
+	db := stdlib.OpenDBFromPool(w.pool)
+	defer func() { _ = db.Close() }()
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	if err != nil {
+		return err
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		w.log.Info("migrated tables", "migration", r.Source.Path, "took", r.Duration.Round(time.Millisecond))
+	}
+	return err
+}
+
+// preparePlain makes the aggregates ordinary views.
+func (w *Writer) preparePlain(ctx context.Context) error {
+	w.log.Warn("TimescaleDB is not there: plain PostgreSQL tables, without hypertables, compression, continuous aggregates and retention; rows are kept until somebody deletes them")
+	for _, a := range aggregates {
+		_, err := w.pool.Exec(ctx, fmt.Sprintf(`CREATE OR REPLACE VIEW %s AS %s`, a.name,
+			aggregateQuery(fmt.Sprintf("date_bin('%s', time, 'epoch')", a.bucket))))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func aggregateQuery(bucket string) string {
+	return fmt.Sprintf(`
+SELECT %s AS bucket, device_id, datapoint_id,
+       avg(value) AS average, min(value) AS minimum, max(value) AS maximum, count(*) AS readings
+FROM measurement WHERE value IS NOT NULL GROUP BY 1, 2, 3`, bucket)
+}

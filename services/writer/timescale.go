@@ -1,0 +1,94 @@
+package writer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// timescaleAvailable is false also where the operator switched it off.
+func (w *Writer) timescaleAvailable(ctx context.Context) (available bool, err error) {
+	if !w.cfg.Timescale {
+		return false, nil
+	}
+	err = w.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')`).Scan(&available)
+	return available, err
+}
+
+// prepareTimescale makes the tables hypertables with compression, retention
+// and continuous aggregates. Every step may be repeated, and follows the
+// configuration where that has changed. Its lock keeps writers that start
+// together apart.
+func (w *Writer) prepareTimescale(ctx context.Context) error {
+	conn, err := w.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	const key = 0x66326d657368 // any number will do if it is always the same
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, key); err != nil {
+		return err
+	}
+	defer func() { _, _ = conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, key) }()
+	if _, err := conn.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS timescaledb`); err != nil {
+		return err
+	}
+	for _, t := range []struct{ table, segmentBy string }{{"measurement", "device_id, datapoint_id"}, {"device_event", "mac"}} {
+		if err := w.prepareHypertable(ctx, conn.Conn(), t.table, t.segmentBy); err != nil {
+			return err
+		}
+	}
+	for _, a := range aggregates {
+		if err := prepareAggregate(ctx, conn.Conn(), a.name, a.bucket); err != nil {
+			return err
+		}
+	}
+	w.log.Info("TimescaleDB prepared", "compress_after", w.cfg.CompressAfter, "retention", w.cfg.Retention)
+	return nil
+}
+
+func (w *Writer) prepareHypertable(ctx context.Context, conn *pgx.Conn, table, segmentBy string) error {
+	statements := []string{
+		fmt.Sprintf(`SELECT create_hypertable('%s', by_range('time', INTERVAL '1 day'), if_not_exists => TRUE, migrate_data => TRUE)`, table),
+		fmt.Sprintf(`ALTER TABLE %s SET (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = 'time DESC')`, table, segmentBy),
+		fmt.Sprintf(`SELECT remove_compression_policy('%s', if_exists => TRUE)`, table),
+		fmt.Sprintf(`SELECT add_compression_policy('%s', %s)`, table, interval(w.cfg.CompressAfter)),
+		fmt.Sprintf(`SELECT remove_retention_policy('%s', if_exists => TRUE)`, table),
+	}
+	if w.cfg.Retention > 0 {
+		statements = append(statements, fmt.Sprintf(`SELECT add_retention_policy('%s', %s)`, table, interval(w.cfg.Retention)))
+	}
+	for _, s := range statements {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			return fmt.Errorf("making %s a hypertable: %w", table, err)
+		}
+	}
+	return nil
+}
+
+// prepareAggregate replaces the view of plain PostgreSQL, if there is one, by a
+// continuous aggregate that is refreshed every bucket.
+func prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) error {
+	var exists bool
+	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM timescaledb_information.continuous_aggregates WHERE view_name = $1)`, name).Scan(&exists)
+	if err != nil || exists {
+		return err
+	}
+	for _, s := range []string{
+		fmt.Sprintf(`DROP VIEW IF EXISTS %s`, name),
+		fmt.Sprintf(`CREATE MATERIALIZED VIEW %s WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS %s WITH NO DATA`,
+			name, aggregateQuery(fmt.Sprintf("time_bucket(INTERVAL '%s', time)", bucket))),
+		fmt.Sprintf(`SELECT add_continuous_aggregate_policy('%s', start_offset => INTERVAL '7 days', end_offset => INTERVAL '%s', schedule_interval => INTERVAL '1 hour', if_not_exists => TRUE)`, name, bucket),
+	} {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			return fmt.Errorf("making the continuous aggregate %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func interval(d time.Duration) string {
+	return fmt.Sprintf("INTERVAL '%d seconds'", int64(d.Seconds()))
+}

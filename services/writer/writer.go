@@ -1,0 +1,255 @@
+// Package writer writes DECODED messages to TimescaleDB, or plain PostgreSQL,
+// in batches, and acknowledges them after COMMIT (design 5.2). The tables'
+// natural keys make it idempotent: what is delivered twice is written once. A
+// batch that PostgreSQL refuses for its rows' sake is halved until the refused
+// messages are alone; those become dead letters. Outages are waited out.
+package writer
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/batch"
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// DecodedStream is the stream that the writer reads.
+const DecodedStream = "DECODED"
+
+// stage is the writer's name in subjects and dead letters.
+const stage = "writer"
+
+// Writer is one writer; run it once.
+type Writer struct {
+	cfg       Config
+	password  func(context.Context) (string, error)
+	js        jetstream.JetStream
+	files     fs.FS
+	log       *slog.Logger
+	publisher *stream.Publisher
+	pool      *pgxpool.Pool
+	stats     counters
+}
+
+// New returns a writer. password answers the table owner's password at every
+// connect; files holds the stream definitions.
+func New(cfg Config, password func(context.Context) (string, error), js jetstream.JetStream, files fs.FS, log *slog.Logger) (*Writer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("writer: %w", err)
+	}
+	return &Writer{cfg: cfg, password: password, js: js, files: files, log: log, publisher: stream.NewPublisher(js, log)}, nil
+}
+
+// Run migrates the tables and writes until ctx ends, then writes what it has in
+// hand.
+func (w *Writer) Run(ctx context.Context) error {
+	config, err := pgxpool.ParseConfig(w.cfg.DSN)
+	if err != nil {
+		return fmt.Errorf("writer: timescale-dsn: %w", err)
+	}
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
+		c.Password, err = w.password(ctx)
+		return err
+	}
+	if w.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return fmt.Errorf("opening table pool: %w", err)
+	}
+	defer w.pool.Close()
+	if err := w.prepareTables(ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{DecodedStream, deadletter.Stream} {
+		if err := stream.Ensure(ctx, w.js, w.files, name, w.log); err != nil {
+			return err
+		}
+	}
+	consumer, err := stream.EnsureConsumer(ctx, w.js, w.files, DecodedStream, stage, w.log)
+	if err != nil {
+		return err
+	}
+	if err := stream.Rewind(ctx, w.js, consumer, w.log); err != nil {
+		return err
+	}
+	messages, err := stream.Consume(ctx, consumer, 2*w.cfg.Batch, w.log)
+	if err != nil {
+		return err
+	}
+	return w.process(ctx, messages)
+}
+
+// process takes batches until messages is closed, which it is soon after ctx
+// ends.
+func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) error {
+	draining, cancel := stream.DrainContext(ctx, w.cfg.DrainTimeout)
+	defer cancel()
+	buf := make([]jetstream.Msg, 0, w.cfg.Batch)
+	for {
+		buf = batch.Gather(draining, messages, buf[:0], w.cfg.Batch, w.cfg.Linger)
+		if len(buf) == 0 {
+			return nil
+		}
+		if err := w.write(draining, buf); err != nil {
+			if ctx.Err() != nil {
+				w.log.Warn("stopped before everything was written; DECODED keeps it", "messages", len(buf), "error", err)
+				return nil
+			}
+			return err
+		}
+		clear(buf)
+	}
+}
+
+// write returns when every message is committed or dead-lettered, and
+// acknowledged.
+func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) error {
+	var r rows
+	var dead []*nats.Msg
+	var d event.Decoded
+	for _, m := range messages {
+		if err := event.ParseDecoded(m.Data(), &d); err != nil {
+			l := letter(m, "bad_decoded", "not a DECODED message: "+err.Error())
+			dead = append(dead, l.Msg())
+			w.stats.refuse(l.Reason)
+			continue
+		}
+		r.add(m, &d)
+	}
+	letters, err := w.commit(ctx, &r)
+	if err != nil {
+		return err
+	}
+	for i := range letters {
+		dead = append(dead, letters[i].Msg())
+		w.stats.refuse(letters[i].Reason)
+	}
+	if _, err := w.publisher.Store(ctx, deadletter.Stream, dead); err != nil {
+		return err
+	}
+	for _, m := range messages {
+		if err := m.Ack(); err != nil {
+			w.log.Debug("acknowledging", "error", err) // it comes again, and is a duplicate
+		}
+	}
+	w.stats.received.Add(uint64(len(messages)))
+	return nil
+}
+
+// commit writes the rows in one transaction, halving the batch where rows are
+// refused. It answers the letters of the refused messages.
+func (w *Writer) commit(ctx context.Context, r *rows) ([]deadletter.Letter, error) {
+	if len(r.messages) == 0 {
+		return nil, nil
+	}
+	inserted, err := w.insert(ctx, r)
+	if sqlState, refused := rowsFault(err); refused {
+		if len(r.messages) == 1 {
+			l := letter(r.messages[0], "refused_by_database", "PostgreSQL refuses the row: SQLSTATE "+sqlState)
+			l.SQLState = sqlState
+			return []deadletter.Letter{l}, nil
+		}
+		return w.halve(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	total := int64(len(r.time) + len(r.eventID))
+	w.stats.written.Add(uint64(inserted))            //nolint:gosec // a row count
+	w.stats.duplicates.Add(uint64(total - inserted)) //nolint:gosec // not negative: at most every row is inserted
+	if total == inserted {
+		return nil, nil
+	}
+	return w.conflicts(ctx, r)
+}
+
+func (w *Writer) halve(ctx context.Context, r *rows) ([]deadletter.Letter, error) {
+	middle := len(r.messages) / 2
+	var letters []deadletter.Letter
+	for _, half := range [][]jetstream.Msg{r.messages[:middle], r.messages[middle:]} {
+		var part rows
+		var d event.Decoded
+		for _, m := range half {
+			if err := event.ParseDecoded(m.Data(), &d); err != nil {
+				return nil, fmt.Errorf("parsing a message again: %w", err)
+			}
+			part.add(m, &d)
+		}
+		refused, err := w.commit(ctx, &part)
+		if err != nil {
+			return nil, err
+		}
+		letters = append(letters, refused...)
+	}
+	return letters, nil
+}
+
+// insert answers the number of rows that were new. It retries until PostgreSQL
+// answers, unless the rows are at fault or ctx ends.
+func (w *Writer) insert(ctx context.Context, r *rows) (int64, error) {
+	return retry(ctx, w, func(ctx context.Context) (int64, error) {
+		var b pgx.Batch
+		r.queue(&b)
+		results := w.pool.SendBatch(ctx, &b)
+		var inserted int64
+		for range b.Len() {
+			tag, err := results.Exec()
+			if err != nil {
+				_ = results.Close()
+				return 0, err
+			}
+			inserted += tag.RowsAffected()
+		}
+		return inserted, results.Close()
+	})
+}
+
+// conflicts answers a letter for each row that the table holds with another
+// value.
+func (w *Writer) conflicts(ctx context.Context, r *rows) ([]deadletter.Letter, error) {
+	found, err := retry(ctx, w, func(ctx context.Context) ([]int64, error) {
+		result, err := w.pool.Query(ctx, findConflicts, r.time, r.device, r.point, r.value, r.text)
+		if err != nil {
+			return nil, err
+		}
+		return pgx.CollectRows(result, pgx.RowTo[int64])
+	})
+	if err != nil {
+		return nil, err
+	}
+	letters := make([]deadletter.Letter, 0, len(found))
+	for _, i := range found {
+		l := letter(r.messages[r.measurementOf[i]], "conflicting_value",
+			fmt.Sprintf("data point %d of device %d has another value at %s", r.point[i], r.device[i], r.time[i].UTC().Format(time.RFC3339Nano)))
+		l.DataPointID = r.point[i]
+		letters = append(letters, l)
+	}
+	return letters, nil
+}
+
+// retry repeats what is not the rows' fault, with backoff.
+func retry[T any](ctx context.Context, w *Writer, operation func(context.Context) (T, error)) (T, error) {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 5*time.Second
+	return backoff.Retry(ctx, func() (T, error) {
+		bounded, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		v, err := operation(bounded)
+		if _, refused := rowsFault(err); refused {
+			return v, backoff.Permanent(err)
+		}
+		return v, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
+		w.stats.retries.Add(1)
+		w.log.Warn("database does not write, will retry", "error", err, "retry_in", next.Round(time.Millisecond))
+	}))
+}
