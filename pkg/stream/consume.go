@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,7 +13,7 @@ import (
 // ends, and closes it when the last has been put there. At most prefetch
 // messages are on their way; a full channel stops the flow, and a message that
 // nobody acknowledges is delivered again after the consumer's ack_wait.
-func Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int, log *slog.Logger) (<-chan jetstream.Msg, error) {
+func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int) (<-chan jetstream.Msg, error) {
 	out := make(chan jetstream.Msg, prefetch)
 	handle := func(m jetstream.Msg) {
 		select {
@@ -26,7 +25,7 @@ func Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int, log
 		jetstream.PullMaxMessages(prefetch),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			if !errors.Is(err, jetstream.ErrNoHeartbeat) || ctx.Err() == nil {
-				log.Warn("consuming", "error", err)
+				c.log.Warn("consuming", "error", err)
 			}
 		}))
 	if err != nil {
@@ -45,7 +44,7 @@ func Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int, log
 // died, due again at once and in stream order, instead of after ack_wait behind
 // newer messages. It leaves the consumer alone while another process is pulling
 // from it: that one still holds its messages.
-func Rewind(ctx context.Context, js jetstream.JetStream, consumer jetstream.Consumer, log *slog.Logger) error {
+func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error {
 	info, err := consumer.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("reading consumer: %w", err)
@@ -53,8 +52,8 @@ func Rewind(ctx context.Context, js jetstream.JetStream, consumer jetstream.Cons
 	if info.NumAckPending == 0 || info.NumWaiting > 0 {
 		return nil
 	}
-	log.Info("redelivering what was in flight at the last stop", "consumer", info.Name, "messages", info.NumAckPending)
-	if _, err := js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
+	c.log.Info("redelivering what was in flight at the last stop", "consumer", info.Name, "messages", info.NumAckPending)
+	if _, err := c.js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
 		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
 	}
 	return nil

@@ -9,22 +9,61 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Ensure creates the stream name from stream_<name>.json in files, or brings an
-// existing one to what the file says. It never shrinks retention: where the
+// Client is a service's access to JetStream. It is safe for concurrent use.
+type Client struct {
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	files fs.FS
+	log   *slog.Logger
+}
+
+// NewClient returns a client on nc; files holds stream_<name>.json and
+// consumer_<stream>_<name>.json.
+func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("opening JetStream: %w", err)
+	}
+	return &Client{nc: nc, js: js, files: files, log: log}, nil
+}
+
+// JetStream is the API beneath.
+func (c *Client) JetStream() jetstream.JetStream { return c.js }
+
+// Ready asks the server for a stream, and so proves that JetStream answers.
+func (c *Client) Ready(ctx context.Context, streamName string) error {
+	if _, err := c.js.Stream(ctx, streamName); err != nil {
+		return fmt.Errorf("asking JetStream for %s: %w", streamName, err)
+	}
+	return nil
+}
+
+// Ensure creates each stream from its file, or brings an existing one to what
+// the file says. It never shrinks retention: where the
 // stream keeps more than the file says, the stream's own limit stays and a
 // warning names it. It waits for the server for as long as ctx lasts.
-func Ensure(ctx context.Context, js jetstream.JetStream, files fs.FS, name string, log *slog.Logger) error {
+func (c *Client) Ensure(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		if err := c.ensure(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) ensure(ctx context.Context, name string) error {
 	var want jetstream.StreamConfig
-	if err := readJSON(files, "stream_"+name+".json", &want); err != nil {
+	if err := readJSON(c.files, "stream_"+name+".json", &want); err != nil {
 		return err
 	}
-	return untilAnswered(ctx, "stream "+name, log, func(ctx context.Context) error {
-		current, err := js.Stream(ctx, want.Name)
+	return c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
+		current, err := c.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			_, err = js.CreateStream(ctx, want)
+			_, err = c.js.CreateStream(ctx, want)
 			return err
 		}
 		if err != nil {
@@ -32,9 +71,9 @@ func Ensure(ctx context.Context, js jetstream.JetStream, files fs.FS, name strin
 		}
 		merged := want
 		for _, limit := range keepRetention(current.CachedInfo().Config, &merged) {
-			log.Warn("stream keeps more than its file says, left as it is; to shrink it use: nats stream edit", "stream", name, "limit", limit)
+			c.log.Warn("stream keeps more than its file says, left as it is; to shrink it use: nats stream edit", "stream", name, "limit", limit)
 		}
-		_, err = js.UpdateStream(ctx, merged)
+		_, err = c.js.UpdateStream(ctx, merged)
 		return err
 	})
 }
@@ -56,16 +95,16 @@ func keepRetention(current jetstream.StreamConfig, want *jetstream.StreamConfig)
 	return kept
 }
 
-// EnsureConsumer creates or updates the durable consumer of
-// consumer_<stream>_<name>.json and returns it.
-func EnsureConsumer(ctx context.Context, js jetstream.JetStream, files fs.FS, streamName, name string, log *slog.Logger) (jetstream.Consumer, error) {
+// Consumer creates or updates the durable consumer name of a stream from its
+// file and returns it.
+func (c *Client) Consumer(ctx context.Context, streamName, name string) (jetstream.Consumer, error) {
 	var want jetstream.ConsumerConfig
-	if err := readJSON(files, "consumer_"+streamName+"_"+name+".json", &want); err != nil {
+	if err := readJSON(c.files, "consumer_"+streamName+"_"+name+".json", &want); err != nil {
 		return nil, err
 	}
 	var consumer jetstream.Consumer
-	err := untilAnswered(ctx, "consumer "+streamName+"/"+name, log, func(ctx context.Context) (err error) {
-		consumer, err = js.CreateOrUpdateConsumer(ctx, streamName, want)
+	err := c.untilAnswered(ctx, "consumer "+streamName+"/"+name, func(ctx context.Context) (err error) {
+		consumer, err = c.js.CreateOrUpdateConsumer(ctx, streamName, want)
 		return err
 	})
 	return consumer, err
@@ -73,7 +112,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, files fs.FS, st
 
 // untilAnswered repeats what until it succeeds or the server refuses it for
 // good; a stream that another service has yet to create is waited for.
-func untilAnswered(ctx context.Context, what string, log *slog.Logger, attempt func(context.Context) error) error {
+func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(context.Context) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := attempt(bounded)
@@ -87,7 +126,7 @@ func untilAnswered(ctx context.Context, what string, log *slog.Logger, attempt f
 		case errors.As(err, &apiErr) && apiErr.Code == 400:
 			return fmt.Errorf("ensuring %s: %w", what, err)
 		}
-		log.Info("waiting for JetStream", "for", what, "error", err)
+		c.log.Info("waiting for JetStream", "for", what, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):

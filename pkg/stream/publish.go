@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,28 +22,18 @@ const maxBatchBytes = 16 << 20
 // of the batch is stored already, and the whole batch is refused (design 5.4).
 const errorCodeDuplicate jetstream.ErrorCode = 10201
 
-// Publisher stores messages durably. It may be shared; each Store call keeps
-// the order of its own messages.
-type Publisher struct {
-	js  jetstream.JetStream
-	log *slog.Logger
-	// Timeout bounds one attempt, a sync to disk included.
-	Timeout time.Duration
-}
-
-// NewPublisher returns a publisher on js.
-func NewPublisher(js jetstream.JetStream, log *slog.Logger) *Publisher {
-	return &Publisher{js: js, log: log, Timeout: 10 * time.Second}
-}
+// attemptTimeout bounds one attempt to store a batch, a sync to disk included.
+const attemptTimeout = 10 * time.Second
 
 // Store returns when the stream has stored every message: it retries with
 // backoff for as long as it takes, and gives up only when ctx ends. It answers
 // how many the stream knew already by their Nats-Msg-Id. After a lost answer a
-// message without such an id may be stored twice.
-func (p *Publisher) Store(ctx context.Context, streamName string, messages []*nats.Msg) (duplicates int, err error) {
+// message without such an id may be stored twice. The messages keep their
+// order; they must have a Header, which Store may change.
+func (c *Client) Store(ctx context.Context, streamName string, messages []*nats.Msg) (duplicates int, err error) {
 	for len(messages) > 0 {
 		n := batchLength(messages)
-		d, err := p.storeBatch(ctx, streamName, messages[:n])
+		d, err := c.storeBatch(ctx, streamName, messages[:n])
 		duplicates += d
 		if err != nil {
 			return duplicates, fmt.Errorf("storing on stream %s: %w", streamName, err)
@@ -65,10 +54,10 @@ func batchLength(messages []*nats.Msg) int {
 	return len(messages)
 }
 
-func (p *Publisher) storeBatch(ctx context.Context, streamName string, messages []*nats.Msg) (int, error) {
-	attempt := p.atomic
+func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*nats.Msg) (int, error) {
+	attempt := c.atomic
 	if len(messages) == 1 {
-		attempt = p.singly
+		attempt = c.singly
 	}
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval = 50 * time.Millisecond
@@ -77,7 +66,7 @@ func (p *Publisher) storeBatch(ctx context.Context, streamName string, messages 
 		duplicates, err := attempt(ctx, messages)
 		var apiErr *jetstream.APIError
 		if errors.As(err, &apiErr) && apiErr.ErrorCode == errorCodeDuplicate {
-			attempt = p.singly
+			attempt = c.singly
 			duplicates, err = attempt(ctx, messages)
 		}
 		return duplicates, err
@@ -85,22 +74,22 @@ func (p *Publisher) storeBatch(ctx context.Context, streamName string, messages 
 	return backoff.Retry(ctx, operation,
 		backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, next time.Duration) {
-			p.log.Warn("stream did not store, will retry", "stream", streamName, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond))
+			c.log.Warn("stream did not store, will retry", "stream", streamName, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond))
 		}))
 }
 
 // atomic stores all messages or none, with one sync for all.
-func (p *Publisher) atomic(ctx context.Context, messages []*nats.Msg) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+func (c *Client) atomic(ctx context.Context, messages []*nats.Msg) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	_, err := jetstreamext.PublishMsgBatch(ctx, p.js, messages, jetstreamext.BatchFlowControl{})
+	_, err := jetstreamext.PublishMsgBatch(ctx, c.js, messages, jetstreamext.BatchFlowControl{})
 	return 0, err
 }
 
 // singly stores each message by itself, in order. Those that succeeded before
 // an error are told apart as duplicates at the next attempt.
-func (p *Publisher) singly(ctx context.Context, messages []*nats.Msg) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+func (c *Client) singly(ctx context.Context, messages []*nats.Msg) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	futures := make([]jetstream.PubAckFuture, 0, len(messages))
 	for _, m := range messages {
@@ -108,7 +97,7 @@ func (p *Publisher) singly(ctx context.Context, messages []*nats.Msg) (int, erro
 		delete(m.Header, jetstreamext.BatchIDHeader)
 		delete(m.Header, jetstreamext.BatchSeqHeader)
 		delete(m.Header, jetstreamext.BatchCommitHeader)
-		f, err := p.js.PublishMsgAsync(m)
+		f, err := c.js.PublishMsgAsync(m)
 		if err != nil {
 			return 0, err
 		}

@@ -8,14 +8,15 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
@@ -40,12 +41,11 @@ type Credentials func() (user, password string)
 type Bridge struct {
 	cfg         Config
 	credentials Credentials
-	js          jetstream.JetStream
-	files       fs.FS
+	streams     *stream.Client
 	log         *slog.Logger
-	publisher   *stream.Publisher
+	metrics     *metrics
 	arrived     chan arrival
-	stats       counters
+	client      atomic.Pointer[mqtt.Client]
 }
 
 // arrival is a message as it came from the broker.
@@ -54,16 +54,15 @@ type arrival struct {
 	at time.Time
 }
 
-// New returns a bridge that stores through js; files holds the stream
-// definitions.
-func New(cfg Config, credentials Credentials, js jetstream.JetStream, files fs.FS, log *slog.Logger) (*Bridge, error) {
+// New returns a bridge whose metrics are in reg.
+func New(cfg Config, credentials Credentials, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Bridge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
 	return &Bridge{
-		cfg: cfg, credentials: credentials, js: js, files: files, log: log,
-		publisher: stream.NewPublisher(js, log),
-		arrived:   make(chan arrival, inFlight),
+		cfg: cfg, credentials: credentials, streams: streams, log: log,
+		metrics: newMetrics(reg),
+		arrived: make(chan arrival, inFlight),
 	}, nil
 }
 
@@ -71,15 +70,14 @@ func New(cfg Config, credentials Credentials, js jetstream.JetStream, files fs.F
 // within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
 // called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	for _, name := range []string{RawStream, deadletter.Stream, CommandStream} {
-		if err := stream.Ensure(ctx, b.js, b.files, name, b.log); err != nil {
-			return err
-		}
+	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
+		return err
 	}
 	client, err := b.newClient()
 	if err != nil {
 		return err
 	}
+	b.client.Store(&client)
 	client.Connect() // goes on trying until it succeeds or Disconnect
 	defer client.Disconnect(250)
 
@@ -87,6 +85,14 @@ func (b *Bridge) Run(ctx context.Context) error {
 	group.Go(func() error { return b.store(ctx) })
 	group.Go(func() error { return b.command(ctx, client) })
 	return group.Wait()
+}
+
+// Ready proves that the broker lets the bridge in and that JetStream answers.
+func (b *Bridge) Ready(ctx context.Context) error {
+	if client := b.client.Load(); client == nil || !(*client).IsConnectionOpen() {
+		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
+	}
+	return b.streams.Ready(ctx, RawStream)
 }
 
 // store is the hot loop: gather, store, acknowledge.
@@ -120,23 +126,23 @@ func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
 		m, letter := b.convert(arrivals[i].Topic(), arrivals[i].Payload(), arrivals[i].at)
 		if letter != nil {
 			dead = append(dead, letter.Msg())
-			b.stats.refuse(letter.Reason)
+			b.metrics.deadLetters.WithLabelValues(letter.Reason).Inc()
 		} else {
 			raw = append(raw, m)
 		}
 	}
-	b.stats.received.Add(uint64(len(arrivals)))
-	duplicates, err := b.publisher.Store(ctx, RawStream, raw)
+	b.metrics.received.Add(float64(len(arrivals)))
+	duplicates, err := b.streams.Store(ctx, RawStream, raw)
 	if err != nil {
 		return err
 	}
-	if _, err := b.publisher.Store(ctx, deadletter.Stream, dead); err != nil {
+	if _, err := b.streams.Store(ctx, deadletter.Stream, dead); err != nil {
 		return err
 	}
 	for i := range arrivals {
 		arrivals[i].Ack()
 	}
-	b.stats.stored.Add(uint64(len(raw) - duplicates))
-	b.stats.duplicates.Add(uint64(duplicates))
+	b.metrics.stored.Add(float64(len(raw) - duplicates))
+	b.metrics.duplicates.Add(float64(duplicates))
 	return nil
 }

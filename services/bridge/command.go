@@ -13,7 +13,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/payload"
-	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -22,11 +21,11 @@ const CommandStream = "COMMANDS"
 
 // command publishes each command to its controller, until ctx ends.
 func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
-	consumer, err := stream.EnsureConsumer(ctx, b.js, b.files, CommandStream, stage, b.log)
+	consumer, err := b.streams.Consumer(ctx, CommandStream, stage)
 	if err != nil {
 		return err
 	}
-	commands, err := stream.Consume(ctx, consumer, 100, b.log)
+	commands, err := b.streams.Consume(ctx, consumer, 100)
 	if err != nil {
 		return err
 	}
@@ -52,11 +51,15 @@ func (b *Bridge) forward(ctx context.Context, client mqtt.Client, m jetstream.Ms
 			ID:      event.NewID(m.Subject(), m.Data(), meta.Timestamp),
 			Payload: m.Data(), Received: meta.Timestamp, Time: time.Now(),
 		}
-		if _, err := b.publisher.Store(ctx, deadletter.Stream, []*nats.Msg{letter.Msg()}); err != nil {
+		if _, err := b.streams.Store(ctx, deadletter.Stream, []*nats.Msg{letter.Msg()}); err != nil {
 			return err
 		}
-		b.stats.refuse(reason)
+		b.metrics.deadLetters.WithLabelValues(reason).Inc()
 		return m.Ack()
+	}
+	if !client.IsConnectionOpen() {
+		// paho would keep it and publish whenever the broker is back, however late.
+		return m.NakWithDelay(time.Second)
 	}
 	token := client.Publish(t.MQTT(), 1, false, m.Data())
 	select {
@@ -69,7 +72,7 @@ func (b *Bridge) forward(ctx context.Context, client mqtt.Client, m jetstream.Ms
 	if err := token.Error(); err != nil {
 		return err
 	}
-	b.stats.commands.Add(1)
+	b.metrics.commands.Inc()
 	return m.Ack()
 }
 

@@ -1,14 +1,18 @@
 package bridge
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
 
 // newClient makes a client with a persistent session. Its handler is in place
@@ -29,7 +33,7 @@ func (b *Bridge) newClient() (mqtt.Client, error) {
 		SetDefaultPublishHandler(b.arrive).
 		SetOnConnectHandler(b.subscribe).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
-			b.stats.connected.Store(false)
+			b.metrics.connected.Set(0)
 			b.log.Warn("mqtt connection lost", "error", err)
 		}).
 		SetReconnectingHandler(func(mqtt.Client, *mqtt.ClientOptions) { b.log.Info("connecting to mqtt", "broker", b.cfg.URL) })
@@ -40,7 +44,11 @@ func (b *Bridge) newClient() (mqtt.Client, error) {
 		}
 		options.SetTLSConfig(config)
 	}
-	options.SetCustomOpenConnectionFn(open)
+	options.SetCustomOpenConnectionFn(func(broker *url.URL, o mqtt.ClientOptions) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), o.ConnectTimeout)
+		defer cancel()
+		return mqttconn.Dial(ctx, broker, o.TLSConfig)
+	})
 	return mqtt.NewClient(options), nil
 }
 
@@ -63,7 +71,7 @@ func (b *Bridge) subscribe(client mqtt.Client) {
 			b.log.Error("subscribing", "error", err)
 			return
 		}
-		b.stats.connected.Store(true)
+		b.metrics.connected.Set(1)
 		b.log.Info("mqtt connected", "broker", b.cfg.URL)
 	}()
 }
@@ -79,5 +87,3 @@ func tlsConfig(caFile string) (*tls.Config, error) {
 	}
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
-
-var _ = url.Parse

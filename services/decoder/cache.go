@@ -19,7 +19,7 @@ type cache struct {
 	ttl, unknownTTL time.Duration
 	entries         *lru.Cache[topic.MAC, entry]
 	log             *slog.Logger
-	hits, misses    atomic.Uint64
+	metrics         *metrics
 	// generation counts invalidations: what was read before one must not be
 	// stored after it.
 	generation atomic.Uint64
@@ -30,13 +30,13 @@ type entry struct {
 	loaded     time.Time
 }
 
-func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, error), log *slog.Logger) (*cache, error) {
+func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, error), metrics *metrics, log *slog.Logger) (*cache, error) {
 	entries, err := lru.New[topic.MAC, entry](cfg.CacheControllers)
 	if err != nil {
 		return nil, err
 	}
 	return &cache{
-		load: load, log: log, entries: entries,
+		load: load, log: log, entries: entries, metrics: metrics,
 		ttl:        time.Duration(cfg.CacheTTL) * time.Second,
 		unknownTTL: time.Duration(cfg.CacheUnknownTTL) * time.Second,
 	}, nil
@@ -48,10 +48,10 @@ func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, e
 func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	known, ok := c.entries.Get(mac)
 	if ok && time.Since(known.loaded) < c.lifetime(known) {
-		c.hits.Add(1)
+		c.metrics.hits.Inc()
 		return known.controller, nil
 	}
-	c.misses.Add(1)
+	c.metrics.misses.Inc()
 	read := func() (*controller, error) {
 		generation := c.generation.Load()
 		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -10,15 +10,17 @@ package decoder
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
@@ -35,21 +37,20 @@ const (
 
 // Decoder is one decoder; run it once.
 type Decoder struct {
-	cfg       Config
-	password  func(context.Context) (string, error)
-	js        jetstream.JetStream
-	files     fs.FS
-	log       *slog.Logger
-	publisher *stream.Publisher
-	parser    payload.Parser
-	cache     *cache
-	done      recent
-	stats     counters
+	cfg      Config
+	password func(context.Context) (string, error)
+	streams  *stream.Client
+	log      *slog.Logger
+	metrics  *metrics
+	parser   payload.Parser
+	pool     atomic.Pointer[pgxpool.Pool]
+	cache    *cache
+	done     recent
 }
 
 // New returns a decoder. password answers the metadata role's password at every
-// connect; files holds the stream definitions.
-func New(cfg Config, password func(context.Context) (string, error), js jetstream.JetStream, files fs.FS, log *slog.Logger) (*Decoder, error) {
+// connect; its metrics are in reg.
+func New(cfg Config, password func(context.Context) (string, error), streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Decoder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
@@ -61,20 +62,18 @@ func New(cfg Config, password func(context.Context) (string, error), js jetstrea
 		cfg.Workers = runtime.GOMAXPROCS(0)
 	}
 	return &Decoder{
-		cfg: cfg, password: password, js: js, files: files, log: log,
-		publisher: stream.NewPublisher(js, log),
-		parser:    payload.Parser{Zone: zone},
+		cfg: cfg, password: password, streams: streams, log: log,
+		metrics: newMetrics(reg),
+		parser:  payload.Parser{Zone: zone},
 	}, nil
 }
 
 // Run decodes until ctx ends, then stores and acknowledges what it has in hand.
 func (d *Decoder) Run(ctx context.Context) error {
-	for _, name := range []string{RawStream, DecodedStream, LatestStream, deadletter.Stream} {
-		if err := stream.Ensure(ctx, d.js, d.files, name, d.log); err != nil {
-			return err
-		}
+	if err := d.streams.Ensure(ctx, RawStream, DecodedStream, LatestStream, deadletter.Stream); err != nil {
+		return err
 	}
-	consumer, err := stream.EnsureConsumer(ctx, d.js, d.files, RawStream, stage, d.log)
+	consumer, err := d.streams.Consumer(ctx, RawStream, stage)
 	if err != nil {
 		return err
 	}
@@ -91,7 +90,8 @@ func (d *Decoder) Run(ctx context.Context) error {
 		return fmt.Errorf("opening metadata pool: %w", err)
 	}
 	defer pool.Close()
-	if d.cache, err = newCache(&d.cfg, newLoader(pool, d.cfg.Schema).load, d.log); err != nil {
+	d.pool.Store(pool)
+	if d.cache, err = newCache(&d.cfg, newLoader(pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
 		return err
 	}
 	listening := make(chan struct{})
@@ -102,14 +102,26 @@ func (d *Decoder) Run(ctx context.Context) error {
 	}()
 	defer func() { stopListening(); <-listening }()
 
-	if err := stream.Rewind(ctx, d.js, consumer, d.log); err != nil {
+	if err := d.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := stream.Consume(ctx, consumer, 2*d.cfg.Batch, d.log)
+	messages, err := d.streams.Consume(ctx, consumer, 2*d.cfg.Batch)
 	if err != nil {
 		return err
 	}
 	return d.process(ctx, messages)
+}
+
+// Ready proves that JetStream and the metadata's PostgreSQL answer.
+func (d *Decoder) Ready(ctx context.Context) error {
+	pool := d.pool.Load()
+	if pool == nil {
+		return errors.New("starting")
+	}
+	if err := pool.Ping(ctx); err != nil {
+		return fmt.Errorf("asking the metadata database: %w", err)
+	}
+	return d.streams.Ready(ctx, DecodedStream)
 }
 
 // process takes batches until messages is closed, which it is soon after ctx

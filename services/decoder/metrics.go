@@ -1,18 +1,30 @@
 package decoder
 
 import (
-	"sync"
-	"sync/atomic"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// counters are what the decoder has done since it started. They are safe for
-// concurrent use.
-type counters struct {
-	received, decoded, again atomic.Uint64
-	refused                  sync.Map // reason -> *atomic.Uint64; reasons are a bounded set
+// metrics are what the decoder has done since it started. The labels are
+// bounded: reasons are a fixed set.
+type metrics struct {
+	received, decoded, duplicates, hits, misses prometheus.Counter
+	deadLetters                                 *prometheus.CounterVec
 }
 
-func (c *counters) refuse(reason string) {
-	n, _ := c.refused.LoadOrStore(reason, new(atomic.Uint64))
-	n.(*atomic.Uint64).Add(1)
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Namespace: "f2mesh", Subsystem: stage, Name: name, Help: help})
+	}
+	return &metrics{
+		received:   counter("messages_received_total", "RAW messages taken, redeliveries included."),
+		decoded:    counter("messages_decoded_total", "Messages stored on DECODED."),
+		duplicates: counter("messages_duplicate_total", "Redeliveries of messages whose outcome was stored already."),
+		hits:       counter("metadata_cache_hits_total", "Controllers found in the metadata cache."),
+		misses:     counter("metadata_cache_misses_total", "Controllers read from PostgreSQL."),
+		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages and single data points stored on DEAD_LETTER.",
+		}, []string{"reason"}),
+	}
 }

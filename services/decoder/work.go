@@ -70,10 +70,10 @@ func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 			w.dead = append(w.dead, w.results[i].dead[j].Msg())
 		}
 	}
-	if _, err := d.publisher.Store(ctx, deadletter.Stream, w.dead); err != nil {
+	if _, err := d.streams.Store(ctx, deadletter.Stream, w.dead); err != nil {
 		return err
 	}
-	if _, err := d.publisher.Store(ctx, DecodedStream, w.decoded); err != nil {
+	if _, err := d.streams.Store(ctx, DecodedStream, w.decoded); err != nil {
 		return err
 	}
 	for i, m := range w.messages {
@@ -182,18 +182,18 @@ func shard(subject string, n int) int {
 
 // count books one message after its outcome is stored, and remembers it.
 func (d *Decoder) count(m jetstream.Msg, r *result) {
-	d.stats.received.Add(1)
+	d.metrics.received.Inc()
 	if r.again {
-		d.stats.again.Add(1)
+		d.metrics.duplicates.Inc()
 		return
 	}
 	if meta, err := m.Metadata(); err == nil {
 		d.done.mark(meta.Sequence.Stream)
 	}
 	if r.decoded != nil {
-		d.stats.decoded.Add(1)
+		d.metrics.decoded.Inc()
 	}
 	for i := range r.dead {
-		d.stats.refuse(r.dead[i].Reason)
+		d.metrics.deadLetters.WithLabelValues(r.dead[i].Reason).Inc()
 	}
 }

@@ -7,9 +7,10 @@ package writer
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
@@ -32,23 +34,22 @@ const stage = "writer"
 
 // Writer is one writer; run it once.
 type Writer struct {
-	cfg       Config
-	password  func(context.Context) (string, error)
-	js        jetstream.JetStream
-	files     fs.FS
-	log       *slog.Logger
-	publisher *stream.Publisher
-	pool      *pgxpool.Pool
-	stats     counters
+	cfg      Config
+	password func(context.Context) (string, error)
+	streams  *stream.Client
+	log      *slog.Logger
+	metrics  *metrics
+	pool     *pgxpool.Pool
+	prepared atomic.Bool // pool and tables are there
 }
 
 // New returns a writer. password answers the table owner's password at every
-// connect; files holds the stream definitions.
-func New(cfg Config, password func(context.Context) (string, error), js jetstream.JetStream, files fs.FS, log *slog.Logger) (*Writer, error) {
+// connect; its metrics are in reg.
+func New(cfg Config, password func(context.Context) (string, error), streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Writer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("writer: %w", err)
 	}
-	return &Writer{cfg: cfg, password: password, js: js, files: files, log: log, publisher: stream.NewPublisher(js, log)}, nil
+	return &Writer{cfg: cfg, password: password, streams: streams, metrics: newMetrics(reg), log: log}, nil
 }
 
 // Run migrates the tables and writes until ctx ends, then writes what it has in
@@ -69,23 +70,33 @@ func (w *Writer) Run(ctx context.Context) error {
 	if err := w.prepareTables(ctx); err != nil {
 		return err
 	}
-	for _, name := range []string{DecodedStream, deadletter.Stream} {
-		if err := stream.Ensure(ctx, w.js, w.files, name, w.log); err != nil {
-			return err
-		}
+	w.prepared.Store(true)
+	if err := w.streams.Ensure(ctx, DecodedStream, deadletter.Stream); err != nil {
+		return err
 	}
-	consumer, err := stream.EnsureConsumer(ctx, w.js, w.files, DecodedStream, stage, w.log)
+	consumer, err := w.streams.Consumer(ctx, DecodedStream, stage)
 	if err != nil {
 		return err
 	}
-	if err := stream.Rewind(ctx, w.js, consumer, w.log); err != nil {
+	if err := w.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := stream.Consume(ctx, consumer, 2*w.cfg.Batch, w.log)
+	messages, err := w.streams.Consume(ctx, consumer, 2*w.cfg.Batch)
 	if err != nil {
 		return err
 	}
 	return w.process(ctx, messages)
+}
+
+// Ready proves that JetStream and the tables answer.
+func (w *Writer) Ready(ctx context.Context) error {
+	if !w.prepared.Load() {
+		return errors.New("preparing the tables")
+	}
+	if _, err := w.pool.Exec(ctx, "SELECT FROM measurement LIMIT 0"); err != nil {
+		return fmt.Errorf("asking the tables: %w", err)
+	}
+	return w.streams.Ready(ctx, DecodedStream)
 }
 
 // process takes batches until messages is closed, which it is soon after ctx
@@ -120,7 +131,7 @@ func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) error {
 		if err := event.ParseDecoded(m.Data(), &d); err != nil {
 			l := letter(m, "bad_decoded", "not a DECODED message: "+err.Error())
 			dead = append(dead, l.Msg())
-			w.stats.refuse(l.Reason)
+			w.metrics.deadLetters.WithLabelValues(l.Reason).Inc()
 			continue
 		}
 		r.add(m, &d)
@@ -131,9 +142,9 @@ func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) error {
 	}
 	for i := range letters {
 		dead = append(dead, letters[i].Msg())
-		w.stats.refuse(letters[i].Reason)
+		w.metrics.deadLetters.WithLabelValues(letters[i].Reason).Inc()
 	}
-	if _, err := w.publisher.Store(ctx, deadletter.Stream, dead); err != nil {
+	if _, err := w.streams.Store(ctx, deadletter.Stream, dead); err != nil {
 		return err
 	}
 	for _, m := range messages {
@@ -141,7 +152,7 @@ func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) error {
 			w.log.Debug("acknowledging", "error", err) // it comes again, and is a duplicate
 		}
 	}
-	w.stats.received.Add(uint64(len(messages)))
+	w.metrics.received.Add(float64(len(messages)))
 	return nil
 }
 
@@ -164,8 +175,8 @@ func (w *Writer) commit(ctx context.Context, r *rows) ([]deadletter.Letter, erro
 		return nil, err
 	}
 	total := int64(len(r.time) + len(r.eventID))
-	w.stats.written.Add(uint64(inserted))            //nolint:gosec // a row count
-	w.stats.duplicates.Add(uint64(total - inserted)) //nolint:gosec // not negative: at most every row is inserted
+	w.metrics.written.Add(float64(inserted))
+	w.metrics.duplicates.Add(float64(total - inserted))
 	if total == inserted {
 		return nil, nil
 	}
@@ -249,7 +260,7 @@ func retry[T any](ctx context.Context, w *Writer, operation func(context.Context
 		}
 		return v, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
-		w.stats.retries.Add(1)
+		w.metrics.retries.Inc()
 		w.log.Warn("database does not write, will retry", "error", err, "retry_in", next.Round(time.Millisecond))
 	}))
 }
