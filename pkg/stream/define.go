@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,7 +58,7 @@ func (c *Client) Ensure(ctx context.Context, names ...string) error {
 
 func (c *Client) ensure(ctx context.Context, name string) error {
 	var want jetstream.StreamConfig
-	if err := readJSON(c.files, "stream_"+name+".json", &want); err != nil {
+	if err := readJSON(c.files, "stream_"+fileName(name)+".json", &want); err != nil {
 		return err
 	}
 	return c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
@@ -99,7 +100,7 @@ func keepRetention(current jetstream.StreamConfig, want *jetstream.StreamConfig)
 // file and returns it.
 func (c *Client) Consumer(ctx context.Context, streamName, name string) (jetstream.Consumer, error) {
 	var want jetstream.ConsumerConfig
-	if err := readJSON(c.files, "consumer_"+streamName+"_"+name+".json", &want); err != nil {
+	if err := readJSON(c.files, "consumer_"+fileName(streamName)+"_"+name+".json", &want); err != nil {
 		return nil, err
 	}
 	var consumer jetstream.Consumer
@@ -132,6 +133,12 @@ func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(co
 		case <-time.After(wait):
 		}
 	}
+}
+
+// fileName is a stream's name in a file's: in lower case, and that of the
+// bucket for the stream behind a key-value bucket.
+func fileName(streamName string) string {
+	return strings.ToLower(strings.TrimPrefix(streamName, "KV_"))
 }
 
 func readJSON(files fs.FS, name string, v any) error {

@@ -1,0 +1,97 @@
+package health
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// microName is a service's name in `nats micro`.
+func microName(name string) string { return "f2mesh-" + name }
+
+// ReadySubject is where a service answers whether it is ready, in JSON.
+func ReadySubject(name string) string { return "f2.ready." + name }
+
+// Readiness is the answer on ReadySubject.
+type Readiness struct {
+	Ready bool   `json:"ready"`
+	Cause string `json:"cause,omitempty"`
+}
+
+// Announce makes the service answer `nats micro ls|info|stats|ping`, with its
+// metrics as the data of its one endpoint, "ready". Stop ends it.
+func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
+	svc, err := micro.AddService(nc, micro.Config{
+		Name: microName(s.Name), Version: s.Version, Description: s.Description,
+		StatsHandler: func(*micro.Endpoint) any {
+			figures, err := Figures(s.Gatherer)
+			if err != nil {
+				return map[string]string{"error": err.Error()}
+			}
+			return figures
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
+	}
+	answer := func(r micro.Request) {
+		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+		defer cancel()
+		out := Readiness{Ready: true}
+		if err := s.Ready(ctx); err != nil {
+			out = Readiness{Cause: err.Error()}
+		}
+		_ = r.RespondJSON(out)
+	}
+	if err := svc.AddEndpoint("ready", micro.HandlerFunc(answer), micro.WithEndpointSubject(ReadySubject(s.Name))); err != nil {
+		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
+	}
+	return svc, nil
+}
+
+// Figures are the counters and gauges of a registry, by name; those with
+// labels are added up.
+func Figures(g prometheus.Gatherer) (map[string]float64, error) {
+	families, err := g.Gather()
+	if err != nil {
+		return nil, err
+	}
+	figures := make(map[string]float64, len(families))
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch {
+			case m.GetCounter() != nil:
+				figures[f.GetName()] += m.GetCounter().GetValue()
+			case m.GetGauge() != nil:
+				figures[f.GetName()] += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return figures, nil
+}
+
+// Observed is one service as its `nats micro` statistics show it.
+type Observed struct {
+	Name    string // such as bridge
+	ID      string
+	Figures map[string]float64
+}
+
+// ParseStats reads an answer on $SRV.STATS. ok is false for services that are
+// not f2mesh's.
+func ParseStats(data []byte) (o Observed, ok bool) {
+	var stats micro.Stats
+	if json.Unmarshal(data, &stats) != nil || len(stats.Endpoints) == 0 {
+		return o, false
+	}
+	const prefix = "f2mesh-"
+	if len(stats.Name) <= len(prefix) || stats.Name[:len(prefix)] != prefix {
+		return o, false
+	}
+	o.Name, o.ID = stats.Name[len(prefix):], stats.ID
+	return o, json.Unmarshal(stats.Endpoints[0].Data, &o.Figures) == nil
+}
