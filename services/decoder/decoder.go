@@ -70,7 +70,7 @@ func New(cfg Config, password func(context.Context) (string, error), streams *st
 
 // Run decodes until ctx ends, then stores and acknowledges what it has in hand.
 func (d *Decoder) Run(ctx context.Context) error {
-	if err := d.streams.Ensure(ctx, RawStream, DecodedStream, LatestStream, deadletter.Stream); err != nil {
+	if err := d.streams.Ensure(ctx, DecodedStream, LatestStream, deadletter.Stream); err != nil {
 		return err
 	}
 	consumer, err := d.streams.Consumer(ctx, RawStream, stage)

@@ -71,7 +71,7 @@ func (w *Writer) Run(ctx context.Context) error {
 		return err
 	}
 	w.prepared.Store(true)
-	if err := w.streams.Ensure(ctx, DecodedStream, deadletter.Stream); err != nil {
+	if err := w.streams.Ensure(ctx, deadletter.Stream); err != nil {
 		return err
 	}
 	consumer, err := w.streams.Consumer(ctx, DecodedStream, stage)

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+)
+
+// commands is the command line: flags, environment variables and help are all
+// declared here and in the services' Config types.
+type commands struct {
+	globals
+
+	Up       upCommand       `cmd:"" help:"Run a mesh on this machine, without containers."`
+	Down     downCommand     `cmd:"" help:"Stop the mesh that up --detach started."`
+	Status   statusCommand   `cmd:"" help:"Show each stage's rate, lag and health."`
+	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
+	Audit    auditCommand    `cmd:"" help:"Prove where every received message is."`
+	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
+	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
+	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
+	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
+
+	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
+	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
+	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
+
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// globals are the flags of every command.
+type globals struct {
+	StateDir  string `help:"Where up keeps everything of its mesh." env:"F2MESH_STATE_DIR" default:".f2mesh" type:"path"`
+	LogLevel  string `help:"Least level that is logged (${enum})." env:"F2MESH_LOG_LEVEL" default:"info" enum:"debug,info,warn,error"`
+	LogFormat string `help:"Form of the log (${enum}); auto is text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
+}
+
+func (g *globals) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(g.LogLevel)) // the flag's enum holds only levels
+	options := &slog.HandlerOptions{Level: level}
+	if g.LogFormat == "json" || g.LogFormat == "auto" && !isTerminal(os.Stderr) {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+type versionCommand struct{}
+
+// Run prints the version.
+func (versionCommand) Run() error {
+	_, err := fmt.Println("f2mesh", version)
+	return err
+}

@@ -1,0 +1,45 @@
+// Command f2mesh moves the messages of F2 Smart Controllers from MQTT through
+// NATS JetStream into TimescaleDB. Each subcommand is one running part, or one
+// look at a running mesh; `f2mesh up` runs all parts on one machine.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is stamped by the build.
+var version = "0.0.0-dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run parses the arguments, runs the command and answers the exit code.
+func run(ctx context.Context, args []string) int {
+	var cli commands
+	parser := kong.Must(&cli,
+		kong.Name("f2mesh"),
+		kong.Description("An event mesh for F2 Smart Controllers: MQTT over mTLS, NATS JetStream, TimescaleDB."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Vars{"version": version},
+	)
+	parsed, err := parser.Parse(args)
+	parser.FatalIfErrorf(err)
+	log := cli.logger(os.Stderr)
+	if err := parsed.Run(&cli.globals, log); err != nil {
+		fmt.Fprintf(os.Stderr, "f2mesh: %v\n", err)
+		return 1
+	}
+	return 0
+}

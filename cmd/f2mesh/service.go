@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+// Names of the secrets, as files of the secrets directory.
+const (
+	secretMQTTUsername  = "mqtt_username"
+	secretMQTTPassword  = "mqtt_password"
+	secretPostgres      = "postgres_password"
+	secretTimescale     = "timescale_password"
+	secretNATSPasswords = "nats_%s_password" // by user
+)
+
+// serviceFlags are the flags that the services share.
+type serviceFlags struct {
+	stream.Config
+	SecretsDir string `help:"Directory of secret files, tried before the environment." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
+	HTTP       string `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
+}
+
+// runner is what the services have in common.
+type runner interface {
+	Run(ctx context.Context) error
+	Ready(ctx context.Context) error
+}
+
+// host is what a service needs of the process that it runs in.
+type host struct {
+	nats    stream.Config
+	secrets secret.Chain
+	log     *slog.Logger
+}
+
+// build makes one service.
+type build func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error)
+
+type bridgeCommand struct {
+	serviceFlags
+	Config bridge.Config `embed:""`
+}
+
+// Run runs the bridge until it is stopped.
+func (c *bridgeCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.serve(ctx, "bridge", newBridge(c.Config), log)
+}
+
+type decoderCommand struct {
+	serviceFlags
+	Config decoder.Config `embed:""`
+}
+
+// Run runs the decoder until it is stopped.
+func (c *decoderCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.serve(ctx, "decoder", newDecoder(c.Config), log)
+}
+
+type writerCommand struct {
+	serviceFlags
+	Config writer.Config `embed:""`
+}
+
+// Run runs the writer until it is stopped.
+func (c *writerCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.serve(ctx, "writer", newWriter(c.Config), log)
+}
+
+func newBridge(cfg bridge.Config) build {
+	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+		credentials := func() (string, string) {
+			ctx := context.Background()
+			user, err := h.secrets.Lookup(ctx, secretMQTTUsername)
+			if err != nil {
+				user = secret.NewValue("bridge", "default", "")
+			}
+			password, err := h.secrets.Lookup(ctx, secretMQTTPassword)
+			if err != nil {
+				log.Error("no password for MQTT", "error", err)
+			}
+			return user.Reveal(), password.Reveal()
+		}
+		return bridge.New(cfg, credentials, streams, reg, log)
+	}
+}
+
+func newDecoder(cfg decoder.Config) build {
+	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+		return decoder.New(cfg, h.password(secretPostgres), streams, reg, log)
+	}
+}
+
+func newWriter(cfg writer.Config) build {
+	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+		return writer.New(cfg, h.password(secretTimescale), streams, reg, log)
+	}
+}
+
+func (h *host) password(name string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		v, err := h.secrets.Lookup(ctx, name)
+		return v.Reveal(), err
+	}
+}
+
+// connect opens a NATS connection of the given user.
+func (h *host) connect(user string) (*nats.Conn, error) {
+	name := fmt.Sprintf(secretNATSPasswords, user)
+	return stream.Connect(h.nats, user, func() (string, string) {
+		v, err := h.secrets.Lookup(context.Background(), name)
+		if err != nil {
+			h.log.Error("no password for NATS", "error", err)
+		}
+		return user, v.Reveal()
+	}, h.log)
+}
+
+// run runs one service until ctx ends. It hands the service to running once it
+// is made, and calls ready when it first is.
+func (h *host) run(ctx context.Context, name string, build build, running func(health.Service), ready func()) error {
+	log := h.log.With("service", name)
+	nc, err := h.connect(name)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	streams, err := stream.NewClient(nc, natsfiles.Files, log)
+	if err != nil {
+		return err
+	}
+	reg := prometheus.NewRegistry()
+	service, err := build(h, streams, reg, log)
+	if err != nil {
+		return err
+	}
+	seen := health.Service{Name: name, Version: semanticVersion(), Description: "f2mesh " + name, Ready: service.Ready, Gatherer: reg}
+	running(seen)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return announce(ctx, nc, seen, ready) })
+	group.Go(func() error { return service.Run(ctx) })
+	return group.Wait()
+}
+
+// announce answers `nats micro` while the service runs, and calls ready when it
+// first is.
+func announce(ctx context.Context, nc *nats.Conn, s health.Service, ready func()) error {
+	if err := stream.WaitConnected(ctx, nc); err != nil {
+		return nil //nolint:nilerr // stopped before NATS was there
+	}
+	announced, err := health.Announce(nc, s)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = announced.Stop() }()
+	for s.Ready(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+// serve is a service as a process of its own.
+func (f *serviceFlags) serve(ctx context.Context, name string, build build, log *slog.Logger) error {
+	h := &host{nats: f.Config, secrets: secret.Chain{secret.Files(f.SecretsDir), secret.Environment("F2MESH_")}, log: log}
+	group, ctx := errgroup.WithContext(ctx)
+	process := prometheus.NewRegistry()
+	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	services := []health.Service{{Name: "process", Ready: func(context.Context) error { return nil }, Gatherer: process}}
+	running := func(s health.Service) {
+		services = append(services, s)
+		if f.HTTP == "" {
+			return
+		}
+		group.Go(func() error {
+			listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.HTTP)
+			if err != nil {
+				return fmt.Errorf("listening for HTTP: %w", err)
+			}
+			return health.Serve(ctx, listener, health.Handler(func() []health.Service { return services }), log)
+		})
+	}
+	group.Go(func() error {
+		if err := h.run(ctx, name, build, running, func() { log.Info("ready", "service", name) }); err != nil {
+			return err
+		}
+		return errStopped // ends the listener too
+	})
+	if err := group.Wait(); !errors.Is(err, errStopped) {
+		return err
+	}
+	return nil
+}
+
+var errStopped = errors.New("stopped")
+
+// semanticVersion is version in the form that `nats micro` insists on.
+func semanticVersion() string {
+	if len(version) > 1 && version[0] == 'v' {
+		return version[1:]
+	}
+	return version
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// state is the directory of a mesh that `f2mesh up` runs: everything that it
+// makes is in there, so that removing it removes the mesh.
+type state struct{ dir string }
+
+func (s state) path(elements ...string) string {
+	return filepath.Join(append([]string{s.dir}, elements...)...)
+}
+
+func (s state) secrets() string { return s.path("secrets") }
+func (s state) devices() string { return s.path("devices") }
+func (s state) logFile() string { return s.path("f2mesh.log") }
+func (s state) caFile() string  { return s.path("pki", "ca.crt") }
+
+// running is what run.json says of the mesh that runs now.
+type running struct {
+	PID         int       `json:"pid"`
+	Started     time.Time `json:"started"`
+	Ready       bool      `json:"ready"`
+	Host        string    `json:"host"`
+	Ports       ports     `json:"ports"`
+	Controllers int       `json:"controllers"` // of the demo fleet
+	CAFile      string    `json:"ca_file"`
+}
+
+// ports are where the parts of a mesh listen.
+type ports struct {
+	MQTT      int `json:"mqtt"`
+	MQTTTLS   int `json:"mqtt_tls"`
+	WebSocket int `json:"mqtt_websocket"`
+	NATS      int `json:"nats"`
+	Monitor   int `json:"nats_monitor"`
+	Postgres  int `json:"postgres"`
+	HTTP      int `json:"http"`
+}
+
+// errAlreadyRunning is what lock returns while another up holds the directory.
+var errAlreadyRunning = errors.New("a mesh runs on this state directory already: stop it with `f2mesh down`, or choose another --state-dir")
+
+// lock makes this process the only up on the directory, until it exits.
+func (s state) lock() (*os.File, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	f, err := os.OpenFile(s.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, errAlreadyRunning
+	}
+	return f, nil
+}
+
+// locked tells whether an up holds the directory.
+func (s state) locked() bool {
+	f, err := s.lock()
+	if err == nil {
+		_ = f.Close()
+	}
+	return errors.Is(err, errAlreadyRunning)
+}
+
+// load reads run.json of the mesh that runs; the error says what to do if none
+// does.
+func (s state) load() (running, error) {
+	r, err := s.last()
+	if err != nil || !s.locked() {
+		return running{}, fmt.Errorf("no mesh runs on %s: start one with `f2mesh up`, or name its directory with --state-dir", s.dir)
+	}
+	return r, nil
+}
+
+// last reads run.json whether or not the mesh still runs.
+func (s state) last() (r running, err error) {
+	data, err := os.ReadFile(s.path("run.json"))
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(data, &r)
+}
+
+func (s state) save(r running) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	temporary := s.path("run.json.new")
+	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("saving run.json: %w", err)
+	}
+	return os.Rename(temporary, s.path("run.json"))
+}
+
+// ensureSecret reads a secret of the mesh, or makes one of 24 random bytes, in a
+// file that only its owner reads.
+func (s state) ensureSecret(name string) (string, error) {
+	if err := os.MkdirAll(s.secrets(), 0o700); err != nil {
+		return "", fmt.Errorf("making the secrets directory: %w", err)
+	}
+	path := filepath.Join(s.secrets(), name)
+	data, err := os.ReadFile(path) //nolint:gosec // a name of our own in our own directory
+	if err == nil {
+		return string(data), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading secret %s: %w", name, err)
+	}
+	var random [24]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", fmt.Errorf("making secret %s: %w", name, err)
+	}
+	text := base64.StdEncoding.EncodeToString(random[:])
+	if err := s.writeSecret(name, text); err != nil {
+		return "", err
+	}
+	return text, nil
+}
+
+func (s state) writeSecret(name, text string) error {
+	if err := os.WriteFile(filepath.Join(s.secrets(), name), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("writing secret %s: %w", name, err)
+	}
+	return nil
+}
+
+// registered lists the controllers that have a certificate.
+func (s state) registered() ([]topic.MAC, error) {
+	entries, err := os.ReadDir(s.devices())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing controllers: %w", err)
+	}
+	var macs []topic.MAC
+	for _, e := range entries {
+		if mac, err := topic.ParseMAC(e.Name()); err == nil {
+			macs = append(macs, mac)
+		}
+	}
+	return macs, nil
+}
