@@ -1,0 +1,59 @@
+package frame
+
+// order is the order of a value's bytes in a frame. The names are those of
+// Modbus practice, where ABCD is a big-endian value of two registers.
+type order uint8
+
+const (
+	bigEndian    order = iota // ABCD
+	littleEndian              // DCBA
+	wordSwapped               // CDAB: registers in reverse order
+	byteSwapped               // BADC: the bytes of each register swapped
+)
+
+// String returns the suffix of an encoding's name.
+func (o order) String() string {
+	switch o {
+	case littleEndian:
+		return "LE"
+	case wordSwapped:
+		return "CDAB"
+	case byteSwapped:
+		return "BADC"
+	}
+	return ""
+}
+
+// swapsRegisters says whether the order needs whole registers of two bytes.
+func (o order) swapsRegisters() bool { return o == wordSwapped || o == byteSwapped }
+
+// index returns where in n bytes of a frame the value's byte i lies, counted
+// from the most significant. Every order is its own inverse.
+func (o order) index(i, n int) int {
+	switch o {
+	case littleEndian:
+		return n - 1 - i
+	case wordSwapped:
+		return (n - 1 - i) ^ 1
+	case byteSwapped:
+		return i ^ 1
+	}
+	return i
+}
+
+// load reads at most 8 bytes as one integer.
+func (o order) load(b []byte) uint64 {
+	var u uint64
+	for i := range b {
+		u = u<<8 | uint64(b[o.index(i, len(b))])
+	}
+	return u
+}
+
+// store inverts load: it writes the len(b) low bytes of u.
+func (o order) store(b []byte, u uint64) {
+	for i := len(b) - 1; i >= 0; i-- {
+		b[o.index(i, len(b))] = byte(u)
+		u >>= 8
+	}
+}

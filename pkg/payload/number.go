@@ -1,0 +1,51 @@
+package payload
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// parseNumber reads a JSON number as the nearest float64. Numbers beyond its
+// range are refused. Those that are too small become 0.
+func parseNumber(value jsontext.Value) (float64, error) {
+	if value.Kind() != jsontext.KindNumber {
+		return 0, &Error{Reason: ReasonBadField}
+	}
+	if len(value) > MaxNumberLength {
+		return 0, &Error{Reason: ReasonBadNumber}
+	}
+	n, err := strconv.ParseFloat(string(value), 64)
+	if err != nil || math.IsInf(n, 0) {
+		return 0, &Error{Reason: ReasonBadNumber}
+	}
+	return n, nil
+}
+
+// checkNumber says whether jsonb stores the number and a float64 can show it:
+// numeric has room for 131,072 digits before the point and 16,383 after it.
+func checkNumber(value jsontext.Value) error {
+	if _, err := parseNumber(value); err != nil {
+		return err
+	}
+	e := bytes.IndexAny(value, "eE")
+	if e < 0 {
+		return nil
+	}
+	exponent, err := strconv.Atoi(string(value[e+1:]))
+	if err != nil || exponent < -maxScaleExponent || exponent > maxScaleExponent {
+		return &Error{Reason: ReasonBadNumber}
+	}
+	return nil
+}
+
+// parseInteger reads a JSON number that is spelled as an integer of low..high.
+func parseInteger(value jsontext.Value, low, high int) (int, error) {
+	n, err := strconv.Atoi(string(value))
+	if err != nil || n < low || n > high {
+		return 0, &Error{Reason: ReasonBadField}
+	}
+	return n, nil
+}

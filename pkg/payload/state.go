@@ -1,0 +1,81 @@
+package payload
+
+import (
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// appendName appends the name of the member that is being read to a state.
+func (s *scanner) appendName(state []byte) ([]byte, error) {
+	separator := byte(',')
+	if len(state) == 0 {
+		separator = '{'
+	}
+	state, err := jsontext.AppendQuote(append(state, separator), s.name)
+	if err != nil {
+		return nil, &Error{Reason: ReasonBadUTF8}
+	}
+	return append(state, ':'), nil
+}
+
+// appendValue appends the next value to dst without white space. depth counts
+// the objects and arrays that it is in.
+func (s *scanner) appendValue(dst []byte, depth int) ([]byte, error) {
+	switch s.decoder.PeekKind() {
+	case jsontext.KindBeginObject:
+		return s.appendNested(dst, depth, jsontext.KindEndObject)
+	case jsontext.KindBeginArray:
+		return s.appendNested(dst, depth, jsontext.KindEndArray)
+	}
+	return s.appendScalar(dst)
+}
+
+// appendNested appends an object or an array, whichever end says.
+func (s *scanner) appendNested(dst []byte, depth int, end jsontext.Kind) ([]byte, error) {
+	if depth == MaxDepth {
+		return nil, &Error{Reason: ReasonTooDeep}
+	}
+	begin, err := s.decoder.ReadToken()
+	if err != nil {
+		return nil, syntaxError(err)
+	}
+	dst = append(dst, byte(begin.Kind()))
+	for n := 0; s.decoder.PeekKind() != end; n++ {
+		if n == MaxMembers {
+			return nil, &Error{Reason: ReasonTooManyMembers}
+		}
+		if n > 0 {
+			dst = append(dst, ',')
+		}
+		if end == jsontext.KindEndObject {
+			if dst, err = s.appendScalar(dst); err != nil {
+				return nil, err
+			}
+			dst = append(dst, ':')
+		}
+		if dst, err = s.appendValue(dst, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := s.decoder.ReadToken(); err != nil {
+		return nil, syntaxError(err)
+	}
+	return append(dst, byte(end)), nil
+}
+
+// appendScalar appends a string, number, boolean or null as it is spelled.
+func (s *scanner) appendScalar(dst []byte) ([]byte, error) {
+	value, err := s.decoder.ReadValue()
+	if err != nil {
+		return nil, syntaxError(err)
+	}
+	switch value.Kind() {
+	case jsontext.KindString:
+		_, err = s.unquote(value)
+	case jsontext.KindNumber:
+		err = checkNumber(value)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(dst, value...), nil
+}

@@ -1,0 +1,24 @@
+package topic
+
+// The reasons for which a topic or a subject is refused. The set is bounded:
+// a reason can be a metric's label and a token of a dead letter's subject.
+const (
+	ReasonBadLevels    = "bad_levels"    // not 5 levels, nor 6
+	ReasonBadRoot      = "bad_root"      // not tele, stat or cmnd
+	ReasonBadPrefix    = "bad_prefix"    // the second level does not start with "f2-"
+	ReasonBadMAC       = "bad_mac"       // not 12 hex digits
+	ReasonBadMode      = "bad_mode"      // not one of the three modes
+	ReasonBadConnector = "bad_connector" // not J1..J4, nor 0..99
+	ReasonBadComponent = "bad_component" // not a known kind, or its number is not 0..99
+	ReasonBadVerb      = "bad_verb"      // not "success", or not on a command to a reader
+	ReasonBadSubject   = "bad_subject"   // not under f2.raw, f2.decoded or f2.command
+)
+
+// Error says why a topic or a subject was refused. It does not hold the topic,
+// which can be any bytes.
+type Error struct {
+	Reason string // one of the Reason constants
+}
+
+// Error returns the reason after the package's name.
+func (e *Error) Error() string { return "topic: " + e.Reason }
