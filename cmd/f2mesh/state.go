@@ -37,6 +37,7 @@ type running struct {
 	Ports       ports     `json:"ports"`
 	Controllers int       `json:"controllers"` // of the demo fleet
 	CAFile      string    `json:"ca_file"`
+	Context     string    `json:"nats_context"`
 }
 
 // ports are where the parts of a mesh listen.

@@ -50,7 +50,7 @@ func (s *Supervisor) Add(name string, run Run) {
 // StartAll starts the parts one after the other, each when the one before is
 // ready. An error names the part; those started before go on.
 func (s *Supervisor) StartAll(ctx context.Context) error {
-	for _, name := range s.names() {
+	for _, name := range s.Names() {
 		if err := s.Start(ctx, name); err != nil {
 			return err
 		}
@@ -148,13 +148,14 @@ func (s *Supervisor) Stop(name string) error {
 // StopAll stops the parts in reverse order; each can still reach those that
 // were started before it.
 func (s *Supervisor) StopAll() {
-	names := s.names()
+	names := s.Names()
 	for i := len(names) - 1; i >= 0; i-- {
 		_ = s.Stop(names[i]) // the name is known
 	}
 }
 
-func (s *Supervisor) names() []string {
+// Names lists the parts in the order in which they start.
+func (s *Supervisor) Names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.order...)

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+type envCommand struct{}
+
+// Run prints shell variables for `eval`. Passwords are named by file.
+func (envCommand) Run(g *globals) error {
+	st := state{dir: g.StateDir}
+	r, err := st.load()
+	if err != nil {
+		return err
+	}
+	secretFile := func(name string) string { return filepath.Join(st.secrets(), name) }
+	for _, v := range [][2]string{
+		{"F2MESH_STATE_DIR", st.dir},
+		{"F2MESH_SECRETS_DIR", st.secrets()},
+		{"F2MESH_CA", r.CAFile},
+		{"MQTT_HOST", r.Host},
+		{"MQTT_PORT", strconv.Itoa(r.Ports.MQTT)},
+		{"MQTT_TLS_PORT", strconv.Itoa(r.Ports.MQTTTLS)},
+		{"MQTT_WEBSOCKET_PORT", strconv.Itoa(r.Ports.WebSocket)},
+		{"MQTT_URL", "tcp://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTT))},
+		{"MQTT_USERNAME", "operator"},
+		{"MQTT_PASSWORD_FILE", secretFile(secretMQTTOperator)},
+		{"NATS_URL", "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))},
+		{"NATS_CONTEXT", r.Context},
+		{"PGHOST", r.Host},
+		{"PGPORT", strconv.Itoa(r.Ports.Postgres)},
+		{"PGUSER", roleReader},
+		{"PGDATABASE", databaseTelemetry},
+		{"PGPASSFILE", secretFile("pgpass")},
+		{"PGSSLMODE", "verify-full"},
+		{"PGSSLROOTCERT", r.CAFile},
+		{"METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleDecoder, databaseMetadata)},
+		{"METADATA_SCHEMA", metadataSchema},
+		{"TIMESCALE_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleWriter, databaseTelemetry)},
+		{"F2MESH_HTTP_URL", "http://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.HTTP))},
+	} {
+		fmt.Printf("export %s=%s\n", v[0], shellQuote(v[1]))
+	}
+	return nil
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/supervisor"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+// Names of the parts of a mesh, in the order in which they start.
+const (
+	partNATS      = "nats"
+	partPostgres  = "postgres"
+	partMosquitto = "mosquitto"
+	partDecoder   = "decoder"
+	partWriter    = "writer"
+	partBridge    = "bridge"
+	partHTTP      = "http"
+	partSimulator = "simulator"
+)
+
+// stopTimeout bounds the stop of one server.
+const stopTimeout = 30 * time.Second
+
+// meshConfig says how a local mesh runs.
+type meshConfig struct {
+	Host        string
+	Ports       ports
+	Controllers int
+	Autosave    mosquitto.Autosave
+	ContextDir  string // where the nats CLI looks for contexts; empty for none
+	Bridge      bridge.Config
+	Decoder     decoder.Config
+	Writer      writer.Config
+}
+
+// mesh is all parts on one machine, in one process but for the broker and the
+// database. The supervisor starts and stops them.
+type mesh struct {
+	*supervisor.Supervisor
+	cfg       meshConfig
+	state     state
+	log       *slog.Logger
+	authority *identity.Authority
+	passwords map[string]string // of NATS users
+	broker    map[string]string // user -> password
+
+	mu       sync.Mutex // guards the fields below
+	nats     *natsserver.Server
+	cluster  *postgres.Cluster
+	mqtt     *mosquitto.Broker
+	services map[string]health.Service
+}
+
+// newMesh makes what is missing in the state directory: secrets, certificates,
+// the demo fleet's bundles. It starts nothing.
+func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
+	m := &mesh{
+		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
+		passwords: map[string]string{}, broker: map[string]string{}, services: map[string]health.Service{},
+	}
+	if err := m.prepareSecrets(); err != nil {
+		return nil, err
+	}
+	if err := m.prepareCertificates(); err != nil {
+		return nil, err
+	}
+	m.Add(partNATS, m.runNATS)
+	m.Add(partPostgres, m.runPostgres)
+	m.Add(partMosquitto, m.runMosquitto)
+	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
+	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
+	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
+	return m, nil
+}
+
+func (m *mesh) prepareSecrets() (err error) {
+	for _, user := range natsserver.Users() {
+		if m.passwords[user], err = m.state.ensureSecret(fmt.Sprintf(secretNATSPasswords, user)); err != nil {
+			return err
+		}
+	}
+	for user, name := range map[string]string{"bridge": secretMQTTPassword, "operator": secretMQTTOperator} {
+		if m.broker[user], err = m.state.ensureSecret(name); err != nil {
+			return err
+		}
+	}
+	if err := m.state.writeSecret(secretMQTTUsername, "bridge"); err != nil {
+		return err
+	}
+	for _, name := range []string{secretPostgres, secretTimescale, secretSuperuser, secretReader} {
+		if _, err := m.state.ensureSecret(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *mesh) prepareCertificates() (err error) {
+	if m.authority, err = identity.OpenAuthority(m.state.path("pki")); err != nil {
+		return err
+	}
+	cert, key := m.serverPair()
+	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Host})
+}
+
+func (m *mesh) serverPair() (certFile, keyFile string) {
+	return m.state.path("pki", "server", "server.crt"), m.state.path("pki", "server", "server.key")
+}
+
+func (m *mesh) runNATS(ctx context.Context, ready func()) error {
+	cert, key := m.serverPair()
+	server, err := natsserver.Start(ctx, natsserver.Config{
+		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS, MonitorPort: m.cfg.Ports.Monitor,
+		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: m.passwords, Log: m.log.With("service", partNATS),
+	})
+	if err != nil {
+		return err
+	}
+	m.set(func() { m.nats, m.cfg.Ports.NATS, m.cfg.Ports.Monitor = server, server.Port(), server.MonitorPort() })
+	if err := m.writeContext(server.URL()); err != nil {
+		return err
+	}
+	ready()
+	<-ctx.Done()
+	return stopped(ctx, server.Stop)
+}
+
+func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
+	cert, key := m.serverPair()
+	superuser, err := m.state.ensureSecret(secretSuperuser)
+	if err != nil {
+		return err
+	}
+	cluster, err := postgres.Start(ctx, postgres.Config{
+		Dir: m.state.path("postgres"), Host: m.cfg.Host, Port: m.cfg.Ports.Postgres,
+		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), SuperuserPassword: superuser,
+		Settings: timescaleSettings(), Log: m.log.With("service", partPostgres),
+	})
+	if err != nil {
+		return err
+	}
+	m.set(func() { m.cluster, m.cfg.Ports.Postgres = cluster, cluster.Port() })
+	if err := m.provision(ctx); err != nil {
+		return errors.Join(err, stopped(ctx, cluster.Stop))
+	}
+	ready()
+	return whileRunning(ctx, cluster.Done(), cluster.Err, cluster.Stop)
+}
+
+func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
+	cert, key := m.serverPair()
+	if err := m.allowRegistered(); err != nil {
+		return err
+	}
+	broker, err := mosquitto.Start(ctx, mosquitto.Config{
+		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
+		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
+		CAFile: m.authority.CAFile(), CertFile: cert, KeyFile: key,
+		Users: m.broker, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+	})
+	if err != nil {
+		return err
+	}
+	m.set(func() {
+		m.mqtt = broker
+		m.cfg.Ports.MQTT, m.cfg.Ports.MQTTTLS, m.cfg.Ports.WebSocket = broker.Port(), broker.TLSPort(), broker.WebSocketPort()
+	})
+	ready()
+	return whileRunning(ctx, broker.Done(), broker.Err, broker.Stop)
+}
+
+// service is a part that runs one of the services in this process.
+func (m *mesh) service(name string, build func() build) supervisor.Run {
+	return func(ctx context.Context, ready func()) error {
+		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secret.Chain{secret.Files(m.state.secrets())}, log: m.log}
+		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
+		defer m.set(func() { delete(m.services, name) })
+		return h.run(ctx, name, build(), running, ready)
+	}
+}
+
+// InProcessConn connects to the NATS server that runs now.
+func (m *mesh) InProcessConn() (net.Conn, error) {
+	m.mu.Lock()
+	server := m.nats
+	m.mu.Unlock()
+	if server == nil {
+		return nil, errors.New("the NATS server does not run")
+	}
+	return server.InProcess().InProcessConn()
+}
+
+// running lists the services that run now.
+func (m *mesh) running() []health.Service {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	services := make([]health.Service, 0, len(m.services))
+	for _, s := range m.services {
+		services = append(services, s)
+	}
+	return services
+}
+
+// serveHTTP is the part that serves health, metrics and profiles.
+func (m *mesh) serveHTTP(ctx context.Context, ready func()) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", m.address(m.cfg.Ports.HTTP))
+	if err != nil {
+		return fmt.Errorf("listening for HTTP: %w", err)
+	}
+	mux := health.Handler(m.running)
+	if ip := net.ParseIP(m.cfg.Host); ip != nil && ip.IsLoopback() {
+		health.AddProfiles(mux)
+	}
+	ready()
+	return health.Serve(ctx, listener, mux, m.log)
+}
+
+func (m *mesh) address(port int) string { return net.JoinHostPort(m.cfg.Host, strconv.Itoa(port)) }
+
+func (m *mesh) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+func (m *mesh) ports() ports {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cfg.Ports
+}
+
+func (m *mesh) bridgeConfig() bridge.Config {
+	cfg := m.cfg.Bridge
+	cfg.URL = "tcp://" + m.address(m.ports().MQTT)
+	return cfg
+}
+
+func (m *mesh) decoderConfig() decoder.Config {
+	cfg := m.cfg.Decoder
+	cfg.DSN = m.dsn(roleDecoder, databaseMetadata)
+	cfg.Schema = metadataSchema
+	return cfg
+}
+
+func (m *mesh) writerConfig() writer.Config {
+	cfg := m.cfg.Writer
+	cfg.DSN = m.dsn(roleWriter, databaseTelemetry)
+	return cfg
+}
+
+// whileRunning waits until ctx ends, and then stops the child; or until the
+// child ends by itself, which is an error.
+func whileRunning(ctx context.Context, done <-chan struct{}, cause func() error, stop func(context.Context) error) error {
+	select {
+	case <-done:
+		if err := cause(); err != nil {
+			return fmt.Errorf("it ended: %w", err)
+		}
+		return errors.New("it ended")
+	case <-ctx.Done():
+		return stopped(ctx, stop)
+	}
+}
+
+// stopped stops a server although ctx has ended.
+func stopped(ctx context.Context, stop func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return stop(bounded)
+}
+
+// remove deletes what the servers left outside the state directory.
+func (m *mesh) remove() error {
+	return errors.Join(account.Remove(m.state.path("postgres")), account.Remove(m.state.path("mosquitto")))
+}
+
+// timescaleSettings preloads TimescaleDB where it is installed.
+func timescaleSettings() map[string]string {
+	found, _ := filepath.Glob("/usr/share/postgresql/*/extension/timescaledb.control")
+	if len(found) == 0 {
+		return nil
+	}
+	return map[string]string{"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// Roles, databases and further secrets of the local PostgreSQL.
+const (
+	roleDecoder = "f2mesh_decoder" // reads metadata
+	roleWriter  = "f2mesh_writer"  // owns the tables of readings
+	roleReader  = "f2mesh_reader"  // reads both: people, dashboards
+
+	databaseMetadata  = "metadata"
+	databaseTelemetry = "telemetry"
+	metadataSchema    = "fleet"
+
+	secretSuperuser    = "postgres_superuser_password"
+	secretReader       = "postgres_reader_password"
+	secretMQTTOperator = "mqtt_operator_password"
+)
+
+// provision makes roles, databases and the demo fleet's metadata, as far as
+// they are not there.
+func (m *mesh) provision(ctx context.Context) error {
+	conn, err := m.superuser(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for role, name := range map[string]string{roleDecoder: secretPostgres, roleWriter: secretTimescale, roleReader: secretReader} {
+		if err := m.ensureRole(ctx, conn, role, name); err != nil {
+			return err
+		}
+	}
+	for database, owner := range map[string]string{databaseMetadata: "postgres", databaseTelemetry: roleWriter} {
+		if err := ensureDatabase(ctx, conn, database, owner); err != nil {
+			return err
+		}
+	}
+	if err := m.provisionTelemetry(ctx); err != nil {
+		return err
+	}
+	return m.seed(ctx)
+}
+
+// seed puts the demo fleet into the metadata.
+func (m *mesh) seed(ctx context.Context) error {
+	conn, err := m.superuser(ctx, databaseMetadata)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := fleet.CreateSchema(ctx, conn, metadataSchema); err != nil {
+		return err
+	}
+	if err := fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers)); err != nil {
+		return err
+	}
+	if err := fleet.InstallTrigger(ctx, conn, metadataSchema); err != nil {
+		return err
+	}
+	return execute(ctx, conn,
+		"GRANT USAGE ON SCHEMA "+metadataSchema+" TO "+roleDecoder+", "+roleReader,
+		"GRANT SELECT ON ALL TABLES IN SCHEMA "+metadataSchema+" TO "+roleDecoder+", "+roleReader)
+}
+
+func (m *mesh) provisionTelemetry(ctx context.Context) error {
+	conn, err := m.superuser(ctx, databaseTelemetry)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if len(timescaleSettings()) > 0 {
+		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb"); err != nil {
+			return err
+		}
+	}
+	return execute(ctx, conn,
+		"GRANT USAGE ON SCHEMA public TO "+roleReader,
+		"ALTER DEFAULT PRIVILEGES FOR ROLE "+roleWriter+" IN SCHEMA public GRANT SELECT ON TABLES TO "+roleReader)
+}
+
+func execute(ctx context.Context, conn *pgx.Conn, statements ...string) error {
+	for _, s := range statements {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			return fmt.Errorf("preparing the databases: %w", err)
+		}
+	}
+	return nil
+}
+
+// ensureRole makes a role that may log in with the secret's password.
+func (m *mesh) ensureRole(ctx context.Context, conn *pgx.Conn, role, secretName string) error {
+	password, err := m.state.ensureSecret(secretName)
+	if err != nil {
+		return err
+	}
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
+		return fmt.Errorf("looking for role %s: %w", role, err)
+	}
+	verb := "CREATE"
+	if exists {
+		verb = "ALTER"
+	}
+	// Utility statements take no parameters; base64 has nothing to escape.
+	if _, err := conn.Exec(ctx, fmt.Sprintf("%s ROLE %s LOGIN PASSWORD '%s'", verb, role, password)); err != nil {
+		return fmt.Errorf("setting up role %s: %w", role, redactStatement(err))
+	}
+	return nil
+}
+
+// redactStatement keeps a statement with a password out of an error.
+func redactStatement(err error) error { return errors.New("PostgreSQL refused: " + sqlState(err)) }
+
+func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) error {
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {
+		return fmt.Errorf("looking for database %s: %w", name, err)
+	}
+	if exists {
+		return nil
+	}
+	// Nobody may connect who has not been named.
+	return execute(ctx, conn,
+		fmt.Sprintf("CREATE DATABASE %s OWNER %s", name, owner),
+		fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM PUBLIC", name),
+		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s, %s", name, roleDecoder, roleWriter, roleReader))
+}
+
+func (m *mesh) superuser(ctx context.Context, database string) (*pgx.Conn, error) {
+	password, err := m.state.ensureSecret(secretSuperuser)
+	if err != nil {
+		return nil, err
+	}
+	return connectPostgres(ctx, m.dsn("postgres", database), password)
+}
+
+func connectPostgres(ctx context.Context, dsn, password string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	config.Password = password
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	return conn, nil
+}
+
+// dsn addresses a database of the local cluster, without a password.
+func (m *mesh) dsn(role, database string) string {
+	return localDSN(m.cfg.Host, m.ports().Postgres, m.authority.CAFile(), role, database)
+}
+
+func localDSN(host string, port int, caFile, role, database string) string {
+	u := url.URL{
+		Scheme: "postgres", User: url.User(role), Host: host + ":" + strconv.Itoa(port), Path: "/" + database,
+		RawQuery: url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}.Encode(),
+	}
+	return u.String()
+}
+
+// register makes the certificates of controllers and lets them in.
+func (m *mesh) register(controllers []fleet.Controller) error {
+	for _, c := range controllers {
+		if _, err := m.authority.IssueDevice(m.state.devices(), c.MAC, c.SerialNumber); err != nil {
+			return fmt.Errorf("issuing the certificate of %s: %w", c.MAC, err)
+		}
+	}
+	return nil
+}
+
+// allowRegistered gives the broker the controllers that have a certificate.
+func (m *mesh) allowRegistered() error {
+	if err := m.register(fleet.Demo(m.cfg.Controllers)); err != nil {
+		return err
+	}
+	macs, err := m.state.registered()
+	if err != nil {
+		return err
+	}
+	return writeDeviceACL(m.state, macs)
+}
+
+func writeDeviceACL(st state, macs []topic.MAC) error {
+	if err := mosquitto.WriteDeviceACL(st.path("mosquitto"), macs); err != nil {
+		return fmt.Errorf("letting controllers in: %w", err)
+	}
+	return nil
+}
+
+// writePassfile lets psql in without a password on its command line.
+func (m *mesh) writePassfile() error {
+	reader, err := m.state.ensureSecret(secretReader)
+	if err != nil {
+		return err
+	}
+	line := fmt.Sprintf("%s:%d:*:%s:%s\n", m.cfg.Host, m.ports().Postgres, roleReader, reader)
+	if err := os.WriteFile(m.state.path("secrets", "pgpass"), []byte(line), 0o600); err != nil {
+		return fmt.Errorf("writing pgpass: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/health"
+)
+
+// summary shows what runs where and how to look inside; with readings it waits
+// for the first rows and shows them.
+func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error {
+	p := m.ports()
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, line := range [][2]string{
+		{"MQTT, services (password)", m.address(p.MQTT)},
+		{"MQTT, controllers (mTLS)", m.address(p.MQTTTLS)},
+		{"MQTT over WebSocket (TLS, password)", m.address(p.WebSocket)},
+		{"NATS (TLS, password)", m.address(p.NATS)},
+		{"PostgreSQL (TLS, password)", m.address(p.Postgres)},
+		{"health, metrics", "http://" + m.address(p.HTTP) + "/readyz"},
+	} {
+		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, `
+look inside, after  eval "$(bin/f2mesh env)":
+  nats stream ls                                          streams (./task nats -- stream ls brings the CLI)
+  nats consumer report RAW                                lag of the decoder
+  psql -c 'SELECT * FROM measurement ORDER BY time DESC LIMIT 5'
+  mosquitto_sub -h $MQTT_HOST -p $MQTT_PORT -u $MQTT_USERNAME -P "$(cat $MQTT_PASSWORD_FILE)" -t 'tele/#' -v
+  bin/f2mesh status | tail | audit
+`)
+	if readings {
+		fmt.Fprintln(out, "\nfirst readings:")
+		if err := m.showReadings(ctx, out); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+	fmt.Fprintln(out)
+	return os.WriteFile(m.state.path("up.done"), nil, 0o600)
+}
+
+// showReadings waits for rows of the demo fleet and prints the latest.
+func (m *mesh) showReadings(ctx context.Context, out io.Writer) error {
+	password, err := m.state.ensureSecret(secretReader)
+	if err != nil {
+		return err
+	}
+	conn, err := connectPostgres(ctx, m.dsn(roleReader, databaseTelemetry), password)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	labels := pointLabels(m.cfg.Controllers)
+	for {
+		shown, err := printReadings(ctx, conn, out, labels)
+		if shown > 0 || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func printReadings(ctx context.Context, conn *pgx.Conn, out io.Writer, labels map[[2]int]string) (int, error) {
+	rows, err := conn.Query(ctx, `SELECT time, device_id, datapoint_id, coalesce(text_value, value::text) FROM measurement ORDER BY received DESC LIMIT 6`)
+	if err != nil {
+		return 0, fmt.Errorf("reading measurements: %w", err)
+	}
+	type reading struct {
+		Time          time.Time
+		Device, Point int
+		Value         string
+	}
+	readings, err := pgx.CollectRows(rows, pgx.RowToStructByPos[reading])
+	if err != nil {
+		return 0, fmt.Errorf("reading measurements: %w", err)
+	}
+	for _, r := range readings {
+		fmt.Fprintf(out, "  %s  device %-4d %-28s %s\n", r.Time.UTC().Format(time.RFC3339), r.Device, labels[[2]int{r.Device, r.Point}], r.Value)
+	}
+	return len(readings), nil
+}
+
+func pointLabels(controllers int) map[[2]int]string {
+	labels := map[[2]int]string{}
+	for _, c := range fleet.Demo(controllers) {
+		for _, s := range c.Sensors() {
+			for _, p := range s.Template.Points {
+				label := p.Label
+				if p.Unit != "" {
+					label += " (" + p.Unit + ")"
+				}
+				labels[[2]int{s.DeviceID, p.DataPointID}] = label
+			}
+		}
+	}
+	return labels
+}
+
+// showRates prints what each stage does, on one line that is drawn again every
+// second on a terminal, else every ten seconds, until ctx ends.
+func (m *mesh) showRates(ctx context.Context, out *os.File) {
+	every, end := 10*time.Second, "\n"
+	if isTerminal(out) {
+		every, end = time.Second, "\033[K\r"
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	last := m.figures()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := m.figures()
+		rate := func(name string) string {
+			return strconv.FormatFloat(max(0, now[name]-last[name])/every.Seconds(), 'f', 0, 64)
+		}
+		dead := now["f2mesh_bridge_dead_letters_total"] + now["f2mesh_decoder_dead_letters_total"] + now["f2mesh_writer_dead_letters_total"]
+		fmt.Fprintf(out, "bridge %s msg/s  decoder %s msg/s  writer %s rows/s  dead letters %.0f%s",
+			rate("f2mesh_bridge_messages_received_total"), rate("f2mesh_decoder_messages_received_total"),
+			rate("f2mesh_writer_rows_written_total"), dead, end)
+		last = now
+	}
+}
+
+// figures are the counters of all services.
+func (m *mesh) figures() map[string]float64 {
+	all := map[string]float64{}
+	for _, s := range m.running() {
+		figures, err := health.Figures(s.Gatherer)
+		if err != nil {
+			continue
+		}
+		for name, v := range figures {
+			all[name] = v
+		}
+	}
+	return all
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+type upCommand struct {
+	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, decoder, writer, bridge."`
+	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
+	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
+	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
+	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
+	Controllers  int           `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
+	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
+
+	Bridge  bridge.Config  `embed:"" prefix:"bridge-"`
+	Decoder decoder.Config `embed:"" prefix:"decoder-"`
+	Writer  writer.Config  `embed:"" prefix:"writer-"`
+}
+
+// Run runs a mesh until it is interrupted; with --detach it starts one and
+// returns.
+func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	st := state{dir: g.StateDir}
+	if c.Detach {
+		return c.detach(ctx, st)
+	}
+	lock, err := st.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	out := os.Stdout
+	chosen, err := c.choosePorts(st, out)
+	if err != nil {
+		return err
+	}
+	if isTerminal(os.Stderr) && g.LogLevel == "info" {
+		// People see the summary and the rates; the log goes to its file.
+		file, err := os.OpenFile(st.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("opening the log: %w", err)
+		}
+		defer func() { _ = file.Close() }()
+		log = g.logger(file)
+		fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
+	}
+	cfg := meshConfig{
+		Host: c.Host, Ports: chosen, Controllers: c.Controllers, ContextDir: contextDir(),
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer,
+	}
+	if c.SaveAllQueue {
+		cfg.Autosave = mosquitto.Autosave{Changes: 1}
+	}
+	m, err := newMesh(st, cfg, log)
+	if err != nil {
+		return err
+	}
+	m.Add(partHTTP, m.serveHTTP)
+	if c.Simulate && len(c.Parts) == 0 {
+		m.Add(partSimulator, m.simulate(c.Interval))
+	}
+	return c.serve(ctx, m, out)
+}
+
+// serve starts the parts, shows them, and stops them when ctx ends.
+func (c *upCommand) serve(ctx context.Context, m *mesh, out io.Writer) (err error) {
+	defer func() {
+		fmt.Fprintln(out, "\nstopping")
+		m.StopAll()
+		m.removeContext()
+		fmt.Fprintln(out, "stopped; the data stay in", m.state.dir)
+	}()
+	names := m.Names()
+	for _, name := range c.Parts {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no part %q, only %v", name, names)
+		}
+	}
+	for _, name := range names {
+		if len(c.Parts) > 0 && !slices.Contains(c.Parts, name) {
+			continue
+		}
+		started := time.Now()
+		if err := m.Start(ctx, name); err != nil {
+			if ctx.Err() != nil {
+				return nil // interrupted while starting
+			}
+			return err
+		}
+		fmt.Fprintf(out, "  %-10s %s\n", name, time.Since(started).Round(time.Millisecond))
+	}
+	if err := m.writePassfile(); err != nil {
+		return err
+	}
+	if err := m.state.save(m.describe()); err != nil {
+		return err
+	}
+	if err := m.summary(ctx, out, len(c.Parts) == 0 && c.Simulate); err != nil {
+		return err
+	}
+	m.showRates(ctx, out)
+	return nil
+}
+
+// describe is run.json of the mesh that runs now.
+func (m *mesh) describe() running {
+	return running{
+		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
+		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.contextName(),
+	}
+}
+
+// choosePorts takes the ports of the last run, or the standard ones, and says
+// where one was taken.
+func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
+	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, HTTP: 8000}
+	if last, err := st.last(); err == nil {
+		want = last.Ports
+	}
+	for _, p := range []struct {
+		name string
+		port *int
+	}{
+		{"MQTT", &want.MQTT},
+		{"MQTT over mTLS", &want.MQTTTLS},
+		{"MQTT over WebSocket", &want.WebSocket},
+		{"NATS", &want.NATS},
+		{"NATS monitoring", &want.Monitor},
+		{"PostgreSQL", &want.Postgres},
+		{"HTTP", &want.HTTP},
+	} {
+		free, err := port.Pick(c.Host, *p.port)
+		if err != nil {
+			return ports{}, err
+		}
+		if free != *p.port {
+			fmt.Fprintf(out, "port %d is taken, %s is on %d\n", *p.port, p.name, free)
+		}
+		*p.port = free
+	}
+	return want, nil
+}
+
+// detach starts this command again as a process of its own, waits until its
+// mesh is up, and shows what it shows.
+func (c *upCommand) detach(ctx context.Context, st state) error {
+	if st.locked() {
+		return errAlreadyRunning
+	}
+	if err := os.MkdirAll(st.dir, 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	file, err := os.OpenFile(st.logFile(), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	shown, err := os.Create(st.path("up.out"))
+	if err != nil {
+		return fmt.Errorf("opening the output: %w", err)
+	}
+	defer func() { _ = shown.Close() }()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool { return a == "--detach" || a == "-d" })
+	child := exec.Command(self, args...) //nolint:gosec,noctx // this program, which outlives this process
+	child.Stdout, child.Stderr = shown, file
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		return fmt.Errorf("starting in the background: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	return follow(ctx, st, ended)
+}
+
+// follow copies what the child shows until its summary is complete.
+func follow(ctx context.Context, st state, ended <-chan error) error {
+	in, err := os.Open(st.path("up.out"))
+	if err != nil {
+		return fmt.Errorf("reading the output: %w", err)
+	}
+	defer func() { _ = in.Close() }()
+	for {
+		up := exists(st.path("up.done"))
+		if _, err := io.Copy(os.Stdout, in); err != nil {
+			return fmt.Errorf("reading the output: %w", err)
+		}
+		if up {
+			fmt.Printf("running in the background; the log is in %s, stop it with: f2mesh down\n", st.logFile())
+			return nil
+		}
+		select {
+		case err := <-ended:
+			_, _ = io.Copy(os.Stdout, in)
+			return errors.Join(fmt.Errorf("the mesh did not come up, see %s", st.logFile()), err)
+		case <-ctx.Done():
+			return fmt.Errorf("interrupted while the mesh was starting; it goes on in the background: f2mesh down stops it")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
