@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -30,9 +31,9 @@ const (
 	partNATS      = "nats"
 	partPostgres  = "postgres"
 	partMosquitto = "mosquitto"
+	partBridge    = "bridge"
 	partDecoder   = "decoder"
 	partWriter    = "writer"
-	partBridge    = "bridge"
 	partHTTP      = "http"
 	partSimulator = "simulator"
 )
@@ -86,9 +87,9 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m.Add(partNATS, m.runNATS)
 	m.Add(partPostgres, m.runPostgres)
 	m.Add(partMosquitto, m.runMosquitto)
+	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
-	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	return m, nil
 }
 
@@ -119,6 +120,9 @@ func (m *mesh) prepareCertificates() (err error) {
 		return err
 	}
 	cert, key := m.serverPair()
+	if err := os.MkdirAll(filepath.Dir(cert), 0o700); err != nil {
+		return fmt.Errorf("making the server's certificate directory: %w", err)
+	}
 	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Host})
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
@@ -121,8 +122,15 @@ func (m *mesh) ensureRole(ctx context.Context, conn *pgx.Conn, role, secretName 
 	return nil
 }
 
-// redactStatement keeps a statement with a password out of an error.
-func redactStatement(err error) error { return errors.New("PostgreSQL refused: " + sqlState(err)) }
+// redactStatement keeps what PostgreSQL quotes of a statement with a password
+// out of an error.
+func redactStatement(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return errors.New("SQLSTATE " + refused.Code)
+	}
+	return err
+}
 
 func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) error {
 	var exists bool

@@ -20,7 +20,7 @@ import (
 )
 
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, decoder, writer, bridge."`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, bridge, decoder, writer."`
 	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
@@ -79,7 +79,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 }
 
 // serve starts the parts, shows them, and stops them when ctx ends.
-func (c *upCommand) serve(ctx context.Context, m *mesh, out io.Writer) (err error) {
+func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 	defer func() {
 		fmt.Fprintln(out, "\nstopping")
 		m.StopAll()

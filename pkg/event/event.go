@@ -140,3 +140,15 @@ func ParseDecoded(data []byte, d *Decoded) error {
 	*d = Decoded{Values: values}
 	return json.Unmarshal(data, d)
 }
+
+// Format is the value with its unit, for people.
+func (v *Value) Format() string {
+	text := strconv.FormatFloat(v.Number, 'f', -1, 64)
+	if v.Text != nil {
+		text = strconv.Quote(*v.Text)
+	}
+	if v.Unit != "" {
+		text += " " + v.Unit
+	}
+	return text
+}

@@ -80,3 +80,9 @@ func createSchema(ctx context.Context, tx pgx.Tx, schema string) error {
 	_, err = tx.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize())
 	return err
 }
+
+// TriggerSQL is what InstallTrigger executes, for those who want to read it or
+// run it themselves.
+func TriggerSQL(schema string) string {
+	return "SET search_path TO " + pgx.Identifier{schema}.Sanitize() + ";\n" + triggerSQL
+}

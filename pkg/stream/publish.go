@@ -74,7 +74,7 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 	return backoff.Retry(ctx, operation,
 		backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, next time.Duration) {
-			c.log.Warn("stream did not store, will retry", "stream", streamName, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond))
+			c.log.Warn("stream did not store, will retry", "stream", streamName, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond).String())
 		}))
 }
 

@@ -117,7 +117,7 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 		if time.Since(started) > time.Minute {
 			wait = 200 * time.Millisecond
 		}
-		s.log.Error("part failed, starting it again", "part", name, "error", err, "retry_in", wait)
+		s.log.Error("part failed, starting it again", "part", name, "error", err, "retry_in", wait.String())
 		select {
 		case <-ctx.Done():
 			return

@@ -73,7 +73,7 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 		return found, nil
 	}
 	return backoff.Retry(ctx, read, backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
-		c.log.Warn("metadata cannot be read, waiting", "mac", mac, "error", err, "retry_in", next.Round(time.Millisecond))
+		c.log.Warn("metadata cannot be read, waiting", "mac", mac, "error", err, "retry_in", next.Round(time.Millisecond).String())
 	}))
 }
 

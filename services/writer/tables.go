@@ -62,7 +62,7 @@ func (w *Writer) migrate(ctx context.Context) error {
 	}
 	results, err := provider.Up(ctx)
 	for _, r := range results {
-		w.log.Info("migrated tables", "migration", r.Source.Path, "took", r.Duration.Round(time.Millisecond))
+		w.log.Info("migrated tables", "migration", r.Source.Path, "took", r.Duration.Round(time.Millisecond).String())
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func (w *Writer) prepareTimescale(ctx context.Context) error {
 			return err
 		}
 	}
-	w.log.Info("TimescaleDB prepared", "compress_after", w.cfg.CompressAfter, "retention", w.cfg.Retention)
+	w.log.Info("TimescaleDB prepared", "compress_after", w.cfg.CompressAfter.String(), "retention", w.cfg.Retention.String())
 	return nil
 }
 

@@ -261,6 +261,6 @@ func retry[T any](ctx context.Context, w *Writer, operation func(context.Context
 		return v, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
 		w.metrics.retries.Inc()
-		w.log.Warn("database does not write, will retry", "error", err, "retry_in", next.Round(time.Millisecond))
+		w.log.Warn("database does not write, will retry", "error", err, "retry_in", next.Round(time.Millisecond).String())
 	}))
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/decoder"
+)
+
+type tailCommand struct {
+	MAC   string        `arg:"" optional:"" help:"Only this controller."`
+	Since time.Duration `help:"Begin this long ago instead of now."`
+	Lines int           `short:"n" help:"Stop after so many messages; 0: never."`
+	JSON  bool          `help:"Print the messages as they are on DECODED."`
+}
+
+// Run prints messages of DECODED until it is interrupted.
+func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	filter := "f2.decoded.>"
+	if c.MAC != "" {
+		mac, err := topic.ParseMAC(c.MAC)
+		if err != nil {
+			return fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
+		}
+		filter = "f2.decoded." + string(mac) + ".>"
+	}
+	nc, _, err := connectRunning(ctx, g, log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("opening JetStream: %w", err)
+	}
+	from := time.Now().Add(-c.Since)
+	consumer, err := js.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from,
+	})
+	if err != nil {
+		return fmt.Errorf("reading DECODED: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("reading DECODED: %w", err)
+	}
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	defer messages.Stop()
+	var d event.Decoded
+	for n := 0; c.Lines == 0 || n < c.Lines; n++ {
+		m, err := messages.Next()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("reading DECODED: %w", err)
+		}
+		if c.JSON {
+			fmt.Println(string(m.Data()))
+			continue
+		}
+		if err := event.ParseDecoded(m.Data(), &d); err != nil {
+			log.Warn("not a DECODED message", "subject", m.Subject(), "error", err)
+			continue
+		}
+		printDecoded(os.Stdout, &d)
+	}
+	return nil
+}
+
+// printDecoded prints one message on one line. What a card or code held is not
+// shown: it is somebody's.
+func printDecoded(out io.Writer, d *event.Decoded) {
+	fmt.Fprintf(out, "%s  %s  J%d %-15s ", d.Time.UTC().Format("15:04:05.000"), d.MAC, d.Connector, d.Component)
+	switch {
+	case len(d.Values) > 0:
+		parts := make([]string, len(d.Values))
+		for i, v := range d.Values {
+			parts[i] = v.Label + " " + v.Format()
+		}
+		fmt.Fprintf(out, "%s: %s\n", d.Device, strings.Join(parts, ", "))
+	case strings.HasPrefix(d.Component, "reader-"):
+		fmt.Fprintln(out, "read")
+	default:
+		fmt.Fprintln(out, string(d.State))
+	}
+}
