@@ -195,7 +195,7 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 // service is a part that runs one of the services in this process.
 func (m *mesh) service(name string, build func() build) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
-		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secret.Chain{secret.Files(m.state.secrets())}, log: m.log}
+		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secret.Chain{m.secretFiles()}, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
 		return h.run(ctx, name, build(), running, ready)
@@ -305,3 +305,5 @@ func timescaleSettings() map[string]string {
 	}
 	return map[string]string{"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
 }
+
+func (m *mesh) secretFiles() secret.Files { return secret.Files(m.state.secrets()) }

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testMesh is a mesh of real servers on free ports.
+type testMesh struct {
+	*mesh
+	js   jetstream.JetStream
+	rows *pgxpool.Pool // the reader's
+}
+
+// startMesh starts everything but the simulator, and stops it at the test's end.
+func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
+	t.Helper()
+	dir := accounttest.TempDir(t)
+	cfg := meshConfig{
+		Host: "127.0.0.1", Controllers: 3,
+		Bridge: bridge.Config{
+			URL: "set later", ClientID: "f2mesh-bridge", Filter: "#", Batch: 1000, Linger: 2 * time.Millisecond,
+			MaxPayload: 1 << 16, CommandMaxAge: 5 * time.Second, DrainTimeout: 5 * time.Second,
+		},
+		Decoder: decoder.Config{
+			Schema: metadataSchema, Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 1000,
+			Batch: 1000, Linger: 2 * time.Millisecond, Workers: 2, DrainTimeout: 5 * time.Second,
+		},
+		Writer: writer.Config{
+			Batch: 2000, Linger: 2 * time.Millisecond, Timescale: true,
+			CompressAfter: 168 * time.Hour, Retention: 2160 * time.Hour, DrainTimeout: 5 * time.Second,
+		},
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	m, err := newMesh(state{dir: filepath.Join(dir, "state")}, cfg, testLog(t))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		m.StopAll()
+		require.NoError(t, m.remove())
+	})
+	if err := m.StartAll(t.Context()); errors.Is(err, mosquitto.ErrNotInstalled) || errors.Is(err, postgres.ErrNotInstalled) {
+		if os.Getenv("F2MESH_REQUIRE_SERVERS") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("SKIPPED, a server is missing:", err)
+	} else {
+		require.NoError(t, err)
+	}
+	tm := &testMesh{mesh: m}
+	tm.openReaders(t)
+	return tm
+}
+
+// openReaders connects the test itself, to NATS over the wire and to the tables.
+func (m *testMesh) openReaders(t *testing.T) {
+	t.Helper()
+	h := &host{log: m.log}
+	h.nats.URL, h.nats.CAFile = m.nats.URL(), m.authority.CAFile()
+	h.secrets = append(h.secrets, m.secretFiles())
+	nc, err := h.connect("operator")
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	m.js, err = jetstream.New(nc)
+	require.NoError(t, err)
+	config, err := pgxpool.ParseConfig(m.dsn(roleReader, databaseTelemetry))
+	require.NoError(t, err)
+	config.ConnConfig.Password, err = m.state.ensureSecret(secretReader)
+	require.NoError(t, err)
+	m.rows, err = pgxpool.NewWithConfig(context.Background(), config)
+	require.NoError(t, err)
+	t.Cleanup(m.rows.Close)
+}
+
+func testLog(t *testing.T) *slog.Logger {
+	t.Helper()
+	out := io.Discard
+	if testing.Verbose() {
+		out = t.Output()
+	}
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// device connects one of the demo fleet's controllers over mTLS, under the
+// certificate of mac.
+func (m *testMesh) device(t *testing.T, mac topic.MAC) mqtt.Client {
+	t.Helper()
+	dir := filepath.Join(m.state.devices(), mac.Dashed())
+	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
+	require.NoError(t, err)
+	client, err := connectMQTT(m, &tls.Config{
+		Certificates: []tls.Certificate{certificate}, RootCAs: m.roots(t), MinVersion: tls.VersionTLS12,
+	}, "test-"+string(mac)+"-"+t.Name())
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Disconnect(100) })
+	return client
+}
+
+func connectMQTT(m *testMesh, config *tls.Config, id string) (mqtt.Client, error) {
+	client := mqtt.NewClient(mqtt.NewClientOptions().
+		AddBroker("ssl://" + m.address(m.ports().MQTTTLS)).SetClientID(id).SetTLSConfig(config).
+		SetAutoReconnect(true).SetMaxReconnectInterval(time.Second).SetConnectTimeout(5 * time.Second))
+	token := client.Connect()
+	token.WaitTimeout(10 * time.Second)
+	return client, token.Error()
+}
+
+func (m *testMesh) roots(t *testing.T) *x509.CertPool {
+	t.Helper()
+	pem, err := os.ReadFile(m.authority.CAFile())
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(pem))
+	return pool
+}
+
+// publish waits for the broker's PUBACK.
+func publish(t *testing.T, client mqtt.Client, name, payload string) {
+	t.Helper()
+	token := client.Publish(name, 1, false, payload)
+	require.True(t, token.WaitTimeout(30*time.Second), "no PUBACK")
+	require.NoError(t, token.Error())
+}
+
+// eventually polls until check answers true.
+func eventually(t *testing.T, check func() bool, message string, args ...any) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for !check() {
+		if time.Now().After(deadline) {
+			require.FailNowf(t, "timed out", message, args...)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// count runs a query that answers one number.
+func (m *testMesh) count(t *testing.T, query string, args ...any) (n int) {
+	t.Helper()
+	require.NoError(t, m.rows.QueryRow(t.Context(), query, args...).Scan(&n))
+	return n
+}
+
+// deadLetters lists those whose subject matches the filter.
+func (m *testMesh) deadLetters(t *testing.T, filter string) []jetstream.Msg {
+	t.Helper()
+	consumer, err := m.js.OrderedConsumer(t.Context(), deadletter.Stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
+	require.NoError(t, err)
+	info, err := consumer.Info(t.Context())
+	require.NoError(t, err)
+	var letters []jetstream.Msg
+	for range info.NumPending {
+		msg, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+		require.NoError(t, err)
+		letters = append(letters, msg)
+	}
+	return letters
+}
+
+const mac = fleet.FirstMAC
+
+// settled waits until everything that was published has gone all the way.
+func (m *testMesh) settled(t *testing.T) {
+	t.Helper()
+	quiet := func(streamName, consumer string) bool {
+		c, err := m.js.Consumer(t.Context(), streamName, consumer)
+		if err != nil {
+			return false
+		}
+		info := c.CachedInfo()
+		return info.NumPending == 0 && info.NumAckPending == 0
+	}
+	eventually(t, func() bool { return quiet("RAW", "decoder") && quiet("DECODED", "writer") }, "messages are still pending")
+}
+
+func decoded(t *testing.T, data []byte) event.Decoded {
+	t.Helper()
+	var d event.Decoded
+	require.NoError(t, event.ParseDecoded(data, &d))
+	return d
+}
