@@ -15,6 +15,9 @@ const (
 	nameData      = "data"
 )
 
+// usualNumbers is how many numbers most sensors send.
+const usualNumbers = 4
+
 // sensor reads {"timestamp":…, "data":"01 03 …"} or {"timestamp":…, "<label>":23.5, …}.
 func (s *scanner) sensor() (Payload, error) {
 	var p Payload
@@ -54,6 +57,9 @@ func (s *scanner) sensorMember(p *Payload) error {
 		if strings.EqualFold(other.Label, label) {
 			return &Error{Reason: ReasonDuplicateName}
 		}
+	}
+	if p.Numbers == nil {
+		p.Numbers = make([]Number, 0, usualNumbers)
 	}
 	p.Numbers = append(p.Numbers, Number{Label: label, Value: n})
 	return nil
