@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,16 +21,52 @@ type Client struct {
 	js    jetstream.JetStream
 	files fs.FS
 	log   *slog.Logger
+
+	mu   sync.Mutex    // guards lost
+	lost chan struct{} // closed when the connection is lost, then made anew
 }
 
-// NewClient returns a client on nc; files holds stream_<name>.json and
+// NewClient returns a client on nc, which ends with nc; files holds stream_<name>.json and
 // consumer_<stream>_<name>.json.
 func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
-	return &Client{nc: nc, js: js, files: files, log: log}, nil
+	c := &Client{nc: nc, js: js, files: files, log: log, lost: make(chan struct{})}
+	go c.watch(nc.StatusChanged(nats.RECONNECTING, nats.CLOSED))
+	return c, nil
+}
+
+// watch tells those who wait for an answer that it will not come.
+func (c *Client) watch(changes chan nats.Status) {
+	defer c.nc.RemoveStatusListener(changes)
+	for status := range changes {
+		c.mu.Lock()
+		close(c.lost)
+		c.lost = make(chan struct{})
+		c.mu.Unlock()
+		if status == nats.CLOSED {
+			return
+		}
+	}
+}
+
+// whileConnected returns a context that ends after timeout or when the
+// connection is lost.
+func (c *Client) whileConnected(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	c.mu.Lock()
+	lost := c.lost
+	c.mu.Unlock()
+	go func() {
+		select {
+		case <-lost:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // JetStream is the API beneath.

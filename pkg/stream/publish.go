@@ -80,7 +80,7 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 
 // atomic stores all messages or none, with one sync for all.
 func (c *Client) atomic(ctx context.Context, messages []*nats.Msg) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := c.whileConnected(ctx, attemptTimeout)
 	defer cancel()
 	_, err := jetstreamext.PublishMsgBatch(ctx, c.js, messages, jetstreamext.BatchFlowControl{})
 	return 0, err
@@ -89,7 +89,7 @@ func (c *Client) atomic(ctx context.Context, messages []*nats.Msg) (int, error) 
 // singly stores each message by itself, in order. Those that succeeded before
 // an error are told apart as duplicates at the next attempt.
 func (c *Client) singly(ctx context.Context, messages []*nats.Msg) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := c.whileConnected(ctx, attemptTimeout)
 	defer cancel()
 	futures := make([]jetstream.PubAckFuture, 0, len(messages))
 	for _, m := range messages {

@@ -49,9 +49,10 @@ func decode(m *message, parser *payload.Parser, c *controller, now time.Time, d 
 		refuse("unknown_controller", "no \"Device\" row has this MAC address in \"MacAddress\"", 0)
 		return false, dead
 	}
-	d.ID, d.Time, d.Received = m.id, p.Time, m.received
+	// timestamptz holds microseconds, and the time is part of a row's key.
+	d.ID, d.Time, d.Received = m.id, p.Time.Truncate(time.Microsecond), m.received
 	if p.Time.IsZero() {
-		d.Time = m.received
+		d.Time = m.received.Truncate(time.Microsecond)
 	}
 	d.Root, d.MAC, d.Mode = string(m.topic.Root), string(m.topic.MAC), string(m.topic.Mode)
 	d.Connector, d.Component, d.Verb = m.topic.Connector, m.topic.Component.String(), m.topic.Verb

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+)
+
+// traffic publishes numbered readings until it is stopped, and remembers which
+// the broker acknowledged.
+type traffic struct {
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+	mu    sync.Mutex
+	acked map[time.Time]bool
+}
+
+// startTraffic publishes about 500 readings a second.
+func startTraffic(t *testing.T, client mqtt.Client) *traffic {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	tr := &traffic{stop: stop, acked: map[time.Time]bool{}}
+	start := time.Now().UTC().Truncate(time.Microsecond)
+	tr.done.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			if !client.IsConnectionOpen() {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			at := start.Add(time.Duration(n) * time.Microsecond)
+			token := client.Publish("tele/f2-"+string(mac)+"/sensor-mode/J1/sensor-1", 1, false,
+				fmt.Sprintf(`{"timestamp":%q,"temperature":%d}`, at.Format(time.RFC3339Nano), n))
+			tr.done.Go(func() {
+				if token.WaitTimeout(60*time.Second) && token.Error() == nil {
+					tr.mu.Lock()
+					defer tr.mu.Unlock()
+					tr.acked[at] = true
+				}
+			})
+			time.Sleep(2 * time.Millisecond)
+		}
+	})
+	return tr
+}
+
+func (tr *traffic) count() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return len(tr.acked)
+}
+
+// finish stops the traffic and requires every acknowledged reading to be in the
+// table, once.
+func (tr *traffic) finish(t *testing.T, m *testMesh) {
+	t.Helper()
+	tr.stop()
+	tr.done.Wait()
+	require.Greater(t, tr.count(), 100, "too little traffic to tell anything")
+	var missing int
+	eventually(t, func() bool { missing = tr.missing(t, m); return missing == 0 },
+		"readings that the broker acknowledged are not in the table: see the count below")
+	assert.Zero(t, missing)
+	assert.Equal(t, m.count(t, "SELECT count(*) FROM measurement"), m.count(t, "SELECT count(DISTINCT (device_id, datapoint_id, time)) FROM measurement"))
+}
+
+func (tr *traffic) missing(t *testing.T, m *testMesh) int {
+	t.Helper()
+	rows, err := m.rows.Query(t.Context(), "SELECT time FROM measurement")
+	if err != nil {
+		return -1
+	}
+	defer rows.Close()
+	there := map[time.Time]bool{}
+	for rows.Next() {
+		var at time.Time
+		require.NoError(t, rows.Scan(&at))
+		there[at.UTC()] = true
+	}
+	if rows.Err() != nil {
+		return -1
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	missing := 0
+	for at := range tr.acked {
+		if !there[at] {
+			missing++
+		}
+	}
+	return missing
+}
+
+// TestStopAndStart stops each part during traffic and starts it again.
+func TestStopAndStart(t *testing.T) {
+	m := startMesh(t)
+	for _, name := range []string{partBridge, partDecoder, partWriter, partMosquitto, partNATS, partPostgres} {
+		t.Run(name, func(t *testing.T) {
+			tr := startTraffic(t, m.device(t, mac))
+			time.Sleep(400 * time.Millisecond)
+			require.NoError(t, m.Stop(name))
+			time.Sleep(700 * time.Millisecond)
+			require.NoError(t, m.Start(t.Context(), name))
+			time.Sleep(400 * time.Millisecond)
+			tr.finish(t, m)
+		})
+	}
+}
+
+// TestCrash kills broker and database during traffic; the supervisor starts
+// them again. The broker saves every message here: without that its own crash
+// may lose what it has acknowledged (design 5.8).
+func TestCrash(t *testing.T) {
+	m := startMesh(t, func(c *meshConfig) { c.Autosave = mosquitto.Autosave{Changes: 1} })
+	kill := map[string]func() error{
+		partMosquitto: func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.mqtt.Kill() },
+		partPostgres:  func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.cluster.Kill() },
+	}
+	for name, kill := range kill {
+		t.Run(name, func(t *testing.T) {
+			tr := startTraffic(t, m.device(t, mac))
+			for range 2 {
+				time.Sleep(600 * time.Millisecond)
+				require.NoError(t, kill())
+				time.Sleep(900 * time.Millisecond)
+			}
+			tr.finish(t, m)
+		})
+	}
+}
+
+// TestKilledService kills each service as a process of its own, twice, during
+// traffic: no drain, no goodbye.
+func TestKilledService(t *testing.T) {
+	m := startMesh(t)
+	for _, name := range []string{partBridge, partDecoder, partWriter} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, m.Stop(name))
+			defer func() { require.NoError(t, m.Start(t.Context(), name)) }()
+			p := m.startProcess(t, name)
+			tr := startTraffic(t, m.device(t, mac))
+			for range 2 {
+				time.Sleep(700 * time.Millisecond)
+				require.NoError(t, p.Process.Kill())
+				_ = p.Wait()
+				p = m.startProcess(t, name)
+			}
+			time.Sleep(500 * time.Millisecond)
+			tr.finish(t, m)
+			require.NoError(t, p.Process.Signal(os.Interrupt))
+			require.NoError(t, p.Wait(), "a stop is not an error")
+		})
+	}
+}
+
+// startProcess runs one service as `f2mesh <name>` does.
+func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")
+	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1",
+		"NATS_URL="+m.nats.URL(), "F2MESH_CA="+m.authority.CAFile(), "F2MESH_SECRETS_DIR="+m.state.secrets(),
+		"MQTT_URL="+m.bridgeConfig().URL, "METADATA_DSN="+m.decoderConfig().DSN, "METADATA_SCHEMA="+metadataSchema,
+		"TIMESCALE_DSN="+m.writerConfig().DSN)
+	cmd.Stderr = t.Output()
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd
+}
+
+// TestFullStream fills RAW: the broker must keep what does not fit, and it must
+// arrive when there is room again.
+func TestFullStream(t *testing.T) {
+	m := startMesh(t)
+	stream, err := m.js.Stream(t.Context(), "RAW")
+	require.NoError(t, err)
+	config := stream.CachedInfo().Config
+	config.MaxMsgs = 300
+	_, err = m.js.UpdateStream(t.Context(), config)
+	require.NoError(t, err)
+
+	tr := startTraffic(t, m.device(t, mac))
+	eventually(t, func() bool { return tr.count() > 600 }, "no traffic")
+	assert.LessOrEqual(t, m.count(t, "SELECT count(*) FROM measurement"), 300, "the control: the stream is full")
+	config.MaxMsgs = -1
+	_, err = m.js.UpdateStream(t.Context(), config)
+	require.NoError(t, err)
+	tr.finish(t, m)
+}
+
