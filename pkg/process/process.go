@@ -24,7 +24,8 @@ import (
 	"syscall"
 )
 
-// Line is what Config.Parse made of one line of the child's log.
+// Line is what Config.Parse made of one line of the child's log. One without text
+// is not logged.
 type Line struct {
 	Level slog.Level
 	Text  string
@@ -186,7 +187,9 @@ func (p *Process) follow(output io.ReadCloser, cfg Config, read chan<- struct{})
 		if cfg.Parse != nil {
 			line = cfg.Parse(text)
 		}
-		cfg.Log.Log(context.Background(), line.Level, "server log", "line", line.Text)
+		if line.Text != "" {
+			cfg.Log.Log(context.Background(), line.Level, "server log", "line", line.Text)
+		}
 	})
 }
 
