@@ -1,0 +1,21 @@
+// Package accounttest gives tests folders that servers of other accounts reach.
+package accounttest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TempDir is t.TempDir for a test that starts real servers: as root these run
+// as accounts of their own, which could not traverse the folder otherwise. Only
+// traversal is opened, not listing.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // traversal is the purpose
+	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // traversal is the purpose
+	return dir
+}

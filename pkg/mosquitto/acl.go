@@ -1,0 +1,90 @@
+package mosquitto
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/process"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+const deviceACLFile = "devices.acl"
+
+// WriteDeviceACL replaces the list of controllers in the broker folder dir. The
+// broker reads it at its next Reload. It may be called from any process that
+// may write there, also before the broker's first start.
+func WriteDeviceACL(dir string, macs []topic.MAC) error {
+	owner, folder, err := place(dir)
+	if err != nil {
+		return fmt.Errorf("writing device ACL: %w", err)
+	}
+	if err := owner.WriteFile(filepath.Join(folder, deviceACLFile), deviceACL(macs), 0o600); err != nil {
+		return fmt.Errorf("writing device ACL: %w", err)
+	}
+	return nil
+}
+
+// deviceACL grants each controller its own topics in both spellings of its MAC
+// and nothing else. `+` must fill a whole level in an ACL, so the components
+// cannot be told apart by name here; the bridge does that.
+func deviceACL(macs []topic.MAC) []byte {
+	var file bytes.Buffer
+	file.WriteString("# Made by f2mesh: one entry a registered controller.\n")
+	for _, mac := range macs {
+		fmt.Fprintf(&file, "\nuser %s\n", mac.Dashed())
+		for _, spelling := range []string{string(mac), mac.Dashed()} {
+			fmt.Fprintf(&file, "topic write tele/f2-%[1]s/#\n"+
+				"topic write stat/f2-%[1]s/#\n"+
+				"topic write cmnd/f2-%[1]s/sensor-mode/+/+\n"+
+				"topic read cmnd/f2-%[1]s/#\n", spelling)
+		}
+	}
+	return file.Bytes()
+}
+
+// ErrNotRunning is returned by Reload when no broker runs on the folder.
+var ErrNotRunning = errors.New("no broker runs on this folder")
+
+// Reload makes the broker that runs on dir, started by whichever process, read
+// passwords, ACLs and certificates again.
+func Reload(dir string) error {
+	pid := runningPid(dir)
+	if pid == 0 {
+		return fmt.Errorf("reloading broker: %w", ErrNotRunning)
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("reloading broker: %w", err)
+	}
+	return nil
+}
+
+// runningPid is the process id of the broker on dir, 0 if there is none. The pid
+// file outlives a killed broker, and its number may be another program's by now.
+func runningPid(dir string) int {
+	text, err := os.ReadFile(filepath.Join(dir, "data", "mosquitto.pid")) //nolint:gosec // the broker's own folder
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || process.Name(pid) != "mosquitto" {
+		return 0
+	}
+	return pid
+}
+
+// place finds whom the broker runs as and where its folder really is.
+func place(dir string) (*account.Account, string, error) {
+	owner, err := account.Lookup("mosquitto")
+	if err != nil {
+		return nil, "", fmt.Errorf("%w (Debian: apt-get install mosquitto)", err)
+	}
+	folder, err := account.Place(dir, owner)
+	return owner, folder, err
+}

@@ -1,0 +1,264 @@
+// Package mosquitto runs an Eclipse Mosquitto broker from the files in the
+// folder mosquitto/, for `f2mesh up` and for tests.
+//
+// Start renders the configuration into Config.Dir, writes users and ACLs, copies
+// the certificates where the broker's account can read them, and returns once
+// the broker serves. The broker is a child process: it ends in order when we die.
+// What it has queued is kept in Dir and is there again after Stop and Start; what
+// a Kill loses is told in mosquitto.conf beside autosave_interval. The package
+// does not restart a broker that exits (Done tells) and speaks no MQTT beyond
+// the CONNECT that proves readiness. A Broker is immutable.
+package mosquitto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	conf "github.com/f2mesh/f2mesh/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/pkg/process"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// ErrNotInstalled is returned by Start when there is no mosquitto program.
+var ErrNotInstalled = errors.New("mosquitto is not installed (Debian: apt-get install mosquitto)")
+
+// errPortTaken means that another program bound a port between our choosing it
+// and the broker's binding it.
+var errPortTaken = errors.New("a port is in use")
+
+// bindAttempts is how often free ports are chosen anew.
+const bindAttempts = 5
+
+// stillRunning is how long Start waits for an earlier broker on the same folder,
+// which ends by itself when the process that started it has died.
+const stillRunning = 10 * time.Second
+
+// Broker is a running Mosquitto. Its methods are safe for concurrent use.
+type Broker struct {
+	*process.Process
+
+	dir                          string
+	port, tlsPort, webSocketPort int
+	host                         string
+}
+
+// Start starts a broker and waits until it serves, or until ctx ends.
+func Start(ctx context.Context, cfg Config) (*Broker, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("starting mosquitto: %w", err)
+	}
+	program, err := find()
+	if err != nil {
+		return nil, err
+	}
+	s := &starter{cfg: cfg.withDefaults(), program: program}
+	if err := s.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("starting mosquitto: %w", err)
+	}
+	for range bindAttempts {
+		broker, err := s.start(ctx)
+		if err == nil {
+			return broker, nil
+		}
+		if s.fixedPorts() || !errors.Is(err, errPortTaken) {
+			return nil, fmt.Errorf("starting mosquitto: %w", err)
+		}
+	}
+	return nil, fmt.Errorf("starting mosquitto: %w, %d times", errPortTaken, bindAttempts)
+}
+
+// find looks for the program where PATH and Debian have it; an ordinary user's
+// PATH has no sbin.
+func find() (string, error) {
+	if program, err := exec.LookPath("mosquitto"); err == nil {
+		return program, nil
+	}
+	for _, program := range []string{"/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/opt/homebrew/sbin/mosquitto"} {
+		if _, err := os.Stat(program); err == nil {
+			return program, nil
+		}
+	}
+	return "", ErrNotInstalled
+}
+
+// starter holds what one Start works with.
+type starter struct {
+	cfg     Config
+	program string
+	owner   *account.Account
+	dir     string
+}
+
+func (s *starter) fixedPorts() bool {
+	return s.cfg.Port != 0 && s.cfg.TLSPort != 0 && s.cfg.WebSocketPort != 0
+}
+
+// prepare writes all files but the configuration, which has the ports.
+func (s *starter) prepare(ctx context.Context) error {
+	var err error
+	if s.owner, s.dir, err = place(s.cfg.Dir); err != nil {
+		return err
+	}
+	if err := s.awaitEarlier(ctx); err != nil {
+		return err
+	}
+	data := filepath.Join(s.dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	if err := s.owner.Own(data); err != nil {
+		return err
+	}
+	passwords, err := passwordFile(s.cfg.Users)
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"passwords": passwords, "internal.acl": conf.InternalACL}
+	if _, err := os.Stat(filepath.Join(s.dir, deviceACLFile)); err != nil {
+		files[deviceACLFile] = deviceACL(nil)
+	}
+	for name, source := range map[string]string{"ca.crt": s.cfg.CAFile, "server.crt": s.cfg.CertFile, "server.key": s.cfg.KeyFile} {
+		if files[name], err = os.ReadFile(source); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := s.owner.WriteFile(filepath.Join(s.dir, name), files[name], 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitEarlier waits for the broker of a process that died to end: two on one
+// folder would overwrite each other's sessions.
+func (s *starter) awaitEarlier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stillRunning)
+	defer cancel()
+	for pid := runningPid(s.dir); pid != 0; pid = runningPid(s.dir) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another broker (process %d) runs on this folder", pid)
+		case <-time.After(pollInterval):
+		}
+	}
+	return nil
+}
+
+// start makes one attempt with ports that are free now.
+func (s *starter) start(ctx context.Context) (*Broker, error) {
+	b := &Broker{dir: s.cfg.Dir, host: s.cfg.Host}
+	for _, p := range []struct {
+		wanted int
+		chosen *int
+	}{{s.cfg.Port, &b.port}, {s.cfg.TLSPort, &b.tlsPort}, {s.cfg.WebSocketPort, &b.webSocketPort}} {
+		*p.chosen = p.wanted
+		if p.wanted == 0 {
+			number, err := port.Pick(s.cfg.Host, 0)
+			if err != nil {
+				return nil, err
+			}
+			*p.chosen = number
+		}
+	}
+	text, err := rendering{dir: s.dir, host: s.cfg.Host, autosave: s.cfg.Autosave, ports: map[string]int{
+		standardPort: b.port, standardTLSPort: b.tlsPort, standardWebSocketPort: b.webSocketPort,
+	}}.conf()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(s.dir, "mosquitto.conf")
+	if err := s.owner.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	b.Process, err = process.Start(process.Config{
+		Path: s.program, Args: []string{"-c", file}, Dir: s.dir,
+		Credential: s.owner.Credential(), Parse: parseLine, Log: s.cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.await(ctx, b); err != nil {
+		_ = b.Kill() // its own failure is the one to report
+		return nil, err
+	}
+	return b, nil
+}
+
+// await returns once the broker serves our user.
+func (s *starter) await(ctx context.Context, b *Broker) error {
+	user := slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	for {
+		err := connect(ctx, b.Address(), user, s.cfg.Users[user])
+		if errors.Is(err, errRefused) {
+			err = fmt.Errorf("%w: %w", errPortTaken, err)
+		}
+		if err == nil || errors.Is(err, errPortTaken) {
+			return err
+		}
+		select {
+		case <-b.Done():
+			return exited(b.Process)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for it to serve: %w", ctx.Err())
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+func exited(p *process.Process) error {
+	tail := p.Tail()
+	if strings.Contains(tail, "Address already in use") {
+		return errPortTaken
+	}
+	return fmt.Errorf("it exited: %s", tail)
+}
+
+// SetDevices replaces the list of controllers that may connect at all, and lets
+// the broker know. It takes effect within milliseconds; sessions stay open.
+func (b *Broker) SetDevices(macs []topic.MAC) error {
+	if err := WriteDeviceACL(b.dir, macs); err != nil {
+		return err
+	}
+	return b.Signal(syscall.SIGHUP)
+}
+
+// Save makes the broker write sessions and queues to disk now. It does not wait.
+func (b *Broker) Save() error { return b.Signal(syscall.SIGUSR1) }
+
+// Stop makes the broker save and end, and waits for it. When ctx ends first the
+// broker is killed and an error returned.
+func (b *Broker) Stop(ctx context.Context) error {
+	return b.Process.Stop(ctx, syscall.SIGTERM)
+}
+
+// Host is the address of the listeners.
+func (b *Broker) Host() string { return b.host }
+
+// Port is that of the listener for services.
+func (b *Broker) Port() int { return b.port }
+
+// TLSPort is that of the listener for controllers.
+func (b *Broker) TLSPort() int { return b.tlsPort }
+
+// WebSocketPort is that of the listener for browsers.
+func (b *Broker) WebSocketPort() int { return b.webSocketPort }
+
+// Address is host and port of the listener for services.
+func (b *Broker) Address() string { return net.JoinHostPort(b.host, strconv.Itoa(b.port)) }
+
+// TLSAddress is host and port of the listener for controllers.
+func (b *Broker) TLSAddress() string { return net.JoinHostPort(b.host, strconv.Itoa(b.tlsPort)) }

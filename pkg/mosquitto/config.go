@@ -1,0 +1,71 @@
+package mosquitto
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Config says what broker to run. Dir, CAFile, CertFile, KeyFile, Users and Log
+// are required.
+type Config struct {
+	// Dir holds everything of the broker: rendered configuration, ACLs and
+	// saved sessions. Start again on the same Dir continues with them. As root
+	// it may become a symbolic link, see account.Place.
+	Dir string
+	// Host is the address of all three listeners; "" means 127.0.0.1.
+	Host string
+	// Port (services), TLSPort (controllers) and WebSocketPort are TCP ports; 0
+	// takes a free one.
+	Port, TLSPort, WebSocketPort int
+	// CAFile is what controllers' certificates must come from; CertFile and
+	// KeyFile are the broker's own. They are copied at Start.
+	CAFile, CertFile, KeyFile string
+	// Users are the names and passwords for Port and WebSocketPort. What a name
+	// may do stands in mosquitto/internal.acl.
+	Users map[string]string
+	// Autosave says when sessions and queues are written to disk. The zero
+	// value leaves it to mosquitto/mosquitto.conf, which explains the choice.
+	Autosave Autosave
+	// Log receives the broker's log.
+	Log *slog.Logger
+}
+
+// Autosave bounds what a crash of the broker may lose (design 5.8). At most one
+// of the two may be set.
+type Autosave struct {
+	// Every saves each time this has passed, in whole seconds.
+	Every time.Duration
+	// Changes saves after this many messages, subscriptions and the like; 1 is
+	// the safest and by far the slowest.
+	Changes int
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Dir == "" || c.Log == nil:
+		return errors.New("folder and logger are required")
+	case c.CAFile == "" || c.CertFile == "" || c.KeyFile == "":
+		return errors.New("CA, certificate and key are required")
+	case len(c.Users) == 0:
+		return errors.New("at least one user is required")
+	case c.Autosave.Every < 0 || c.Autosave.Every%time.Second != 0 || c.Autosave.Changes < 0:
+		return errors.New("autosave takes whole seconds or a number of changes")
+	case c.Autosave.Every > 0 && c.Autosave.Changes > 0:
+		return errors.New("autosave takes either a time or a number of changes")
+	}
+	for name, password := range c.Users {
+		if name == "" || password == "" {
+			return errors.New("a user without name or password")
+		}
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	c.Log = c.Log.With("server", "mosquitto")
+	return c
+}

@@ -1,0 +1,74 @@
+package natsserver
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+)
+
+// Users of nats/nats-server.conf. All but Sys are in the account F2.
+const (
+	Bridge   = "bridge"
+	Decoder  = "decoder"
+	Writer   = "writer"
+	Console  = "console"
+	Operator = "operator"
+	Sys      = "sys"
+)
+
+// Users lists all users, sorted by name.
+func Users() []string { return []string{Bridge, Console, Decoder, Operator, Sys, Writer} }
+
+// InboxPrefix is where the user receives answers (nats.CustomInboxPrefix). The
+// server lets nobody subscribe to another user's.
+func InboxPrefix(user string) string { return "_INBOX_" + user }
+
+// Config says what server to run. Dir, CertFile, KeyFile, Passwords and Log are
+// required.
+type Config struct {
+	// Dir holds the rendered configuration and the streams. Start again on the
+	// same Dir continues with them.
+	Dir string
+	// Host is the address to listen on; "" means 127.0.0.1.
+	Host string
+	// Port is the clients' TCP port, MonitorPort that of health and statistics
+	// over HTTP. 0 or less takes a free one.
+	Port, MonitorPort int
+	// CertFile and KeyFile are the server's certificate. CAFile is what clients
+	// trust; the server itself does not read it.
+	CertFile, KeyFile, CAFile string
+	// Passwords are the users' passwords, at most 72 bytes each. A user without
+	// one cannot connect.
+	Passwords map[string]string
+	// Log receives the server's log.
+	Log *slog.Logger
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Dir == "" || c.Log == nil:
+		return errors.New("folder and logger are required")
+	case c.CertFile == "" || c.KeyFile == "":
+		return errors.New("certificate and key are required")
+	case len(c.Passwords) == 0:
+		return errors.New("at least one password is required")
+	}
+	for _, user := range slices.Sorted(maps.Keys(c.Passwords)) {
+		if !slices.Contains(Users(), user) {
+			return errors.New("a password for a user that nats-server.conf does not have: " + user)
+		}
+		if c.Passwords[user] == "" {
+			return errors.New("an empty password for user " + user)
+		}
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	c.Log = c.Log.With("server", "nats")
+	return c
+}

@@ -1,0 +1,51 @@
+package natsserver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// logger passes the server's log on. Debug and trace, which show payloads, are
+// never switched on.
+type logger struct {
+	log   *slog.Logger
+	fatal chan string
+}
+
+func newLogger(log *slog.Logger) *logger {
+	return &logger{log: log, fatal: make(chan string, 1)}
+}
+
+func (l *logger) write(level slog.Level, format string, arguments ...any) string {
+	line := strings.TrimSpace(fmt.Sprintf(format, arguments...))
+	if line != "" {
+		l.log.Log(context.Background(), level, "server log", "line", line)
+	}
+	return line
+}
+
+// Noticef logs at debug level: at start the server says two dozen things at once.
+func (l *logger) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v...) }
+
+// Warnf logs at warning level.
+func (l *logger) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v...) }
+
+// Errorf logs at error level.
+func (l *logger) Errorf(format string, v ...any) { l.write(slog.LevelError, format, v...) }
+
+// Fatalf is what a stand-alone server would exit after. Here Start returns it.
+func (l *logger) Fatalf(format string, v ...any) {
+	line := l.write(slog.LevelError, format, v...)
+	select {
+	case l.fatal <- line:
+	default: // Start looks at the first only
+	}
+}
+
+// Debugf is never called.
+func (l *logger) Debugf(string, ...any) {}
+
+// Tracef is never called.
+func (l *logger) Tracef(string, ...any) {}

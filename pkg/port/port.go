@@ -1,0 +1,66 @@
+// Package port chooses TCP ports for servers that cannot choose one themselves.
+//
+// A port that the kernel hands out for ":0" lies in the range it also takes
+// outgoing connections from, so it can be gone before the server binds it, or
+// while the server is stopped for a restart. Pick therefore looks below that
+// range. What is left of the race (another program binds the same port between
+// Pick and the server's own bind) is the caller's: start again with a new port.
+// The package holds no state.
+package port
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Ports below lowest are left to servers that people know by their number.
+const (
+	lowest   = 20000
+	attempts = 100
+)
+
+// Free reports whether host:number can be bound now.
+func Free(host string, number int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(number))) //nolint:noctx // binding a local port does not block
+	if err != nil {
+		return false
+	}
+	_ = l.Close()
+	return true
+}
+
+// Pick returns preferred when it can be bound on host, else a random free port
+// from 20000 up to where the kernel's range for outgoing connections begins. A
+// preferred of 0 asks for a random one at once. It is safe for concurrent use.
+func Pick(host string, preferred int) (int, error) {
+	if preferred != 0 && Free(host, preferred) {
+		return preferred, nil
+	}
+	highest := ephemeralStart()
+	for range attempts {
+		number := lowest + rand.IntN(highest-lowest) //nolint:gosec // spreads servers over ports, guards nothing
+		if Free(host, number) {
+			return number, nil
+		}
+	}
+	return 0, fmt.Errorf("picking a port on %s: none of %d tried is free", host, attempts)
+}
+
+// ephemeralStart is the first port of the kernel's range for outgoing connections.
+func ephemeralStart() int {
+	const linuxDefault = 32768
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return linuxDefault
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\t")
+	number, err := strconv.Atoi(first)
+	if err != nil || number < lowest+attempts {
+		return linuxDefault
+	}
+	return number
+}

@@ -1,0 +1,30 @@
+package postgres
+
+import (
+	"log/slog"
+	"strings"
+
+	"github.com/f2mesh/f2mesh/pkg/process"
+)
+
+// levels says what a severity of PostgreSQL's log means to us. ERROR and FATAL
+// end one statement or one session, PANIC the server.
+var levels = map[string]slog.Level{ //nolint:gochecknoglobals // a constant table
+	"DEBUG": slog.LevelDebug, "LOG": slog.LevelInfo, "INFO": slog.LevelInfo, "NOTICE": slog.LevelInfo,
+	"HINT": slog.LevelInfo, "WARNING": slog.LevelWarn, "ERROR": slog.LevelWarn, "FATAL": slog.LevelWarn,
+	"PANIC": slog.LevelError,
+}
+
+// parseLine takes the severity off a line of PostgreSQL's log, "SEVERITY:  text".
+// Checkpoints, which come every few minutes, are for debugging.
+func parseLine(line string) process.Line {
+	severity, text, ok := strings.Cut(line, ":  ")
+	level, known := levels[severity]
+	if !ok || !known {
+		return process.Line{Level: slog.LevelInfo, Text: strings.TrimSpace(line)}
+	}
+	if level == slog.LevelInfo && strings.HasPrefix(text, "checkpoint ") {
+		level = slog.LevelDebug
+	}
+	return process.Line{Level: level, Text: text}
+}
