@@ -37,7 +37,10 @@ func Place(dir string, a *Account) (string, error) {
 		return target, nil
 	}
 	if !a.Other() || a.reaches(dir) {
-		return dir, a.makeOwned(dir)
+		if err := a.makeOwned(dir); err != nil {
+			return "", err
+		}
+		return filepath.EvalSymlinks(dir)
 	}
 	return a.placeElsewhere(dir)
 }

@@ -199,6 +199,6 @@ func TestTooLargePacket(t *testing.T) {
 	token := bridge.Publish("cmnd/large", 1, false, make([]byte, 1<<20+8<<10))
 	require.True(t, token.WaitTimeout(patience))
 	require.Error(t, token.Error())
-	assert.NotErrorIs(t, token.Error(), mqtt.TimedOut)
+	require.NotErrorIs(t, token.Error(), mqtt.TimedOut)
 	assert.Empty(t, arrived)
 }

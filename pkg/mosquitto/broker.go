@@ -180,7 +180,7 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(s.dir, "mosquitto.conf")
+	file := filepath.Join(s.dir, confFile)
 	if err := s.owner.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
