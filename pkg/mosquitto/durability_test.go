@@ -15,6 +15,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
+// oldFirmware is what is published at QoS 0.
+const oldFirmware = "old firmware"
+
 func mqttHost(number int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(number)) }
 
 // absentBridge has a session that waits for it.
@@ -28,10 +31,15 @@ func (b *bench) bridgeOptions() *mqtt.ClientOptions {
 	return b.serviceOptions("bridge").SetClientID("bridge").SetCleanSession(false)
 }
 
-func (b *bench) publish(qos byte, payloads ...string) {
+// publish returns when the broker has all, as its acknowledgement of the last tells.
+func (b *bench) publish(payloads ...string) {
 	b.t.Helper()
 	client := connectMQTT(b.t, b.deviceOptions(device))
 	for _, payload := range payloads {
+		qos := byte(1)
+		if payload == oldFirmware {
+			qos = 0
+		}
 		wait(b.t, client.Publish("tele/f2-e4fd45f654be/x", qos, false, payload))
 	}
 	client.Disconnect(100)
@@ -49,13 +57,12 @@ func TestQueueOutlastsStop(t *testing.T) {
 	b := newBench(t).start()
 	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
 	b.absentBridge()
-	b.publish(1, "1", "2")
-	b.publish(0, "old firmware, QoS 0")
+	b.publish("1", oldFirmware, "2")
 	first := b.broker.Pid()
 	b.stop()
 	b.start()
 	assert.NotEqual(t, first, b.broker.Pid())
-	b.publish(1, "3")
+	b.publish("3")
 	assert.Len(t, b.queued("3"), 4)
 }
 
@@ -64,14 +71,14 @@ func TestQueueOutlastsKillOnceSaved(t *testing.T) {
 	b := newBench(t).start()
 	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
 	b.absentBridge()
-	b.publish(1, "saved")
+	b.publish("saved")
 	require.NoError(t, b.broker.Save())
 	database := filepath.Join(b.cfg.Dir, "data", "mosquitto.db")
 	require.Eventually(t, func() bool { _, err := os.Stat(database); return err == nil }, patience, 10*time.Millisecond)
-	b.publish(1, "not saved") // the boundary of design 5.8
+	b.publish("not saved") // the boundary of design 5.8
 	require.NoError(t, b.broker.Kill())
 	b.start()
-	b.publish(1, "after")
+	b.publish("after")
 	assert.Equal(t, []string{"tele/f2-e4fd45f654be/x=saved", "tele/f2-e4fd45f654be/x=after"}, b.queued("after"))
 }
 
@@ -87,11 +94,11 @@ func TestAutosaveBoundsTheLoss(t *testing.T) {
 			b.start()
 			require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
 			b.absentBridge()
-			b.publish(1, "saved")
+			b.publish("saved")
 			time.Sleep(autosave.Every + 2500*time.Millisecond) // the broker looks once a second
 			require.NoError(t, b.broker.Kill())
 			b.start()
-			b.publish(1, "after")
+			b.publish("after")
 			assert.Len(t, b.queued("after"), 2)
 		})
 	}

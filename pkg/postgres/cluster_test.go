@@ -3,7 +3,6 @@ package postgres
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -198,7 +197,7 @@ func TestLogHasNoSecrets(t *testing.T) {
 	} {
 		_, err := conn.Exec(t.Context(), statement)
 		var refusal *pgconn.PgError
-		require.True(t, errors.As(err, &refusal))
+		require.ErrorAs(t, err, &refusal)
 	}
 	_, err := conn.Exec(t.Context(), "SELECT 1/$1::int", 0)
 	require.Error(t, err)

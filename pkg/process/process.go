@@ -159,6 +159,7 @@ func (p *Process) Kill() error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
+	waitHalted(p.pid)
 	family := descendants(p.pid)
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err

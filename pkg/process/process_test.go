@@ -119,8 +119,19 @@ func TestKillEndsDescendants(t *testing.T) {
 	require.True(t, Alive(grandchild))
 	require.NoError(t, p.Kill())
 	assert.False(t, Alive(grandchild))
-	assert.Empty(t, Name(grandchild))
+	assert.False(t, Runs(grandchild, "60"))
 	require.NoError(t, p.Kill(), "killing again")
+}
+
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	cfg := shell("", io.Discard)
+	cfg.Args = []string{"-c", "sleep 60; :", "the-argument"}
+	p := start(t, cfg)
+	assert.True(t, Runs(p.Pid(), "the-argument"))
+	assert.False(t, Runs(p.Pid(), "the-argument-of-another"))
+	require.NoError(t, p.Kill())
+	assert.False(t, Runs(p.Pid(), "the-argument"))
 }
 
 // However we die, the child is told. That it is told at once, by the kernel, and
