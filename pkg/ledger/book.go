@@ -21,8 +21,8 @@ type record struct {
 	cause    uint16 // index of book.causes of the letter that counts
 	flags    flags
 
-	rows     rowFlags // the probe's
-	refused  uint32   // rows that the writer dead-lettered; the probe's
+	rows    rowFlags // the probe's
+	refused uint32   // rows that the writer dead-lettered; the probe's
 }
 
 // flags say what the streams hold of a message.

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
 )
@@ -168,4 +167,3 @@ func (a *audit) rawIDs(ctx context.Context, visit func(event.ID) error) error {
 		return visit(id)
 	})
 }
-

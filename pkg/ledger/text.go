@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // maxDevices is how many balanced devices the text shows; those with something
@@ -17,10 +18,8 @@ const maxDevices = 20
 func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	var b bytes.Buffer
 	r.headline(&b)
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, section := range []func(io.Writer){r.stageTable, r.positionTable, r.letterTable, r.deviceTable, r.missingTable, r.faultTable, r.outcomeTable} {
-		section(t)
-		_ = t.Flush() // to a buffer
+	for _, t := range []table{r.stages(), r.positions(), r.letters(), r.devices(), r.missing(), r.faults(), r.outcomes()} {
+		t.write(&b)
 	}
 	for _, id := range r.Acknowledged.IDs {
 		fmt.Fprintf(&b, "acknowledged but never received: %s\n", id)
@@ -60,39 +59,72 @@ func (r *Report) headline(w io.Writer) {
 	}
 }
 
-func (r *Report) stageTable(w io.Writer) {
-	fmt.Fprintln(w, "\nstage\treceived\tpassed on\tdead-lettered\tduplicates\tpending\tmissing\t")
-	for _, s := range r.Stages {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", s.Name, s.Received, s.Passed, s.DeadLettered, s.Duplicates, s.Pending, s.Missing)
+// table is rows of cells, the titles first. It is not written if there is
+// nothing below them.
+type table [][]string
+
+func newTable(titles ...string) table { return table{titles} }
+
+func (t *table) row(cells ...any) {
+	row := make([]string, len(cells))
+	for i, c := range cells {
+		row[i] = fmt.Sprint(c)
 	}
+	*t = append(*t, row)
 }
 
-func (r *Report) positionTable(w io.Writer) {
-	fmt.Fprintln(w, "\nconsumer\tack floor\tdelivered\tin flight\tredelivered\tundelivered\t")
-	for _, p := range r.Positions {
-		if !p.Exists {
-			fmt.Fprintf(w, "%s/%s\tdoes not exist\t\t\t\t\t\n", p.Stream, p.Consumer)
-			continue
+// write aligns the first column left, as it holds names, and the others right.
+func (t table) write(b *bytes.Buffer) {
+	if len(t) < 2 {
+		return
+	}
+	widths := make([]int, len(t[0]))
+	for _, row := range t {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
-		fmt.Fprintf(w, "%s/%s\t%d\t%d\t%d\t%d\t%d\t\n", p.Stream, p.Consumer, p.AckFloor, p.Delivered, p.InFlight, p.Redelivered, p.Undelivered)
+	}
+	b.WriteByte('\n')
+	for _, row := range t {
+		var line strings.Builder
+		fmt.Fprintf(&line, "%-*s", widths[0], row[0])
+		for i, cell := range row[1:] {
+			fmt.Fprintf(&line, "  %*s", widths[i+1], cell)
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 }
 
-func (r *Report) letterTable(w io.Writer) {
-	if len(r.Letters) == 0 {
-		return
+func (r *Report) stages() table {
+	t := newTable("stage", "received", "passed on", "dead-lettered", "duplicates", "pending", "missing")
+	for _, s := range r.Stages {
+		t.row(s.Name, s.Received, s.Passed, s.DeadLettered, s.Duplicates, s.Pending, s.Missing)
 	}
-	fmt.Fprintln(w, "\nrefused by\treason\tmessages\tof these in parts\tdata points\t")
+	return t
+}
+
+func (r *Report) positions() table {
+	t := newTable("consumer", "ack floor", "delivered", "in flight", "redelivered", "undelivered")
+	for _, p := range r.Positions {
+		if p.Exists {
+			t.row(p.Stream+"/"+p.Consumer, p.AckFloor, p.Delivered, p.InFlight, p.Redelivered, p.Undelivered)
+		} else {
+			t.row(p.Stream+"/"+p.Consumer, "does not exist")
+		}
+	}
+	return t
+}
+
+func (r *Report) letters() table {
+	t := newTable("refused by", "reason", "messages", "of these in parts", "data points")
 	for _, l := range r.Letters {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t\n", l.Stage, l.Reason, l.Messages, l.InParts, l.Parts)
+		t.row(l.Stage, l.Reason, l.Messages, l.InParts, l.Parts)
 	}
+	return t
 }
 
-func (r *Report) deviceTable(w io.Writer) {
-	if len(r.Devices) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "\ncontroller\treceived\tdecoded\twritten\tdead-lettered\tduplicates\tpending\tmissing\t")
+func (r *Report) devices() table {
+	t := newTable("controller", "received", "decoded", "written", "dead-lettered", "duplicates", "pending", "missing")
 	shown, hidden := 0, 0
 	for i := range r.Devices {
 		d := &r.Devices[i]
@@ -102,43 +134,38 @@ func (r *Report) deviceTable(w io.Writer) {
 				continue
 			}
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", d.MAC, d.Received, d.Decoded, d.Written, d.DeadLettered, d.Duplicates, d.Pending, d.Missing)
+		t.row(d.MAC, d.Received, d.Decoded, d.Written, d.DeadLettered, d.Duplicates, d.Pending, d.Missing)
 	}
 	if hidden > 0 {
-		fmt.Fprintf(w, "%d more, none missing\t\t\t\t\t\t\t\t\n", hidden)
+		t.row(fmt.Sprintf("%d more, none missing", hidden))
 	}
+	return t
 }
 
-func (r *Report) missingTable(w io.Writer) {
-	if len(r.Missing) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\nmissing (%d of %d)\tcontroller\tlost by\tlast on\tsequence\t\n", len(r.Missing), r.Total.Missing)
+func (r *Report) missing() table {
+	t := newTable(fmt.Sprintf("missing (%d of %d)", len(r.Missing), r.Total.Missing), "controller", "lost by", "last on", "sequence")
 	for _, m := range r.Missing {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t\n", m.ID, m.MAC, m.Stage, m.Stream, m.Sequence)
+		t.row(m.ID, m.MAC, m.Stage, m.Stream, m.Sequence)
 	}
+	return t
 }
 
-func (r *Report) faultTable(w io.Writer) {
-	if len(r.Faults) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\nrows (%d of %d)\tdevice\tdata point\ttime\tfault\t\n", len(r.Faults), r.Rows.Absent+r.Rows.Differing)
+func (r *Report) faults() table {
+	t := newTable(fmt.Sprintf("rows (%d of %d)", len(r.Faults), r.Rows.Absent+r.Rows.Differing), "device", "data point", "time", "fault")
 	for _, f := range r.Faults {
 		fault := "absent"
 		if f.Differs {
 			fault = "other value"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t\n", f.ID, f.DeviceID, f.DataPointID, f.Time.UTC().Format(time.RFC3339Nano), fault)
+		t.row(f.ID, f.DeviceID, f.DataPointID, f.Time.UTC().Format(time.RFC3339Nano), fault)
 	}
+	return t
 }
 
-func (r *Report) outcomeTable(w io.Writer) {
-	if len(r.Unexplained.Listed) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\nno message explains (%d of %d)\tstream\tsequence\t\n", len(r.Unexplained.Listed), r.Unexplained.Total)
+func (r *Report) outcomes() table {
+	t := newTable(fmt.Sprintf("no message explains (%d of %d)", len(r.Unexplained.Listed), r.Unexplained.Total), "stream", "sequence")
 	for _, o := range r.Unexplained.Listed {
-		fmt.Fprintf(w, "%s\t%s\t%d\t\n", o.ID, o.Stream, o.Sequence)
+		t.row(o.ID, o.Stream, o.Sequence)
 	}
+	return t
 }
