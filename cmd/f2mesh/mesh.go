@@ -48,7 +48,6 @@ type meshConfig struct {
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
-	ContextDir  string // where the nats CLI looks for contexts; empty for none
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
