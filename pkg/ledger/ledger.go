@@ -9,7 +9,7 @@
 // RAW refused by its Nats-Msg-Id; and whether the decoded values are right. A
 // row that the tables' own retention has dropped counts as missing.
 //
-// An audit holds about 100 bytes for each message of the interval. It reads
+// An audit holds about 150 bytes for each message of the interval. It reads
 // with one goroutine and asks the tables with a second; each owns its fields of
 // a record, and nothing is locked.
 package ledger

@@ -93,7 +93,8 @@ func (a *audit) bridgeLetter(m *message, l *letter) {
 	a.book.devices[device].Received++
 	stage := a.stage(bridgeStage)
 	stage.Received++
-	r, added := (*record)(nil), true
+	var r *record
+	added := true
 	if l.hasID {
 		r, added = a.book.add(l.id)
 	} else {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -125,52 +124,52 @@ type mesh struct {
 	writer  jetstream.Consumer
 }
 
-func newMesh(t testing.TB) *mesh {
-	t.Helper()
+func newMesh(tb testing.TB) *mesh {
+	tb.Helper()
 	if servers.skip != nil {
-		t.Skip("PostgreSQL is not installed, and this test needs it: ", servers.skip)
+		tb.Skip("PostgreSQL is not installed, and this test needs it: ", servers.skip)
 	}
-	ctx := t.Context()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	ctx := tb.Context()
+	log := slog.New(slog.DiscardHandler)
 	server, err := natsserver.Start(ctx, natsserver.Config{
-		Dir: filepath.Join(t.TempDir(), "nats"), CAFile: servers.ca, CertFile: servers.certificate, KeyFile: servers.key,
+		Dir: filepath.Join(tb.TempDir(), "nats"), CAFile: servers.ca, CertFile: servers.certificate, KeyFile: servers.key,
 		Passwords: map[string]string{natsserver.Operator: password}, Log: log,
 	})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, server.Stop(context.Background())) })
 	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,
 		func() (string, string) { return natsserver.Operator, password }, log)
-	require.NoError(t, err)
-	t.Cleanup(func() {
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
 		closed := make(chan struct{})
 		nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
 		nc.Close()
 		<-closed
 	})
-	require.NoError(t, stream.WaitConnected(ctx, nc))
-	m := &mesh{t: t, db: newDatabase(t)}
+	require.NoError(tb, stream.WaitConnected(ctx, nc))
+	m := &mesh{t: tb, db: newDatabase(tb)}
 	m.client, err = stream.NewClient(nc, natsfiles.Files, log)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	m.js = m.client.JetStream()
-	require.NoError(t, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream))
+	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream))
 	m.decoder, err = m.client.Consumer(ctx, rawStream, decoderStage)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	m.writer, err = m.client.Consumer(ctx, decodedStream, writerStage)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return m
 }
 
-func newDatabase(t testing.TB) *pgx.Conn {
-	t.Helper()
+func newDatabase(tb testing.TB) *pgx.Conn {
+	tb.Helper()
 	name := fmt.Sprintf("test%d", servers.databases.Add(1))
-	admin, err := pgx.Connect(t.Context(), servers.cluster.ConnString(postgres.Superuser, password, "postgres"))
-	require.NoError(t, err)
-	_, err = admin.Exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE tables")
-	require.NoError(t, err)
-	require.NoError(t, admin.Close(t.Context()))
-	db, err := pgx.Connect(t.Context(), servers.cluster.ConnString(postgres.Superuser, password, name))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close(context.Background())) })
+	admin, err := pgx.Connect(tb.Context(), servers.cluster.ConnString(postgres.Superuser, password, "postgres"))
+	require.NoError(tb, err)
+	_, err = admin.Exec(tb.Context(), "CREATE DATABASE "+name+" TEMPLATE tables")
+	require.NoError(tb, err)
+	require.NoError(tb, admin.Close(tb.Context()))
+	db, err := pgx.Connect(tb.Context(), servers.cluster.ConnString(postgres.Superuser, password, name))
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, db.Close(context.Background())) })
 	return db
 }
 
@@ -290,7 +289,7 @@ func (m *mesh) acknowledgeAll() {
 		info, err := c.Info(m.t.Context())
 		require.NoError(m.t, err)
 		if info.NumPending > 0 {
-			m.acknowledge(c, int(info.NumPending)) //nolint:gosec // a test's few
+			m.acknowledge(c, int(info.NumPending))
 		}
 	}
 }
@@ -308,11 +307,4 @@ func (m *mesh) audit(options Options) *Report {
 	}
 	require.Equal(m.t, report.Total.DeadLettered, letters, "dead letters by reason")
 	return report
-}
-
-func contextThatEnds(t *testing.T) (context.Context, context.CancelFunc) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	return ctx, cancel
 }
