@@ -84,10 +84,23 @@ func (l *Letter) Msg() *nats.Msg {
 	return m
 }
 
+// maxQuoted is how much of a topic or detail a header shows, in bytes. MQTT
+// allows topics of 64 KiB, which is what the server allows all headers of a
+// message together, and a letter that it refuses would be tried for ever.
+const maxQuoted = 2048
+
 // quote makes any bytes fit a header line: as they are if they are printable
-// ASCII, else as a Go string literal without its quotes.
+// ASCII, else as a Go string literal without its quotes. What is too long ends
+// in its length.
 func quote(s string) string {
+	length := len(s)
+	if length > maxQuoted {
+		s = s[:maxQuoted]
+	}
 	q := strconv.QuoteToASCII(s)
-	q = q[1 : len(q)-1]
-	return strings.ReplaceAll(q, `\"`, `"`)
+	q = strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+	if length > maxQuoted {
+		q += "... (" + strconv.Itoa(length) + " bytes)"
+	}
+	return q
 }

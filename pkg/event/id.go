@@ -37,15 +37,19 @@ func NewID(place string, body []byte, received time.Time) ID {
 var timestampKey = []byte(`"timestamp"`)
 
 // HasTimestamp tells whether body holds a "timestamp" key, without parsing it:
-// those bytes followed by a colon can stand in valid JSON only as a key.
+// those bytes followed by a colon can stand in valid JSON only as a key, or, if
+// their first quote is escaped, as the end of one. It finds a key of a nested
+// object too, and not one that is spelled with escapes.
 func HasTimestamp(body []byte) bool {
+	rest := body
 	for {
-		i := bytes.Index(body, timestampKey)
+		i := bytes.Index(rest, timestampKey)
 		if i < 0 {
 			return false
 		}
-		body = body[i+len(timestampKey):]
-		if rest := bytes.TrimLeft(body, " \t\r\n"); len(rest) > 0 && rest[0] == ':' {
+		escaped := i > 0 && rest[i-1] == '\\'
+		rest = rest[i+len(timestampKey):]
+		if after := bytes.TrimLeft(rest, " \t\r\n"); !escaped && len(after) > 0 && after[0] == ':' {
 			return true
 		}
 	}

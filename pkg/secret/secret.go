@@ -18,19 +18,27 @@ import (
 const Redacted = "[redacted]"
 
 // Value is a secret with its origin. It prints as [redacted] in every format.
+// Where a printer may not call its methods, in an unexported field, it shows an
+// address: the text is behind a function, which no printer looks into.
 type Value struct {
-	text    string
+	text    func() string
 	source  string
 	version string
 }
 
 // NewValue wraps text; source and version say where it is from and may be logged.
 func NewValue(text, source, version string) Value {
-	return Value{text: text, source: source, version: version}
+	return Value{text: func() string { return text }, source: source, version: version}
 }
 
-// Reveal gives the secret itself, for the one call that needs it.
-func (v Value) Reveal() string { return v.text }
+// Reveal gives the secret itself, for the one call that needs it; "" of the zero
+// Value.
+func (v Value) Reveal() string {
+	if v.text == nil {
+		return ""
+	}
+	return v.text()
+}
 
 // Source says which link of the chain answered, such as "file".
 func (v Value) Source() string { return v.source }
