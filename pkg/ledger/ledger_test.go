@@ -153,7 +153,7 @@ func TestPartialLetterDoesNotHideLostDecoded(t *testing.T) {
 	m.store(rawStream, lost.msg, whole.msg)
 	for r, decoded := range map[*reading]string{lost: "2", whole: "0"} {
 		l := r.letter(decoderStage, "out_of_range", 3)
-		l.Header[headerDecoded] = []string{decoded}
+		l.Header[deadletter.HeaderDecoded] = []string{decoded}
 		m.store(deadletter.Stream, l)
 	}
 	m.acknowledgeAll()

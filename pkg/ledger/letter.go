@@ -9,11 +9,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/event"
 )
 
-// headerDecoded may stand on a decoder's letter of a single data point: how many
-// values of the message were decoded. Without it a message of which there are
-// only such letters counts as refused by its parts.
-const headerDecoded = "F2-Decoded"
-
 // unknownLabel is the decoder's reason for a number of the payload that is no
 // data point: a part of a message, though the letter has no data point's id.
 const unknownLabel = "unknown_label"
@@ -129,7 +124,7 @@ func (a *audit) outcomeLetter(m *message, l *letter) {
 	case writerPart:
 		a.book.parts[part{l.id, l.point}] = struct{}{}
 	case refusedInPart:
-		switch value(m.header, headerDecoded) {
+		switch value(m.header, deadletter.HeaderDecoded) {
 		case "":
 		case "0":
 			r.flags |= refusedByDecoder
