@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,7 @@ type Simulator struct {
 	cfg         Config
 	controllers []fleet.Controller
 	log         *slog.Logger
-	broker      *url.URL
+	broker      string // host and port
 	budget      budget
 	malformed   *Malformed
 	connecting  chan struct{} // a token for each controller that connects now
@@ -107,11 +108,10 @@ func (s *Simulator) prepare() ([]*device, error) {
 	if len(s.controllers) == 0 {
 		return nil, errors.New("the fleet has no controllers")
 	}
-	broker, err := url.Parse(s.cfg.Broker)
+	name, err := s.parseBroker()
 	if err != nil {
-		return nil, fmt.Errorf("parsing broker URL: %w", err)
+		return nil, err
 	}
-	s.broker = broker
 	roots, err := loadRoots(s.cfg.CAFile)
 	if err != nil {
 		return nil, err
@@ -121,12 +121,31 @@ func (s *Simulator) prepare() ([]*device, error) {
 	group.SetLimit(s.cfg.Connecting)
 	for i := range devices {
 		group.Go(func() error {
-			config, err := loadIdentity(s.cfg.Devices, s.controllers[i].MAC, roots)
+			config, err := loadIdentity(s.cfg.Devices, s.controllers[i].MAC, roots, name)
 			devices[i] = newDevice(s, i, config)
 			return err
 		})
 	}
 	return devices, group.Wait()
+}
+
+// parseBroker returns the host that the broker's certificate has to be for.
+func (s *Simulator) parseBroker() (host string, err error) {
+	broker, err := url.Parse(s.cfg.Broker)
+	if err != nil {
+		return "", fmt.Errorf("parsing broker URL: %w", err)
+	}
+	switch broker.Scheme {
+	case "ssl", "tls", "mqtts":
+	default:
+		return "", fmt.Errorf("parsing broker URL: the scheme %q is none of ssl, tls, mqtts", broker.Scheme)
+	}
+	port := broker.Port()
+	if port == "" {
+		port = "8883"
+	}
+	s.broker = net.JoinHostPort(broker.Hostname(), port)
+	return broker.Hostname(), nil
 }
 
 // progressEvery is how often a change of the number of connections is logged.

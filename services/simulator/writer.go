@@ -121,12 +121,25 @@ func (w *writer) flush() error {
 	return err
 }
 
+// maxBurst is how long readings gather, at most, that a rate allows.
+const maxBurst = 250 * time.Millisecond
+
+// burst is how long readings gather that the rate allows: until half a window
+// is due, so that they share a write, or not so long.
+func (d *device) burst() time.Duration {
+	half := float64(d.sim.cfg.Inflight+1) / 2
+	return min(maxBurst, time.Duration(half/d.rate*float64(time.Second)))
+}
+
 // setAlarm sets the timer for what is to be done without being woken: the next
-// interval, and strikes that fall back.
+// interval or what the rate allows next, and strikes that fall back.
 func (w *writer) setAlarm(now time.Time) {
 	var next time.Time
-	if w.sim.cfg.Interval > 0 {
+	switch {
+	case w.sim.cfg.Interval > 0:
 		next = w.due
+	case w.rate > 0:
+		next = now.Add(max(w.burst(), time.Duration((1-w.owed)/w.rate*float64(time.Second))))
 	}
 	for i := range w.components {
 		if at := w.components[i].offAt; at != 0 && (next.IsZero() || at < next.UnixMicro()) {
