@@ -65,6 +65,9 @@ func (d *device) report(now time.Time) {
 // since the broker was away, leaves out what it missed.
 func (d *device) allowance(now time.Time) int {
 	switch interval := d.sim.cfg.Interval; {
+	case !d.sim.gate.isOpen():
+		d.due = now
+		return 0
 	case interval > 0:
 		if !now.Before(d.due) {
 			d.owed = float64(len(d.components))

@@ -23,6 +23,7 @@ type device struct {
 	window   *window
 	heard    atomic.Bool // from the broker, since the last look
 
+	arrived    bool // has been connected
 	components []component
 	clock      clock
 	random     *rand.Rand
@@ -88,6 +89,10 @@ func (d *device) connectAndServe(ctx context.Context, wait *backoff.ExponentialB
 		return err
 	}
 	wait.Reset()
+	if !d.arrived {
+		d.arrived = true
+		d.sim.gate.arrive()
+	}
 	return d.serve(ctx, s)
 }
 

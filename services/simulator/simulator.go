@@ -47,7 +47,7 @@ type Simulator struct {
 	connected   atomic.Int64
 	counters    counters
 	lastError   atomic.Pointer[error] // of a connection, for the progress line
-	started     atomic.Pointer[time.Time]
+	gate        *gate
 }
 
 // New makes a simulator of the controllers. It does not connect yet.
@@ -59,6 +59,7 @@ func New(cfg Config, controllers []fleet.Controller, log *slog.Logger) *Simulato
 		log:         log,
 		budget:      budget{good: cfg.Messages, malformed: cfg.Malformed},
 		malformed:   NewMalformed(cfg.Seed),
+		gate:        newGate(len(controllers)),
 		connecting:  make(chan struct{}, max(cfg.Connecting, 1)),
 	}
 }
@@ -73,8 +74,6 @@ func (s *Simulator) Run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("preparing simulator: %w", err)
 	}
-	now := time.Now()
-	s.started.Store(&now)
 	s.log.Info("simulator started", "controllers", len(devices), "interval", s.cfg.Interval, "messages", s.cfg.Messages, "malformed", s.cfg.Malformed, "seed", s.cfg.Seed)
 
 	s.play(ctx, devices)
@@ -91,6 +90,11 @@ func (s *Simulator) play(ctx context.Context, devices []*device) {
 	watching, stopWatching := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watchConnections(watching) })
+	if s.cfg.Interval > 0 {
+		s.gate.open()
+	}
+	timeout := time.AfterFunc(gateTimeout, s.gate.open)
+	defer timeout.Stop()
 	var wg sync.WaitGroup
 	for _, d := range devices {
 		wg.Go(func() { d.run(ctx) })

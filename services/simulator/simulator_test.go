@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +61,24 @@ func TestRateBoundsFullSpeed(t *testing.T) {
 	require.EqualValues(t, messages, report.Acknowledged)
 	require.Greater(t, report.Duration, messages*time.Second/rate-200*time.Millisecond)
 	require.Less(t, report.Duration, 3*messages*time.Second/rate)
+}
+
+// TestFullSpeedStartsTogether connects one controller after the other: no
+// message is sent before the last is there.
+func TestFullSpeedStartsTogether(t *testing.T) {
+	const controllers = 20
+	m := startMesh(t, controllers)
+	var s *Simulator
+	var early atomic.Int64
+	s = m.simulator(Config{Messages: controllers * 200, Connecting: 1, OnAcknowledged: func(string, []byte) {
+		if s.Report().Connections < controllers {
+			early.Add(1)
+		}
+	}})
+	report, err := s.Run(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, controllers, report.Connections)
+	require.Zero(t, early.Load())
 }
 
 // TestBrokerRestarts kills nothing that was acknowledged: a subscriber with a

@@ -21,13 +21,14 @@ type writer struct {
 	*device
 	session *session
 	lost    <-chan error
-	ended   bool // lost has been received from
+	ended   bool            // lost has been received from
+	opened  <-chan struct{} // of the gate; nil once it is known to be open
 	alarm   *time.Timer
 	ping    *time.Ticker
 }
 
 func newWriter(d *device, s *session, lost <-chan error) *writer {
-	return &writer{device: d, session: s, lost: lost}
+	return &writer{device: d, session: s, lost: lost, opened: d.sim.gate.opened}
 }
 
 // run writes until the controller has finished or ctx has ended, which is no
@@ -85,6 +86,8 @@ func (w *writer) wait(done <-chan struct{}) error {
 	select {
 	case <-w.window.wake:
 	case <-w.alarm.C:
+	case <-w.opened:
+		w.opened = nil
 	case <-done:
 	case err := <-w.lost:
 		w.ended = true
