@@ -47,18 +47,9 @@ func (d *device) release(now time.Time) {
 	}
 }
 
-// report builds readings and events: all there is room for at full speed, else
-// one of each component at each interval. A controller that comes late, since
-// the broker was away, leaves out what it missed.
+// report builds readings and events, as many as are due and there is room for.
 func (d *device) report(now time.Time) {
-	room := d.window.free()
-	if interval := d.sim.cfg.Interval; interval > 0 {
-		if !now.Before(d.due) {
-			d.owed = len(d.components)
-			d.due = d.due.Add(interval * (1 + now.Sub(d.due)/interval))
-		}
-		room = min(room, d.owed)
-	}
+	room := min(d.window.free(), d.allowance(now))
 	if room <= 0 {
 		return
 	}
@@ -66,7 +57,29 @@ func (d *device) report(now time.Time) {
 	for i := range int64(count) {
 		d.reportNext(first+i, now)
 	}
-	d.owed -= min(d.owed, room)
+	d.owed -= float64(room)
+}
+
+// allowance returns how many readings are due: one of each component at each
+// interval, what the rate allows, or any number. A controller that comes late,
+// since the broker was away, leaves out what it missed.
+func (d *device) allowance(now time.Time) int {
+	switch interval := d.sim.cfg.Interval; {
+	case !d.sim.gate.isOpen():
+		d.due = now
+		return 0
+	case interval > 0:
+		if !now.Before(d.due) {
+			d.owed = float64(len(d.components))
+			d.due = d.due.Add(interval * (1 + now.Sub(d.due)/interval))
+		}
+	case d.rate > 0:
+		d.owed = min(d.owed+d.rate*now.Sub(d.due).Seconds(), float64(d.sim.cfg.Inflight))
+		d.due = now
+	default:
+		d.owed = float64(d.sim.cfg.Inflight)
+	}
+	return int(d.owed)
 }
 
 // reportNext builds message n of the fleet.

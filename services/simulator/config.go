@@ -8,7 +8,7 @@ import (
 // Config says which fleet to simulate against which broker. The tags are those
 // of github.com/alecthomas/kong.
 type Config struct {
-	// Broker is the URL of the controllers' listener; see mqttconn.Dial.
+	// Broker is the URL of the controllers' listener, with the scheme ssl, tls or mqtts.
 	Broker string `help:"URL of the broker's listener for controllers." default:"ssl://127.0.0.1:8883" env:"F2MESH_MQTT_TLS_URL" placeholder:"URL"`
 	// CAFile is the PEM file that the broker's certificate is checked with.
 	CAFile string `help:"PEM file with the CA that the broker's certificate must come from." env:"F2MESH_CA" type:"path" placeholder:"FILE"`
@@ -17,6 +17,10 @@ type Config struct {
 	Devices string `help:"Folder with the controllers' certificates." env:"F2MESH_DEVICES" type:"path" placeholder:"DIR"`
 	// Interval is the time between two readings of a component; 0 is full speed.
 	Interval time.Duration `help:"Time between two readings of a component; 0 sends as fast as the broker acknowledges." default:"30s"`
+	// Rate bounds full speed, in messages a second of the whole fleet; 0 is no
+	// bound. A broker acknowledges what it has queued for a slower subscriber, so
+	// that full speed alone measures the broker.
+	Rate int `help:"At interval 0, at most this many messages a second of the whole fleet; 0 is no bound." default:"0"`
 	// Messages is how many readings and events the whole fleet sends before it
 	// stops, when all are acknowledged; 0 is no end.
 	Messages int `help:"Stop once this many messages of the whole fleet are acknowledged; 0 goes on for ever." default:"0"`
@@ -49,6 +53,8 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Interval < 0:
 		return errors.New("interval is below 0")
+	case c.Rate < 0 || c.Rate > 0 && c.Interval > 0:
+		return errors.New("rate is below 0, or interval is not 0")
 	case c.Messages < 0 || c.Malformed < 0:
 		return errors.New("a number of messages is below 0")
 	case c.Inflight < 0 || c.Inflight > maxInflight:

@@ -23,12 +23,14 @@ type device struct {
 	window   *window
 	heard    atomic.Bool // from the broker, since the last look
 
+	arrived    bool // has been connected
 	components []component
 	clock      clock
 	random     *rand.Rand
 	turn       int       // the component whose reading is next
-	owed       int       // readings of this interval that are not built yet
-	due        time.Time // when the next interval starts
+	rate       float64   // readings a second at full speed; 0 is no bound
+	owed       float64   // readings that are due and not built yet
+	due        time.Time // when the next interval starts, or up to when rate is in owed
 	payload    []byte    // reused
 	out        []byte    // reused
 }
@@ -41,6 +43,7 @@ func newDevice(s *Simulator, i int, config *tls.Config) *device {
 		byPlace:  map[topic.Topic]int{},
 		window:   newWindow(s.cfg.Inflight),
 		random:   rand.New(rand.NewPCG(s.cfg.Seed, uint64(i))), //nolint:gosec // not for secrets
+		rate:     float64(s.cfg.Rate) / float64(len(s.controllers)),
 		due:      time.Now().Add(s.cfg.Interval * time.Duration(i) / time.Duration(len(s.controllers))),
 	}
 	for _, connector := range c.Connectors {
@@ -86,6 +89,10 @@ func (d *device) connectAndServe(ctx context.Context, wait *backoff.ExponentialB
 		return err
 	}
 	wait.Reset()
+	if !d.arrived {
+		d.arrived = true
+		d.sim.gate.arrive()
+	}
 	return d.serve(ctx, s)
 }
 

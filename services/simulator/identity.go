@@ -25,7 +25,7 @@ func loadRoots(file string) (*x509.CertPool, error) {
 
 // loadIdentity makes a controller's TLS configuration. It has no session cache:
 // resuming another controller's session would be to take its identity.
-func loadIdentity(devices string, mac topic.MAC, roots *x509.CertPool) (*tls.Config, error) {
+func loadIdentity(devices string, mac topic.MAC, roots *x509.CertPool, server string) (*tls.Config, error) {
 	dir := filepath.Join(devices, mac.Dashed())
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
 	if err != nil {
@@ -34,6 +34,7 @@ func loadIdentity(devices string, mac topic.MAC, roots *x509.CertPool) (*tls.Con
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		RootCAs:                     roots,
+		ServerName:                  server,
 		Certificates:                []tls.Certificate{pair},
 		DynamicRecordSizingDisabled: true, // we write in large pieces
 	}, nil

@@ -19,7 +19,7 @@ type Report struct {
 	Answers        int64            // acknowledged answers to commands, and what follows from them
 	Components     map[string]int64 // acknowledged readings and events, by kind of component
 	Malformed      map[string]int64 // acknowledged malformed messages, by class
-	Duration       time.Duration    // since the start
+	Duration       time.Duration    // since the fleet began to send
 }
 
 // tally says as what a message is counted: first the kinds of components, then
@@ -58,8 +58,6 @@ func (s *Simulator) Report() Report {
 	}
 	r.Sent = c.sent.Load() // after the acknowledged, so that it is not less
 	r.Unacknowledged = r.Sent - r.Acknowledged
-	if started := s.started.Load(); started != nil {
-		r.Duration = time.Since(*started)
-	}
+	r.Duration = s.gate.age()
 	return r
 }

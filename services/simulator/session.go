@@ -3,14 +3,13 @@ package simulator
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
-
-	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
 
 const (
@@ -31,13 +30,14 @@ type session struct {
 func (d *device) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := mqttconn.Open(ctx, d.sim.broker, d.tls)
+	conn, err := (&tls.Dialer{Config: d.tls}).DialContext(ctx, "tcp", d.sim.broker)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connecting: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	s := &session{conn: conn, reader: bufio.NewReaderSize(conn, readAhead)}
-	if err = s.logIn(d.firmware.mac.Dashed()); err == nil {
+	err = s.logIn(d.firmware.mac.Dashed())
+	if err == nil {
 		err = s.subscribe(d.firmware.filters())
 	}
 	if !stop() && err == nil {

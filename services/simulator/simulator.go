@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -39,14 +40,14 @@ type Simulator struct {
 	cfg         Config
 	controllers []fleet.Controller
 	log         *slog.Logger
-	broker      *url.URL
+	broker      string // host and port
 	budget      budget
 	malformed   *Malformed
 	connecting  chan struct{} // a token for each controller that connects now
 	connected   atomic.Int64
 	counters    counters
 	lastError   atomic.Pointer[error] // of a connection, for the progress line
-	started     atomic.Pointer[time.Time]
+	gate        *gate
 }
 
 // New makes a simulator of the controllers. It does not connect yet.
@@ -58,6 +59,7 @@ func New(cfg Config, controllers []fleet.Controller, log *slog.Logger) *Simulato
 		log:         log,
 		budget:      budget{good: cfg.Messages, malformed: cfg.Malformed},
 		malformed:   NewMalformed(cfg.Seed),
+		gate:        newGate(len(controllers)),
 		connecting:  make(chan struct{}, max(cfg.Connecting, 1)),
 	}
 }
@@ -72,8 +74,6 @@ func (s *Simulator) Run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("preparing simulator: %w", err)
 	}
-	now := time.Now()
-	s.started.Store(&now)
 	s.log.Info("simulator started", "controllers", len(devices), "interval", s.cfg.Interval, "messages", s.cfg.Messages, "malformed", s.cfg.Malformed, "seed", s.cfg.Seed)
 
 	s.play(ctx, devices)
@@ -90,6 +90,11 @@ func (s *Simulator) play(ctx context.Context, devices []*device) {
 	watching, stopWatching := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watchConnections(watching) })
+	if s.cfg.Interval > 0 {
+		s.gate.open()
+	}
+	timeout := time.AfterFunc(gateTimeout, s.gate.open)
+	defer timeout.Stop()
 	var wg sync.WaitGroup
 	for _, d := range devices {
 		wg.Go(func() { d.run(ctx) })
@@ -107,11 +112,10 @@ func (s *Simulator) prepare() ([]*device, error) {
 	if len(s.controllers) == 0 {
 		return nil, errors.New("the fleet has no controllers")
 	}
-	broker, err := url.Parse(s.cfg.Broker)
+	name, err := s.parseBroker()
 	if err != nil {
-		return nil, fmt.Errorf("parsing broker URL: %w", err)
+		return nil, err
 	}
-	s.broker = broker
 	roots, err := loadRoots(s.cfg.CAFile)
 	if err != nil {
 		return nil, err
@@ -121,12 +125,31 @@ func (s *Simulator) prepare() ([]*device, error) {
 	group.SetLimit(s.cfg.Connecting)
 	for i := range devices {
 		group.Go(func() error {
-			config, err := loadIdentity(s.cfg.Devices, s.controllers[i].MAC, roots)
+			config, err := loadIdentity(s.cfg.Devices, s.controllers[i].MAC, roots, name)
 			devices[i] = newDevice(s, i, config)
 			return err
 		})
 	}
 	return devices, group.Wait()
+}
+
+// parseBroker returns the host that the broker's certificate has to be for.
+func (s *Simulator) parseBroker() (host string, err error) {
+	broker, err := url.Parse(s.cfg.Broker)
+	if err != nil {
+		return "", fmt.Errorf("parsing broker URL: %w", err)
+	}
+	switch broker.Scheme {
+	case "ssl", "tls", "mqtts":
+	default:
+		return "", fmt.Errorf("parsing broker URL: the scheme %q is none of ssl, tls, mqtts", broker.Scheme)
+	}
+	port := broker.Port()
+	if port == "" {
+		port = "8883"
+	}
+	s.broker = net.JoinHostPort(broker.Hostname(), port)
+	return broker.Hostname(), nil
 }
 
 // progressEvery is how often a change of the number of connections is logged.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
@@ -193,4 +194,18 @@ func TestValidate(t *testing.T) {
 	} {
 		require.Error(t, c.Validate())
 	}
+}
+
+func TestConfigIsReadByKong(t *testing.T) {
+	var c Config
+	parser, err := kong.New(&c)
+	require.NoError(t, err)
+	_, err = parser.Parse([]string{"--interval=0", "--messages=100", "--ca-file=ca.crt", "--devices=devices"})
+	require.NoError(t, err)
+	require.Equal(t, defaultInflight, c.Inflight)
+	require.Equal(t, defaultConnecting, c.Connecting)
+	require.InDelta(t, 0.1, c.OldFirmware, 0)
+	require.Zero(t, c.Interval)
+	_, err = parser.Parse([]string{"--interval=1s", "--rate=5"})
+	require.ErrorContains(t, err, "rate")
 }

@@ -21,13 +21,14 @@ type writer struct {
 	*device
 	session *session
 	lost    <-chan error
-	ended   bool // lost has been received from
+	ended   bool            // lost has been received from
+	opened  <-chan struct{} // of the gate; nil once it is known to be open
 	alarm   *time.Timer
 	ping    *time.Ticker
 }
 
 func newWriter(d *device, s *session, lost <-chan error) *writer {
-	return &writer{device: d, session: s, lost: lost}
+	return &writer{device: d, session: s, lost: lost, opened: d.sim.gate.opened}
 }
 
 // run writes until the controller has finished or ctx has ended, which is no
@@ -85,6 +86,8 @@ func (w *writer) wait(done <-chan struct{}) error {
 	select {
 	case <-w.window.wake:
 	case <-w.alarm.C:
+	case <-w.opened:
+		w.opened = nil
 	case <-done:
 	case err := <-w.lost:
 		w.ended = true
@@ -121,12 +124,25 @@ func (w *writer) flush() error {
 	return err
 }
 
+// maxBurst is how long readings gather, at most, that a rate allows.
+const maxBurst = 250 * time.Millisecond
+
+// burst is how long readings gather that the rate allows: until half a window
+// is due, so that they share a write, or not so long.
+func (d *device) burst() time.Duration {
+	half := float64(d.sim.cfg.Inflight+1) / 2
+	return min(maxBurst, time.Duration(half/d.rate*float64(time.Second)))
+}
+
 // setAlarm sets the timer for what is to be done without being woken: the next
-// interval, and strikes that fall back.
+// interval or what the rate allows next, and strikes that fall back.
 func (w *writer) setAlarm(now time.Time) {
 	var next time.Time
-	if w.sim.cfg.Interval > 0 {
+	switch {
+	case w.sim.cfg.Interval > 0:
 		next = w.due
+	case w.rate > 0:
+		next = now.Add(max(w.burst(), time.Duration((1-w.owed)/w.rate*float64(time.Second))))
 	}
 	for i := range w.components {
 		if at := w.components[i].offAt; at != 0 && (next.IsZero() || at < next.UnixMicro()) {
