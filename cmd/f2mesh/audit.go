@@ -102,7 +102,7 @@ func (c *auditCommand) audit(ctx context.Context, js jetstream.JetStream, db *pg
 			options.Acknowledged = file
 		}
 		report, err := ledger.Audit(ctx, js, db, withProgress(options))
-		if err != nil || report.Total.Pending == 0 && report.Acknowledged.NeverReceived == 0 || time.Now().After(deadline) {
+		if err != nil || report.Total.Pending == 0 && report.Acknowledged.NeverReceived+report.Acknowledged.Elsewhere == 0 || time.Now().After(deadline) {
 			return report, err
 		}
 		select {

@@ -32,7 +32,7 @@ CREATE TABLE device_event (
     verb          text        NOT NULL DEFAULT '',
     state         jsonb       NOT NULL,
     received      timestamptz NOT NULL,
-    CONSTRAINT device_event_key UNIQUE (event_id, time)
+    CONSTRAINT device_event_key UNIQUE (time, event_id)
 );
 CREATE INDEX device_event_component ON device_event (mac, component, time DESC);
 COMMENT ON TABLE device_event IS 'Events of controllers: doors, strikes, readers, sirens, motion, commands';
