@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
@@ -47,7 +48,6 @@ type meshConfig struct {
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
-	ContextDir  string // where the nats CLI looks for contexts; empty for none
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
@@ -172,7 +172,10 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 
 func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	cert, key := m.serverPair()
-	if err := m.allowRegistered(); err != nil {
+	if err := issue(m.authority, m.state, fleet.Demo(m.cfg.Controllers)); err != nil {
+		return err
+	}
+	if err := allowRegistered(m.state); err != nil {
 		return err
 	}
 	broker, err := mosquitto.Start(ctx, mosquitto.Config{

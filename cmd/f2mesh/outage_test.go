@@ -197,4 +197,3 @@ func TestFullStream(t *testing.T) {
 	require.NoError(t, err)
 	tr.finish(t, m)
 }
-

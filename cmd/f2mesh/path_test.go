@@ -88,7 +88,9 @@ func TestPath(t *testing.T) {
 
 	t.Run("a truncated frame keeps what can be decoded", func(t *testing.T) {
 		publish(t, client, base+"sensor-mode/J1/sensor-1", `{"timestamp":"2026-11-24T13:00:00Z","data":"01 03 04 09 F8 13 88"}`)
-		eventually(t, func() bool { return m.count(t, "SELECT count(*) FROM measurement WHERE time = '2026-11-24T13:00:00Z'") == 2 }, "not two rows")
+		eventually(t, func() bool {
+			return m.count(t, "SELECT count(*) FROM measurement WHERE time = '2026-11-24T13:00:00Z'") == 2
+		}, "not two rows")
 		letters := m.deadLetters(t, "f2.dead.decoder.out_of_range.>")
 		require.Len(t, letters, 1)
 		assert.Equal(t, "3", letters[0].Headers().Get(deadletter.HeaderDataPoint))
@@ -223,7 +225,9 @@ func TestMetadataChange(t *testing.T) {
 	send := func(second int) string {
 		at := fmt.Sprintf("2026-11-24T16:00:%02dZ", second)
 		publish(t, client, "tele/f2-"+string(mac)+"/sensor-mode/J1/sensor-1", `{"timestamp":"`+at+`","data":"01 03 0C 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"}`)
-		eventually(t, func() bool { return m.count(t, "SELECT count(*) FROM measurement WHERE time = $1::timestamptz", at) == 3 }, "no rows")
+		eventually(t, func() bool {
+			return m.count(t, "SELECT count(*) FROM measurement WHERE time = $1::timestamptz", at) == 3
+		}, "no rows")
 		return at
 	}
 	temperature := func(at string) (v float64) {

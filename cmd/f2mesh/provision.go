@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"runtime"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // Roles, databases and further secrets of the local PostgreSQL.
@@ -181,33 +183,59 @@ func localDSN(host string, port int, caFile, role, database string) string {
 	return u.String()
 }
 
-// register makes the certificates of controllers and lets them in.
-func (m *mesh) register(controllers []fleet.Controller) error {
+// issue makes the certificates of controllers that have none.
+func issue(authority *identity.Authority, st state, controllers []fleet.Controller) error {
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, c := range controllers {
-		if _, err := m.authority.IssueDevice(m.state.devices(), c.MAC, c.SerialNumber); err != nil {
-			return fmt.Errorf("issuing the certificate of %s: %w", c.MAC, err)
-		}
+		group.Go(func() error {
+			if _, err := authority.IssueDevice(st.devices(), c.MAC, c.SerialNumber); err != nil {
+				return fmt.Errorf("issuing the certificate of %s: %w", c.MAC, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
-// allowRegistered gives the broker the controllers that have a certificate.
-func (m *mesh) allowRegistered() error {
-	if err := m.register(fleet.Demo(m.cfg.Controllers)); err != nil {
-		return err
-	}
-	macs, err := m.state.registered()
+// allowRegistered tells the broker's files which controllers have a certificate.
+func allowRegistered(st state) error {
+	macs, err := st.registered()
 	if err != nil {
 		return err
 	}
-	return writeDeviceACL(m.state, macs)
-}
-
-func writeDeviceACL(st state, macs []topic.MAC) error {
 	if err := mosquitto.WriteDeviceACL(st.path("mosquitto"), macs); err != nil {
 		return fmt.Errorf("letting controllers in: %w", err)
 	}
 	return nil
+}
+
+// enlarge makes the demo fleet of a running mesh at least as large as
+// controllers: certificates, the broker's list, metadata.
+func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller) error {
+	authority, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return err
+	}
+	if err := issue(authority, st, controllers); err != nil {
+		return err
+	}
+	if err := allowRegistered(st); err != nil {
+		return err
+	}
+	if err := mosquitto.Reload(st.path("mosquitto")); err != nil {
+		return fmt.Errorf("letting controllers in: %w", err)
+	}
+	password, err := st.ensureSecret(secretSuperuser)
+	if err != nil {
+		return err
+	}
+	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "postgres", databaseMetadata), password)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return fleet.Seed(ctx, conn, metadataSchema, controllers)
 }
 
 // writePassfile lets psql in without a password on its command line.

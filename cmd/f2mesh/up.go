@@ -61,7 +61,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
 	}
 	cfg := meshConfig{
-		Host: c.Host, Ports: chosen, Controllers: c.Controllers, ContextDir: contextDir(),
+		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
 		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer,
 	}
 	if c.SaveAllQueue {
@@ -83,7 +83,6 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 	defer func() {
 		fmt.Fprintln(out, "\nstopping")
 		m.StopAll()
-		m.removeContext()
 		fmt.Fprintln(out, "stopped; the data stay in", m.state.dir)
 	}()
 	names := m.Names()
@@ -122,7 +121,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
-		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.contextName(),
+		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.contextFile(),
 	}
 }
 

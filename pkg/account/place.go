@@ -37,7 +37,10 @@ func Place(dir string, a *Account) (string, error) {
 		return target, nil
 	}
 	if !a.Other() || a.reaches(dir) {
-		return dir, a.makeOwned(dir)
+		if err := a.makeOwned(dir); err != nil {
+			return "", err
+		}
+		return filepath.EvalSymlinks(dir)
 	}
 	return a.placeElsewhere(dir)
 }
@@ -53,7 +56,7 @@ func (a *Account) makeOwned(dir string) error {
 // is the only way to the folder: were its name derived from dir, a new clone at
 // the path of a deleted one would meet that one's data.
 func (a *Account) placeElsewhere(dir string) (string, error) {
-	if err := os.MkdirAll(stateRoot, 0o711); err != nil {
+	if err := os.MkdirAll(stateRoot, 0o711); err != nil { //nolint:gosec // accounts must get through, not look in
 		return "", fmt.Errorf("placing a server's folder: %w", err)
 	}
 	target, err := os.MkdirTemp(stateRoot, filepath.Base(dir)+"-*")

@@ -28,6 +28,9 @@ const (
 	HeaderDataPoint       = "F2-Datapoint-Id"
 	HeaderMetadataVersion = "F2-Metadata-Version"
 	HeaderSQLState        = "F2-Sqlstate"
+	// HeaderDecoded stands on the letter of one data point: how many others of
+	// the message were decoded. With 0 there is no DECODED message.
+	HeaderDecoded = "F2-Decoded"
 )
 
 // Letter is a refused message, or one refused data point of a message.
@@ -42,7 +45,9 @@ type Letter struct {
 	Received time.Time // by the bridge
 	Time     time.Time // of the refusal
 
-	DataPointID     int32 // 0: the whole message
+	DataPointID     int32 // 0: the whole message, unless Part is set
+	Part            bool  // the letter is of a part of the message only
+	Decoded         int   // with Part: how many data points were decoded
 	MetadataVersion string
 	SQLState        string
 }
@@ -78,6 +83,9 @@ func (l *Letter) Msg() *nats.Msg {
 	set(HeaderTime, l.Time.UTC().Format(time.RFC3339Nano))
 	if l.DataPointID != 0 {
 		set(HeaderDataPoint, strconv.Itoa(int(l.DataPointID)))
+	}
+	if l.Part {
+		set(HeaderDecoded, strconv.Itoa(l.Decoded))
 	}
 	set(HeaderMetadataVersion, l.MetadataVersion)
 	set(HeaderSQLState, l.SQLState)

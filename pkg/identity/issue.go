@@ -72,19 +72,29 @@ func (a *Authority) IssueDevice(dir string, mac topic.MAC, serialNumber string) 
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return false, fmt.Errorf("issuing device certificate: %w", err)
 	}
-	if err := a.writeBundle(folder, name, serialNumber); err != nil {
-		return false, fmt.Errorf("issuing device certificate: %w", err)
-	}
-	if kept, ok := a.usable(certFile, keyFile); ok && kept.Subject.CommonName == name {
+	if kept, ok := a.usable(certFile, keyFile); ok && kept.Subject.CommonName == name && complete(folder) {
 		return false, nil
 	}
 	t := template(pkix.Name{CommonName: name, SerialNumber: serialNumber}, leafLife)
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if err := a.writeBundle(folder, name, serialNumber); err != nil {
+		return false, fmt.Errorf("issuing device certificate: %w", err)
+	}
 	if err := a.issue(t, certFile, keyFile); err != nil {
 		return false, fmt.Errorf("issuing device certificate: %w", err)
 	}
 	return true, nil
+}
+
+// complete reports whether the folder holds what writeBundle writes.
+func complete(folder string) bool {
+	for _, name := range []string{"ca.crt", "mqtt_config.json"} {
+		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // writeBundle writes what stands beside certificate and key.

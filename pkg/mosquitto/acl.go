@@ -15,7 +15,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-const deviceACLFile = "devices.acl"
+const (
+	confFile      = "mosquitto.conf"
+	deviceACLFile = "devices.acl"
+)
 
 // WriteDeviceACL replaces the list of controllers in the broker folder dir. The
 // broker reads it at its next Reload. It may be called from any process that
@@ -66,14 +69,19 @@ func Reload(dir string) error {
 }
 
 // runningPid is the process id of the broker on dir, 0 if there is none. The pid
-// file outlives a killed broker, and its number may be another program's by now.
+// file outlives a killed broker, and its number may be another program's by now,
+// be it the machine's own Mosquitto.
 func runningPid(dir string) int {
-	text, err := os.ReadFile(filepath.Join(dir, "data", "mosquitto.pid")) //nolint:gosec // the broker's own folder
+	folder, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return 0
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "data", "mosquitto.pid"))
 	if err != nil {
 		return 0
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || process.Name(pid) != "mosquitto" {
+	if err != nil || !process.Runs(pid, filepath.Join(folder, confFile)) {
 		return 0
 	}
 	return pid

@@ -131,7 +131,7 @@ func (s *starter) prepare(ctx context.Context) error {
 		files[deviceACLFile] = deviceACL(nil)
 	}
 	for name, source := range map[string]string{"ca.crt": s.cfg.CAFile, "server.crt": s.cfg.CertFile, "server.key": s.cfg.KeyFile} {
-		if files[name], err = os.ReadFile(source); err != nil {
+		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(s.dir, "mosquitto.conf")
+	file := filepath.Join(s.dir, confFile)
 	if err := s.owner.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

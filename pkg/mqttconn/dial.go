@@ -12,20 +12,11 @@ import (
 // paho's: tcp and mqtt, or ssl, tls, mqtts, mqtt+ssl and tcps, for which config
 // is used and the handshake is done on return. ctx bounds the opening alone.
 func Dial(ctx context.Context, uri *url.URL, config *tls.Config) (net.Conn, error) {
-	conn, err := Open(ctx, uri, config)
-	if err != nil {
-		return nil, err
-	}
-	return Buffer(conn), nil
-}
-
-// Open is Dial without the buffer, for a client that gathers by itself.
-func Open(ctx context.Context, uri *url.URL, config *tls.Config) (net.Conn, error) {
 	conn, err := open(ctx, uri, config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", uri.Host, err)
 	}
-	return conn, nil
+	return Buffer(conn), nil
 }
 
 func open(ctx context.Context, uri *url.URL, config *tls.Config) (net.Conn, error) {

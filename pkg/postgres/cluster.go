@@ -75,6 +75,9 @@ type starter struct {
 	dir      string
 }
 
+// configArgument tells our server from any other.
+func (s *starter) configArgument() string { return "config_file=" + s.path("postgresql.conf") }
+
 func (s *starter) path(name string) string { return filepath.Join(s.dir, name) }
 
 // prepare brings the folder to where the server can start on it.
@@ -130,7 +133,7 @@ func (s *starter) awaitEarlier(ctx context.Context) error {
 		if !ok {
 			return nil
 		}
-		if name := process.Name(pid); name != "postgres" {
+		if !process.Runs(pid, s.configArgument()) {
 			return os.Remove(lock)
 		}
 		select {
@@ -165,7 +168,7 @@ func (s *starter) start(ctx context.Context) (*Cluster, error) {
 		return nil, err
 	}
 	child, err := process.Start(process.Config{
-		Path: filepath.Join(s.programs, "postgres"), Args: []string{"-c", "config_file=" + file},
+		Path: filepath.Join(s.programs, "postgres"), Args: []string{"-c", s.configArgument()},
 		Dir: s.dir, Env: environment(), Credential: s.owner.Credential(),
 		Orphaned: syscall.SIGINT, Parse: parseLine, Log: s.cfg.Log,
 	})

@@ -27,7 +27,7 @@ log_timezone = 'UTC'
 lc_messages = 'C'
 
 # The log goes to f2mesh's own. No statement, value or password ever does: an
-# error's statement and its detail are left out.
+# error's statement and its detail are left out here, what it quotes in f2mesh.
 log_destination = 'stderr'
 logging_collector = off
 log_line_prefix = ''

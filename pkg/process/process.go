@@ -24,7 +24,8 @@ import (
 	"syscall"
 )
 
-// Line is what Config.Parse made of one line of the child's log.
+// Line is what Config.Parse made of one line of the child's log. One without text
+// is not logged.
 type Line struct {
 	Level slog.Level
 	Text  string
@@ -158,6 +159,7 @@ func (p *Process) Kill() error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
+	waitHalted(p.pid)
 	family := descendants(p.pid)
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
@@ -186,7 +188,9 @@ func (p *Process) follow(output io.ReadCloser, cfg Config, read chan<- struct{})
 		if cfg.Parse != nil {
 			line = cfg.Parse(text)
 		}
-		cfg.Log.Log(context.Background(), line.Level, "server log", "line", line.Text)
+		if line.Text != "" {
+			cfg.Log.Log(context.Background(), line.Level, "server log", "line", line.Text)
+		}
 	})
 }
 

@@ -51,13 +51,31 @@ func Alive(pid int) bool {
 	return ok && state != 'Z' && state != 'X'
 }
 
-// Name is the name of the program that runs as pid, "" when none does.
-func Name(pid int) string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+// Runs reports whether the process runs and was started with this argument. A
+// number from a pid file alone proves nothing: it may be another program's by now.
+func Runs(pid int, argument string) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || !Alive(pid) {
-		return ""
+		return false
 	}
-	return string(bytes.TrimSpace(text))
+	for given := range bytes.SplitSeq(text, []byte{0}) {
+		if string(given) == argument {
+			return true
+		}
+	}
+	return false
+}
+
+// waitHalted waits until the process has taken in a SIGSTOP, or is gone. One that
+// the kernel holds in a system call may be late, so the wait has an end.
+func waitHalted(pid int) {
+	const patience = time.Second
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		_, _, state, ok := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+		if !ok || bytes.IndexByte([]byte("TtZX"), state) >= 0 {
+			return
+		}
+	}
 }
 
 // waitGone waits until none of the killed processes runs.

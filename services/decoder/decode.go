@@ -73,6 +73,9 @@ func decode(m *message, parser *payload.Parser, c *controller, now time.Time, d 
 	} else {
 		s.takeNumbers(p.Numbers, d, refuse)
 	}
+	for i := range dead {
+		dead[i].Part, dead[i].Decoded = true, len(d.Values)
+	}
 	return len(d.Values) > 0, dead
 }
 
@@ -109,17 +112,22 @@ func (s *sensor) decodeFrame(data []byte, d *event.Decoded, refuse func(reason, 
 	}
 }
 
-// takeNumbers takes values that the device has scaled itself.
+// takeNumbers takes values that the device has scaled itself. Labels that are
+// no data points are refused together: they are one letter of the message.
 func (s *sensor) takeNumbers(numbers []payload.Number, d *event.Decoded, refuse func(reason, detail string, dataPoint int32)) {
+	var unknown []int
 	for i, n := range numbers {
 		at, ok := s.labels[strings.ToLower(n.Label)]
 		if !ok {
-			// The label is the device's own text and not repeated here: it is in the payload.
-			refuse("unknown_label", fmt.Sprintf("number %d of the payload is no data point of device %d", i+1, s.id), 0)
+			unknown = append(unknown, i+1)
 			continue
 		}
 		p := &s.points[at]
 		d.Values = append(d.Values, event.Value{DataPointID: p.id, Label: p.label, Unit: p.unit, Number: n.Value})
+	}
+	if unknown != nil {
+		// A label is the device's own text and not repeated here: it is in the payload.
+		refuse("unknown_label", fmt.Sprintf("of the payload's numbers these are no data points of device %d: %v", s.id, unknown), 0)
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 // TempDir is t.TempDir for a test that starts real servers: as root these run
 // as accounts of their own, which could not traverse the folder otherwise. Only
 // traversal is opened, not listing.
-func TempDir(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // traversal is the purpose
-	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // traversal is the purpose
+func TempDir(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	require.NoError(tb, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // traversal is the purpose
+	require.NoError(tb, os.Chmod(dir, 0o711))               //nolint:gosec // traversal is the purpose
 	return dir
 }

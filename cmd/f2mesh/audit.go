@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/f2mesh/f2mesh/pkg/ledger"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+type auditCommand struct {
+	Since        time.Duration `help:"How far back; 0 takes everything that the streams hold." default:"0"`
+	Until        time.Duration `help:"Leave out what is younger than this." default:"0"`
+	MAC          string        `help:"Only this controller."`
+	Acknowledged string        `help:"File of event ids that were acknowledged to their sender, as simulate --report writes it: each must have been received." type:"existingfile"`
+	Wait         time.Duration `help:"Wait up to this long until nothing is pending." default:"0"`
+	JSON         bool          `help:"Print JSON."`
+}
+
+// errUnbalanced makes the exit status say what the report says.
+var errUnbalanced = errors.New("the ledger does not balance: see what is missing above")
+
+// Run prints the report; its exit status is 1 if something is missing.
+func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	options, err := c.options()
+	if err != nil {
+		return err
+	}
+	nc, r, err := connectRunning(ctx, g, log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("opening JetStream: %w", err)
+	}
+	st := state{dir: g.StateDir}
+	password, err := secret.Files(st.secrets()).Lookup(ctx, secretReader)
+	if err != nil {
+		return err
+	}
+	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleReader, databaseTelemetry), password.Reveal())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
+	report, err := c.audit(ctx, js, db, options)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(report)
+	} else {
+		_, err = report.WriteTo(os.Stdout)
+	}
+	if err == nil && !report.Balanced() {
+		err = errUnbalanced
+	}
+	return err
+}
+
+func (c *auditCommand) options() (o ledger.Options, err error) {
+	now := time.Now()
+	if c.Since > 0 {
+		o.Since = now.Add(-c.Since)
+	}
+	if c.Until > 0 {
+		o.Until = now.Add(-c.Until)
+	}
+	if c.MAC != "" {
+		if o.MAC, err = topic.ParseMAC(c.MAC); err != nil {
+			return o, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
+		}
+	}
+	return o, nil
+}
+
+// audit repeats the audit while something is pending and there is time to wait.
+func (c *auditCommand) audit(ctx context.Context, js jetstream.JetStream, db *pgx.Conn, options ledger.Options) (*ledger.Report, error) {
+	deadline := time.Now().Add(c.Wait)
+	for {
+		if c.Acknowledged != "" {
+			file, err := os.Open(filepath.Clean(c.Acknowledged))
+			if err != nil {
+				return nil, fmt.Errorf("reading the acknowledged ids: %w", err)
+			}
+			defer func() { _ = file.Close() }()
+			options.Acknowledged = file
+		}
+		report, err := ledger.Audit(ctx, js, db, withProgress(options))
+		if err != nil || report.Total.Pending == 0 && report.Acknowledged.NeverReceived == 0 || time.Now().After(deadline) {
+			return report, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// withProgress shows a bar where people look at it.
+func withProgress(o ledger.Options) ledger.Options {
+	if !isTerminal(os.Stderr) {
+		return o
+	}
+	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("reading"),
+		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	o.Progress = func(done, total uint64) {
+		bar.ChangeMax64(int64(total)) //nolint:gosec // a message count
+		_ = bar.Set64(int64(done))    //nolint:gosec // a message count
+	}
+	return o
+}

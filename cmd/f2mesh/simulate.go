@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/supervisor"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/simulator"
+)
+
+type simulateCommand struct {
+	Controllers int    `help:"Controllers of the fleet. Those that are not registered yet are, with their metadata." default:"5"`
+	Report      string `help:"Write the id of each acknowledged message to this file, for audit --acknowledged." type:"path"`
+
+	Config simulator.Config `embed:""`
+}
+
+// Run simulates against the mesh that runs on the state directory; bounded runs
+// end with a report.
+func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	st := state{dir: g.StateDir}
+	r, err := st.load()
+	if err != nil {
+		return err
+	}
+	if c.Controllers < 1 {
+		return errors.New("a fleet has at least one controller")
+	}
+	controllers := fleet.Demo(c.Controllers)
+	if err := enlarge(ctx, st, r, controllers); err != nil {
+		return fmt.Errorf("registering the fleet: %w", err)
+	}
+	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))
+	c.Config.CAFile, c.Config.Devices = r.CAFile, st.devices()
+	if c.Config.Messages > 0 && c.Config.Interval == 30*time.Second {
+		c.Config.Interval = 0 // a bounded run is at full speed unless it says otherwise
+	}
+	acknowledged, finish, err := c.record()
+	if err != nil {
+		return err
+	}
+	c.Config.OnAcknowledged = acknowledged
+	report, err := simulator.New(c.Config, controllers, log).Run(ctx)
+	err = errors.Join(err, finish())
+	printReport(os.Stdout, &report)
+	if c.Config.Messages == 0 && ctx.Err() != nil {
+		return nil // stopped by its user
+	}
+	return err
+}
+
+// record answers what to call for each acknowledged message, and how to end.
+func (c *simulateCommand) record() (acknowledged func(string, []byte), finish func() error, err error) {
+	note, endNote, err := c.ids()
+	if err != nil {
+		return nil, nil, err
+	}
+	count, endCount := c.progress()
+	return func(name string, body []byte) { note(name, body); count() }, func() error { endCount(); return endNote() }, nil
+}
+
+// ids writes the event ids of acknowledged messages. One without a timestamp
+// takes the bridge's clock into its id, which nobody here can know: it is left
+// out.
+func (c *simulateCommand) ids() (func(string, []byte), func() error, error) {
+	if c.Report == "" {
+		return func(string, []byte) {}, func() error { return nil }, nil
+	}
+	file, err := os.Create(filepath.Clean(c.Report))
+	if err != nil {
+		return nil, nil, fmt.Errorf("writing the report: %w", err)
+	}
+	out := bufio.NewWriterSize(file, 1<<20)
+	var mu sync.Mutex
+	note := func(name string, body []byte) {
+		if !event.HasTimestamp(body) {
+			return
+		}
+		place := name
+		if t, err := topic.Parse(name); err == nil {
+			place = t.RawSubject()
+		}
+		id := event.NewID(place, body, time.Time{}).String()
+		mu.Lock()
+		defer mu.Unlock()
+		_, _ = out.WriteString(id) // Flush answers the error
+		_ = out.WriteByte('\n')
+	}
+	return note, func() error { return errors.Join(out.Flush(), file.Close()) }, nil
+}
+
+// progress counts on a bar where people look at it.
+func (c *simulateCommand) progress() (count, end func()) {
+	total := c.Config.Messages + c.Config.Malformed
+	if c.Config.Messages == 0 || !isTerminal(os.Stderr) {
+		return func() {}, func() {}
+	}
+	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("acknowledged"),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
+	var n atomic.Int64
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ticker := time.NewTicker(100 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			_ = bar.Set64(n.Load())
+			select {
+			case <-done:
+				_ = bar.Finish()
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	return func() { n.Add(1) }, func() { close(done); wg.Wait() }
+}
+
+func printReport(out io.Writer, r *simulator.Report) {
+	rate := 0.0
+	if s := r.Duration.Seconds(); s > 0 {
+		rate = float64(r.Acknowledged) / s
+	}
+	fmt.Fprintf(out, "sent %d, acknowledged %d, unacknowledged %d, sent again %d; %s, %.0f messages/s\n",
+		r.Sent, r.Acknowledged, r.Unacknowledged, r.Retried, r.Duration.Round(time.Millisecond), rate)
+	for _, part := range []map[string]int64{r.Components, r.Malformed} {
+		for _, name := range slices.Sorted(maps.Keys(part)) {
+			fmt.Fprintf(out, "  %-24s %d\n", name, part[name])
+		}
+	}
+}
+
+// simulate is the part that plays the demo fleet.
+func (m *mesh) simulate(every time.Duration) supervisor.Run {
+	return func(ctx context.Context, ready func()) error {
+		cfg := simulator.Config{
+			Broker: "ssl://" + m.address(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
+			Interval: every, OldFirmware: 0.2,
+		}
+		ready()
+		_, err := simulator.New(cfg, fleet.Demo(m.cfg.Controllers), m.log.With("service", partSimulator)).Run(ctx)
+		return err
+	}
+}

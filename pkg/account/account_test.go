@@ -1,0 +1,109 @@
+package account_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+)
+
+// other is an account that every Linux has.
+func other(t *testing.T) *account.Account {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root may start programs as another account")
+	}
+	a, err := account.Lookup("nobody")
+	require.NoError(t, err)
+	return a
+}
+
+// reads reports whether the account can read the file itself.
+func reads(t *testing.T, a *account.Account, path string) bool {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "cat", path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.Credential()}
+	return cmd.Run() == nil
+}
+
+func TestOrdinaryUser(t *testing.T) {
+	t.Parallel()
+	self := &account.Account{}
+	assert.False(t, self.Other())
+	assert.Nil(t, self.Credential())
+	dir := filepath.Join(t.TempDir(), "deep", "server")
+	placed, err := account.Place(dir, self)
+	require.NoError(t, err)
+	assert.Equal(t, dir, placed)
+	info, err := os.Lstat(dir)
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeDir|0o700, info.Mode())
+	require.NoError(t, self.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600))
+}
+
+func TestUnknownAccount(t *testing.T) {
+	t.Parallel()
+	_, err := account.Lookup("no-such-account")
+	if os.Geteuid() == 0 {
+		require.ErrorContains(t, err, "no-such-account")
+	} else {
+		require.NoError(t, err)
+	}
+}
+
+func TestPlaceWhereTheAccountReaches(t *testing.T) {
+	t.Parallel()
+	a := other(t)
+	dir := filepath.Join(accounttest.TempDir(t), "server")
+	placed, err := account.Place(dir, a)
+	require.NoError(t, err)
+	assert.Equal(t, dir, placed)
+	require.NoError(t, a.WriteFile(filepath.Join(placed, "file"), []byte("x"), 0o600))
+	assert.True(t, reads(t, a, filepath.Join(dir, "file")))
+	require.NoError(t, account.Remove(dir))
+	assert.NoDirExists(t, dir)
+}
+
+func TestPlaceWhereTheAccountDoesNotReach(t *testing.T) {
+	t.Parallel()
+	a := other(t)
+	above := t.TempDir() // mode 700 above it
+	dir := filepath.Join(above, "server")
+	t.Cleanup(func() { assert.NoError(t, account.Remove(dir)) })
+	placed, err := account.Place(dir, a)
+	require.NoError(t, err)
+	assert.NotEqual(t, dir, placed)
+	again, err := account.Place(dir, a)
+	require.NoError(t, err)
+	assert.Equal(t, placed, again)
+
+	require.NoError(t, a.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600))
+	assert.True(t, reads(t, a, filepath.Join(placed, "file")))
+	assert.False(t, reads(t, a, filepath.Join(dir, "file")), "the way through the closed folder stays closed")
+	info, err := os.Stat(placed)
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeDir|0o700, info.Mode())
+
+	require.NoError(t, account.Remove(dir))
+	assert.NoDirExists(t, placed)
+	require.NoError(t, account.Remove(dir), "removing again")
+}
+
+func TestPlaceDoesNotReplaceData(t *testing.T) {
+	t.Parallel()
+	a := other(t)
+	dir := filepath.Join(t.TempDir(), "server")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	file := filepath.Join(dir, "data")
+	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
+	_, err := account.Place(dir, a)
+	require.ErrorContains(t, err, "in the way")
+	assert.FileExists(t, file)
+}

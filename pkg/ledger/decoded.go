@@ -1,0 +1,145 @@
+package ledger
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5/pgtype"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+const (
+	probeRows  = 10_000
+	probeBytes = 4 << 20 // of texts and states
+)
+
+// probe is a batch of rows that should be in the tables, as the columns that
+// the queries take.
+type probe struct {
+	time          []time.Time
+	device, point []int32
+	value         []pgtype.Float8
+	text          []pgtype.Text
+	of            []origin
+
+	eventTime []time.Time
+	eventID   []pgtype.UUID
+	state     []jsontext.Value
+	eventOf   []origin
+
+	bytes int
+}
+
+// origin is the message that a row comes from.
+type origin struct {
+	record  *record
+	pending bool // the writer has yet to come to it
+}
+
+func (p *probe) rows() int { return len(p.of) + len(p.eventOf) }
+
+func (p *probe) full() bool { return p.rows() >= probeRows || p.bytes >= probeBytes }
+
+// add appends the rows of d, which it does not keep.
+func (p *probe) add(d *event.Decoded, of origin) {
+	for i := range d.Values {
+		v := &d.Values[i]
+		p.time = append(p.time, d.Time)
+		p.device, p.point = append(p.device, d.DeviceID), append(p.point, v.DataPointID)
+		number, text := pgtype.Float8{Float64: v.Number, Valid: v.Text == nil}, pgtype.Text{Valid: v.Text != nil}
+		if v.Text != nil {
+			// PostgreSQL has no NUL: such a text is in no row, and must not
+			// make the query fail.
+			text.String = strings.ReplaceAll(*v.Text, "\x00", "\uFFFD")
+			p.bytes += len(text.String)
+		}
+		p.value, p.text = append(p.value, number), append(p.text, text)
+		p.of = append(p.of, of)
+	}
+	if d.State != nil {
+		p.eventTime = append(p.eventTime, d.Time)
+		p.eventID = append(p.eventID, pgtype.UUID{Bytes: d.ID, Valid: true})
+		p.state = append(p.state, slices.Clone(d.State))
+		p.eventOf = append(p.eventOf, of)
+		p.bytes += len(d.State)
+	}
+}
+
+// matchDecoded notes which messages were decoded, and has the tables probed
+// for their rows meanwhile.
+func (a *audit) matchDecoded(ctx context.Context) error {
+	probes := make(chan *probe, 2)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.probeTables(ctx, probes) })
+	group.Go(func() error {
+		defer close(probes)
+		return a.readDecoded(ctx, probes)
+	})
+	return group.Wait()
+}
+
+func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
+	p := new(probe)
+	send := func() error {
+		select {
+		case probes <- p:
+			p = new(probe)
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var d event.Decoded
+	s := scan{stream: decodedStream, subjects: a.subjects("f2.decoded.", ".>"), since: a.cut.downstream()}
+	err := a.read(ctx, s, func(m *message) error {
+		r := a.decoded(m, &d)
+		if r == nil {
+			return nil
+		}
+		p.add(&d, origin{record: r, pending: m.sequence > a.writerFloor()})
+		if p.full() {
+			return send()
+		}
+		return nil
+	})
+	if err != nil || p.rows() == 0 {
+		return err
+	}
+	return send()
+}
+
+// decoded parses m into d and answers its record, or nil if m is no outcome of
+// a message of the interval.
+func (a *audit) decoded(m *message, d *event.Decoded) *record {
+	if err := event.ParseDecoded(m.data, d); err != nil || len(d.Values) == 0 && d.State == nil {
+		if a.cut.covers(m.time, m.time) {
+			a.unexplained(d.ID, decodedStream, m.sequence)
+		}
+		return nil
+	}
+	r := a.book.find(d.ID)
+	if r == nil || r.flags&refusedByBridge != 0 || a.book.devices[r.device].MAC != topic.MAC(token(m.subject, 2)) {
+		if a.cut.covers(d.Received, m.time) {
+			a.unexplained(d.ID, decodedStream, m.sequence)
+		}
+		return nil
+	}
+	stage := a.stage(writerStage)
+	stage.Received++
+	if r.decoded != 0 {
+		stage.Duplicates++
+	} else {
+		r.decoded = m.sequence
+	}
+	r.expected += uint32(len(d.Values)) //nolint:gosec // as many as a message of 2 MiB holds
+	if d.State != nil {
+		r.expected++
+	}
+	return r
+}

@@ -1,0 +1,310 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/pressly/goose/v3"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// servers are what all tests share: a cluster with a template of the tables,
+// and a certificate.
+var servers struct {
+	cluster          *postgres.Cluster
+	certificate, key string
+	ca               string
+	skip             error // PostgreSQL is not installed
+	databases        atomic.Int64
+}
+
+const password = "only for tests"
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "ledger")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Chmod(dir, 0o711); err != nil { // PostgreSQL's account must get through
+		return 1, err
+	}
+	authority, err := identity.OpenAuthority(filepath.Join(dir, "certs"))
+	if err != nil {
+		return 1, err
+	}
+	servers.ca, servers.certificate, servers.key = authority.CAFile(), filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
+	if err := authority.IssueServer(servers.certificate, servers.key, []string{"127.0.0.1"}); err != nil {
+		return 1, err
+	}
+	ctx := context.Background()
+	servers.cluster, err = postgres.Start(ctx, postgres.Config{
+		Dir: filepath.Join(dir, "postgres"), CAFile: servers.ca, CertFile: servers.certificate, KeyFile: servers.key,
+		SuperuserPassword: password, Log: slog.New(slog.DiscardHandler),
+	})
+	switch {
+	case errors.Is(err, postgres.ErrNotInstalled) && os.Getenv("CI") == "":
+		servers.skip = err
+	case err != nil:
+		return 1, err
+	default:
+		defer func() { err = errors.Join(err, servers.cluster.Stop(ctx)) }()
+		if err := makeTemplate(ctx); err != nil {
+			return 1, err
+		}
+	}
+	return m.Run(), nil
+}
+
+// makeTemplate makes a database with the writer's tables, from its migrations.
+func makeTemplate(ctx context.Context) error {
+	admin, err := pgx.Connect(ctx, servers.cluster.ConnString(postgres.Superuser, password, "postgres"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = admin.Close(ctx) }()
+	if _, err := admin.Exec(ctx, "CREATE DATABASE tables"); err != nil {
+		return err
+	}
+	config, err := pgx.ParseConfig(servers.cluster.ConnString(postgres.Superuser, password, "tables"))
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDB(*config)
+	defer func() { _ = db.Close() }()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("../../services/writer/migrations"))
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	return err
+}
+
+// mesh is a set of streams, consumers and tables, and the hand of every stage.
+type mesh struct {
+	t       testing.TB
+	js      jetstream.JetStream
+	client  *stream.Client
+	db      *pgx.Conn
+	decoder jetstream.Consumer
+	writer  jetstream.Consumer
+}
+
+func newMesh(tb testing.TB) *mesh {
+	tb.Helper()
+	if servers.skip != nil {
+		tb.Skip("PostgreSQL is not installed, and this test needs it: ", servers.skip)
+	}
+	ctx := tb.Context()
+	log := slog.New(slog.DiscardHandler)
+	server, err := natsserver.Start(ctx, natsserver.Config{
+		Dir: filepath.Join(tb.TempDir(), "nats"), CAFile: servers.ca, CertFile: servers.certificate, KeyFile: servers.key,
+		Passwords: map[string]string{natsserver.Operator: password}, Log: log,
+	})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, server.Stop(context.Background())) })
+	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,
+		func() (string, string) { return natsserver.Operator, password }, log)
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		closed := make(chan struct{})
+		nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
+		nc.Close()
+		<-closed
+	})
+	require.NoError(tb, stream.WaitConnected(ctx, nc))
+	m := &mesh{t: tb, db: newDatabase(tb)}
+	m.client, err = stream.NewClient(nc, natsfiles.Files, log)
+	require.NoError(tb, err)
+	m.js = m.client.JetStream()
+	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream))
+	m.decoder, err = m.client.Consumer(ctx, rawStream, decoderStage)
+	require.NoError(tb, err)
+	m.writer, err = m.client.Consumer(ctx, decodedStream, writerStage)
+	require.NoError(tb, err)
+	return m
+}
+
+func newDatabase(tb testing.TB) *pgx.Conn {
+	tb.Helper()
+	name := fmt.Sprintf("test%d", servers.databases.Add(1))
+	admin, err := pgx.Connect(tb.Context(), servers.cluster.ConnString(postgres.Superuser, password, "postgres"))
+	require.NoError(tb, err)
+	_, err = admin.Exec(tb.Context(), "CREATE DATABASE "+name+" TEMPLATE tables")
+	require.NoError(tb, err)
+	require.NoError(tb, admin.Close(tb.Context()))
+	db, err := pgx.Connect(tb.Context(), servers.cluster.ConnString(postgres.Superuser, password, name))
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, db.Close(context.Background())) })
+	return db
+}
+
+func (m *mesh) store(streamName string, messages ...*nats.Msg) {
+	m.t.Helper()
+	_, err := m.client.Store(m.t.Context(), streamName, messages)
+	require.NoError(m.t, err)
+}
+
+// reading is a message of sensor-1 of the n-th controller at the second at.
+type reading struct {
+	mac topic.MAC
+	id  event.ID
+	msg *nats.Msg
+	d   event.Decoded
+}
+
+var epoch = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+
+func macOf(n int) topic.MAC { return topic.MAC(fmt.Sprintf("e4fd45f6%04x", n)) }
+
+func newReading(controller, at int) *reading {
+	r := &reading{mac: macOf(controller)}
+	when := epoch.Add(time.Duration(at) * time.Second)
+	place := topic.Topic{Root: topic.Tele, MAC: r.mac, Mode: topic.SensorMode, Connector: 1, Component: topic.Component{Kind: topic.Sensor, Number: 1}}
+	body := []byte(`{"timestamp":"` + when.Format("2006-01-02 15:04:05") + `","data":"01 03"}`)
+	received := time.Now()
+	r.id = event.NewID(place.RawSubject(), body, received)
+	r.msg = &nats.Msg{Subject: place.RawSubject(), Data: body, Header: nats.Header{
+		jetstream.MsgIDHeader: {r.id.String()}, event.HeaderReceived: {received.UTC().Format(time.RFC3339Nano)},
+	}}
+	r.d = event.Decoded{
+		ID: r.id, Time: when, Received: received, Root: "tele", MAC: string(r.mac), ControllerID: int32(controller),
+		Mode: "sensor-mode", Connector: 1, Component: "sensor-1", DeviceID: int32(1000 + controller), Device: "probe",
+		Values: []event.Value{
+			{DataPointID: 1, Label: "Temperature", Number: float64(at) + 0.52},
+			{DataPointID: 2, Label: "Humidity", Number: 50},
+			{DataPointID: 3, Label: "CO2", Number: 700},
+		},
+	}
+	return r
+}
+
+// newEvent is a reading's counterpart of a door.
+func newEvent(controller, at int) *reading {
+	r := newReading(controller, at)
+	r.id[0] ^= 0xff
+	r.msg.Header[jetstream.MsgIDHeader] = []string{r.id.String()}
+	r.d.ID, r.d.Values, r.d.DeviceID, r.d.Component = r.id, nil, 0, "door-sensors"
+	r.d.State = []byte(`{"door-sensor-10":true,"door-sensor-2":1.50}`)
+	return r
+}
+
+func (r *reading) decoded() *nats.Msg {
+	return &nats.Msg{Subject: "f2.decoded." + string(r.mac) + ".sensor-mode.1." + r.d.Component, Header: nats.Header{}, Data: r.d.AppendJSON(nil)}
+}
+
+func (r *reading) letter(stage, reason string, point int32) *nats.Msg {
+	l := deadletter.Letter{
+		Stage: stage, Reason: reason, MAC: r.mac, ID: r.id, Payload: r.msg.Data,
+		Received: r.d.Received, Time: time.Now(), DataPointID: point,
+	}
+	return l.Msg()
+}
+
+// write inserts the rows of readings, as the writer would.
+func (m *mesh) write(readings ...*reading) {
+	m.t.Helper()
+	var b pgx.Batch
+	for _, r := range readings {
+		for _, v := range r.d.Values {
+			b.Queue("INSERT INTO measurement (time, device_id, datapoint_id, value, text_value, received) VALUES ($1, $2, $3, CASE WHEN $5::text IS NULL THEN $4::float8 END, $5, $6) ON CONFLICT DO NOTHING",
+				r.d.Time, r.d.DeviceID, v.DataPointID, v.Number, v.Text, r.d.Received)
+		}
+		if r.d.State != nil {
+			b.Queue("INSERT INTO device_event (time, event_id, controller_id, mac, root, mode, connector, component, state, received) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+				r.d.Time, r.d.ID.String(), r.d.ControllerID, r.d.MAC, r.d.Root, r.d.Mode, r.d.Connector, r.d.Component, string(r.d.State), r.d.Received)
+		}
+	}
+	require.NoError(m.t, m.db.SendBatch(m.t.Context(), &b).Close())
+}
+
+func (m *mesh) exec(sql string, args ...any) {
+	m.t.Helper()
+	tag, err := m.db.Exec(m.t.Context(), sql, args...)
+	require.NoError(m.t, err)
+	require.EqualValues(m.t, 1, tag.RowsAffected(), "the test's own change")
+}
+
+// pass takes readings through all stages but for the acknowledgements.
+func (m *mesh) pass(readings ...*reading) {
+	m.t.Helper()
+	for _, r := range readings {
+		m.store(rawStream, r.msg)
+		m.store(decodedStream, r.decoded())
+	}
+	m.write(readings...)
+}
+
+// acknowledge moves the floor of a consumer n messages on.
+func (m *mesh) acknowledge(consumer jetstream.Consumer, n int) {
+	m.t.Helper()
+	batch, err := consumer.Fetch(n, jetstream.FetchMaxWait(5*time.Second))
+	require.NoError(m.t, err)
+	for msg := range batch.Messages() {
+		require.NoError(m.t, msg.DoubleAck(m.t.Context()))
+		n--
+	}
+	require.NoError(m.t, batch.Error())
+	require.Zero(m.t, n, "messages that were not there to acknowledge")
+}
+
+// acknowledgeAll moves both floors to the streams' ends.
+func (m *mesh) acknowledgeAll() {
+	m.t.Helper()
+	for _, c := range []jetstream.Consumer{m.decoder, m.writer} {
+		info, err := c.Info(m.t.Context())
+		require.NoError(m.t, err)
+		if info.NumPending > 0 {
+			m.acknowledge(c, int(info.NumPending))
+		}
+	}
+}
+
+func (m *mesh) audit(options Options) *Report {
+	m.t.Helper()
+	report, err := Audit(m.t.Context(), m.js, m.db, options)
+	require.NoError(m.t, err)
+	for _, s := range report.Stages {
+		require.Equal(m.t, s.Received, s.Passed+s.DeadLettered+s.Duplicates+s.Pending+s.Missing, "stage %s", s.Name)
+	}
+	var letters uint64
+	for _, l := range report.Letters {
+		letters += l.Messages
+	}
+	require.Equal(m.t, report.Total.DeadLettered, letters, "dead letters by reason")
+	return report
+}

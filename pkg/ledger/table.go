@@ -1,0 +1,150 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5"
+)
+
+// The keys are looked up in the tables' indexes, a batch a query. The batch's
+// span of time lets TimescaleDB leave out chunks.
+const (
+	// findFaults answers only the rows that are absent or differ.
+	findFaults = `
+SELECT n.ordinality - 1, m.time IS NOT NULL
+FROM unnest($1::timestamptz[], $2::int4[], $3::int4[], $4::float8[], $5::text[]) WITH ORDINALITY AS n (time, device_id, datapoint_id, value, text_value, ordinality)
+LEFT JOIN measurement m ON m.device_id = n.device_id AND m.datapoint_id = n.datapoint_id AND m.time = n.time AND m.time BETWEEN $6 AND $7
+WHERE m.time IS NULL OR m.value IS DISTINCT FROM n.value OR m.text_value IS DISTINCT FROM n.text_value`
+
+	// findEvents answers the rows that are there. Their state is compared here:
+	// PostgreSQL would fail the whole query for one that it cannot read.
+	findEvents = `
+SELECT n.ordinality - 1, e.state::text
+FROM unnest($1::timestamptz[], $2::uuid[]) WITH ORDINALITY AS n (time, event_id, ordinality)
+JOIN device_event e ON e.event_id = n.event_id AND e.time = n.time AND e.time BETWEEN $3 AND $4`
+
+	// useIndexes keeps the planner from reading whole tables where it has no
+	// statistics yet.
+	useIndexes = `SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off`
+)
+
+// probeTables compares each probe with the tables until the channel is closed.
+func (a *audit) probeTables(ctx context.Context, probes <-chan *probe) error {
+	tx, err := a.db.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return fmt.Errorf("opening the tables: %w", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if _, err := tx.Exec(ctx, useIndexes, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("preparing the query: %w", err)
+	}
+	for p := range probes {
+		rows := &a.report.Rows
+		rows.Expected += uint64(p.rows()) //nolint:gosec // a length
+		if err := a.probeMeasurements(ctx, tx, p); err != nil {
+			return fmt.Errorf("looking up measurements: %w", err)
+		}
+		if err := a.probeEvents(ctx, tx, p); err != nil {
+			return fmt.Errorf("looking up events: %w", err)
+		}
+	}
+	rows := &a.report.Rows
+	rows.Found = rows.Expected - rows.Refused - rows.Pending - rows.Absent - rows.Differing
+	return nil
+}
+
+func (a *audit) probeMeasurements(ctx context.Context, tx pgx.Tx, p *probe) error {
+	if len(p.of) == 0 {
+		return nil
+	}
+	first, last := span(p.time)
+	found, err := tx.Query(ctx, findFaults, p.time, p.device, p.point, p.value, p.text, first, last)
+	if err != nil {
+		return err
+	}
+	var i int64
+	var differs bool
+	_, err = pgx.ForEachRow(found, []any{&i, &differs}, func() error {
+		a.fault(p.of[i], RowFault{DeviceID: p.device[i], DataPointID: p.point[i], Time: p.time[i], Differs: differs})
+		return nil
+	})
+	return err
+}
+
+func (a *audit) probeEvents(ctx context.Context, tx pgx.Tx, p *probe) error {
+	if len(p.eventOf) == 0 {
+		return nil
+	}
+	first, last := span(p.eventTime)
+	found, err := tx.Query(ctx, findEvents, p.eventTime, p.eventID, first, last)
+	if err != nil {
+		return err
+	}
+	var i int64
+	var state []byte
+	present := make([]bool, len(p.eventOf))
+	_, err = pgx.ForEachRow(found, []any{&i, &state}, func() error {
+		present[i] = true
+		if !sameJSON(p.state[i], state) {
+			a.fault(p.eventOf[i], RowFault{Time: p.eventTime[i], Differs: true})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, ok := range present {
+		if !ok {
+			a.fault(p.eventOf[i], RowFault{Time: p.eventTime[i]})
+		}
+	}
+	return nil
+}
+
+// fault books a row that is absent or differs, and why that may be.
+func (a *audit) fault(of origin, f RowFault) {
+	r, rows := of.record, &a.report.Rows
+	_, refused := a.book.parts[part{r.id, f.DataPointID}]
+	switch {
+	case refused || r.flags&refusedByWriter != 0:
+		r.refused++
+		rows.Refused++
+		return
+	case of.pending:
+		r.rows |= rowPending
+		rows.Pending++
+		return
+	case f.Differs:
+		r.rows |= rowDiffers
+		rows.Differing++
+	default:
+		r.rows |= rowAbsent
+		rows.Absent++
+	}
+	if len(a.report.Faults) < a.options.MaxListed {
+		f.ID = r.id
+		a.report.Faults = append(a.report.Faults, f)
+	}
+}
+
+// span is the least and the greatest time, as exact as the tables are.
+func span(times []time.Time) (first, last time.Time) {
+	first, last = slices.MinFunc(times, time.Time.Compare), slices.MaxFunc(times, time.Time.Compare)
+	return first, last
+}
+
+// sameJSON compares values, not their spelling. What Go cannot read exactly,
+// such as a number beyond float64, is taken as the same: the row's key is a hash
+// of the payload.
+func sameJSON(x, y jsontext.Value) bool {
+	x, y = bytes.Clone(x), bytes.Clone(y)
+	if x.Canonicalize() != nil || y.Canonicalize() != nil {
+		return true
+	}
+	return bytes.Equal(x, y)
+}

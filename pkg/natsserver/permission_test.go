@@ -1,0 +1,300 @@
+package natsserver
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	conf "github.com/f2mesh/f2mesh/nats"
+)
+
+// streamConfig reads nats/stream_<name>.json.
+func streamConfig(t *testing.T, name string) (cfg jetstream.StreamConfig) {
+	t.Helper()
+	unmarshal(t, "stream_"+name+".json", &cfg)
+	return cfg
+}
+
+func unmarshal(t *testing.T, name string, into any) {
+	t.Helper()
+	text, err := conf.Files.ReadFile(name)
+	require.NoError(t, err)
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder.DisallowUnknownFields()
+	require.NoError(t, decoder.Decode(into), name)
+}
+
+// declare creates all streams and consumers as the operator.
+func declare(t *testing.T, s *Server, cfg Config) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(connect(t, s, cfg, Operator))
+	require.NoError(t, err)
+	names, err := fs.Glob(conf.Files, "stream_*.json")
+	require.NoError(t, err)
+	for _, name := range names {
+		var stream jetstream.StreamConfig
+		unmarshal(t, name, &stream)
+		require.NotEmpty(t, stream.Description, name)
+		_, err := js.CreateStream(t.Context(), stream)
+		require.NoError(t, err, name)
+	}
+	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge"} {
+		var consumer jetstream.ConsumerConfig
+		unmarshal(t, "consumer_"+name+".json", &consumer)
+		require.NotEmpty(t, consumer.Description, name)
+		_, err := js.CreateConsumer(t.Context(), stream, consumer)
+		require.NoError(t, err, name)
+	}
+	return js
+}
+
+// A service's whole work, with nothing but its own user.
+func TestServicesCanDoTheirWork(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	work := []struct {
+		user     string
+		streams  []string // what it declares
+		publish  []string
+		stream   string // what it consumes
+		consumer string
+	}{
+		{Bridge, []string{"raw", "dead_letter", "commands"}, []string{
+			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown",
+		}, "COMMANDS", "commands_bridge"},
+		{Decoder, []string{"decoded", "latest", "dead_letter"}, []string{
+			"f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.decoder.bad_hex.e4fd45f654be",
+		}, "RAW", "raw_decoder"},
+		{Writer, []string{"dead_letter"}, []string{
+			"f2.dead.writer.22003.e4fd45f654be",
+		}, "DECODED", "decoded_writer"},
+	}
+	console, err := jetstream.New(connect(t, s, cfg, Console))
+	require.NoError(t, err)
+	for i, part := range work {
+		nc := connect(t, s, cfg, part.user, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			assert.NoError(t, err, part.user)
+		}))
+		js, err := jetstream.New(nc)
+		require.NoError(t, err)
+		for _, name := range part.streams {
+			_, err := js.CreateOrUpdateStream(t.Context(), streamConfig(t, name))
+			require.NoError(t, err, "%s declares %s", part.user, name)
+			_, err = js.CreateOrUpdateStream(t.Context(), streamConfig(t, name))
+			require.NoError(t, err, "%s updates %s", part.user, name)
+		}
+		for _, subject := range part.publish {
+			_, err := js.Publish(t.Context(), subject, []byte("{}"))
+			require.NoError(t, err, "%s publishes %s", part.user, subject)
+		}
+		if i == 0 {
+			_, err := console.Publish(t.Context(), "f2.command.e4fd45f654be.access-control-mode.1.strike-1", []byte("{}"))
+			require.NoError(t, err)
+		}
+		consume(t, js, part.stream, part.consumer)
+		require.NoError(t, nc.Publish("f2.alarm."+part.user+".stream_full", []byte("{}")))
+		answersMicro(t, s, cfg, nc, part.user)
+	}
+}
+
+// consume declares the durable, pulls one message by Fetch and acknowledges it.
+func consume(t *testing.T, js jetstream.JetStream, stream, name string) {
+	t.Helper()
+	var declared jetstream.ConsumerConfig
+	unmarshal(t, "consumer_"+name+".json", &declared)
+	var consumer jetstream.Consumer
+	for range 2 { // creates, then updates
+		var err error
+		consumer, err = js.CreateOrUpdateConsumer(t.Context(), stream, declared)
+		require.NoError(t, err)
+	}
+	batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(5*time.Second))
+	require.NoError(t, err)
+	message, ok := <-batch.Messages()
+	require.True(t, ok, "%s/%s: %v", stream, name, batch.Error())
+	require.NoError(t, message.InProgress())
+	require.NoError(t, message.DoubleAck(t.Context()))
+	info, err := consumer.Info(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, info.NumAckPending)
+}
+
+// answersMicro registers the service and asks for it as `nats micro ls` does.
+func answersMicro(t *testing.T, s *Server, cfg Config, nc *nats.Conn, name string) {
+	t.Helper()
+	service, err := micro.AddService(nc, micro.Config{Name: name, Version: "1.0.0"})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, service.Stop()) }()
+	require.NoError(t, nc.Flush())
+	for _, user := range []string{Operator, Console} {
+		asker := connect(t, s, cfg, user)
+		for _, verb := range []string{"PING", "INFO", "STATS"} {
+			answer, err := asker.Request("$SRV."+verb+"."+name, nil, 5*time.Second)
+			require.NoError(t, err, "%s asks %s for %s", user, name, verb)
+			assert.Contains(t, string(answer.Data), service.Info().ID)
+		}
+	}
+}
+
+// Who may publish what, and nobody else. The operator, who may everything, is
+// the control that shows that a refusal is the permission's doing.
+func TestPublishPermissions(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	allowed := map[string][]string{
+		"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1": {Bridge},
+		"f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1":  {Decoder},
+		"f2.dead.bridge.bad_mac.unknown":                  {Bridge},
+		"f2.dead.decoder.bad_hex.e4fd45f654be":            {Decoder},
+		"f2.dead.writer.22003.e4fd45f654be":               {Writer},
+		"f2.command.e4fd45f654be.alarm-mode.1.siren-1":    {Console},
+		"f2.alarm.bridge.stream_full":                     {Bridge},
+		"f2.alarm.writer.database":                        {Writer},
+		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
+		"anything.else":        {},
+		"_INBOX_operator.abc":  {},
+		"_INBOX.abc":           {},
+		"$SRV.PING.bridge":     {Console},
+		"$JS.API.INFO":         {Console},
+		"$JS.API.STREAM.NAMES": {Console},
+
+		"$JS.API.STREAM.CREATE.RAW":                            {Bridge},
+		"$JS.API.STREAM.CREATE.DECODED":                        {Decoder},
+		"$JS.API.STREAM.CREATE.KV_LATEST":                      {Decoder},
+		"$JS.API.STREAM.CREATE.DEAD_LETTER":                    {Bridge, Decoder, Writer},
+		"$JS.API.STREAM.CREATE.OTHER":                          {},
+		"$JS.API.STREAM.UPDATE.COMMANDS":                       {Bridge},
+		"$JS.API.STREAM.INFO.RAW":                              {Bridge, Decoder, Console},
+		"$JS.API.STREAM.INFO.DECODED":                          {Decoder, Writer, Console},
+		"$JS.API.STREAM.DELETE.RAW":                            {},
+		"$JS.API.STREAM.PURGE.RAW":                             {},
+		"$JS.API.STREAM.PURGE.DEAD_LETTER":                     {},
+		"$JS.API.STREAM.MSG.DELETE.RAW":                        {},
+		"$JS.API.STREAM.MSG.GET.RAW":                           {Console},
+		"$JS.API.STREAM.RESTORE.RAW":                           {},
+		"$JS.API.DIRECT.GET.KV_LATEST.$KV.LATEST.e4fd45f654be": {Console},
+
+		"$JS.API.CONSUMER.CREATE.RAW.decoder":             {Decoder},
+		"$JS.API.CONSUMER.DURABLE.CREATE.RAW.decoder":     {Decoder},
+		"$JS.API.CONSUMER.CREATE.RAW.decoder.f2.raw.tele": {Decoder},
+		"$JS.API.CONSUMER.CREATE.RAW.other":               {Console},
+		"$JS.API.CONSUMER.CREATE.DECODED.writer":          {Writer},
+		"$JS.API.CONSUMER.CREATE.COMMANDS.bridge":         {Bridge},
+		"$JS.API.CONSUMER.INFO.RAW.decoder":               {Decoder, Console},
+		"$JS.API.CONSUMER.DELETE.RAW.decoder":             {},
+		"$JS.API.CONSUMER.DELETE.DECODED.writer":          {},
+		"$JS.API.CONSUMER.DELETE.DECODED.tail":            {Console},
+		"$JS.API.CONSUMER.PAUSE.RAW.decoder":              {},
+		"$JS.API.CONSUMER.RESET.RAW.decoder":              {},
+		"$JS.API.CONSUMER.MSG.NEXT.RAW.decoder":           {Decoder},
+		"$JS.API.CONSUMER.MSG.NEXT.DECODED.writer":        {Writer},
+		"$JS.API.CONSUMER.MSG.NEXT.COMMANDS.bridge":       {Bridge},
+		"$JS.API.CONSUMER.MSG.NEXT.DECODED.tail":          {Console},
+		"$JS.ACK.RAW.decoder.1.1.1.1.1":                   {Decoder},
+		"$JS.ACK.DECODED.writer.1.1.1.1.1":                {Writer},
+		"$JS.ACK.COMMANDS.bridge.1.1.1.1.1":               {Bridge},
+	}
+	for _, user := range []string{Bridge, Decoder, Writer, Console, Operator} {
+		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		for subject, users := range allowed {
+			want := user == Operator
+			for _, name := range users {
+				want = want || name == user
+			}
+			assert.Equal(t, want, mayPublish(t, nc, subject), "%s publishes %s", user, subject)
+		}
+	}
+}
+
+func mayPublish(t *testing.T, nc *nats.Conn, subject string) bool {
+	t.Helper()
+	require.NoError(t, nc.Publish(subject, nil))
+	require.NoError(t, nc.Flush()) // a refusal comes before the answer to this
+	return !violated(nc, subject)
+}
+
+// violated reports whether the last refusal was for this subject.
+func violated(nc *nats.Conn, subject string) bool {
+	err := nc.LastError()
+	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject+`"`)
+}
+
+func TestSubscribePermissions(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	services := []string{Bridge, Decoder, Writer}
+	allowed := map[string][]string{
+		"_INBOX_bridge.abc":   {Bridge},
+		"_INBOX_bridge.>":     {Bridge},
+		"_INBOX_decoder.>":    {Decoder},
+		"_INBOX_operator.>":   {},
+		"_INBOX.>":            {},
+		">":                   {},
+		"f2.raw.>":            {Console},
+		"f2.decoded.>":        {Console},
+		"f2.command.>":        {Console},
+		"$SRV.PING":           services,
+		"$SRV.INFO.bridge.ID": services,
+		"$JS.API.>":           {},
+		"$JS.ACK.>":           {},
+		"$SYS.>":              {},
+	}
+	for _, user := range []string{Bridge, Decoder, Writer, Console, Operator} {
+		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		for subject, users := range allowed {
+			want := user == Operator
+			for _, name := range users {
+				want = want || name == user
+			}
+			sub, err := nc.SubscribeSync(subject)
+			require.NoError(t, err)
+			require.NoError(t, nc.Flush())
+			assert.Equal(t, want, !violated(nc, subject), "%s subscribes to %s", user, subject)
+			_ = sub.Unsubscribe() // refused ones are gone already
+		}
+	}
+}
+
+// The console reads streams with consumers of its own.
+func TestConsoleReads(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	operator := declare(t, s, cfg)
+	_, err := operator.Publish(t.Context(), "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
+	require.NoError(t, err)
+
+	console, err := jetstream.New(connect(t, s, cfg, Console))
+	require.NoError(t, err)
+	consumer, err := console.OrderedConsumer(t.Context(), "DECODED", jetstream.OrderedConsumerConfig{})
+	require.NoError(t, err)
+	message, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+	require.NoError(t, err)
+	assert.Equal(t, "25.52", string(message.Data()))
+
+	bucket, err := console.KeyValue(t.Context(), "LATEST")
+	require.NoError(t, err)
+	watcher, err := bucket.WatchAll(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, watcher.Stop()) }()
+	for update := range watcher.Updates() {
+		if update != nil {
+			assert.Equal(t, "e4fd45f654be.sensor-mode.1.sensor-1", update.Key())
+			break
+		}
+	}
+	_, err = bucket.Put(t.Context(), "e4fd45f654be.sensor-mode.1.sensor-1", []byte("forged"))
+	require.Error(t, err)
+}

@@ -1,0 +1,37 @@
+package port
+
+import (
+	"net"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const host = "127.0.0.1"
+
+func TestPick(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", host+":0") //nolint:noctx // a local port
+	require.NoError(t, err)
+	defer func() { require.NoError(t, taken.Close()) }()
+	number := taken.Addr().(*net.TCPAddr).Port
+	assert.False(t, Free(host, number))
+
+	for _, preferred := range []int{0, number} {
+		picked, err := Pick(host, preferred)
+		require.NoError(t, err)
+		assert.NotEqual(t, number, picked)
+		assert.GreaterOrEqual(t, picked, lowest)
+		assert.Less(t, picked, ephemeralStart(), "not one that an outgoing connection may take")
+		again, err := Pick(host, picked)
+		require.NoError(t, err)
+		assert.Equal(t, picked, again, "a free preferred port is taken")
+	}
+}
+
+func TestPickFailsWhereNothingCanBeBound(t *testing.T) {
+	t.Parallel()
+	_, err := Pick("192.0.2.1", 0) // TEST-NET-1: no machine has it
+	require.Error(t, err)
+}

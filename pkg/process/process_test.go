@@ -1,0 +1,158 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+const patience = 10 * time.Second
+
+// parentOf makes the test binary start a child and wait to be killed.
+const parentOf = "PROCESS_TEST_PARENT_OF"
+
+func TestMain(m *testing.M) {
+	if script := os.Getenv(parentOf); script != "" {
+		p, err := Start(shell(script, io.Discard))
+		fmt.Println(p.Pid(), err)
+		select {} // until the test kills this process
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func shell(script string, log io.Writer) Config {
+	return Config{
+		Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{"PATH=" + os.Getenv("PATH")},
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+func start(t *testing.T, cfg Config) *Process {
+	t.Helper()
+	p, err := Start(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, p.Kill()) })
+	return p
+}
+
+func TestOutputIsLogged(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	cfg := shell(`echo first; echo hidden; echo "W second" >&2; printf last; exit 3`, &log)
+	cfg.Parse = func(line string) Line {
+		switch text, warning := strings.CutPrefix(line, "W "); {
+		case warning:
+			return Line{Level: slog.LevelWarn, Text: text}
+		case line == "hidden":
+			return Line{}
+		default:
+			return Line{Level: slog.LevelDebug, Text: line}
+		}
+	}
+	p := start(t, cfg)
+	require.ErrorContains(t, p.Err(), "exit status 3")
+	assert.Contains(t, log.String(), `level=DEBUG msg="server log" line=first`)
+	assert.Contains(t, log.String(), `level=WARN msg="server log" line=second`)
+	assert.Contains(t, log.String(), `line=last`)
+	assert.NotContains(t, log.String(), "hidden")
+	assert.Equal(t, "first\nhidden\nW second\nlast", p.Tail())
+}
+
+func TestTailIsBounded(t *testing.T) {
+	t.Parallel()
+	p := start(t, shell("for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; done", io.Discard))
+	require.NoError(t, p.Err())
+	assert.Equal(t, "3\n4\n5\n6\n7\n8\n9\n10", p.Tail())
+}
+
+func TestScanCutsLongLines(t *testing.T) {
+	t.Parallel()
+	var lines []string
+	text := strings.Repeat("x", 3*longest) + "\nshort\r\n\nend"
+	scan(strings.NewReader(text), func(line string) { lines = append(lines, line) })
+	assert.Equal(t, []string{strings.Repeat("x", longest), "short", "end"}, lines)
+}
+
+func TestStartTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	_, err := Start(Config{Path: "/nonexistent/server", Log: slog.New(slog.DiscardHandler)})
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestStop(t *testing.T) {
+	t.Parallel()
+	orderly := start(t, shell(`trap "exit 0" TERM; echo ready; while :; do sleep 0.01; done`, io.Discard))
+	require.Eventually(t, func() bool { return orderly.Tail() == "ready" }, patience, time.Millisecond)
+	require.NoError(t, orderly.Stop(t.Context(), syscall.SIGTERM))
+	require.NoError(t, orderly.Err())
+	require.NoError(t, orderly.Stop(t.Context(), syscall.SIGTERM), "stopping again")
+
+	stubborn := start(t, shell(`trap "" TERM; echo ready; while :; do sleep 0.01; done`, io.Discard))
+	require.Eventually(t, func() bool { return stubborn.Tail() == "ready" }, patience, time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, stubborn.Stop(ctx, syscall.SIGTERM), context.DeadlineExceeded)
+	assert.False(t, Alive(stubborn.Pid()), "killed when time is up")
+}
+
+// A descendant that left the process group, as PostgreSQL's sessions do, goes too.
+func TestKillEndsDescendants(t *testing.T) {
+	t.Parallel()
+	p := start(t, shell(`setsid sh -c 'echo $$; sleep 60' & wait`, io.Discard))
+	require.Eventually(t, func() bool { return p.Tail() != "" }, patience, time.Millisecond)
+	grandchild, err := strconv.Atoi(p.Tail())
+	require.NoError(t, err)
+	require.True(t, Alive(grandchild))
+	require.NoError(t, p.Kill())
+	assert.False(t, Alive(grandchild))
+	assert.False(t, Runs(grandchild, "60"))
+	require.NoError(t, p.Kill(), "killing again")
+}
+
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	cfg := shell("", io.Discard)
+	cfg.Args = []string{"-c", "sleep 60; :", "the-argument"}
+	p := start(t, cfg)
+	assert.True(t, Runs(p.Pid(), "the-argument"))
+	assert.False(t, Runs(p.Pid(), "the-argument-of-another"))
+	require.NoError(t, p.Kill())
+	assert.False(t, Runs(p.Pid(), "the-argument"))
+}
+
+// However we die, the child is told. That it is told at once, by the kernel, and
+// not by our own clean-up, shows in our being killed.
+func TestChildEndsWithItsParent(t *testing.T) {
+	t.Parallel()
+	mark := filepath.Join(t.TempDir(), "told")
+	script := fmt.Sprintf(`trap "touch %s; exit" TERM; while :; do sleep 0.01; done`, mark)
+	parent := exec.CommandContext(t.Context(), os.Args[0])
+	parent.Env = append(os.Environ(), parentOf+"="+script)
+	output, err := parent.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, parent.Start())
+	var pid int
+	_, err = fmt.Fscan(output, &pid)
+	require.NoError(t, err)
+	time.Sleep(200 * time.Millisecond) // long enough for an idle thread to end
+	require.True(t, Alive(pid))
+	require.NoFileExists(t, mark)
+	require.NoError(t, parent.Process.Kill())
+	_ = parent.Wait() // "signal: killed"
+	require.Eventually(t, func() bool { return !Alive(pid) }, patience, 5*time.Millisecond)
+	assert.FileExists(t, mark)
+}

@@ -1,0 +1,45 @@
+package simulator
+
+import "sync/atomic"
+
+// malformedEvery is how often a malformed message is mixed into traffic without
+// an end.
+const malformedEvery = 10
+
+// budget hands out the numbers of the fleet's messages. It is safe for
+// concurrent use.
+type budget struct {
+	good, malformed int // good 0: no end
+	next            atomic.Int64
+}
+
+func (b *budget) bounded() bool { return b.good > 0 }
+
+func (b *budget) total() int64 { return int64(b.good) + int64(b.malformed) }
+
+// claim takes up to n messages and returns the first one's number. None is left
+// when count is 0.
+func (b *budget) claim(n int) (first int64, count int) {
+	end := b.next.Add(int64(n))
+	first = end - int64(n)
+	if !b.bounded() || end <= b.total() {
+		return first, n
+	}
+	return first, int(max(b.total()-first, 0))
+}
+
+func (b *budget) left() bool { return !b.bounded() || b.next.Load() < b.total() }
+
+// isMalformed says whether message i is a malformed one, and then which: they
+// are spread evenly over a bounded run.
+func (b *budget) isMalformed(i int64) (n int64, ok bool) {
+	if b.malformed == 0 {
+		return 0, false
+	}
+	if !b.bounded() {
+		n = i / malformedEvery
+		return n, i%malformedEvery == 0 && n < int64(b.malformed)
+	}
+	n = i * int64(b.malformed) / b.total()
+	return n, (i+1)*int64(b.malformed)/b.total() > n
+}

@@ -1,0 +1,64 @@
+package simulator
+
+// readHoldingRegisters is the function code of the frames that sensors answer.
+const readHoldingRegisters = 0x03
+
+// frameHeader is address, function code and byte count; frameCRC follows the data.
+const (
+	frameHeader = 3
+	frameCRC    = 2
+)
+
+// newFrame returns an RS-485 frame with the length that the template's data
+// need: the answer of a Modbus RTU device to a read of holding registers.
+func newFrame(address byte, dataLength int) []byte {
+	f := make([]byte, frameHeader+dataLength+frameCRC)
+	f[0], f[1], f[2] = address, readHoldingRegisters, byte(dataLength)
+	return f
+}
+
+// seal writes the frame's CRC, low byte first.
+func seal(f []byte) {
+	end := len(f) - frameCRC
+	crc := crc16(f[:end])
+	f[end], f[end+1] = byte(crc), byte(crc>>8)
+}
+
+// crc16 is the CRC of Modbus RTU (Modbus over Serial Line 1.02, section 6.2.2).
+func crc16(b []byte) uint16 {
+	crc := uint16(0xFFFF)
+	for _, c := range b {
+		crc = crc>>8 ^ crcTable[byte(crc)^c]
+	}
+	return crc
+}
+
+var crcTable = makeCRCTable()
+
+func makeCRCTable() (t [256]uint16) {
+	for i := range t {
+		crc := uint16(i) //nolint:gosec // below 256
+		for range 8 {
+			carry := crc & 1
+			crc >>= 1
+			if carry == 1 {
+				crc ^= 0xA001
+			}
+		}
+		t[i] = crc
+	}
+	return t
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// appendHex appends the bytes as controllers write them: "01 03 0C".
+func appendHex(b, f []byte) []byte {
+	for i, c := range f {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(b, hexDigits[c>>4], hexDigits[c&0x0f])
+	}
+	return b
+}

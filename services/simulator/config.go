@@ -1,0 +1,80 @@
+package simulator
+
+import (
+	"errors"
+	"time"
+)
+
+// Config says which fleet to simulate against which broker. The tags are those
+// of github.com/alecthomas/kong.
+type Config struct {
+	// Broker is the URL of the controllers' listener, with the scheme ssl, tls or mqtts.
+	Broker string `help:"URL of the broker's listener for controllers." default:"ssl://127.0.0.1:8883" env:"F2MESH_MQTT_TLS_URL" placeholder:"URL"`
+	// CAFile is the PEM file that the broker's certificate is checked with.
+	CAFile string `help:"PEM file with the CA that the broker's certificate must come from." env:"F2MESH_CA" type:"path" placeholder:"FILE"`
+	// Devices is a folder of bundles as pkg/identity makes them, one for each
+	// controller: <Devices>/<MAC with dashes>/device.crt and device.key.
+	Devices string `help:"Folder with the controllers' certificates." env:"F2MESH_DEVICES" type:"path" placeholder:"DIR"`
+	// Interval is the time between two readings of a component; 0 is full speed.
+	Interval time.Duration `help:"Time between two readings of a component; 0 sends as fast as the broker acknowledges." default:"30s"`
+	// Rate bounds full speed, in messages a second of the whole fleet; 0 is no
+	// bound. A broker acknowledges what it has queued for a slower subscriber, so
+	// that full speed alone measures the broker.
+	Rate int `help:"At interval 0, at most this many messages a second of the whole fleet; 0 is no bound." default:"0"`
+	// Messages is how many readings and events the whole fleet sends before it
+	// stops, when all are acknowledged; 0 is no end.
+	Messages int `help:"Stop once this many messages of the whole fleet are acknowledged; 0 goes on for ever." default:"0"`
+	// Malformed is how many malformed messages are mixed in, beside Messages.
+	Malformed int `help:"Mix in this many malformed messages." default:"0"`
+	// Inflight is how many messages of a controller may wait for their PUBACK,
+	// 1..10,000; 0 means 64.
+	Inflight int `help:"Unacknowledged messages that a controller may have under way." default:"64"`
+	// OldFirmware is the share of controllers, 0..1, that speak as older firmware does.
+	OldFirmware float64 `help:"Share of controllers with older firmware, 0 to 1: readings under cmnd, connectors without J, some with dashes in the MAC." default:"0.1"`
+	// Connecting is how many controllers connect at the same time; 0 means 16.
+	Connecting int `help:"Controllers that connect at the same time." default:"16"`
+	// Seed makes values and malformed messages repeatable; 0 takes one from the clock.
+	Seed uint64 `help:"Seed of values and malformed messages; 0 takes one from the clock." default:"0"`
+	// OnAcknowledged, if set, is called once for each message whose PUBACK came,
+	// by one goroutine a controller at a time, so for different controllers
+	// concurrently. body is valid during the call only. Until it returns, that
+	// controller takes no further PUBACK.
+	OnAcknowledged func(topic string, body []byte) `kong:"-"`
+}
+
+const (
+	defaultInflight   = 64
+	maxInflight       = 10_000
+	defaultConnecting = 16
+)
+
+// Validate says what is wrong with the configuration. kong calls it too.
+func (c *Config) Validate() error {
+	switch {
+	case c.Interval < 0:
+		return errors.New("interval is below 0")
+	case c.Rate < 0 || c.Rate > 0 && c.Interval > 0:
+		return errors.New("rate is below 0, or interval is not 0")
+	case c.Messages < 0 || c.Malformed < 0:
+		return errors.New("a number of messages is below 0")
+	case c.Inflight < 0 || c.Inflight > maxInflight:
+		return errors.New("inflight is not in 0..10000")
+	case !(c.OldFirmware >= 0 && c.OldFirmware <= 1): // also NaN
+		return errors.New("the share of older firmware is not in 0..1")
+	case c.Connecting < 0:
+		return errors.New("connecting is below 0")
+	}
+	return nil
+}
+
+func (c *Config) setDefaults() {
+	if c.Inflight == 0 {
+		c.Inflight = defaultInflight
+	}
+	if c.Connecting == 0 {
+		c.Connecting = defaultConnecting
+	}
+	if c.Seed == 0 {
+		c.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+	}
+}

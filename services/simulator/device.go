@@ -1,0 +1,156 @@
+package simulator
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// device is one controller. The goroutine of run owns everything but window,
+// heard and what does not change.
+type device struct {
+	sim      *Simulator
+	tls      *tls.Config
+	firmware firmware
+	byPlace  map[topic.Topic]int // into components
+	window   *window
+	heard    atomic.Bool // from the broker, since the last look
+
+	arrived    bool // has been connected
+	components []component
+	clock      clock
+	random     *rand.Rand
+	turn       int       // the component whose reading is next
+	rate       float64   // readings a second at full speed; 0 is no bound
+	owed       float64   // readings that are due and not built yet
+	due        time.Time // when the next interval starts, or up to when rate is in owed
+	payload    []byte    // reused
+	out        []byte    // reused
+}
+
+func newDevice(s *Simulator, i int, config *tls.Config) *device {
+	c := &s.controllers[i]
+	d := &device{
+		sim: s, tls: config,
+		firmware: newFirmware(c.MAC, i, s.cfg.OldFirmware),
+		byPlace:  map[topic.Topic]int{},
+		window:   newWindow(s.cfg.Inflight),
+		random:   rand.New(rand.NewPCG(s.cfg.Seed, uint64(i))), //nolint:gosec // not for secrets
+		rate:     float64(s.cfg.Rate) / float64(len(s.controllers)),
+		due:      time.Now().Add(s.cfg.Interval * time.Duration(i) / time.Duration(len(s.controllers))),
+	}
+	for _, connector := range c.Connectors {
+		for _, part := range connector.Components {
+			k := newComponent(d.firmware, connector, part, d.random)
+			d.byPlace[k.place] = len(d.components)
+			d.components = append(d.components, k)
+		}
+	}
+	return d
+}
+
+// run keeps the controller connected until ctx ends or its part of a bounded
+// run is acknowledged.
+func (d *device) run(ctx context.Context) {
+	wait := backoff.NewExponentialBackOff()
+	wait.MaxInterval = 10 * time.Second
+	for ctx.Err() == nil && !d.finished() {
+		err := d.connectAndServe(ctx, wait)
+		if err == nil {
+			continue
+		}
+		d.sim.lastError.Store(&err)
+		d.sim.log.Debug("controller disconnected", "mac", string(d.firmware.mac), "error", err)
+		sleep(ctx, wait.NextBackOff())
+	}
+}
+
+// finished says whether everything is sent and acknowledged.
+func (d *device) finished() bool {
+	return !d.sim.budget.left() && d.window.empty()
+}
+
+func (d *device) connectAndServe(ctx context.Context, wait *backoff.ExponentialBackOff) error {
+	select {
+	case d.sim.connecting <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	}
+	s, err := d.connect(ctx)
+	<-d.sim.connecting
+	if err != nil {
+		return err
+	}
+	wait.Reset()
+	if !d.arrived {
+		d.arrived = true
+		d.sim.gate.arrive()
+	}
+	return d.serve(ctx, s)
+}
+
+// serve plays the controller on a connection until it ends.
+func (d *device) serve(ctx context.Context, s *session) error {
+	d.sim.connected.Add(1)
+	defer d.sim.connected.Add(-1)
+	d.sim.counters.connections.Add(1)
+	d.window.rewind()
+	d.heard.Store(true)
+
+	lost := make(chan error, 1)
+	go func() { lost <- s.read(d) }()
+	w := newWriter(d, s, lost)
+	err := w.run(ctx)
+	if err == nil {
+		s.disconnect()
+	}
+	_ = s.conn.Close()
+	if !w.ended {
+		<-lost
+	}
+	if err != nil {
+		return fmt.Errorf("serving: %w", err)
+	}
+	return nil
+}
+
+// acknowledged is told of a PUBACK by the reading goroutine.
+func (d *device) acknowledged(id uint16) {
+	s := d.window.find(id)
+	if s == nil {
+		return
+	}
+	if f := d.sim.cfg.OnAcknowledged; f != nil {
+		f(s.topic, s.packet[s.body:])
+	}
+	d.sim.counters.acknowledged[s.tally].Add(1)
+	d.window.release(s)
+}
+
+// told is given a message for the controller by the reading goroutine. What is
+// no command of a component that it has is acknowledged and ignored.
+func (d *device) told(name string, body []byte, id uint16) {
+	c, err := parseCommand(name, body)
+	_, known := d.byPlace[c.place]
+	ok := err == nil && known
+	silent := c.action == note
+	if d.window.take(c, ok && !silent, id) || ok && silent {
+		d.sim.counters.commands.Add(1)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,41 @@
+package simulator
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+func loadRoots(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file) //nolint:gosec // the path is the operator's
+	if err != nil {
+		return nil, fmt.Errorf("reading CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("reading CA: the file holds no certificate")
+	}
+	return pool, nil
+}
+
+// loadIdentity makes a controller's TLS configuration. It has no session cache:
+// resuming another controller's session would be to take its identity.
+func loadIdentity(devices string, mac topic.MAC, roots *x509.CertPool, server string) (*tls.Config, error) {
+	dir := filepath.Join(devices, mac.Dashed())
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
+	if err != nil {
+		return nil, fmt.Errorf("loading certificate of %s: %w", mac, err)
+	}
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS12,
+		RootCAs:                     roots,
+		ServerName:                  server,
+		Certificates:                []tls.Certificate{pair},
+		DynamicRecordSizingDisabled: true, // we write in large pieces
+	}, nil
+}

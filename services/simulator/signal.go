@@ -1,0 +1,78 @@
+package simulator
+
+import (
+	"math"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/frame"
+)
+
+// How a signal moves, as shares of its range.
+const (
+	pull    = 0.05  // of the distance to the mean, at each step back to it
+	noise   = 0.01  // standard deviation of a step
+	swing   = 0.25  // of the mean over the day
+	growth  = 1e-6  // of a counter's range, at most, at each step
+	flipped = 0.02  // chance that a flag changes
+	half    = 0.5   // the middle
+	slack   = 0.001 // by which a counter starts apart from those of other devices
+)
+
+// floatScale is the resolution of what a device measures as a float.
+const floatScale = 1000
+
+// signal is a data point's value over time: a walk that is drawn back to a mean
+// which follows the time of day, a counter, or a flag.
+type signal struct {
+	point *fleet.Point
+	value float64
+	scale float64 // steps in one unit: the grid of values that the frame holds
+}
+
+func newSignal(p *fleet.Point, r *rand.Rand) signal {
+	s := signal{point: p, scale: math.Pow10(p.Field.Decimals)}
+	if strings.HasPrefix(p.Field.Encoding.String(), "Float") {
+		s.scale = floatScale
+	}
+	low, span := p.Signal.Low, p.Signal.High-p.Signal.Low
+	switch {
+	case p.Signal.Rising:
+		s.value = low + span*slack*r.Float64()
+	case p.Format == "Boolean":
+		s.value = math.Round(r.Float64())
+	default:
+		s.value = low + span*r.Float64()
+	}
+	return s
+}
+
+// step moves the signal on and returns its value on the grid.
+func (s *signal) step(r *rand.Rand, day float64) frame.Value {
+	p := &s.point.Signal
+	span := p.High - p.Low
+	switch {
+	case s.point.Format == "Text":
+		return frame.Value{Text: p.Text, IsText: true}
+	case p.Rising:
+		if s.value += span * growth * r.Float64(); s.value > p.High {
+			s.value = p.Low // a meter that has gone round
+		}
+	case s.point.Format == "Boolean":
+		if r.Float64() < flipped {
+			s.value = 1 - s.value
+		}
+		return frame.Value{Number: s.value}
+	default:
+		mean := p.Low + span*(half+swing*day)
+		s.value += pull*(mean-s.value) + noise*span*r.NormFloat64()
+		s.value = min(max(s.value, p.Low), p.High)
+	}
+	return frame.Value{Number: s.onGrid()}
+}
+
+// onGrid rounds to the resolution.
+func (s *signal) onGrid() float64 {
+	return math.Round(s.value*s.scale) / s.scale
+}

@@ -1,0 +1,257 @@
+package simulator
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+func TestBoundedRunDeliversEveryMessage(t *testing.T) {
+	const controllers, messages, malformed = 12, 6000, 540
+	m := startMesh(t, controllers)
+	received, acknowledged := newInbox(), newInbox()
+	m.subscribe(t, received)
+
+	report, err := m.simulator(Config{
+		Messages: messages, Malformed: malformed, OldFirmware: 0.25, OnAcknowledged: acknowledged.add,
+	}).Run(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, messages+malformed, report.Acknowledged)
+	require.EqualValues(t, messages+malformed, report.Sent)
+	require.Zero(t, report.Retried)
+	require.Zero(t, report.Unacknowledged)
+	require.EqualValues(t, controllers, report.Connections)
+	require.Len(t, report.Malformed, len(Classes()))
+	for k := topic.Sensor; k <= topic.ExitButtons; k++ {
+		require.Positive(t, report.Components[k.String()], k.String())
+	}
+	require.Equal(t, messages+malformed, acknowledged.len(), "each acknowledged message is an event of its own")
+	require.Eventually(t, func() bool { return received.len() == messages+malformed }, 20*time.Second, 20*time.Millisecond)
+	require.Zero(t, acknowledged.missing(received))
+}
+
+func TestIntervalSpreadsTheFleet(t *testing.T) {
+	const controllers = 4
+	m := startMesh(t, controllers)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	s := m.simulator(Config{Interval: 500 * time.Millisecond})
+	report, err := s.Run(ctx)
+	require.NoError(t, err)
+	require.Zero(t, report.Unacknowledged)
+	each := int64(len(newDevice(s, 0, nil).components))
+	require.GreaterOrEqual(t, report.Acknowledged, 2*controllers*each)
+	require.LessOrEqual(t, report.Acknowledged, 4*controllers*each)
+}
+
+func TestRateBoundsFullSpeed(t *testing.T) {
+	const rate, messages = 1000, 1500
+	m := startMesh(t, 3)
+	report, err := m.simulator(Config{Rate: rate, Messages: messages}).Run(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, messages, report.Acknowledged)
+	require.Greater(t, report.Duration, messages*time.Second/rate-200*time.Millisecond)
+	require.Less(t, report.Duration, 3*messages*time.Second/rate)
+}
+
+// TestFullSpeedStartsTogether connects one controller after the other: no
+// message is sent before the last is there.
+func TestFullSpeedStartsTogether(t *testing.T) {
+	const controllers = 20
+	m := startMesh(t, controllers)
+	var s *Simulator
+	var early atomic.Int64
+	s = m.simulator(Config{Messages: controllers * 200, Connecting: 1, OnAcknowledged: func(string, []byte) {
+		if s.Report().Connections < controllers {
+			early.Add(1)
+		}
+	}})
+	report, err := s.Run(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, controllers, report.Connections)
+	require.Zero(t, early.Load())
+}
+
+// TestBrokerRestarts kills nothing that was acknowledged: a subscriber with a
+// persistent session gets every message that a controller got a PUBACK for.
+func TestBrokerRestarts(t *testing.T) {
+	const messages = 60_000
+	m := startMesh(t, 5)
+	received, acknowledged := newInbox(), newInbox()
+	m.subscribe(t, received)
+	s := m.simulator(Config{Messages: messages, OnAcknowledged: acknowledged.add})
+
+	var wg sync.WaitGroup
+	var report Report
+	var err error
+	wg.Go(func() { report, err = s.Run(t.Context()) })
+	for range 2 {
+		before := s.Report().Acknowledged
+		require.Eventually(t, func() bool { return s.Report().Acknowledged > before+1000 }, 20*time.Second, time.Millisecond)
+		require.NoError(t, m.broker.Stop(t.Context()))
+		m.start(t)
+	}
+	wg.Wait()
+	require.NoError(t, err)
+	require.EqualValues(t, messages, report.Acknowledged, "counted once each")
+	require.EqualValues(t, messages, report.Sent)
+	require.Equal(t, messages, acknowledged.len())
+	require.Greater(t, report.Connections, int64(5))
+	for end := time.Now().Add(30 * time.Second); received.len() < messages && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	require.Zero(t, acknowledged.missing(received), "%d retried", report.Retried)
+}
+
+func TestStopIsOrderlyAndBounded(t *testing.T) {
+	m := startMesh(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	s := m.simulator(Config{Messages: 100_000_000})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		report, err := s.Run(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, report.Unacknowledged, "what was under way is acknowledged")
+	})
+	require.Eventually(t, func() bool { return s.Report().Acknowledged > 1000 }, 10*time.Second, time.Millisecond)
+	started := time.Now()
+	cancel()
+	wg.Wait()
+	require.Less(t, time.Since(started), 2*grace)
+}
+
+func TestStopWhileTheBrokerIsAway(t *testing.T) {
+	m := startMesh(t, 3)
+	require.NoError(t, m.broker.Stop(t.Context()))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	report, err := m.simulator(Config{}).Run(ctx)
+	require.NoError(t, err)
+	require.Zero(t, report.Sent)
+}
+
+func TestUnusableConfiguration(t *testing.T) {
+	m := startMesh(t, 1)
+	s := m.simulator(Config{})
+	s.cfg.Devices = t.TempDir()
+	_, err := s.Run(t.Context())
+	require.ErrorContains(t, err, "loading certificate of e4fd45f654be")
+
+	s = m.simulator(Config{})
+	s.cfg.CAFile = s.cfg.Devices + "/none"
+	_, err = s.Run(t.Context())
+	require.ErrorContains(t, err, "reading CA")
+
+	s = m.simulator(Config{})
+	s.cfg.Broker = "tcp://127.0.0.1:1883"
+	_, err = s.Run(t.Context())
+	require.ErrorContains(t, err, "none of ssl")
+
+	s = m.simulator(Config{})
+	s.controllers = nil
+	_, err = s.Run(t.Context())
+	require.ErrorContains(t, err, "no controllers")
+}
+
+func TestCommandsAreAnswered(t *testing.T) {
+	m := startMesh(t, 1)
+	received := newInbox()
+	client := m.subscribe(t, received)
+	s := m.simulator(Config{Interval: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := s.Run(ctx)
+		require.NoError(t, err)
+	})
+	first := len(newDevice(s, 0, nil).components)
+	require.Eventually(t, func() bool { return received.len() == first }, 10*time.Second, time.Millisecond)
+
+	bare, dashed := "cmnd/f2-e4fd45f654be/", "cmnd/f2-e4-fd-45-f6-54-be/"
+	stat := "stat/f2-e4fd45f654be/"
+	for _, step := range []struct{ topic, body, answer, state string }{
+		{bare + "access-control-mode/J3/strike-1", `{"power-flag":1,"period":1}`, stat + "access-control-mode/J3/strike-1", `"status":true}`},
+		{"", "", stat + "access-control-mode/J3/strike-1", `"status":false}`}, // the period is over
+		{dashed + "access-control-mode/3/strike-1", `{"power-flag":2}`, stat + "access-control-mode/J3/strike-1", `"status":true}`},
+		{bare + "access-control-mode/J3/strike-1", "", stat + "access-control-mode/J3/strike-1", `"status":true}`},
+		{dashed + "alarm-mode/J4/siren-1", "1", stat + "alarm-mode/J4/siren-1", `"status":true}`},
+		{bare + "alarm-mode/J4/siren-1", "0", stat + "alarm-mode/J4/siren-1", `"status":false}`},
+		{bare + "access-control-mode/J3/door-sensors", "", stat + "access-control-mode/J3/door-sensors", `"door-sensor-2":`},
+		{bare + "sensor-mode/J1/sensor-1", "", "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1", `"data":"01 03 0C `},
+	} {
+		before := received.count(step.answer, step.state)
+		publish(t, client, step.topic, step.body)
+		require.Eventually(t, func() bool { return received.count(step.answer, step.state) == before+1 },
+			5*time.Second, time.Millisecond, "%s %s", step.topic, step.body)
+	}
+	publish(t, client, bare+"access-control-mode/J3/reader-1/success", "1")
+	publish(t, client, bare+"access-control-mode/J3/reader-1/success", "7") // refused
+	publish(t, client, bare+"alarm-mode/J1/siren-9", "1")                   // there is none
+	require.Eventually(t, func() bool { return s.Report().Commands == 8 }, 5*time.Second, time.Millisecond)
+	cancel()
+	wg.Wait()
+	require.EqualValues(t, 8, s.Report().Answers)
+}
+
+func publish(t *testing.T, client mqtt.Client, name, body string) {
+	t.Helper()
+	if name == "" {
+		return
+	}
+	token := client.Publish(name, 1, false, body)
+	require.True(t, token.WaitTimeout(5*time.Second))
+	require.NoError(t, token.Error())
+}
+
+// count returns how many messages of the topic have the text in them.
+func (i *inbox) count(name, text string) (n int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for key := range i.seen {
+		if at, body, _ := strings.Cut(key, "\n"); at == name && strings.Contains(body, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestEachClassReachesTheSubscriber has a class at a time pass a real broker.
+func TestEachClassReachesTheSubscriber(t *testing.T) {
+	m := startMesh(t, 1)
+	received := newInbox()
+	m.subscribe(t, received)
+	for i, class := range Classes() {
+		t.Run(class, func(t *testing.T) {
+			before := received.len()
+			s := m.simulator(Config{Messages: 1, Malformed: 30 * len(classes), Seed: uint64(i + 1)}) //nolint:gosec // small
+			s.budget = budget{good: 1}
+			s.budget.next.Store(1) // nothing is left but what is pushed here
+			d := newDevice(s, 0, nil)
+			for n := range int64(20) {
+				bad := s.malformed.Message(n*int64(len(classes))+int64(i), d.firmware.mac)
+				require.Equal(t, class, bad.Class)
+				d.payload = bad.Body
+				d.push(bad.Topic, firstMalformed+tally(bad.class))
+			}
+			devices, err := s.prepare()
+			require.NoError(t, err)
+			d.tls, d.sim = devices[0].tls, s
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			d.run(ctx)
+			require.NoError(t, ctx.Err(), fmt.Sprint(s.lastError.Load()))
+			require.EqualValues(t, 20, s.Report().Malformed[class])
+			require.Zero(t, s.Report().Retried)
+			require.Eventually(t, func() bool { return received.len() == before+20 }, 5*time.Second, time.Millisecond)
+		})
+	}
+}

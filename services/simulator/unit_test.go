@@ -1,0 +1,211 @@
+package simulator
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+func newTestRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) } //nolint:gosec // a test
+
+func TestCRC16(t *testing.T) {
+	// The example of Modbus over Serial Line 1.02, and of the protocol's guides.
+	require.Equal(t, uint16(0x4B37), crc16([]byte("123456789")))
+	require.Equal(t, uint16(0xCDC5), crc16([]byte{0x01, 0x03, 0x00, 0x00, 0x00, 0x0A}))
+}
+
+func TestClockIsStrictlyIncreasing(t *testing.T) {
+	var c clock
+	now := time.Date(2026, 5, 4, 23, 59, 59, 999_998_700, time.UTC)
+	var got []string
+	for range 3 {
+		c.tick(now)
+		got = append(got, string(c.append(nil)))
+	}
+	c.tick(now.Add(-time.Hour)) // the clock was set back
+	got = append(got, string(c.append(nil)))
+	require.Equal(t, []string{
+		"2026-05-04 23:59:59.999998", "2026-05-04 23:59:59.999999",
+		"2026-05-05 00:00:00.000000", "2026-05-05 00:00:00.000001",
+	}, got)
+}
+
+// TestReadingsDecode has every component of the demo report a thousand times,
+// and reads that back with the parsers of the pipeline.
+func TestReadingsDecode(t *testing.T) {
+	c := fleet.Demo(2)[1]
+	for _, f := range []firmware{{mac: c.MAC}, {mac: c.MAC, old: true}, {mac: c.MAC, old: true, dashed: true}} {
+		for _, connector := range c.Connectors {
+			for _, part := range connector.Components {
+				r := newTestRand()
+				k := newComponent(f, connector, part, r)
+				var tick clock
+				for range 1000 {
+					tick.tick(time.Now())
+					requireDecodes(t, c, k.report, k.appendReading(nil, &tick, r), part, &tick)
+				}
+				if part.Sensor == nil && part.Kind != topic.Reader {
+					requireDecodes(t, c, k.confirm, k.appendState(nil, &tick), part, &tick)
+				}
+			}
+		}
+	}
+}
+
+func requireDecodes(t *testing.T, c fleet.Controller, name string, body []byte, part fleet.Component, tick *clock) {
+	t.Helper()
+	at, err := topic.Parse(name)
+	require.NoError(t, err, name)
+	require.Equal(t, c.MAC, at.MAC)
+	require.Equal(t, part.Component, at.Component)
+	p, err := new(payload.Parser).Parse(at, body)
+	require.NoError(t, err, "%s %s", name, body)
+	require.Equal(t, tick.last, p.Time.UnixMicro())
+	if part.Sensor == nil {
+		require.NotEmpty(t, p.State)
+		return
+	}
+	points := part.Sensor.Template.Points
+	if part.Sensor.Direct {
+		require.Len(t, p.Numbers, len(points))
+		return
+	}
+	end := len(p.Frame) - frameCRC
+	require.Equal(t, crc16(p.Frame[:end]), uint16(p.Frame[end])|uint16(p.Frame[end+1])<<8)
+	require.Equal(t, int(p.Frame[2]), end-frameHeader)
+	require.Equal(t, part.Number, int(p.Frame[0]))
+	for _, point := range points {
+		v, err := point.Field.Decode(p.Frame)
+		require.NoError(t, err, point.Label)
+		if !v.IsText {
+			require.GreaterOrEqual(t, v.Number, point.Signal.Low-0.001, point.Label)
+			require.LessOrEqual(t, v.Number, point.Signal.High+0.001, point.Label)
+		}
+	}
+}
+
+func TestSignalsMove(t *testing.T) {
+	points := fleet.Demo(1)[0].Connectors[0].Components[0].Sensor.Template.Points
+	r := newTestRand()
+	for i := range points {
+		s := newSignal(&points[i], r)
+		values := map[float64]bool{}
+		for range 200 {
+			values[s.step(r, 0.5).Number] = true
+		}
+		require.Greater(t, len(values), 10, points[i].Label)
+	}
+}
+
+func TestFirmware(t *testing.T) {
+	const fleetSize = 40
+	var old, dashed int
+	for i := range fleetSize {
+		f := newFirmware("02f200000001", i, 0.1)
+		require.False(t, i == 0 && f.old)
+		if f.old {
+			old++
+		}
+		if f.dashed {
+			dashed++
+		}
+	}
+	require.Equal(t, []int{4, 2}, []int{old, dashed})
+
+	place := topic.Topic{MAC: "02f200000001", Mode: topic.SensorMode, Connector: 2, Component: topic.Component{Kind: topic.Sensor, Number: 3}}
+	require.Equal(t, "tele/f2-02f200000001/sensor-mode/J2/sensor-3", firmware{mac: place.MAC}.topic(topic.Tele, place))
+	require.Equal(t, "cmnd/f2-02-f2-00-00-00-01/sensor-mode/2/sensor-3", firmware{mac: place.MAC, old: true, dashed: true}.topic(topic.Cmnd, place))
+}
+
+func TestParseCommand(t *testing.T) {
+	const at = "cmnd/f2-02f200000001/"
+	for _, test := range []struct {
+		topic, body string
+		want        action
+		period      int
+		refused     bool
+	}{
+		{topic: at + "access-control-mode/J3/strike-1", body: `{"power-flag":1,"period":5}`, want: turnOn, period: 5},
+		{topic: at + "access-control-mode/3/strike-1", body: `{"power-flag":0}`, want: turnOff},
+		{topic: at + "access-control-mode/J3/strike-1", body: `{"power-flag":2,"period":255}`, want: toggle, period: 255},
+		{topic: at + "access-control-mode/J3/strike-1", want: ask},
+		{topic: at + "alarm-mode/J4/siren-1", body: "1", want: turnOn},
+		{topic: at + "alarm-mode/J4/siren-1", body: "0", want: turnOff},
+		{topic: at + "access-control-mode/J3/reader-1/success", body: "3", want: note},
+		{topic: at + "access-control-mode/J3/reader-1/success", body: "4", refused: true},
+		{topic: at + "alarm-mode/J4/siren-1", body: "2", refused: true},
+		{topic: at + "access-control-mode/J3/strike-1", body: `{"period":5}`, refused: true},
+		{topic: at + "access-control-mode/J3/strike-1", body: `{"power-flag":3,"period":5}`, refused: true},
+		{topic: at + "access-control-mode/J3/strike-1", body: `{"power-flag":1,"period":256}`, refused: true},
+		{topic: at + "access-control-mode/J3/strike-1", body: "{", refused: true},
+		{topic: at + "nonsense", body: "1", refused: true},
+	} {
+		c, err := parseCommand(test.topic, []byte(test.body))
+		require.Equal(t, test.refused, err != nil, "%s %s", test.topic, test.body)
+		if err == nil {
+			require.Equal(t, test.want, c.action)
+			require.Equal(t, test.period, c.period)
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	b := budget{good: 100, malformed: 7}
+	var claimed, bad int
+	for {
+		first, n := b.claim(9)
+		if n == 0 {
+			break
+		}
+		for i := range int64(n) {
+			claimed++
+			if m, ok := b.isMalformed(first + i); ok {
+				require.Equal(t, int64(bad), m)
+				bad++
+			}
+		}
+	}
+	require.Equal(t, []int{107, 7}, []int{claimed, bad})
+	require.False(t, b.left())
+
+	endless := budget{malformed: 3}
+	bad = 0
+	for i := range int64(1000) {
+		if _, ok := endless.isMalformed(i); ok {
+			bad++
+		}
+	}
+	require.Equal(t, 3, bad)
+	require.True(t, endless.left())
+}
+
+func TestValidate(t *testing.T) {
+	require.NoError(t, (&Config{}).Validate())
+	for _, c := range []Config{
+		{Interval: -1}, {Messages: -1}, {Malformed: -1}, {Inflight: -1}, {Inflight: maxInflight + 1},
+		{OldFirmware: 1.1}, {OldFirmware: -0.1}, {Connecting: -1},
+	} {
+		require.Error(t, c.Validate())
+	}
+}
+
+func TestConfigIsReadByKong(t *testing.T) {
+	var c Config
+	parser, err := kong.New(&c)
+	require.NoError(t, err)
+	_, err = parser.Parse([]string{"--interval=0", "--messages=100", "--ca-file=ca.crt", "--devices=devices"})
+	require.NoError(t, err)
+	require.Equal(t, defaultInflight, c.Inflight)
+	require.Equal(t, defaultConnecting, c.Connecting)
+	require.InDelta(t, 0.1, c.OldFirmware, 0)
+	require.Zero(t, c.Interval)
+	_, err = parser.Parse([]string{"--interval=1s", "--rate=5"})
+	require.ErrorContains(t, err, "rate")
+}

@@ -1,0 +1,155 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// grace is how long a controller that is told to stop waits for PUBACKs.
+const grace = 2 * time.Second
+
+// maxOut is the largest buffer that is kept for the next write.
+const maxOut = 64 << 10
+
+var errSilent = errors.New("the broker does not answer")
+
+// writer builds and writes a controller's messages on one connection.
+type writer struct {
+	*device
+	session *session
+	lost    <-chan error
+	ended   bool            // lost has been received from
+	opened  <-chan struct{} // of the gate; nil once it is known to be open
+	alarm   *time.Timer
+	ping    *time.Ticker
+}
+
+func newWriter(d *device, s *session, lost <-chan error) *writer {
+	return &writer{device: d, session: s, lost: lost, opened: d.sim.gate.opened}
+}
+
+// run writes until the controller has finished or ctx has ended, which is no
+// error, or until the connection is lost.
+func (w *writer) run(ctx context.Context) error {
+	w.alarm = time.NewTimer(0)
+	defer w.alarm.Stop()
+	w.ping = time.NewTicker(keepAlive / 2)
+	defer w.ping.Stop()
+	stop := context.AfterFunc(ctx, func() { _ = w.session.conn.SetWriteDeadline(time.Now().Add(grace)) })
+	defer stop()
+
+	for ctx.Err() == nil {
+		now := time.Now()
+		w.build(now)
+		if err := w.flush(); err != nil {
+			return err
+		}
+		if w.finished() {
+			return nil
+		}
+		w.setAlarm(now)
+		if err := w.wait(ctx.Done()); err != nil {
+			return err
+		}
+	}
+	return w.drain()
+}
+
+// drain writes what is built and waits a while for PUBACKs.
+func (w *writer) drain() error {
+	over := make(chan struct{})
+	stop := time.AfterFunc(grace, func() { close(over) })
+	defer stop.Stop()
+	for {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		if w.window.empty() {
+			return nil
+		}
+		select {
+		case <-over:
+			return nil
+		default:
+		}
+		if err := w.wait(over); err != nil {
+			return err
+		}
+	}
+}
+
+// wait returns when there may be something to do.
+func (w *writer) wait(done <-chan struct{}) error {
+	select {
+	case <-w.window.wake:
+	case <-w.alarm.C:
+	case <-w.opened:
+		w.opened = nil
+	case <-done:
+	case err := <-w.lost:
+		w.ended = true
+		return err
+	case <-w.ping.C:
+		return w.probe()
+	}
+	return nil
+}
+
+// probe sends a PINGREQ. Something has come since the last one, if only the
+// answer to it, or the broker is gone.
+func (w *writer) probe() error {
+	if !w.heard.Swap(false) {
+		return errSilent
+	}
+	return packets.NewControlPacket(packets.Pingreq).Write(w.session.conn)
+}
+
+// flush writes what has gathered, with one Write.
+func (w *writer) flush() error {
+	out, fresh, repeated := w.window.gather(w.out[:0])
+	out = w.window.appendAcks(out)
+	w.out = out
+	if cap(out) > maxOut {
+		w.out = nil
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	w.sim.counters.sent.Add(fresh)
+	w.sim.counters.retried.Add(repeated)
+	_, err := w.session.conn.Write(out)
+	return err
+}
+
+// maxBurst is how long readings gather, at most, that a rate allows.
+const maxBurst = 250 * time.Millisecond
+
+// burst is how long readings gather that the rate allows: until half a window
+// is due, so that they share a write, or not so long.
+func (d *device) burst() time.Duration {
+	half := float64(d.sim.cfg.Inflight+1) / 2
+	return min(maxBurst, time.Duration(half/d.rate*float64(time.Second)))
+}
+
+// setAlarm sets the timer for what is to be done without being woken: the next
+// interval or what the rate allows next, and strikes that fall back.
+func (w *writer) setAlarm(now time.Time) {
+	var next time.Time
+	switch {
+	case w.sim.cfg.Interval > 0:
+		next = w.due
+	case w.rate > 0:
+		next = now.Add(max(w.burst(), time.Duration((1-w.owed)/w.rate*float64(time.Second))))
+	}
+	for i := range w.components {
+		if at := w.components[i].offAt; at != 0 && (next.IsZero() || at < next.UnixMicro()) {
+			next = time.UnixMicro(at)
+		}
+	}
+	if !next.IsZero() {
+		w.alarm.Reset(max(next.Sub(now), time.Millisecond))
+	}
+}
