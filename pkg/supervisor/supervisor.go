@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"runtime/pprof"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -95,8 +96,8 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 	defer close(done)
 	var once sync.Once
 	answer := func(err error) { once.Do(func() { first <- err }) }
-	wasReady := false
-	ready := func() { wasReady = true; answer(nil) }
+	var wasReady atomic.Bool // the part may call ready from any goroutine
+	ready := func() { wasReady.Store(true); answer(nil) }
 	wait := 200 * time.Millisecond
 	for {
 		started := time.Now()
@@ -110,7 +111,7 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 		if err == nil {
 			err = errors.New("it ended")
 		}
-		if !wasReady {
+		if !wasReady.Load() {
 			answer(err)
 			return
 		}
