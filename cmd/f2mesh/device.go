@@ -45,7 +45,7 @@ func (c *deviceExportCommand) Run(g *globals) error {
 		return fmt.Errorf("exporting: %w", err)
 	}
 	for _, name := range []string{"device.crt", "device.key", "ca.crt", "mqtt_config.json"} {
-		data, err := os.ReadFile(filepath.Join(from, name))
+		data, err := os.ReadFile(filepath.Join(from, name)) //nolint:gosec // a file of the state directory
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s has no certificate here: `f2mesh device list` shows those that have", mac.Dashed())
 		}

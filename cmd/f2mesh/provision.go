@@ -28,9 +28,9 @@ const (
 	databaseTelemetry = "telemetry"
 	metadataSchema    = "fleet"
 
-	secretSuperuser    = "postgres_superuser_password"
-	secretReader       = "postgres_reader_password"
-	secretMQTTOperator = "mqtt_operator_password"
+	secretSuperuser    = "postgres_superuser_password" //nolint:gosec // the name of a secret, not a secret
+	secretReader       = "postgres_reader_password"    //nolint:gosec // the name of a secret, not a secret
+	secretMQTTOperator = "mqtt_operator_password"      //nolint:gosec // the name of a secret, not a secret
 )
 
 // provision makes roles, databases and the demo fleet's metadata, as far as
@@ -127,8 +127,7 @@ func (m *mesh) ensureRole(ctx context.Context, conn *pgx.Conn, role, secretName 
 // redactStatement keeps what PostgreSQL quotes of a statement with a password
 // out of an error.
 func redactStatement(err error) error {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return errors.New("SQLSTATE " + refused.Code)
 	}
 	return err

@@ -24,7 +24,7 @@ import (
 
 // Names of the secrets, as files of the secrets directory.
 const (
-	secretMQTTUsername  = "mqtt_username"
+	secretMQTTUsername  = "mqtt_username" //nolint:gosec // the name of a secret, not a secret
 	secretMQTTPassword  = "mqtt_password"
 	secretPostgres      = "postgres_password"
 	secretTimescale     = "timescale_password"
@@ -163,7 +163,7 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 // first is.
 func announce(ctx context.Context, nc *nats.Conn, s health.Service, ready func()) error {
 	if err := stream.WaitConnected(ctx, nc); err != nil {
-		return nil //nolint:nilerr // stopped before NATS was there
+		return nil
 	}
 	announced, err := health.Announce(nc, s)
 	if err != nil {

@@ -62,7 +62,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	err = errors.Join(err, finish())
 	printReport(os.Stdout, &report)
 	if c.Config.Messages == 0 && ctx.Err() != nil {
-		return nil // stopped by its user
+		return nil //nolint:nilerr // stopped by its user
 	}
 	return err
 }

@@ -26,7 +26,6 @@ func (s state) path(elements ...string) string {
 func (s state) secrets() string { return s.path("secrets") }
 func (s state) devices() string { return s.path("devices") }
 func (s state) logFile() string { return s.path("f2mesh.log") }
-func (s state) caFile() string  { return s.path("pki", "ca.crt") }
 
 // running is what run.json says of the mesh that runs now.
 type running struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -46,7 +47,7 @@ look inside, after  eval "$(bin/f2mesh env)":
 		fmt.Fprintln(out, "\nfirst readings:")
 		if err := m.showReadings(ctx, out); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // stopping is no error
 			}
 			return err
 		}
@@ -152,9 +153,7 @@ func (m *mesh) figures() map[string]float64 {
 		if err != nil {
 			continue
 		}
-		for name, v := range figures {
-			all[name] = v
-		}
+		maps.Copy(all, figures)
 	}
 	return all
 }

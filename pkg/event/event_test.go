@@ -14,8 +14,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/event"
 )
 
-func text(s string) *string { return &s }
-
 var moment = time.Date(2026, 11, 24, 10, 0, 0, 123456789, time.UTC)
 
 // sample is a reading as the decoder makes it.
@@ -26,7 +24,7 @@ func sample() event.Decoded {
 		DeviceID: 8, Device: "Hall \"north\"", MetadataVersion: "00ff",
 		Values: []event.Value{
 			{DataPointID: 1, Label: "Temperature", Number: 25.52, Unit: "°C"},
-			{DataPointID: 2, Label: "Firmware", Text: text("F2S-2.14")},
+			{DataPointID: 2, Label: "Firmware", Text: new("F2S-2.14")},
 		},
 	}
 }
@@ -34,7 +32,7 @@ func sample() event.Decoded {
 func TestAppendJSON(t *testing.T) {
 	t.Parallel()
 	d := sample()
-	assert.Equal(t, `{"id":"0102fe00000000000000000000000000","time":"2026-11-24T10:00:00.123456Z","received":"2026-11-24T10:00:00.123456789Z",`+
+	assert.JSONEq(t, `{"id":"0102fe00000000000000000000000000","time":"2026-11-24T10:00:00.123456Z","received":"2026-11-24T10:00:00.123456789Z",`+
 		`"root":"tele","mac":"e4fd45f654be","controller_id":7,"mode":"sensor-mode","connector":1,"component":"sensor-1",`+
 		`"device_id":8,"device":"Hall \"north\"","metadata_version":"00ff","values":[`+
 		`{"datapoint_id":1,"label":"Temperature","value":25.52,"unit":"°C"},{"datapoint_id":2,"label":"Firmware","text":"F2S-2.14"}]}`,
@@ -79,7 +77,7 @@ func TestInverseProperty(t *testing.T) {
 	value := rapid.Custom(func(t *rapid.T) event.Value {
 		v := event.Value{DataPointID: rapid.Int32().Draw(t, "id"), Label: rapid.String().Draw(t, "label"), Unit: rapid.String().Draw(t, "unit")}
 		if rapid.Bool().Draw(t, "is text") {
-			v.Text = text(rapid.String().Draw(t, "text"))
+			v.Text = new(rapid.String().Draw(t, "text"))
 		} else {
 			v.Number = rapid.Float64().Draw(t, "number")
 		}
@@ -115,7 +113,7 @@ func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{``, `{`, `[]`, `{"id":"01"}`, `{"id":"zz02fe00000000000000000000000000"}`, `{"time":"yesterday"}`, `{"device_id":2147483648}`, `{"values":[{"value":"1"}]}`, `{"values":[{"value":1e999}]}`} {
 		var d event.Decoded
-		assert.Error(t, event.ParseDecoded([]byte(data), &d), data)
+		require.Error(t, event.ParseDecoded([]byte(data), &d), data)
 	}
 	var d event.Decoded
 	require.NoError(t, event.ParseDecoded([]byte(`{"a later version's field":1}`), &d), "the control")
@@ -126,7 +124,7 @@ func TestFormat(t *testing.T) {
 	for want, v := range map[string]event.Value{
 		"25.52 °C": {Number: 25.52, Unit: "°C"},
 		"700":      {Number: 700},
-		`"a\nb" x`: {Text: text("a\nb"), Unit: "x"},
+		`"a\nb" x`: {Text: new("a\nb"), Unit: "x"},
 	} {
 		assert.Equal(t, want, v.Format())
 	}

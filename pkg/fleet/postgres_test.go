@@ -74,7 +74,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("notify", func(t *testing.T) { testNotify(t, conn, connect(t, address)) })
 }
 
-func testSeed(t *testing.T, conn *pgx.Conn) {
+func testSeed(t *testing.T, conn *pgx.Conn) { //nolint:thelper // serves tests and benchmarks
 	ctx := t.Context()
 	require.NoError(t, Seed(ctx, conn, schema, Demo(3)))
 	before := versions(t, conn)
@@ -108,7 +108,7 @@ func versions(t *testing.T, conn *pgx.Conn) []string {
 }
 
 // testLookup goes the way of the design from a MAC to data points.
-func testLookup(t *testing.T, conn *pgx.Conn) {
+func testLookup(t *testing.T, conn *pgx.Conn) { //nolint:thelper // serves tests and benchmarks
 	for _, c := range []Controller{Demo(1)[0], Demo(2)[1]} {
 		rows, err := conn.Query(t.Context(), `
 			SELECT p."DeviceId", d."Label", d."Offset", d."Length", d."DataEncoding", d."Decimals", d."Append"
@@ -139,7 +139,7 @@ func testLookup(t *testing.T, conn *pgx.Conn) {
 }
 
 // testForeignRows has somebody else's device under one of the demo's ids.
-func testForeignRows(t *testing.T, conn *pgx.Conn) {
+func testForeignRows(t *testing.T, conn *pgx.Conn) { //nolint:thelper // serves tests and benchmarks
 	exec(t, conn, `UPDATE "Device" SET "Uuid" = gen_random_uuid(), "DeviceName" = 'theirs' WHERE "DeviceId" = 2`)
 	err := Seed(t.Context(), conn, schema, Demo(1))
 	require.ErrorContains(t, err, "belong to somebody else")
@@ -150,7 +150,7 @@ func testForeignRows(t *testing.T, conn *pgx.Conn) {
 	require.NoError(t, Seed(t.Context(), conn, schema, Demo(1)))
 }
 
-func testNotify(t *testing.T, conn, listener *pgx.Conn) {
+func testNotify(t *testing.T, conn, listener *pgx.Conn) { //nolint:thelper // serves tests and benchmarks
 	ctx := t.Context()
 	exec(t, listener, "LISTEN "+NotifyChannel)
 	exec(t, conn, `UPDATE "Pin" SET "Position" = 7 WHERE "PinId" = 1`)

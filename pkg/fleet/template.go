@@ -105,7 +105,7 @@ func counter(label, encoding string, offset, length, decimals int, unit string, 
 	return p
 }
 
-func flag(label, encoding string, offset, length int) Point {
+func flag(label, encoding string, offset, length int) Point { //nolint:unparam // the length belongs to the layout
 	p := number(label, encoding, offset, length, 0, "", 0, 1)
 	p.Format = "Boolean"
 	return p

@@ -10,7 +10,7 @@ func (f Field) decodeNumber(u uint64) (float64, error) {
 		negative, magnitude := splitSign(u, f.Length)
 		return scaleInteger(negative, magnitude, f.Decimals), nil
 	case kindFloat32:
-		return scale(float64(math.Float32frombits(uint32(u))), f.Decimals), nil
+		return scale(float64(math.Float32frombits(uint32(u))), f.Decimals), nil //nolint:gosec // bounded, or its low byte is what is meant
 	case kindFloat64:
 		return scale(math.Float64frombits(u), f.Decimals), nil
 	case kindBool:
@@ -86,9 +86,9 @@ func (f Field) limit(negative bool) uint64 {
 // splitSign reads the low bytes of u as two's complement.
 func splitSign(u uint64, length int) (negative bool, magnitude uint64) {
 	shift := 64 - 8*length
-	i := int64(u<<shift) >> shift
+	i := int64(u<<shift) >> shift //nolint:gosec // bounded, or its low byte is what is meant
 	if i < 0 {
-		return true, -uint64(i)
+		return true, -uint64(i) //nolint:gosec // bounded, or its low byte is what is meant
 	}
 	return false, uint64(i)
 }

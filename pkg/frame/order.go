@@ -1,5 +1,7 @@
 package frame
 
+import "slices"
+
 // order is the order of a value's bytes in a frame. The names are those of
 // Modbus practice, where ABCD is a big-endian value of two registers.
 type order uint8
@@ -52,8 +54,8 @@ func (o order) load(b []byte) uint64 {
 
 // store inverts load: it writes the len(b) low bytes of u.
 func (o order) store(b []byte, u uint64) {
-	for i := len(b) - 1; i >= 0; i-- {
-		b[o.index(i, len(b))] = byte(u)
+	for i := range slices.Backward(b) {
+		b[o.index(i, len(b))] = byte(u) //nolint:gosec // the low byte is what is meant
 		u >>= 8
 	}
 }

@@ -56,7 +56,7 @@ func measure(b *testing.B, open func(testing.TB) (net.Conn, net.Conn), run func(
 const packetSize = 200
 
 // writePackets writes n packets; the other end reads in large pieces.
-func writePackets(t testing.TB, client, server net.Conn, n int) {
+func writePackets(t testing.TB, client, server net.Conn, n int) { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.CopyN(io.Discard, bufio.NewReaderSize(server, 1<<16), int64(n)*packetSize) })
@@ -70,7 +70,7 @@ func writePackets(t testing.TB, client, server net.Conn, n int) {
 
 // readPackets reads n packets that the other end writes in large pieces: a
 // type byte, two of length, and the rest, as paho does.
-func readPackets(t testing.TB, client, server net.Conn, n int) {
+func readPackets(t testing.TB, client, server net.Conn, n int) { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -91,14 +91,14 @@ func readPackets(t testing.TB, client, server net.Conn, n int) {
 	wg.Wait()
 }
 
-func cpuTime(t testing.TB) time.Duration {
+func cpuTime(t testing.TB) time.Duration { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	var u syscall.Rusage
 	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func tlsPair(t testing.TB) (client, server net.Conn) {
+func tlsPair(t testing.TB) (client, server net.Conn) { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	config := tlsConfig(t)
 	rawClient, rawServer := tcpPair(t)
@@ -111,7 +111,7 @@ func tlsPair(t testing.TB) (client, server net.Conn) {
 }
 
 // tlsConfig serves both ends, with a certificate made for the test.
-func tlsConfig(t testing.TB) *tls.Config {
+func tlsConfig(t testing.TB) *tls.Config { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tcpPair returns both ends of a loopback connection.
-func tcpPair(t testing.TB) (client, server net.Conn) {
+func tcpPair(t testing.TB) (client, server net.Conn) { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -100,7 +100,7 @@ func TestWriteBlocksWhenFull(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		write(t, c, "late")
+		write(t, c, "late") //nolint:testifylint // what follows does not depend on it
 	}()
 	select {
 	case <-done:

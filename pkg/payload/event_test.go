@@ -53,7 +53,7 @@ func TestEventTime(t *testing.T) {
 		got, err := new(payload.Parser).Parse(on(t, "tele/strike-1"), []byte(body))
 		require.NoError(t, err)
 		require.Equal(t, date(2026, 3, 1, 10, 0, 0, 0), got.Time)
-		require.Equal(t, `{"status":true}`, string(got.State)) //nolint:testifylint // equal byte for byte
+		require.Equal(t, `{"status":true}`, string(got.State))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,7 +18,7 @@ import (
 func requireCompact(t require.TestingT, state []byte) {
 	var compact bytes.Buffer
 	require.NoError(t, json.Compact(&compact, state))
-	require.Equal(t, compact.String(), string(state)) //nolint:testifylint // equal byte for byte
+	require.Equal(t, compact.String(), string(state))
 	var members map[string]any
 	require.NoError(t, json.Unmarshal(state, &members))
 	require.NotEmpty(t, members)
@@ -30,10 +31,8 @@ func holdsNUL(v any) bool {
 	case string:
 		return bytes.ContainsRune([]byte(v), 0)
 	case []any:
-		for _, element := range v {
-			if holdsNUL(element) {
-				return true
-			}
+		if slices.ContainsFunc(v, holdsNUL) {
+			return true
 		}
 	case map[string]any:
 		for name, member := range v {

@@ -50,7 +50,7 @@ func parseTime(b []byte, zone *time.Location) (time.Time, bool) {
 	hour, ok4 := decimal(b[11:13], 0, 23)
 	minute, ok5 := decimal(b[14:16], 0, 59)
 	second, ok6 := decimal(b[17:19], 0, 59)
-	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6) || day > daysIn(year, month) {
+	if (!ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6) || day > daysIn(year, month) {
 		return time.Time{}, false
 	}
 	nanosecond, rest, ok := cutFraction(b[len(seconds):])

@@ -51,7 +51,7 @@ func outputs(v any) map[string]string {
 	}
 	var buf bytes.Buffer
 	slog.New(slog.NewJSONHandler(&buf, nil)).Info("message", "value", v, slog.Group("group", "value", v))
-	slog.New(slog.NewTextHandler(&buf, nil)).Info("message", "value", v, slog.Any("list", []any{v}))
+	slog.New(slog.NewTextHandler(&buf, nil)).Info("message", "value", v, slog.Any("list", []any{v})) //nolint:sloglint // both forms are what is tested
 	out["slog"] = buf.String()
 	return out
 }

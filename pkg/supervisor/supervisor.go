@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,8 +151,8 @@ func (s *Supervisor) Stop(name string) error {
 // were started before it.
 func (s *Supervisor) StopAll() {
 	names := s.Names()
-	for i := len(names) - 1; i >= 0; i-- {
-		_ = s.Stop(names[i]) // the name is known
+	for _, name := range slices.Backward(names) {
+		_ = s.Stop(name) // the name is known
 	}
 }
 

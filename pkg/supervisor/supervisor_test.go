@@ -3,7 +3,6 @@ package supervisor_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -23,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newSupervisor() *supervisor.Supervisor {
-	return supervisor.New(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return supervisor.New(slog.New(slog.DiscardHandler))
 }
 
 // record notes in order what happens.

@@ -22,8 +22,7 @@ func (b *Bridge) convert(name string, payload []byte, at time.Time) (*nats.Msg, 
 	t, err := topic.Parse(name)
 	if err != nil {
 		reason := "bad_topic"
-		var topicErr *topic.Error
-		if errors.As(err, &topicErr) {
+		if topicErr, ok := errors.AsType[*topic.Error](err); ok {
 			reason = topicErr.Reason
 		}
 		mac, _ := topic.FindMAC(name)

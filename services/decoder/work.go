@@ -167,7 +167,7 @@ func take(raw jetstream.Msg, stored time.Time) (message, *deadletter.Letter) {
 }
 
 // shard spreads controllers over n workers by the MAC in the subject
-// f2.raw.<root>.<mac>.…
+// f2.raw.<root>.<mac>.….
 func shard(subject string, n int) int {
 	const macAt, macLength = len("f2.raw.tele."), 12
 	if len(subject) < macAt+macLength {

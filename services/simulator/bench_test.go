@@ -42,7 +42,7 @@ func BenchmarkReading(b *testing.B) {
 	}
 }
 
-func cpuTime(t testing.TB) time.Duration {
+func cpuTime(t testing.TB) time.Duration { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	var u syscall.Rusage
 	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))

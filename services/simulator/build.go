@@ -21,10 +21,10 @@ func (d *device) answer(c command, now time.Time) {
 	k := &d.components[d.byPlace[c.place]]
 	k.obey(c, now.UnixMicro())
 	d.clock.tick(now)
-	switch {
-	case k.kind == topic.Reader:
+	switch k.kind {
+	case topic.Reader:
 		return // has no state to tell
-	case k.kind == topic.Sensor:
+	case topic.Sensor:
 		d.payload = k.appendReading(d.payload[:0], &d.clock, d.random)
 		d.push(k.report, answer)
 	default:

@@ -35,7 +35,7 @@ func (c *clock) append(b []byte) []byte {
 	b = append(b, c.prefix...)
 	micros := c.last % perSecond
 	for unit := int64(perSecond / 10); unit > 0; unit /= 10 {
-		b = append(b, '0'+byte(micros/unit%10))
+		b = append(b, '0'+byte(micros/unit%10)) //nolint:gosec // bounded, or its low byte is what is meant
 	}
 	return b
 }

@@ -67,7 +67,7 @@ func (c *command) parseStrike(body []byte) error {
 	if b.PowerFlag == nil || *b.PowerFlag < 0 || *b.PowerFlag > 2 || b.Period < 0 || b.Period > maxPeriod {
 		return errNoCommand
 	}
-	c.action = turnOff + action(*b.PowerFlag) //nolint:gosec // 0..2
+	c.action = turnOff + action(*b.PowerFlag)
 	c.period = b.Period
 	return nil
 }

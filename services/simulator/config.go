@@ -75,6 +75,6 @@ func (c *Config) setDefaults() {
 		c.Connecting = defaultConnecting
 	}
 	if c.Seed == 0 {
-		c.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+		c.Seed = uint64(time.Now().UnixNano())
 	}
 }

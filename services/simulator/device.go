@@ -113,7 +113,7 @@ func (d *device) serve(ctx context.Context, s *session) error {
 	}
 	_ = s.conn.Close()
 	if !w.ended {
-		<-lost
+		<-lost //nolint:errcheck // the error shows at the next write
 	}
 	if err != nil {
 		return fmt.Errorf("serving: %w", err)

@@ -35,7 +35,7 @@ func (m *maker) deepJSON() string {
 func (m *maker) binary() string {
 	b := []byte{0x01, 0x03, 0x0C}
 	for range 12 {
-		b = append(b, byte(m.Uint32()))
+		b = append(b, byte(m.Uint32())) //nolint:gosec // bounded, or its low byte is what is meant
 	}
 	return string(b) + m.serial
 }

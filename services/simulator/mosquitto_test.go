@@ -37,7 +37,7 @@ const password = "for this test only"
 
 // startMesh starts a broker for n controllers. Without Mosquitto the test is
 // skipped on a laptop and fails in CI.
-func startMesh(t testing.TB, n int) *mesh {
+func startMesh(t testing.TB, n int) *mesh { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	dir := accounttest.TempDir(t)
 	authority, err := identity.OpenAuthority(filepath.Join(dir, "ca"))
@@ -69,7 +69,7 @@ func startMesh(t testing.TB, n int) *mesh {
 }
 
 // start starts the broker, also again.
-func (m *mesh) start(t testing.TB) {
+func (m *mesh) start(t testing.TB) { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	var err error
 	m.broker, err = mosquitto.Start(context.WithoutCancel(t.Context()), m.config)
@@ -121,7 +121,7 @@ func (i *inbox) missing(other *inbox) (n int) {
 }
 
 // subscribe connects as the bridge does, with a persistent session.
-func (m *mesh) subscribe(t testing.TB, into *inbox) mqtt.Client {
+func (m *mesh) subscribe(t testing.TB, into *inbox) mqtt.Client { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	options := mqtt.NewClientOptions().AddBroker("tcp://" + m.broker.Address()).
 		SetClientID("test").SetUsername("bridge").SetPassword(password).

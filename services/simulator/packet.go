@@ -12,9 +12,9 @@ const (
 func appendPublish(b []byte, topic string, id uint16, payload []byte) (packet []byte, body int) {
 	b = append(b, typePublishQoS1)
 	b = appendLength(b, 2+len(topic)+2+len(payload))
-	b = append(b, byte(len(topic)>>8), byte(len(topic)))
+	b = append(b, byte(len(topic)>>8), byte(len(topic))) //nolint:gosec // bounded, or its low byte is what is meant
 	b = append(b, topic...)
-	b = append(b, byte(id>>8), byte(id))
+	b = append(b, byte(id>>8), byte(id)) //nolint:gosec // bounded, or its low byte is what is meant
 	return append(b, payload...), len(b)
 }
 
@@ -24,5 +24,5 @@ func appendLength(b []byte, n int) []byte {
 		b = append(b, byte(n)|0x80)
 		n >>= 7
 	}
-	return append(b, byte(n))
+	return append(b, byte(n)) //nolint:gosec // bounded, or its low byte is what is meant
 }

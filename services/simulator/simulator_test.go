@@ -50,7 +50,8 @@ func TestIntervalSpreadsTheFleet(t *testing.T) {
 	require.Zero(t, report.Unacknowledged)
 	each := int64(len(newDevice(s, 0, nil).components))
 	require.GreaterOrEqual(t, report.Acknowledged, 2*controllers*each)
-	require.LessOrEqual(t, report.Acknowledged, 4*controllers*each)
+	// At full speed it would be hundreds of times as many.
+	require.LessOrEqual(t, report.Acknowledged, 8*controllers*each)
 }
 
 func TestRateBoundsFullSpeed(t *testing.T) {
@@ -232,7 +233,7 @@ func TestEachClassReachesTheSubscriber(t *testing.T) {
 	for i, class := range Classes() {
 		t.Run(class, func(t *testing.T) {
 			before := received.len()
-			s := m.simulator(Config{Messages: 1, Malformed: 30 * len(classes), Seed: uint64(i + 1)}) //nolint:gosec // small
+			s := m.simulator(Config{Messages: 1, Malformed: 30 * len(classes), Seed: uint64(i + 1)})
 			s.budget = budget{good: 1}
 			s.budget.next.Store(1) // nothing is left but what is pushed here
 			d := newDevice(s, 0, nil)

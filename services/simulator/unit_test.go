@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/alecthomas/kong" //nolint:depguard // the test reads the tags as cmd does
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
@@ -13,7 +13,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-func newTestRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) } //nolint:gosec // a test
+func newTestRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func TestCRC16(t *testing.T) {
 	// The example of Modbus over Serial Line 1.02, and of the protocol's guides.
@@ -189,8 +189,14 @@ func TestBudget(t *testing.T) {
 func TestValidate(t *testing.T) {
 	require.NoError(t, (&Config{}).Validate())
 	for _, c := range []Config{
-		{Interval: -1}, {Messages: -1}, {Malformed: -1}, {Inflight: -1}, {Inflight: maxInflight + 1},
-		{OldFirmware: 1.1}, {OldFirmware: -0.1}, {Connecting: -1},
+		{Interval: -1},
+		{Messages: -1},
+		{Malformed: -1},
+		{Inflight: -1},
+		{Inflight: maxInflight + 1},
+		{OldFirmware: 1.1},
+		{OldFirmware: -0.1},
+		{Connecting: -1},
 	} {
 		require.Error(t, c.Validate())
 	}

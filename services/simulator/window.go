@@ -169,7 +169,7 @@ func (w *window) appendAcks(b []byte) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, id := range w.acks {
-		b = append(b, typePuback, 2, byte(id>>8), byte(id))
+		b = append(b, typePuback, 2, byte(id>>8), byte(id)) //nolint:gosec // bounded, or its low byte is what is meant
 	}
 	w.acks = w.acks[:0]
 	return b
