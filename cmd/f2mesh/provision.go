@@ -84,7 +84,7 @@ func (m *mesh) provisionTelemetry(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if len(timescaleSettings()) > 0 {
+	if timescaleInstalled() {
 		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb"); err != nil {
 			return err
 		}

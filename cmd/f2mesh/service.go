@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -151,7 +152,7 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 	if err != nil {
 		return err
 	}
-	seen := health.Service{Name: name, Version: semanticVersion(), Description: "f2mesh " + name, Ready: service.Ready, Gatherer: reg}
+	seen := health.Service{Name: name, Version: semanticVersion(version), Description: "f2mesh " + name, Ready: service.Ready, Gatherer: reg}
 	running(seen)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return announce(ctx, nc, seen, ready) })
@@ -216,10 +217,12 @@ func (f *serviceFlags) serve(ctx context.Context, name string, build build, log 
 
 var errStopped = errors.New("stopped")
 
-// semanticVersion is version in the form that `nats micro` insists on.
-func semanticVersion() string {
-	if len(version) > 1 && version[0] == 'v' {
-		return version[1:]
+// semanticVersion is version in the form that `nats micro` insists on. The build
+// stamps what git describes: v1.2.3, v1.2.3-4-g0123abc, or in a clone without
+// tags the commit alone.
+func semanticVersion(version string) string {
+	if strings.HasPrefix(version, "v") || strings.Count(version, ".") == 2 {
+		return strings.TrimPrefix(version, "v")
 	}
-	return version
+	return "0.0.0+" + version
 }

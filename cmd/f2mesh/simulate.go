@@ -17,18 +17,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 
 type simulateCommand struct {
-	Controllers int    `help:"Controllers of the fleet. Those that are not registered yet are, with their metadata." default:"5"`
-	Report      string `help:"Write the id of each acknowledged message to this file, for audit --acknowledged." type:"path"`
+	Controllers int            `help:"Controllers of the fleet. Those that are not registered yet are, with their metadata." default:"5"`
+	Interval    *time.Duration `help:"Time between two readings of a component; 0 is full speed, as fast as the broker acknowledges. 30s as the real device, unless --messages or --rate ask for full speed."`
+	MaxAhead    int64          `help:"At full speed, pause while the bridge has this many acknowledged messages still to take from the broker; 0 never pauses." default:"200000"`
+	Report      string         `help:"Write the id of each acknowledged message to this file, for audit --acknowledged." type:"path"`
 
 	Config simulator.Config `embed:""`
 }
@@ -50,21 +54,66 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	}
 	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))
 	c.Config.CAFile, c.Config.Devices = r.CAFile, st.devices()
-	if c.Config.Messages > 0 && c.Config.Interval == 30*time.Second {
-		c.Config.Interval = 0 // a bounded run is at full speed unless it says otherwise
+	switch {
+	case c.Interval != nil:
+		c.Config.Interval = *c.Interval
+	case c.Config.Messages == 0 && c.Config.Rate == 0:
+		c.Config.Interval = 30 * time.Second
+	}
+	if err := c.Config.Validate(); err != nil {
+		return err
 	}
 	acknowledged, finish, err := c.record()
 	if err != nil {
 		return err
 	}
 	c.Config.OnAcknowledged = acknowledged
+	if c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
+		nc, _, err := connectRunning(ctx, g, log)
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		taken := bridgeCount(nc)
+		held := false
+		c.Config.Hold = func(acknowledged int64) bool { // a burst, then a pause: cheaper for all than a trickle
+			ahead := acknowledged - taken()
+			held = ahead > c.MaxAhead || held && ahead > c.MaxAhead/4
+			return held
+		}
+	}
 	report, err := simulator.New(c.Config, controllers, log).Run(ctx)
 	err = errors.Join(err, finish())
 	printReport(os.Stdout, &report)
 	if c.Config.Messages == 0 && ctx.Err() != nil {
-		return nil //nolint:nilerr // stopped by its user
+		return nil // stopped by its user
 	}
 	return err
+}
+
+// bridgeCount answers a function that says how many messages the bridge has
+// taken from the broker since now. A bridge that is away takes none; one that
+// has started again counts on from there.
+func bridgeCount(nc *nats.Conn) func() int64 {
+	received := func() (int64, bool) {
+		m, err := nc.Request("$SRV.STATS.f2mesh-bridge", nil, time.Second)
+		if err != nil {
+			return 0, false
+		}
+		o, ok := health.ParseStats(m.Data)
+		return int64(o.Figures["f2mesh_bridge_messages_received_total"]), ok
+	}
+	last, _ := received()
+	var taken int64
+	return func() int64 {
+		if n, ok := received(); ok {
+			if n < last {
+				last = 0
+			}
+			taken, last = taken+n-last, n
+		}
+		return taken
+	}
 }
 
 // record answers what to call for each acknowledged message, and how to end.

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -170,6 +174,13 @@ func (c *upCommand) detach(ctx context.Context, st state) error {
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	defer func() { _ = file.Close() }()
+	logged, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
+	}
+	if err := os.Remove(st.path("up.done")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting the last start: %w", err)
+	}
 	shown, err := os.Create(st.path("up.out"))
 	if err != nil {
 		return fmt.Errorf("opening the output: %w", err)
@@ -188,11 +199,23 @@ func (c *upCommand) detach(ctx context.Context, st state) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
-	return follow(ctx, st, ended)
+	return follow(ctx, st, ended, func() string { return lastError(file, logged) })
+}
+
+// lastError is what the program in the background wrote to the log, beyond its
+// first skip bytes, as the cause of its end.
+func lastError(log io.ReaderAt, skip int64) (cause string) {
+	lines := bufio.NewScanner(io.NewSectionReader(log, skip, math.MaxInt64-skip))
+	for lines.Scan() {
+		if message, ok := strings.CutPrefix(lines.Text(), "f2mesh: "); ok {
+			cause = message
+		}
+	}
+	return cause
 }
 
 // follow copies what the child shows until its summary is complete.
-func follow(ctx context.Context, st state, ended <-chan error) error {
+func follow(ctx context.Context, st state, ended <-chan error, cause func() string) error {
 	in, err := os.Open(st.path("up.out"))
 	if err != nil {
 		return fmt.Errorf("reading the output: %w", err)
@@ -210,7 +233,10 @@ func follow(ctx context.Context, st state, ended <-chan error) error {
 		select {
 		case err := <-ended:
 			_, _ = io.Copy(os.Stdout, in)
-			return errors.Join(fmt.Errorf("the mesh did not come up, see %s", st.logFile()), err)
+			if cause := cause(); cause != "" {
+				err = errors.New(cause)
+			}
+			return fmt.Errorf("the mesh did not come up: %w; the log is in %s", err, st.logFile())
 		case <-ctx.Done():
 			return fmt.Errorf("interrupted while the mesh was starting; it goes on in the background: f2mesh down stops it")
 		case <-time.After(100 * time.Millisecond):

@@ -17,12 +17,19 @@ func BenchmarkAppendJSON(b *testing.B) {
 	}
 }
 
+// BenchmarkParseDecoded reads a message as the decoder writes them, and one that
+// needs the JSON parser since a name has to be unescaped.
 func BenchmarkParseDecoded(b *testing.B) {
-	d := sample()
-	data := d.AppendJSON(nil)
-	b.ReportAllocs()
-	for b.Loop() {
-		require.NoError(b, event.ParseDecoded(data, &d))
+	for _, device := range []string{"Hall north", `Hall "north"`} {
+		b.Run(device, func(b *testing.B) {
+			d := sample()
+			d.Device = device
+			data := d.AppendJSON(nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				require.NoError(b, event.ParseDecoded(data, &d))
+			}
+		})
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -131,14 +130,6 @@ func appendNumber(b []byte, f float64) []byte {
 		format = 'e'
 	}
 	return strconv.AppendFloat(b, f, format, -1, 64)
-}
-
-// ParseDecoded reads a DECODED message into d, reusing what d holds.
-func ParseDecoded(data []byte, d *Decoded) error {
-	values := d.Values[:0]
-	clear(values[:cap(values)])
-	*d = Decoded{Values: values}
-	return json.Unmarshal(data, d)
 }
 
 // Format is the value with its unit, for people.

@@ -2,10 +2,6 @@ package fleet
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 	"testing"
@@ -14,38 +10,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
-	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
 )
 
 // schema has characters that have to be quoted.
 const schema = `Fleet "a"; b`
-
-// connectString starts a PostgreSQL for the test. Without one the test is
-// skipped on a laptop and fails in CI.
-func connectString(t *testing.T) string {
-	t.Helper()
-	dir := accounttest.TempDir(t)
-	authority, err := identity.OpenAuthority(filepath.Join(dir, "ca"))
-	require.NoError(t, err)
-	cert, key := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
-	require.NoError(t, authority.IssueServer(cert, key, []string{"127.0.0.1", "localhost"}))
-	cluster, err := postgres.Start(t.Context(), postgres.Config{
-		Dir: filepath.Join(dir, "postgres"), CertFile: cert, KeyFile: key, CAFile: authority.CAFile(),
-		SuperuserPassword: "for this test only", Log: slog.New(slog.DiscardHandler),
-	})
-	if errors.Is(err, postgres.ErrNotInstalled) && os.Getenv("CI") == "" {
-		t.Skip("PostgreSQL is not installed")
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		require.NoError(t, cluster.Stop(ctx))
-	})
-	return cluster.ConnString(postgres.Superuser, "for this test only", "postgres")
-}
 
 func connect(t *testing.T, address string) *pgx.Conn {
 	t.Helper()
@@ -57,7 +26,7 @@ func connect(t *testing.T, address string) *pgx.Conn {
 
 // TestPostgres shares one server between its parts.
 func TestPostgres(t *testing.T) {
-	address := connectString(t)
+	address := postgrestest.DSN(postgrestest.Start(t), "postgres")
 	conn := connect(t, address)
 	ctx := t.Context()
 	require.NoError(t, CreateSchema(ctx, conn, schema))

@@ -114,5 +114,6 @@ func requireReason(t require.TestingT, err error, reason string) {
 	var refused *frame.Error
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, reason, refused.Reason)
-	require.Equal(t, "frame: "+reason, err.Error())
+	require.Equal(t, "frame: "+reason+": "+frame.Details[reason], err.Error(), "the text is fixed: it must not quote what was refused")
+	require.NotEmpty(t, frame.Details[reason])
 }

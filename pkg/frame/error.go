@@ -22,5 +22,20 @@ type Error struct {
 	Reason string // one of the Reason constants
 }
 
-// Error returns the reason after the package's name.
-func (e *Error) Error() string { return "frame: " + e.Reason }
+// details says for each reason what is wrong, for whoever reads the dead letter.
+var details = map[string]string{
+	ReasonBadHex:          "not pairs of hex digits",
+	ReasonUnknownEncoding: "\"DataEncoding\" names no known encoding, or an order of bytes that it does not have",
+	ReasonBadOffset:       "\"Offset\" is below 0",
+	ReasonBadLength:       "\"Length\" does not fit the encoding",
+	ReasonBadDecimals:     "\"Decimals\" is not -22 to 22, or not 0 for text",
+	ReasonOutOfRange:      "the frame ends before the field does: see \"Offset\" and \"Length\"",
+	ReasonNotANumber:      "the value is NaN or an infinity",
+	ReasonBadBCD:          "a half-byte above 9",
+	ReasonBadASCII:        "neither printable ASCII nor tab, CR or LF",
+	ReasonOverflow:        "the value is beyond the encoding's range",
+	ReasonWrongType:       "text for a number, or a number for text",
+}
+
+// Error is the reason after the package's name, and what it means.
+func (e *Error) Error() string { return "frame: " + e.Reason + ": " + details[e.Reason] }

@@ -2,12 +2,8 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,90 +13,34 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
-	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
-	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// servers are what all tests share: a cluster with a template of the tables,
-// and a certificate.
-var servers struct {
-	cluster          *postgres.Cluster
-	certificate, key string
-	ca               string
-	skip             error // PostgreSQL is not installed
-	databases        atomic.Int64
-}
+// cluster has a template of the tables.
+var cluster postgrestest.Shared
 
-const password = "only for tests"
+const template = "tables"
 
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	dir, err := os.MkdirTemp("", "ledger")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Chmod(dir, 0o711); err != nil { // PostgreSQL's account must get through
-		return 1, err
-	}
-	authority, err := identity.OpenAuthority(filepath.Join(dir, "certs"))
-	if err != nil {
-		return 1, err
-	}
-	servers.ca, servers.certificate, servers.key = authority.CAFile(), filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
-	if err := authority.IssueServer(servers.certificate, servers.key, []string{"127.0.0.1"}); err != nil {
-		return 1, err
-	}
-	ctx := context.Background()
-	servers.cluster, err = postgres.Start(ctx, postgres.Config{
-		Dir: filepath.Join(dir, "postgres"), CAFile: servers.ca, CertFile: servers.certificate, KeyFile: servers.key,
-		SuperuserPassword: password, Log: slog.New(slog.DiscardHandler),
-	})
-	switch {
-	case errors.Is(err, postgres.ErrNotInstalled) && os.Getenv("CI") == "":
-		servers.skip = err
-	case err != nil:
-		return 1, err
-	default:
-		defer func() { err = errors.Join(err, servers.cluster.Stop(ctx)) }()
-		if err := makeTemplate(ctx); err != nil {
-			return 1, err
-		}
-	}
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m, makeTemplate)) }
 
 // makeTemplate makes a database with the writer's tables, from its migrations.
-func makeTemplate(ctx context.Context) error {
-	admin, err := pgx.Connect(ctx, servers.cluster.ConnString(postgres.Superuser, password, "postgres"))
+func makeTemplate(ctx context.Context, c *postgres.Cluster) error {
+	admin, err := pgx.Connect(ctx, postgrestest.DSN(c, "postgres"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = admin.Close(ctx) }()
-	if _, err := admin.Exec(ctx, "CREATE DATABASE tables"); err != nil {
+	if _, err := admin.Exec(ctx, "CREATE DATABASE "+template); err != nil {
 		return err
 	}
-	config, err := pgx.ParseConfig(servers.cluster.ConnString(postgres.Superuser, password, "tables"))
+	config, err := pgx.ParseConfig(postgrestest.DSN(c, template))
 	if err != nil {
 		return err
 	}
@@ -126,32 +66,11 @@ type mesh struct {
 
 func newMesh(tb testing.TB) *mesh {
 	tb.Helper()
-	if servers.skip != nil {
-		tb.Skip("PostgreSQL is not installed, and this test needs it: ", servers.skip)
-	}
 	ctx := tb.Context()
-	log := slog.New(slog.DiscardHandler)
-	server, err := natsserver.Start(ctx, natsserver.Config{
-		Dir: filepath.Join(tb.TempDir(), "nats"), CAFile: servers.ca, CertFile: servers.certificate, KeyFile: servers.key,
-		Passwords: map[string]string{natsserver.Operator: password}, Log: log,
-	})
-	require.NoError(tb, err)
-	tb.Cleanup(func() { require.NoError(tb, server.Stop(context.Background())) })
-	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,
-		func() (string, string) { return natsserver.Operator, password }, log)
-	require.NoError(tb, err)
-	tb.Cleanup(func() {
-		closed := make(chan struct{})
-		nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
-		nc.Close()
-		<-closed
-	})
-	require.NoError(tb, stream.WaitConnected(ctx, nc))
-	m := &mesh{t: tb, db: newDatabase(tb)}
-	m.client, err = stream.NewClient(nc, natsfiles.Files, log)
-	require.NoError(tb, err)
+	m := &mesh{t: tb, db: newDatabase(tb), client: streamtest.NewClient(tb)}
 	m.js = m.client.JetStream()
 	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream))
+	var err error
 	m.decoder, err = m.client.Consumer(ctx, rawStream, decoderStage)
 	require.NoError(tb, err)
 	m.writer, err = m.client.Consumer(ctx, decodedStream, writerStage)
@@ -161,13 +80,7 @@ func newMesh(tb testing.TB) *mesh {
 
 func newDatabase(tb testing.TB) *pgx.Conn {
 	tb.Helper()
-	name := fmt.Sprintf("test%d", servers.databases.Add(1))
-	admin, err := pgx.Connect(tb.Context(), servers.cluster.ConnString(postgres.Superuser, password, "postgres"))
-	require.NoError(tb, err)
-	_, err = admin.Exec(tb.Context(), "CREATE DATABASE "+name+" TEMPLATE tables")
-	require.NoError(tb, err)
-	require.NoError(tb, admin.Close(tb.Context()))
-	db, err := pgx.Connect(tb.Context(), servers.cluster.ConnString(postgres.Superuser, password, name))
+	db, err := pgx.Connect(tb.Context(), cluster.NewDatabase(tb, template))
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, db.Close(context.Background())) })
 	return db

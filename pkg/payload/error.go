@@ -28,5 +28,27 @@ type Error struct {
 	Reason string // one of the Reason constants
 }
 
-// Error returns the reason after the package's name.
-func (e *Error) Error() string { return "payload: " + e.Reason }
+// details says for each reason what is wrong, for whoever reads the dead letter.
+var details = map[string]string{
+	ReasonTooLarge:       "more bytes than the limit",
+	ReasonEmptyPayload:   "empty, which only a command may be",
+	ReasonBadUTF8:        "bytes that are not UTF-8",
+	ReasonBadJSON:        "not JSON, or more than one value",
+	ReasonDuplicateName:  "a name stands twice in one object",
+	ReasonNotAnObject:    "JSON, but not an object",
+	ReasonTooDeep:        "nested too deep",
+	ReasonTooManyMembers: "too many members in one object or array",
+	ReasonBadTimestamp:   "the timestamp is not YYYY-MM-DD HH:MM:SS[.ffffff] nor RFC 3339, or not in the years 1970 to 2200",
+	ReasonMissingData:    "a sensor without data and without numbers",
+	ReasonMissingField:   "the member is missing that an event or command is known by",
+	ReasonBadHex:         "the data are not pairs of hex digits",
+	ReasonBadField:       "a member's name, type or value is not one that is understood",
+	ReasonBadNumber:      "a number beyond the range of a float64, or too long",
+	ReasonNULCharacter:   "\\u0000, which PostgreSQL does not store",
+	ReasonDataTooLong:    "a reader's data are longer than 1023 characters",
+	ReasonDataAndNumbers: "a sensor with both data and numbers",
+	ReasonUnknownCommand: "the component takes no such command",
+}
+
+// Error is the reason after the package's name, and what it means.
+func (e *Error) Error() string { return "payload: " + e.Reason + ": " + details[e.Reason] }

@@ -181,5 +181,6 @@ func requireReason(t require.TestingT, err error, reason string) {
 	var refused *payload.Error
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, reason, refused.Reason)
-	require.Equal(t, "payload: "+reason, err.Error(), "the text must not quote the body")
+	require.Equal(t, "payload: "+reason+": "+payload.Details[reason], err.Error(), "the text is fixed: it must not quote what was refused")
+	require.NotEmpty(t, payload.Details[reason])
 }

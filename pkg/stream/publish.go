@@ -86,34 +86,24 @@ func (c *Client) atomic(ctx context.Context, messages []*nats.Msg) (int, error) 
 	return 0, err
 }
 
-// singly stores each message by itself, in order. Those that succeeded before
-// an error are told apart as duplicates at the next attempt.
-func (c *Client) singly(ctx context.Context, messages []*nats.Msg) (int, error) {
+// singly stores one message after the other, and none behind one that was not
+// stored: room that a full stream gets meanwhile would be taken out of order.
+// Those that succeeded before an error are told apart as duplicates at the next
+// attempt.
+func (c *Client) singly(ctx context.Context, messages []*nats.Msg) (duplicates int, err error) {
 	ctx, cancel := c.whileConnected(ctx, attemptTimeout)
 	defer cancel()
-	futures := make([]jetstream.PubAckFuture, 0, len(messages))
 	for _, m := range messages {
 		m.Reply = ""
 		delete(m.Header, jetstreamext.BatchIDHeader)
 		delete(m.Header, jetstreamext.BatchSeqHeader)
 		delete(m.Header, jetstreamext.BatchCommitHeader)
-		f, err := c.js.PublishMsgAsync(m)
+		ack, err := c.js.PublishMsg(ctx, m)
 		if err != nil {
 			return 0, err
 		}
-		futures = append(futures, f)
-	}
-	duplicates := 0
-	for _, f := range futures {
-		select {
-		case ack := <-f.Ok():
-			if ack.Duplicate {
-				duplicates++
-			}
-		case err := <-f.Err():
-			return 0, err
-		case <-ctx.Done():
-			return 0, ctx.Err()
+		if ack.Duplicate {
+			duplicates++
 		}
 	}
 	return duplicates, nil

@@ -20,5 +20,18 @@ type Error struct {
 	Reason string // one of the Reason constants
 }
 
-// Error returns the reason after the package's name.
-func (e *Error) Error() string { return "topic: " + e.Reason }
+// details says for each reason what is wrong, for whoever reads the dead letter.
+var details = map[string]string{
+	ReasonBadLevels:    "not of the form <root>/f2-<mac>/<mode>/<connector>/<component>[/<verb>]",
+	ReasonBadRoot:      "the first level is not tele, stat or cmnd",
+	ReasonBadPrefix:    "the second level does not start with f2-",
+	ReasonBadMAC:       "what follows f2- is not a MAC address of 12 hex digits",
+	ReasonBadMode:      "the mode is not sensor-mode, access-control-mode or alarm-mode",
+	ReasonBadConnector: "the connector is not J1 to J4, nor 0 to 99",
+	ReasonBadComponent: "the component is not a known kind with a number from 0 to 99",
+	ReasonBadVerb:      "the verb is not success, or not on a command to a reader",
+	ReasonBadSubject:   "the subject is not under f2.raw, f2.decoded or f2.command",
+}
+
+// Error is the reason after the package's name, and what it means.
+func (e *Error) Error() string { return "topic: " + e.Reason + ": " + details[e.Reason] }

@@ -145,5 +145,6 @@ func requireReason(t require.TestingT, err error, reason string) {
 	var refused *topic.Error
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, reason, refused.Reason)
-	require.Equal(t, "topic: "+reason, err.Error())
+	require.Equal(t, "topic: "+reason+": "+topic.Details[reason], err.Error(), "the text is fixed: it must not quote what was refused")
+	require.NotEmpty(t, topic.Details[reason])
 }

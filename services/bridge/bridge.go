@@ -46,6 +46,7 @@ type Bridge struct {
 	metrics     *metrics
 	arrived     chan arrival
 	client      atomic.Pointer[mqtt.Client]
+	connections atomic.Uint64 // how often the broker let the bridge in
 }
 
 // arrival is a message as it came from the broker.

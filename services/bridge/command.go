@@ -57,23 +57,37 @@ func (b *Bridge) forward(ctx context.Context, client mqtt.Client, m jetstream.Ms
 		b.metrics.deadLetters.WithLabelValues(reason).Inc()
 		return m.Ack()
 	}
+	connection := b.connections.Load()
 	if !client.IsConnectionOpen() {
-		// paho would keep it and publish whenever the broker is back, however late.
 		return m.NakWithDelay(time.Second)
 	}
-	token := client.Publish(t.MQTT(), 1, false, m.Data())
-	select {
-	case <-token.Done():
-	case <-time.After(b.cfg.CommandMaxAge):
-		return errors.New("the broker did not acknowledge in time")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err := token.Error(); err != nil {
-		return err
+	if err := b.confirmed(ctx, client, connection, client.Publish(t.MQTT(), 1, false, m.Data())); err != nil {
+		return errors.Join(err, m.NakWithDelay(time.Second))
 	}
 	b.metrics.commands.Inc()
 	return m.Ack()
+}
+
+// confirmed waits for the broker's PUBACK. It can only come on the connection
+// that the command was sent on.
+func (b *Bridge) confirmed(ctx context.Context, client mqtt.Client, connection uint64, token mqtt.Token) error {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	expired := time.After(b.cfg.CommandMaxAge)
+	for {
+		select {
+		case <-token.Done():
+			return token.Error()
+		case <-look.C:
+			if !client.IsConnectionOpen() || b.connections.Load() != connection {
+				return errors.New("the connection was lost before the broker confirmed")
+			}
+		case <-expired:
+			return errors.New("the broker did not confirm in time")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // checkCommand refuses what must not reach a controller.
@@ -84,6 +98,10 @@ func (b *Bridge) checkCommand(m jetstream.Msg, issued time.Time) (t topic.Topic,
 	}
 	if age := time.Since(issued); age > b.cfg.CommandMaxAge {
 		return t, "command_expired", fmt.Errorf("waited %s, the limit is %s", age.Round(time.Second), b.cfg.CommandMaxAge)
+	}
+	if t.Component.Kind == topic.Sensor && len(m.Data()) > 0 {
+		// Older firmware publishes readings under cmnd: this would come back as one.
+		return t, "bad_command", errors.New("a sensor takes no command, only the empty payload that asks for its state")
 	}
 	var parser payload.Parser
 	if _, err := parser.Parse(t, m.Data()); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
@@ -25,6 +26,7 @@ func (b *Bridge) newClient() (mqtt.Client, error) {
 		SetCredentialsProvider(mqtt.CredentialsProvider(b.credentials)).
 		SetCleanSession(false).
 		SetAutoAckDisabled(true).
+		SetStore(noStore{}).
 		SetOrderMatters(true).
 		SetAutoReconnect(true).SetMaxReconnectInterval(2 * time.Second).
 		SetConnectRetry(true).SetConnectRetryInterval(time.Second).
@@ -60,6 +62,7 @@ func (b *Bridge) arrive(_ mqtt.Client, m mqtt.Message) {
 }
 
 func (b *Bridge) subscribe(client mqtt.Client) {
+	b.connections.Add(1)
 	token := client.Subscribe(b.cfg.Filter, 1, nil)
 	go func() {
 		token.Wait()
@@ -75,6 +78,21 @@ func (b *Bridge) subscribe(client mqtt.Client) {
 		b.log.Info("mqtt connected", "broker", b.cfg.URL)
 	}()
 }
+
+// noStore keeps no packets over a reconnect, where paho would keep all that are
+// unacknowledged. Nothing is lost by it: the broker delivers again what came in,
+// and a command that went out is still in COMMANDS. With paho's own store such a
+// command is sent to the door whenever the broker is back, and its token is done
+// before the broker has confirmed it.
+type noStore struct{}
+
+func (noStore) Open()                             {}
+func (noStore) Put(string, packets.ControlPacket) {}
+func (noStore) Get(string) packets.ControlPacket  { return nil }
+func (noStore) All() []string                     { return nil }
+func (noStore) Del(string)                        {}
+func (noStore) Close()                            {}
+func (noStore) Reset()                            {}
 
 func tlsConfig(caFile string) (*tls.Config, error) {
 	pem, err := os.ReadFile(caFile) //nolint:gosec // the operator names the file

@@ -3,6 +3,7 @@ package decoder
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,8 @@ type cache struct {
 	metrics         *metrics
 	// generation counts invalidations: what was read before one must not be
 	// stored after it.
-	generation atomic.Uint64
+	generation   atomic.Uint64
+	invalidating sync.Mutex // an invalidation does not fall between store's look and its Add
 }
 
 type entry struct {
@@ -46,6 +48,7 @@ func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, e
 // PostgreSQL is away it answers what it last knew, and where it never knew it
 // waits, until ctx ends: an outage is not the message's fault.
 func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
+	generation := c.generation.Load()
 	known, ok := c.entries.Get(mac)
 	if ok && time.Since(known.loaded) < c.lifetime(known) {
 		c.metrics.hits.Inc()
@@ -57,8 +60,8 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		found, err := c.load(bounded, mac)
-		if err == nil && c.generation.Load() == generation {
-			c.entries.Add(mac, entry{controller: found, loaded: time.Now()})
+		if err == nil {
+			c.store(mac, entry{controller: found, loaded: time.Now()}, generation)
 		}
 		return found, err
 	}
@@ -67,7 +70,7 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 		if err != nil {
 			c.log.Warn("metadata cannot be read, using what was known", "mac", mac, "error", err)
 			known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // ask again soon, not for every message
-			c.entries.Add(mac, known)
+			c.store(mac, known, generation)
 			return known.controller, nil
 		}
 		return found, nil
@@ -75,6 +78,15 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	return backoff.Retry(ctx, read, backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
 		c.log.Warn("metadata cannot be read, waiting", "mac", mac, "error", err, "retry_in", next.Round(time.Millisecond).String())
 	}))
+}
+
+// store keeps e unless there was an invalidation since generation.
+func (c *cache) store(mac topic.MAC, e entry, generation uint64) {
+	c.invalidating.Lock()
+	defer c.invalidating.Unlock()
+	if c.generation.Load() == generation {
+		c.entries.Add(mac, e)
+	}
 }
 
 func (c *cache) lifetime(e entry) time.Duration {
@@ -86,6 +98,8 @@ func (c *cache) lifetime(e entry) time.Duration {
 
 // forget drops what is known of one controller.
 func (c *cache) forget(mac topic.MAC) {
+	c.invalidating.Lock()
+	defer c.invalidating.Unlock()
 	c.generation.Add(1)
 	c.entries.Remove(mac)
 }
@@ -93,6 +107,8 @@ func (c *cache) forget(mac topic.MAC) {
 // expire makes everything due for reading again, but keeps it for the case that
 // PostgreSQL does not answer.
 func (c *cache) expire() {
+	c.invalidating.Lock()
+	defer c.invalidating.Unlock()
 	c.generation.Add(1)
 	for _, mac := range c.entries.Keys() {
 		if e, ok := c.entries.Peek(mac); ok {

@@ -24,7 +24,8 @@ type work struct {
 }
 
 type result struct {
-	again   bool // was stored before: only to be acknowledged once more
+	seq     uint64 // of the RAW message
+	again   bool   // was stored before: only to be acknowledged once more
 	decoded *nats.Msg
 	dead    []deadletter.Letter
 }
@@ -81,7 +82,7 @@ func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 			// It will be delivered again, and found in done.
 			d.log.Debug("acknowledging", "error", err)
 		}
-		d.count(m, &w.results[i])
+		d.count(&w.results[i])
 	}
 	return nil
 }
@@ -120,6 +121,7 @@ func (d *Decoder) decodeOne(ctx context.Context, raw jetstream.Msg, own *worker,
 		out.again = true
 		return nil
 	}
+	out.seq = meta.Sequence.Stream
 	m, letter := take(raw, meta.Timestamp)
 	if letter != nil {
 		out.dead = append(out.dead, *letter)
@@ -181,15 +183,13 @@ func shard(subject string, n int) int {
 }
 
 // count books one message after its outcome is stored, and remembers it.
-func (d *Decoder) count(m jetstream.Msg, r *result) {
+func (d *Decoder) count(r *result) {
 	d.metrics.received.Inc()
 	if r.again {
 		d.metrics.duplicates.Inc()
 		return
 	}
-	if meta, err := m.Metadata(); err == nil {
-		d.done.mark(meta.Sequence.Stream)
-	}
+	d.done.mark(r.seq)
 	if r.decoded != nil {
 		d.metrics.decoded.Inc()
 	}

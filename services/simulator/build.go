@@ -76,6 +76,11 @@ func (d *device) allowance(now time.Time) int {
 	case d.rate > 0:
 		d.owed = min(d.owed+d.rate*now.Sub(d.due).Seconds(), float64(d.sim.cfg.Inflight))
 		d.due = now
+		if d.owed < d.burst() {
+			return 0 // a PUBACK woke the writer: more gather still
+		}
+	case d.sim.held.Load():
+		d.owed = 0
 	default:
 		d.owed = float64(d.sim.cfg.Inflight)
 	}

@@ -16,11 +16,11 @@ type Config struct {
 	// controller: <Devices>/<MAC with dashes>/device.crt and device.key.
 	Devices string `help:"Folder with the controllers' certificates." env:"F2MESH_DEVICES" type:"path" placeholder:"DIR"`
 	// Interval is the time between two readings of a component; 0 is full speed.
-	Interval time.Duration `help:"Time between two readings of a component; 0 sends as fast as the broker acknowledges." default:"30s"`
+	Interval time.Duration `kong:"-"`
 	// Rate bounds full speed, in messages a second of the whole fleet; 0 is no
 	// bound. A broker acknowledges what it has queued for a slower subscriber, so
 	// that full speed alone measures the broker.
-	Rate int `help:"At interval 0, at most this many messages a second of the whole fleet; 0 is no bound." default:"0"`
+	Rate int `help:"At full speed, at most this many messages a second of the whole fleet; 0 is no bound." default:"0"`
 	// Messages is how many readings and events the whole fleet sends before it
 	// stops, when all are acknowledged; 0 is no end.
 	Messages int `help:"Stop once this many messages of the whole fleet are acknowledged; 0 goes on for ever." default:"0"`
@@ -35,6 +35,11 @@ type Config struct {
 	Connecting int `help:"Controllers that connect at the same time." default:"16"`
 	// Seed makes values and malformed messages repeatable; 0 takes one from the clock.
 	Seed uint64 `help:"Seed of values and malformed messages; 0 takes one from the clock." default:"0"`
+	// Hold, if set, is asked some times a second, with the number of acknowledged
+	// messages; while it answers true no readings are built at full speed. It is
+	// how a caller that knows what becomes of the messages keeps the broker's queue
+	// short.
+	Hold func(acknowledged int64) bool `kong:"-"`
 	// OnAcknowledged, if set, is called once for each message whose PUBACK came,
 	// by one goroutine a controller at a time, so for different controllers
 	// concurrently. body is valid during the call only. Until it returns, that
@@ -54,7 +59,7 @@ func (c *Config) Validate() error {
 	case c.Interval < 0:
 		return errors.New("interval is below 0")
 	case c.Rate < 0 || c.Rate > 0 && c.Interval > 0:
-		return errors.New("rate is below 0, or interval is not 0")
+		return errors.New("rate is below 0, or there is an interval too: both say how fast")
 	case c.Messages < 0 || c.Malformed < 0:
 		return errors.New("a number of messages is below 0")
 	case c.Inflight < 0 || c.Inflight > maxInflight:

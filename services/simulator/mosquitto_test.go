@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -73,8 +72,8 @@ func (m *mesh) start(t testing.TB) { //nolint:thelper // serves tests and benchm
 	t.Helper()
 	var err error
 	m.broker, err = mosquitto.Start(context.WithoutCancel(t.Context()), m.config)
-	if errors.Is(err, mosquitto.ErrNotInstalled) && os.Getenv("CI") == "" {
-		t.Skip("Mosquitto is not installed")
+	if errors.Is(err, mosquitto.ErrNotInstalled) {
+		accounttest.SkipMissing(t, err)
 	}
 	require.NoError(t, err)
 }

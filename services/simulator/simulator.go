@@ -43,6 +43,7 @@ type Simulator struct {
 	broker      string // host and port
 	budget      budget
 	malformed   *Malformed
+	held        atomic.Bool   // by Hold
 	connecting  chan struct{} // a token for each controller that connects now
 	connected   atomic.Int64
 	counters    counters
@@ -90,6 +91,9 @@ func (s *Simulator) play(ctx context.Context, devices []*device) {
 	watching, stopWatching := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watchConnections(watching) })
+	if s.cfg.Hold != nil {
+		watch.Go(func() { s.watchHold(watching, devices) })
+	}
 	if s.cfg.Interval > 0 {
 		s.gate.open()
 	}
@@ -173,6 +177,24 @@ func (s *Simulator) watchConnections(ctx context.Context) {
 		}
 		logged = n
 		s.logConnections(n)
+	}
+}
+
+// watchHold asks Hold, and wakes the fleet when it may go on.
+func (s *Simulator) watchHold(ctx context.Context, devices []*device) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if hold := s.cfg.Hold(s.Report().Acknowledged); s.held.Swap(hold) && !hold {
+			for _, d := range devices {
+				d.window.signal()
+			}
+		}
 	}
 }
 

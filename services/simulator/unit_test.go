@@ -206,12 +206,44 @@ func TestConfigIsReadByKong(t *testing.T) {
 	var c Config
 	parser, err := kong.New(&c)
 	require.NoError(t, err)
-	_, err = parser.Parse([]string{"--interval=0", "--messages=100", "--ca-file=ca.crt", "--devices=devices"})
+	_, err = parser.Parse([]string{"--rate=5", "--messages=100", "--ca-file=ca.crt", "--devices=devices"})
 	require.NoError(t, err)
 	require.Equal(t, defaultInflight, c.Inflight)
 	require.Equal(t, defaultConnecting, c.Connecting)
 	require.InDelta(t, 0.1, c.OldFirmware, 0)
-	require.Zero(t, c.Interval)
-	_, err = parser.Parse([]string{"--interval=1s", "--rate=5"})
+	_, err = parser.Parse([]string{"--rate=-1"})
 	require.ErrorContains(t, err, "rate")
+	c.Interval, c.Rate = time.Second, 5
+	require.ErrorContains(t, c.Validate(), "rate")
+}
+
+// TestRateGathers sees that readings which a rate allows leave many at a time,
+// however often the controller looks.
+func TestRateGathers(t *testing.T) {
+	s := &Simulator{cfg: Config{Inflight: 64}, gate: newGate(0)}
+	s.gate.open()
+	start := time.Now()
+	d := &device{sim: s, rate: 100, due: start}
+	sent, bursts := 0, 0
+	for at := start; at.Before(start.Add(2 * time.Second)); at = at.Add(time.Millisecond) {
+		if n := d.allowance(at); n > 0 {
+			d.owed -= float64(n)
+			sent += n
+			bursts++
+		}
+	}
+	require.InDelta(t, 200, sent, 26)
+	require.InDelta(t, 8, bursts, 1)
+}
+
+// TestHold sees that a held controller builds nothing, and goes on afterwards.
+func TestHold(t *testing.T) {
+	s := &Simulator{cfg: Config{Inflight: 8}, gate: newGate(0)}
+	s.gate.open()
+	d := &device{sim: s}
+	require.Equal(t, 8, d.allowance(time.Now()))
+	s.held.Store(true)
+	require.Zero(t, d.allowance(time.Now()))
+	s.held.Store(false)
+	require.Equal(t, 8, d.allowance(time.Now()))
 }

@@ -110,11 +110,12 @@ func (w *window) find(id uint16) *slot {
 }
 
 // release frees the slot that find returned, and wakes the writer when half the
-// window is free: it then writes many messages at once.
+// window becomes free, for it to write many messages at once, and when all is.
 func (w *window) release(s *slot) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.acknowledged = true
+	before := w.head - w.tail
 	for w.tail < w.head {
 		first := &w.slots[w.tail%uint64(len(w.slots))]
 		if !first.acknowledged {
@@ -126,7 +127,8 @@ func (w *window) release(s *slot) {
 		}
 		w.tail++
 	}
-	if int(w.head-w.tail) <= len(w.slots)/2 { //nolint:gosec // at most len(slots)
+	half, after := uint64(len(w.slots)/2), w.head-w.tail
+	if before > half && after <= half || after == 0 {
 		w.signal()
 	}
 }

@@ -127,11 +127,10 @@ func (w *writer) flush() error {
 // maxBurst is how long readings gather, at most, that a rate allows.
 const maxBurst = 250 * time.Millisecond
 
-// burst is how long readings gather that the rate allows: until half a window
-// is due, so that they share a write, or not so long.
-func (d *device) burst() time.Duration {
-	half := float64(d.sim.cfg.Inflight+1) / 2
-	return min(maxBurst, time.Duration(half/d.rate*float64(time.Second)))
+// burst is how many readings gather that the rate allows: half a window, so that
+// they share a write, or what is due after maxBurst; one at least.
+func (d *device) burst() float64 {
+	return max(1, min(d.rate*maxBurst.Seconds(), float64(d.sim.cfg.Inflight+1)/2))
 }
 
 // setAlarm sets the timer for what is to be done without being woken: the next
@@ -142,7 +141,7 @@ func (w *writer) setAlarm(now time.Time) {
 	case w.sim.cfg.Interval > 0:
 		next = w.due
 	case w.rate > 0:
-		next = now.Add(max(w.burst(), time.Duration((1-w.owed)/w.rate*float64(time.Second))))
+		next = now.Add(time.Duration((w.burst() - w.owed) / w.rate * float64(time.Second)))
 	}
 	for i := range w.components {
 		if at := w.components[i].offAt; at != 0 && (next.IsZero() || at < next.UnixMicro()) {

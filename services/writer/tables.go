@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -37,7 +38,7 @@ func (w *Writer) prepareTables(ctx context.Context) error {
 	if timescale {
 		prepare = w.prepareTimescale
 	}
-	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, prepare(ctx) }); err != nil {
+	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.alone(ctx, prepare) }); err != nil {
 		return fmt.Errorf("preparing tables: %w", err)
 	}
 	return nil
@@ -67,11 +68,28 @@ func (w *Writer) migrate(ctx context.Context) error {
 	return err
 }
 
+// alone keeps writers that start together apart while they prepare the migrated
+// tables. Without it one that makes a view at the same moment as another is
+// refused with SQLSTATE 23505, and stops.
+func (w *Writer) alone(ctx context.Context, prepare func(context.Context, *pgx.Conn) error) error {
+	conn, err := w.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	const key = 0x66326d657368 // any number will do if it is always the same
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, key); err != nil {
+		return err
+	}
+	defer func() { _, _ = conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, key) }()
+	return prepare(ctx, conn.Conn())
+}
+
 // preparePlain makes the aggregates ordinary views.
-func (w *Writer) preparePlain(ctx context.Context) error {
+func (w *Writer) preparePlain(ctx context.Context, conn *pgx.Conn) error {
 	w.log.Warn("TimescaleDB is not there: plain PostgreSQL tables, without hypertables, compression, continuous aggregates and retention; rows are kept until somebody deletes them")
 	for _, a := range aggregates {
-		_, err := w.pool.Exec(ctx, fmt.Sprintf(`CREATE OR REPLACE VIEW %s AS %s`, a.name,
+		_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE OR REPLACE VIEW %s AS %s`, a.name,
 			aggregateQuery(fmt.Sprintf("date_bin('%s', time, 'epoch')", a.bucket))))
 		if err != nil {
 			return err

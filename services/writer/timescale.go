@@ -19,29 +19,18 @@ func (w *Writer) timescaleAvailable(ctx context.Context) (available bool, err er
 
 // prepareTimescale makes the tables hypertables with compression, retention
 // and continuous aggregates. Every step may be repeated, and follows the
-// configuration where that has changed. Its lock keeps writers that start
-// together apart.
-func (w *Writer) prepareTimescale(ctx context.Context) error {
-	conn, err := w.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Release()
-	const key = 0x66326d657368 // any number will do if it is always the same
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, key); err != nil {
-		return err
-	}
-	defer func() { _, _ = conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, key) }()
+// configuration where that has changed.
+func (w *Writer) prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS timescaledb`); err != nil {
 		return err
 	}
 	for _, t := range []struct{ table, segmentBy string }{{"measurement", "device_id, datapoint_id"}, {"device_event", "mac"}} {
-		if err := w.prepareHypertable(ctx, conn.Conn(), t.table, t.segmentBy); err != nil {
+		if err := w.prepareHypertable(ctx, conn, t.table, t.segmentBy); err != nil {
 			return err
 		}
 	}
 	for _, a := range aggregates {
-		if err := prepareAggregate(ctx, conn.Conn(), a.name, a.bucket); err != nil {
+		if err := prepareAggregate(ctx, conn, a.name, a.bucket); err != nil {
 			return err
 		}
 	}

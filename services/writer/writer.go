@@ -240,7 +240,7 @@ func (w *Writer) conflicts(ctx context.Context, r *rows) ([]deadletter.Letter, e
 	letters := make([]deadletter.Letter, 0, len(found))
 	for _, i := range found {
 		l := letter(r.messages[r.measurementOf[i]], "conflicting_value",
-			fmt.Sprintf("data point %d of device %d has another value at %s", r.point[i], r.device[i], r.time[i].UTC().Format(time.RFC3339Nano)))
+			fmt.Sprintf("data point %d of device %d has another value at %s", r.point[i], r.device[i], r.time[i].Time.UTC().Format(time.RFC3339Nano)))
 		l.DataPointID = r.point[i]
 		letters = append(letters, l)
 	}

@@ -1,4 +1,5 @@
-// Package accounttest gives tests folders that servers of other accounts reach.
+// Package accounttest is for tests of servers, which run as other accounts: it
+// gives folders that they reach, and says what happens where one is missing.
 package accounttest
 
 import (

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+)
+
+// TestUp is what people type first, with the program itself: up, look, down,
+// and up again on what is there.
+func TestUp(t *testing.T) {
+	t.Parallel()
+	dir := accounttest.TempDir(t)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	f2mesh := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), self, args...)
+		cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+filepath.Join(dir, "state"))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	works := func(args ...string) string {
+		out, err := f2mesh(args...)
+		require.NoError(t, err, "%v: %s", args, out)
+		return out
+	}
+	t.Cleanup(func() { _, _ = f2mesh("down") })
+
+	out, err := f2mesh("up", "--detach", "--host=192.0.2.1")
+	require.Error(t, err, "the control: an address that this machine has not")
+	assert.Contains(t, out, "192.0.2.1", "the failure names its cause")
+
+	works("up", "--detach", "--interval=100ms", "--controllers=2")
+	out, err = f2mesh("up", "--detach")
+	require.Error(t, err)
+	assert.Contains(t, out, "already")
+	assert.Contains(t, works("env"), "PGHOST=")
+	for _, row := range []string{"bridge", "decoder", "writer"} {
+		assert.Contains(t, works("status"), row)
+	}
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		out, err := f2mesh("audit")
+		assert.NoError(c, err, out)
+		assert.Contains(c, out, "written")
+	}, time.Minute, 100*time.Millisecond)
+	works("down")
+	works("up", "--detach", "--no-simulate")
+	assert.Contains(t, works("env"), "PGHOST=", "the second start, too, returns when the mesh is up")
+	works("audit", "--wait=30s")
+	works("down")
+	assert.Contains(t, works("down"), "no mesh runs")
+}

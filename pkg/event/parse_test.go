@@ -1,0 +1,65 @@
+package event
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	jsonexp "github.com/go-json-experiment/json"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// own are messages as AppendJSON writes them.
+func own() []Decoded {
+	at := time.Date(2026, 11, 24, 10, 0, 0, 123456000, time.UTC)
+	text := "F2S-2.14"
+	reading := Decoded{
+		ID: ID{1, 0xfe}, Time: at, Received: at.Add(time.Nanosecond), Root: "tele", MAC: "e4fd45f654be", ControllerID: 7,
+		Mode: "sensor-mode", Connector: 1, Component: "sensor-1", DeviceID: 8, Device: "Hall", MetadataVersion: "00ff",
+		Values: []Value{
+			{DataPointID: 1, Label: "Temperature", Number: -25.52, Unit: "°C"},
+			{DataPointID: 2, Label: "Firmware", Text: &text},
+			{DataPointID: 3, Label: "CO2", Number: 0},
+		},
+	}
+	opened := reading
+	opened.DeviceID, opened.Device, opened.Values = 0, "", nil
+	opened.Verb, opened.State = "success", []byte(`{"door-sensor-1":true,"n":{"deep":[1,2]}}`)
+	return []Decoded{reading, opened}
+}
+
+// TestParseOwn sees that what AppendJSON writes does not take the slow way.
+func TestParseOwn(t *testing.T) {
+	t.Parallel()
+	for _, want := range own() {
+		var got Decoded
+		data := want.AppendJSON(nil)
+		require.True(t, got.parseOwn(string(data)), "%s", data)
+		assert.Equal(t, want, got)
+		for i := range data { // cut short, it is refused
+			var cut Decoded
+			require.False(t, cut.parseOwn(string(data[:i])), "%s", data[:i])
+		}
+	}
+}
+
+// FuzzParseOwn compares with a real parser, on whatever parseOwn takes.
+func FuzzParseOwn(f *testing.F) {
+	for _, d := range own() {
+		f.Add(d.AppendJSON(nil))
+	}
+	f.Add([]byte(`{"id":"01fe0000000000000000000000000000","time":"2026-11-24T10:00:00Z","received":"2026-11-24T10:00:00+01:00","root":"","mac":"","controller_id":-0,"mode":"","connector":0,"component":""}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var got, want Decoded
+		if !got.parseOwn(string(data)) {
+			return
+		}
+		require.True(t, json.Valid(data), "%s", data)
+		require.NoError(t, jsonexp.Unmarshal(data, &want), "%s", data)
+		// Offsets are pointers to zones, of which each parser makes its own.
+		require.True(t, want.Time.Equal(got.Time) && want.Received.Equal(got.Received))
+		want.Time, want.Received = got.Time, got.Received
+		require.Equal(t, want, got, "%s", data)
+	})
+}

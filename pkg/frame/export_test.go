@@ -1,0 +1,4 @@
+package frame
+
+// Details is for the tests.
+var Details = details

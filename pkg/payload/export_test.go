@@ -1,0 +1,4 @@
+package payload
+
+// Details is for the tests.
+var Details = details

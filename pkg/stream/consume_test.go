@@ -1,0 +1,160 @@
+package stream
+
+import (
+	"context"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+)
+
+// patientFiles are the decoder's, except that the server waits so long for an
+// acknowledgement that nothing comes again by itself during a test.
+func patientFiles(t *testing.T) fs.FS {
+	t.Helper()
+	const name = "consumer_raw_decoder.json"
+	data, err := fs.ReadFile(natsfiles.Files, name)
+	require.NoError(t, err)
+	text := strings.Replace(string(data), `"ack_wait": 10000000000,`, `"ack_wait": 3600000000000,`, 1)
+	require.NotEqual(t, string(data), text)
+	return fstest.MapFS{name: {Data: []byte(text)}}
+}
+
+// consume is one process of the decoder. stop ends it as a crash does.
+func consume(t *testing.T, server *natsserver.Server) (consumer jetstream.Consumer, messages <-chan jetstream.Msg, stop func()) {
+	t.Helper()
+	c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
+	consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	messages, err = c.Consume(ctx, consumer, 100)
+	require.NoError(t, err)
+	return consumer, messages, func() {
+		cancel()
+		for range messages { // closed by Consume
+		}
+		natsservertest.Close(c.nc)
+	}
+}
+
+// take receives n messages.
+func take(t *testing.T, messages <-chan jetstream.Msg, n int) (taken []jetstream.Msg, numbers []string) {
+	t.Helper()
+	timeout := time.After(patience)
+	for range n {
+		select {
+		case m := <-messages:
+			taken, numbers = append(taken, m), append(numbers, string(m.Data()))
+		case <-timeout:
+			t.Fatalf("only %d of %d messages came", len(taken), n)
+		}
+	}
+	return taken, numbers
+}
+
+func requireSilence(t *testing.T, messages <-chan jetstream.Msg) {
+	t.Helper()
+	select {
+	case m := <-messages:
+		t.Fatalf("message %s came", m.Data())
+	case <-time.After(moment):
+	}
+}
+
+func TestRewind(t *testing.T) {
+	t.Parallel()
+	server := natsservertest.Start(t, natsservertest.Config(t))
+	bridge, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Bridge, natsfiles.Files)
+	require.NoError(t, bridge.Ensure(t.Context(), "RAW"))
+	_, err := bridge.Store(t.Context(), "RAW", numbered("f2.raw.test", 0, 20))
+	require.NoError(t, err)
+	observer, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
+
+	consumer, messages, stop := consume(t, server)
+	defer stop()
+	taken, numbers := take(t, messages, 20)
+	require.Equal(t, sequence(0, 20), numbers)
+	for _, m := range taken[:5] {
+		require.NoError(t, m.DoubleAck(t.Context()))
+	}
+
+	// While the process lives its messages stay its own.
+	require.NoError(t, observer.Rewind(t.Context(), consumer))
+	info, err := consumer.Info(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, info.NumWaiting)
+	assert.Equal(t, 15, info.NumAckPending)
+	requireSilence(t, messages)
+
+	// Without Rewind the next process gets what is new, and nothing of the last.
+	stop()
+	requireNobodyPulls(t, observer)
+	_, err = bridge.Store(t.Context(), "RAW", numbered("f2.raw.test", 20, 25))
+	require.NoError(t, err)
+	_, messages, stop = consume(t, server)
+	defer stop()
+	_, numbers = take(t, messages, 5)
+	assert.Equal(t, sequence(20, 25), numbers)
+	requireSilence(t, messages)
+
+	// With it all comes, what is acknowledged excepted.
+	stop()
+	consumer = requireNobodyPulls(t, observer)
+	require.NoError(t, observer.Rewind(t.Context(), consumer))
+	_, messages, stop = consume(t, server)
+	defer stop()
+	taken, numbers = take(t, messages, 20)
+	assert.Equal(t, sequence(5, 25), numbers)
+	for _, m := range taken {
+		require.NoError(t, m.DoubleAck(t.Context()))
+	}
+	info, err = consumer.Info(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, info.NumAckPending)
+	assert.EqualValues(t, 25, info.AckFloor.Stream)
+}
+
+// requireNobodyPulls waits until the server has seen that the process is gone.
+func requireNobodyPulls(t *testing.T, c *Client) jetstream.Consumer {
+	t.Helper()
+	consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.NumWaiting == 0
+	}, patience, 10*time.Millisecond)
+	return consumer
+}
+
+func TestDrainContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		parent, end := context.WithCancel(context.WithValue(t.Context(), t, "kept"))
+		draining, cancel := DrainContext(parent, time.Minute)
+		defer cancel()
+		assert.Equal(t, "kept", draining.Value(t))
+		time.Sleep(time.Hour)
+		require.NoError(t, draining.Err(), "the parent lives")
+		end()
+		time.Sleep(time.Minute - time.Nanosecond)
+		synctest.Wait()
+		require.NoError(t, draining.Err(), "what is at work may finish")
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		require.ErrorIs(t, draining.Err(), context.Canceled)
+	})
+	draining, cancel := DrainContext(t.Context(), time.Hour)
+	require.NoError(t, draining.Err())
+	cancel()
+	require.ErrorIs(t, draining.Err(), context.Canceled)
+}

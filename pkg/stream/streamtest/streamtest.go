@@ -1,0 +1,29 @@
+// Package streamtest gives tests real streams of their own.
+package streamtest
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// NewClient is the operator's way to a NATS server that lasts as long as the
+// test. No stream is there yet: Ensure makes them.
+func NewClient(tb testing.TB) *stream.Client {
+	tb.Helper()
+	server, log := natsservertest.Start(tb, natsservertest.Config(tb)), slog.New(slog.DiscardHandler)
+	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,
+		func() (string, string) { return natsserver.Operator, natsservertest.Password(natsserver.Operator) }, log)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { natsservertest.Close(nc) })
+	require.NoError(tb, stream.WaitConnected(tb.Context(), nc))
+	client, err := stream.NewClient(nc, natsfiles.Files, log)
+	require.NoError(tb, err)
+	return client
+}

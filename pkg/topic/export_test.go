@@ -1,0 +1,4 @@
+package topic
+
+// Details is for the tests.
+var Details = details

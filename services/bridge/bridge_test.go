@@ -1,0 +1,230 @@
+package bridge
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var moment = time.Date(2026, 7, 1, 14, 0, 0, 123456789, time.FixedZone("", 7200))
+
+const (
+	sensor        = "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1"
+	sensorSubject = "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1"
+)
+
+func testConfig() Config {
+	return Config{
+		URL: "tcp://127.0.0.1:1", ClientID: "test", Filter: "#", Batch: 1000, MaxPayload: 64,
+		CommandMaxAge: 30 * time.Second, DrainTimeout: time.Second,
+	}
+}
+
+func newBridge(tb testing.TB) *Bridge {
+	tb.Helper()
+	b, err := New(testConfig(), nil, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	require.NoError(tb, err)
+	return b
+}
+
+// TestConvert has one component's spellings, which are one subject, and what
+// becomes a dead letter.
+func TestConvert(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	body := []byte(`{"timestamp":"2026-07-01 12:00:00","data":"01 03"}`)
+	for name, want := range map[string]string{
+		sensor: sensorSubject,
+		"tele/f2-E4FD45F654BE/sensor-mode/1/sensor-1":                          sensorSubject,
+		"tele/f2-e4-fd-45-f6-54-be/sensor-mode/J1/sensor-1":                    sensorSubject,
+		"stat/f2-e4:fd:45:f6:54:be/access-control-mode/J3/door-sensors":        "f2.raw.stat.e4fd45f654be.access-control-mode.3.door-sensors",
+		"cmnd/f2-e4fd45f654be/access-control-mode/J3/reader-1/success":         "f2.raw.cmnd.e4fd45f654be.access-control-mode.3.reader-1.success",
+		"tele/f2-e4fd45f654be/sensor-mode/J5/sensor-1":                         "!bad_connector e4fd45f654be",
+		"tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1/a":                       "!bad_verb e4fd45f654be",
+		"tele/f2-e4fd45f654be/sensor-mode/J1/" + strings.Repeat("s", 1<<16-36): "!bad_component e4fd45f654be",
+		"tele/f2-e4fd45f654be/sensor-mode/J1/>":                                "!bad_component e4fd45f654be",
+		"tele/f2-e4fd45f654be":                                                 "!bad_levels e4fd45f654be",
+		"tele/f2-nobody/sensor-mode/J1/sensor-1":                               "!bad_mac unknown",
+		"secrets/f2-e4fd45f654be/a/b/c":                                        "!bad_root e4fd45f654be",
+		"\x00\r\n":                                                             "!bad_levels unknown",
+		"":                                                                     "!bad_levels unknown",
+	} {
+		m, letter := b.convert(name, body, moment)
+		if refusal, ok := strings.CutPrefix(want, "!"); ok {
+			require.NotNil(t, letter, "%.60q", name)
+			reason, mac, _ := strings.Cut(refusal, " ")
+			assert.Nil(t, m)
+			assert.Equal(t, "f2.dead.bridge."+reason+"."+mac, letter.Subject())
+			assert.Equal(t, name, letter.Topic)
+			assert.Equal(t, body, letter.Payload)
+			continue
+		}
+		require.Nil(t, letter, name)
+		assert.Equal(t, &nats.Msg{Subject: want, Data: body, Header: nats.Header{
+			"Nats-Msg-Id": {event.NewID(want, body, moment).String()}, "F2-Received": {"2026-07-01T12:00:00.123456789Z"},
+		}}, m)
+	}
+}
+
+// TestPayloadLimit has the longest payload, and one byte more.
+func TestPayloadLimit(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	for length, fits := range map[int]bool{0: true, 63: true, 64: true, 65: false, 1 << 20: false} {
+		body := bytes.Repeat([]byte("x"), length)
+		m, letter := b.convert(sensor, body, moment)
+		require.Equal(t, fits, m != nil, "%d bytes", length)
+		require.Equal(t, !fits, letter != nil)
+		if fits {
+			assert.Equal(t, body, m.Data)
+			continue
+		}
+		assert.Equal(t, "f2.dead.bridge.payload_too_large.e4fd45f654be", letter.Subject())
+		assert.Equal(t, event.NewID(sensorSubject, body, moment), letter.ID)
+		assert.Equal(t, body, letter.Payload, "it can be replayed")
+	}
+}
+
+// requireSubject refuses what NATS would not store, or would route elsewhere.
+func requireSubject(t *testing.T, subject string, tokens ...int) {
+	t.Helper()
+	for _, c := range []byte(subject) {
+		require.True(t, '!' <= c && c <= '~' && c != '*' && c != '>', "%q", subject)
+	}
+	list := strings.Split(subject, ".")
+	require.Contains(t, tokens, len(list), subject)
+	require.NotContains(t, list, "", subject)
+}
+
+// FuzzConvert sees that whatever anybody publishes ends in one place, and that
+// NATS can take it.
+func FuzzConvert(f *testing.F) {
+	for _, name := range []string{
+		sensor, "cmnd/f2-E4-FD-45-F6-54-BE/access-control-mode/4/reader-99/success", "stat/f2-e4:fd:45:f6:54:be/alarm-mode/0/siren-0",
+		"tele/f2-e4fd45f654be/+/#/>", "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1.*", "tele/f2-e4fd45f654be/sensor mode/J1/sensor-1",
+		"tele/f2-\x00\r\n\xff/sensor-mode/J1/sensor-1", "f2.raw.>", "$SYS/broker", "////", "",
+	} {
+		f.Add(name, []byte(`{"timestamp":"2026-07-01 12:00:00","data":"01"}`))
+		f.Add(name, []byte(nil))
+		f.Add(name, bytes.Repeat([]byte{0xff}, 65))
+	}
+	b := newBridge(f)
+	f.Fuzz(func(t *testing.T, name string, body []byte) {
+		m, letter := b.convert(name, body, moment)
+		require.NotEqual(t, m == nil, letter == nil, "exactly one of the two")
+		if letter != nil {
+			requireSubject(t, letter.Subject(), 5)
+			require.Equal(t, name, letter.Topic)
+			require.Equal(t, body, letter.Payload)
+			m = letter.Msg()
+			for key, values := range m.Header {
+				require.Len(t, values, 1)
+				require.NotContains(t, values[0], "\n", key)
+				require.NotContains(t, values[0], "\r", key)
+				require.Less(t, len(values[0]), 16<<10, key)
+			}
+			require.Equal(t, body, m.Data)
+			return
+		}
+		require.LessOrEqual(t, len(body), b.cfg.MaxPayload)
+		require.Equal(t, body, m.Data)
+		place, err := topic.ParseSubject(m.Subject)
+		require.NoError(t, err)
+		require.Equal(t, m.Subject, place.RawSubject())
+		tokens := 7
+		if place.Verb != "" {
+			tokens = 8
+		}
+		requireSubject(t, m.Subject, tokens)
+		_, err = event.ParseID(m.Header.Get(jetstream.MsgIDHeader))
+		require.NoError(t, err)
+	})
+}
+
+func TestConfigIsValidated(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*Config){
+		"no URL":                  func(c *Config) { c.URL = "" },
+		"no client id":            func(c *Config) { c.ClientID = "" },
+		"no filter":               func(c *Config) { c.Filter = "" },
+		"no batch":                func(c *Config) { c.Batch = 0 },
+		"batch over the limit":    func(c *Config) { c.Batch = 1001 },
+		"negative linger":         func(c *Config) { c.Linger = -1 },
+		"no time to drain":        func(c *Config) { c.DrainTimeout = 0 },
+		"no age of commands":      func(c *Config) { c.CommandMaxAge = 0 },
+		"no payload":              func(c *Config) { c.MaxPayload = 0 },
+		"payloads over the limit": func(c *Config) { c.MaxPayload = 1<<20 + 1 },
+	} {
+		c := testConfig()
+		require.NoError(t, c.Validate(), "the control")
+		spoil(&c)
+		require.Error(t, c.Validate(), name)
+		_, err := New(c, nil, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		require.Error(t, err, name)
+	}
+}
+
+// TestCheckCommand has commands from a real stream: what must not reach a
+// controller does not, and a door does not open late.
+func TestCheckCommand(t *testing.T) {
+	t.Parallel()
+	client := streamtest.NewClient(t)
+	require.NoError(t, client.Ensure(t.Context(), CommandStream))
+	consumer, err := client.Consumer(t.Context(), CommandStream, stage)
+	require.NoError(t, err)
+	b := newBridge(t)
+	const strike, open = "f2.command.e4fd45f654be.access-control-mode.3.strike-1", `{"power-flag":1,"period":5}`
+	limit := b.cfg.CommandMaxAge
+	for _, test := range []struct {
+		name, subject, body string
+		age                 time.Duration
+		want                string
+	}{
+		{"good", strike, open, 0, ""},
+		{"a request for the status", strike, "", 0, ""},
+		{"a reader's success", "f2.command.e4fd45f654be.access-control-mode.3.reader-1.success", "1", 0, ""},
+		{"just in time", strike, open, limit / 2, ""},
+		{"expired", strike, open, limit + time.Second, "command_expired"},
+		{"expired, and bad", strike, "{", 24 * time.Hour, "command_expired"},
+		{"bad MAC", "f2.command.E4FD45F654BE.access-control-mode.3.strike-1", open, 0, "bad_command"},
+		{"bad component", "f2.command.e4fd45f654be.access-control-mode.3.gate-1", open, 0, "bad_command"},
+		{"a level too few", "f2.command.e4fd45f654be", open, 0, "bad_command"},
+		{"not JSON", strike, "{", 0, "bad_command"},
+		{"another component's", strike, "1", 0, "bad_command"},
+		{"a reading for a sensor", "f2.command.e4fd45f654be.sensor-mode.1.sensor-1", `{"data":"01 03"}`, 0, "bad_command"},
+		{"a sensor asked for its state", "f2.command.e4fd45f654be.sensor-mode.1.sensor-1", "", 0, ""},
+		{"no such command", strike, `{"explode":true}`, 0, "bad_command"},
+	} {
+		_, err := client.Store(t.Context(), CommandStream, []*nats.Msg{{Subject: test.subject, Header: nats.Header{}, Data: []byte(test.body)}})
+		require.NoError(t, err, test.name)
+		m, err := consumer.Next(jetstream.FetchMaxWait(20 * time.Second))
+		require.NoError(t, err, test.name)
+		require.NoError(t, m.Ack())
+		to, reason, err := b.checkCommand(m, time.Now().Add(-test.age))
+		assert.Equal(t, test.want, reason, test.name)
+		assert.Equal(t, test.want != "", err != nil, test.name)
+		if err == nil {
+			assert.Equal(t, test.subject, to.CommandSubject())
+			assert.Equal(t, topic.Cmnd, to.Root)
+		} else {
+			l := deadletter.Letter{Stage: stage, Reason: reason, MAC: to.MAC}
+			requireSubject(t, l.Subject(), 5)
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package decoder
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// source is the metadata of one controller, and how often it was read.
+type source struct {
+	controller *controller
+	err        error
+	during     func() // what happens while it is read
+	reads      int
+}
+
+func (s *source) load(context.Context, topic.MAC) (*controller, error) {
+	s.reads++
+	found := s.controller
+	if s.during != nil {
+		s.during()
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	return found, nil
+}
+
+func newTestCache(t *testing.T, s *source) *cache {
+	t.Helper()
+	cfg := testConfig()
+	c, err := newCache(&cfg, s.load, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return c
+}
+
+func (c *cache) mustGet(t *testing.T) *controller {
+	t.Helper()
+	found, err := c.get(t.Context(), mac)
+	require.NoError(t, err)
+	return found
+}
+
+// age makes the entry older, in place of waiting.
+func (c *cache) age(t *testing.T, by time.Duration) {
+	t.Helper()
+	e, ok := c.entries.Get(mac)
+	require.True(t, ok)
+	e.loaded = e.loaded.Add(-by)
+	c.entries.Add(mac, e)
+}
+
+func TestCacheLifetimes(t *testing.T) {
+	t.Parallel()
+	known := &controller{id: 7}
+	for name, test := range map[string]struct {
+		controller *controller
+		lifetime   time.Duration
+	}{
+		"known":   {known, 600 * time.Second},
+		"unknown": {nil, 30 * time.Second},
+	} {
+		s := &source{controller: test.controller}
+		c := newTestCache(t, s)
+		for range 3 {
+			assert.Equal(t, test.controller, c.mustGet(t), name)
+		}
+		assert.Equal(t, 1, s.reads, name)
+		c.age(t, test.lifetime-20*time.Second)
+		c.mustGet(t)
+		assert.Equal(t, 1, s.reads, name)
+		c.age(t, 20*time.Second)
+		s.controller = &controller{id: 8}
+		assert.EqualValues(t, 8, c.mustGet(t).id, name)
+		assert.Equal(t, 2, s.reads, name)
+	}
+}
+
+// invalidations are the ways in which a change of metadata reaches the cache.
+var invalidations = map[string]func(*cache){
+	"forget": func(c *cache) { c.forget(mac) },
+	"expire": (*cache).expire,
+}
+
+func TestCacheIsInvalidated(t *testing.T) {
+	t.Parallel()
+	for name, invalidate := range invalidations {
+		s := &source{controller: &controller{id: 7}}
+		c := newTestCache(t, s)
+		c.mustGet(t)
+		s.controller = &controller{id: 8}
+		assert.EqualValues(t, 7, c.mustGet(t).id, "the control")
+		invalidate(c)
+		assert.EqualValues(t, 8, c.mustGet(t).id, name)
+		c.mustGet(t)
+		assert.Equal(t, 2, s.reads, name)
+	}
+	s := &source{controller: &controller{id: 7}}
+	c := newTestCache(t, s)
+	c.mustGet(t)
+	c.forget("02f200000001")
+	c.mustGet(t)
+	assert.Equal(t, 1, s.reads, "another controller's change")
+}
+
+// TestReadBeforeInvalidation has metadata change while the old ones are on
+// their way: these serve the message that asked, and no later one.
+func TestReadBeforeInvalidation(t *testing.T) {
+	t.Parallel()
+	s := &source{controller: &controller{id: 7}}
+	c := newTestCache(t, s)
+	s.during = func() {
+		s.during, s.controller = nil, &controller{id: 8}
+		c.forget(mac)
+	}
+	assert.EqualValues(t, 7, c.mustGet(t).id)
+	assert.EqualValues(t, 8, c.mustGet(t).id)
+	c.mustGet(t)
+	assert.Equal(t, 2, s.reads, "the control: what is read undisturbed is stored")
+}
+
+func TestOutageUsesWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	s := &source{controller: &controller{id: 7}}
+	c := newTestCache(t, s)
+	c.mustGet(t)
+	s.err = errors.New("away")
+	c.expire()
+	for range 3 {
+		assert.EqualValues(t, 7, c.mustGet(t).id)
+	}
+	assert.Equal(t, 2, s.reads, "it does not ask for every message")
+	c.age(t, 30*time.Second)
+	s.err, s.controller = nil, &controller{id: 8}
+	assert.EqualValues(t, 8, c.mustGet(t).id, "it asks again soon")
+}
+
+// TestOutageKeepsNothingForgotten has the change announced while the read of it
+// fails.
+func TestOutageKeepsNothingForgotten(t *testing.T) {
+	t.Parallel()
+	for name, invalidate := range invalidations {
+		s := &source{controller: &controller{id: 7}}
+		c := newTestCache(t, s)
+		c.mustGet(t)
+		c.age(t, time.Hour)
+		s.err, s.during = errors.New("away"), func() { invalidate(c) }
+		assert.EqualValues(t, 7, c.mustGet(t).id, name)
+		s.err, s.during, s.controller = nil, nil, &controller{id: 8}
+		assert.EqualValues(t, 8, c.mustGet(t).id, name)
+	}
+}
+
+// TestOutageWaits has messages of controllers that were never known: they are
+// neither dead letters nor lost, they wait.
+func TestOutageWaits(t *testing.T) {
+	t.Parallel()
+	s := &source{err: errors.New("away")}
+	c := newTestCache(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.during = func() {
+		if s.reads == 2 {
+			cancel()
+		}
+	}
+	_, err := c.get(ctx, mac)
+	require.Error(t, err)
+	assert.GreaterOrEqual(t, s.reads, 2)
+	assert.Zero(t, c.entries.Len(), "an outage is not remembered as unknown")
+
+	s.during, s.controller = func() { s.err = nil }, &controller{id: 7}
+	assert.EqualValues(t, 7, c.mustGet(t).id, "the control: it ends with the outage")
+}

@@ -1,0 +1,119 @@
+package writer
+
+import (
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
+)
+
+var cluster postgrestest.Shared
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m, nil)) }
+
+// newWriter is a writer as Run has it once its pool is open.
+func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
+	t.Helper()
+	cfg := Config{DSN: dsn, Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
+	w, err := New(cfg, nil, client, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	w.pool, err = pgxpool.New(t.Context(), dsn)
+	require.NoError(t, err)
+	t.Cleanup(w.pool.Close)
+	return w
+}
+
+// mesh is a writer between real streams and real tables, run by hand.
+type mesh struct {
+	t        *testing.T
+	w        *Writer
+	client   *stream.Client
+	consumer jetstream.Consumer
+}
+
+func newMesh(t *testing.T) *mesh {
+	t.Helper()
+	ctx := t.Context()
+	dsn := cluster.NewDatabase(t, "")
+	m := &mesh{t: t, client: streamtest.NewClient(t)}
+	require.NoError(t, m.client.Ensure(ctx, DecodedStream, deadletter.Stream))
+	var err error
+	m.consumer, err = m.client.Consumer(ctx, DecodedStream, stage)
+	require.NoError(t, err)
+	m.w = newWriter(t, dsn, m.client)
+	require.NoError(t, m.w.prepareTables(ctx))
+	return m
+}
+
+// write puts messages on DECODED and has the writer write them as one batch.
+func (m *mesh) write(messages ...event.Decoded) {
+	m.t.Helper()
+	stored := make([]*nats.Msg, len(messages))
+	for i := range messages {
+		d := &messages[i]
+		stored[i] = &nats.Msg{
+			Subject: "f2.decoded." + d.MAC + "." + d.Mode + ".1." + d.Component,
+			Header:  nats.Header{}, Data: d.AppendJSON(nil),
+		}
+	}
+	m.writeRaw(stored...)
+}
+
+func (m *mesh) writeRaw(messages ...*nats.Msg) {
+	m.t.Helper()
+	ctx := m.t.Context()
+	_, err := m.client.Store(ctx, DecodedStream, messages)
+	require.NoError(m.t, err)
+	fetched, err := m.consumer.Fetch(len(messages), jetstream.FetchMaxWait(20*time.Second))
+	require.NoError(m.t, err)
+	var batch []jetstream.Msg
+	for msg := range fetched.Messages() {
+		batch = append(batch, msg)
+	}
+	require.NoError(m.t, fetched.Error())
+	require.Len(m.t, batch, len(messages))
+	require.NoError(m.t, m.w.write(ctx, batch))
+}
+
+// letters are all messages of DEAD_LETTER, in order.
+func (m *mesh) letters() []*jetstream.RawStreamMsg {
+	m.t.Helper()
+	s, err := m.client.JetStream().Stream(m.t.Context(), deadletter.Stream)
+	require.NoError(m.t, err)
+	var all []*jetstream.RawStreamMsg
+	for sequence := uint64(1); sequence <= s.CachedInfo().State.LastSeq; sequence++ {
+		msg, err := s.GetMsg(m.t.Context(), sequence)
+		require.NoError(m.t, err)
+		all = append(all, msg)
+	}
+	return all
+}
+
+// query answers one value of the tables.
+func query[T any](m *mesh, sql string, args ...any) (value T) {
+	m.t.Helper()
+	require.NoError(m.t, m.w.pool.QueryRow(m.t.Context(), sql, args...).Scan(&value), sql)
+	return value
+}
+
+// count reads a counter without a label.
+func count(t *testing.T, c prometheus.Counter) int {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	require.NoError(t, reg.Register(c))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	return int(families[0].GetMetric()[0].GetCounter().GetValue())
+}

@@ -1,0 +1,260 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+)
+
+var epoch = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+
+// reading is what the decoder makes of a frame of the second at.
+func reading(at int) event.Decoded {
+	when := epoch.Add(time.Duration(at) * time.Second)
+	return event.Decoded{
+		ID: event.ID{1, byte(at >> 8), byte(at)}, Time: when, Received: when.Add(time.Millisecond),
+		Root: "tele", MAC: "e4fd45f654be", ControllerID: 1, Mode: "sensor-mode", Connector: 1, Component: "sensor-1",
+		DeviceID: 2, Device: "Hall", MetadataVersion: "00ff",
+		Values: []event.Value{
+			{DataPointID: 1, Label: "Temperature", Number: 25.52, Unit: "°C"},
+			{DataPointID: 2, Label: "Firmware", Text: new("F2S-2.14")},
+		},
+	}
+}
+
+// occurrence is an event of a door at the second at.
+func occurrence(at int) event.Decoded {
+	d := reading(at)
+	d.ID[0], d.DeviceID, d.Device, d.Values = 2, 0, "", nil
+	d.Mode, d.Component, d.State = "access-control-mode", "door-sensors", []byte(`{"door-sensor-2":true}`)
+	return d
+}
+
+// TestRowsFault has what decides between a dead letter, which loses a good row
+// if it is wrong, and waiting, which blocks the stream for ever if it is wrong.
+func TestRowsFault(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[string]bool{
+		"22003": true, "22021": true, "22P05": true, "23502": true, "23505": true, "23514": true, "54000": true,
+		"28P01": false, "53100": false, "57P01": false, "08006": false, "40001": false, "55P03": false, "42P01": false, "XX000": false,
+		"22": false, "": false,
+	} {
+		_, yes := rowsFault(fmt.Errorf("writing: %w", &pgconn.PgError{Code: state}))
+		assert.Equal(t, want, yes, state)
+	}
+	for _, err := range []error{nil, io.EOF, context.DeadlineExceeded, errors.New("SQLSTATE 22003")} {
+		_, yes := rowsFault(err)
+		assert.False(t, yes, "%v", err)
+	}
+}
+
+func TestConfigIsValidated(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*Config){
+		"no DSN":                            func(c *Config) { c.DSN = "" },
+		"no batch":                          func(c *Config) { c.Batch = 0 },
+		"a batch over the limit":            func(c *Config) { c.Batch = 20001 },
+		"negative linger":                   func(c *Config) { c.Linger = -1 },
+		"no time to drain":                  func(c *Config) { c.DrainTimeout = 0 },
+		"no age to compress at":             func(c *Config) { c.CompressAfter = 0 },
+		"negative retention":                func(c *Config) { c.Retention = -1 },
+		"retention before the compression":  func(c *Config) { c.Retention = time.Hour },
+		"retention as early as compression": func(c *Config) { c.Retention = c.CompressAfter },
+	} {
+		c := Config{DSN: "postgres://", Batch: 20000, CompressAfter: 2 * time.Hour, Retention: 3 * time.Hour, DrainTimeout: 1}
+		require.NoError(t, c.Validate(), "the control")
+		spoil(&c)
+		require.Error(t, c.Validate(), name)
+	}
+}
+
+// TestWritersStartTogether has several on an empty database: one migrates, and
+// none gives up.
+func TestWritersStartTogether(t *testing.T) {
+	t.Parallel()
+	dsn := cluster.NewDatabase(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const writers = 4
+	errs := make(chan error, writers)
+	w := newWriter(t, dsn, nil)
+	for range writers {
+		another := newWriter(t, dsn, nil)
+		go func() { errs <- another.prepareTables(ctx) }()
+	}
+	for range writers {
+		require.NoError(t, <-errs)
+	}
+	var migrated int
+	require.NoError(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM goose_db_version WHERE version_id = 1").Scan(&migrated))
+	assert.Equal(t, 1, migrated)
+	for _, name := range []string{"measurement", "device_event", "measurement_hourly", "measurement_daily"} {
+		var rows int
+		require.NoError(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM "+name).Scan(&rows), name)
+		assert.Zero(t, rows, name)
+	}
+	require.Error(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM measurement_weekly").Scan(new(int)), "the control")
+}
+
+// TestRedeliveryChangesNothing writes a batch twice, as after a lost
+// acknowledgement.
+func TestRedeliveryChangesNothing(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	batch := []event.Decoded{reading(1), occurrence(1), reading(2), occurrence(2)}
+	const rows = 6
+	var before string
+	for range 2 {
+		m.write(batch...)
+		now := query[string](m, `SELECT string_agg(line, ';' ORDER BY line) FROM (
+			SELECT xmin::text || measurement::text AS line FROM measurement UNION ALL SELECT xmin::text || device_event::text FROM device_event) AS lines`)
+		if before != "" {
+			assert.Equal(t, before, now)
+		}
+		before = now
+	}
+	assert.Equal(t, rows, count(t, m.w.metrics.written))
+	assert.Equal(t, rows, count(t, m.w.metrics.duplicates))
+	assert.Equal(t, 2*len(batch), count(t, m.w.metrics.received))
+	assert.Empty(t, m.letters())
+	assert.Equal(t, 2, query[int](m, "SELECT count(*) FROM measurement WHERE value = 25.52 AND text_value IS NULL AND device_id = 2 AND datapoint_id = 1"))
+	assert.Equal(t, 2, query[int](m, "SELECT count(*) FROM measurement WHERE value IS NULL AND text_value = 'F2S-2.14'"))
+	assert.Equal(t, 2, query[int](m, `SELECT count(*) FROM device_event WHERE state = '{"door-sensor-2": true}' AND component = 'door-sensors' AND verb = ''`))
+	assert.InDelta(t, 25.52, query[float64](m, "SELECT average FROM measurement_daily WHERE readings = 2"), 1e-9)
+
+	info, err := m.consumer.Info(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, info.NumPending)
+
+	m.write(reading(3), occurrence(3))
+	assert.Equal(t, rows+3, count(t, m.w.metrics.written), "the control: what is new is written")
+}
+
+// TestRefusedRowIsAlone has one row among good ones that PostgreSQL refuses.
+func TestRefusedRowIsAlone(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	const size = 97 // halves unevenly
+	spoiled := []struct {
+		at       int
+		sqlState string
+		spoil    func(*event.Decoded)
+	}{
+		{0, "22P05", func(d *event.Decoded) { *d = occurrence(0); d.State = []byte(`{"door-sensor-2":true,"n":"\u0000"}`) }},
+		{41, "22021", func(d *event.Decoded) { d.Values[1].Text = new("a\x00b") }},
+		{96, "22003", func(d *event.Decoded) { *d = occurrence(96); d.State = []byte(`{"n":1e200000}`) }},
+	}
+	for round, test := range spoiled {
+		batch := make([]event.Decoded, size)
+		for i := range batch {
+			batch[i] = reading(round*1000 + i)
+		}
+		bad := &batch[test.at]
+		test.spoil(bad)
+		m.write(batch...)
+		letters := m.letters()
+		require.Len(t, letters, round+1, test.sqlState)
+		l := letters[round]
+		assert.Equal(t, "f2.dead.writer.refused_by_database.e4fd45f654be", l.Subject)
+		assert.Equal(t, test.sqlState, l.Header.Get(deadletter.HeaderSQLState))
+		assert.Equal(t, bad.ID.String(), l.Header.Get(event.HeaderID))
+		assert.Equal(t, string(bad.AppendJSON(nil)), string(l.Data), "the payload can be replayed")
+		assert.NotContains(t, l.Header.Get(deadletter.HeaderDetail), "u0000", "no contents in the detail")
+		written := query[int](m, "SELECT count(*) FROM measurement WHERE time >= $1 AND time < $2",
+			epoch.Add(time.Duration(round*1000)*time.Second), epoch.Add(time.Duration(round*1000+size)*time.Second))
+		assert.Equal(t, 2*(size-1), written, "all others, and nothing of the refused message")
+	}
+	assert.Zero(t, query[int](m, "SELECT count(*) FROM device_event"))
+	m.write(occurrence(1), reading(5000))
+	assert.Len(t, m.letters(), len(spoiled), "the control: good rows make no letters")
+	assert.Equal(t, 1, query[int](m, "SELECT count(*) FROM device_event"))
+}
+
+// TestNotDecoded has a message that somebody published by hand.
+func TestNotDecoded(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	good := reading(1)
+	m.writeRaw(
+		&nats.Msg{Subject: "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", Header: nats.Header{}, Data: []byte("{")},
+		&nats.Msg{Subject: "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", Header: nats.Header{}, Data: good.AppendJSON(nil)},
+	)
+	letters := m.letters()
+	require.Len(t, letters, 1)
+	assert.Equal(t, "f2.dead.writer.bad_decoded.e4fd45f654be", letters[0].Subject)
+	assert.Equal(t, "{", string(letters[0].Data))
+	assert.Equal(t, 2, query[int](m, "SELECT count(*) FROM measurement"))
+}
+
+// TestConflictingValue has two readings of one data point at one moment: the
+// first stays, and the second does not vanish.
+func TestConflictingValue(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	first, second := reading(1), reading(1)
+	second.ID[15] = 1
+	m.write(first)
+	m.write(second)
+	require.Empty(t, m.letters(), "the control: the same values again")
+
+	second.Values[0].Number = 25.53
+	m.write(second)
+	m.write(second) // a redelivery of it is the same letter
+	letters := m.letters()
+	require.Len(t, letters, 1)
+	assert.Equal(t, "f2.dead.writer.conflicting_value.e4fd45f654be", letters[0].Subject)
+	assert.Equal(t, "1", letters[0].Header.Get(deadletter.HeaderDataPoint))
+	assert.Equal(t, second.ID.String(), letters[0].Header.Get(event.HeaderID))
+	assert.InDelta(t, 25.52, query[float64](m, "SELECT value FROM measurement WHERE datapoint_id = 1"), 0)
+
+	second.Values[1].Text = new("F2S-2.15")
+	m.write(second)
+	letters = m.letters()
+	require.Len(t, letters, 2)
+	assert.Equal(t, "2", letters[1].Header.Get(deadletter.HeaderDataPoint))
+
+	// Both in one batch.
+	first, second = reading(2), reading(2)
+	second.ID[15], second.Values[0].Number = 1, -1
+	m.write(first, second)
+	letters = m.letters()
+	require.Len(t, letters, 3)
+	assert.Equal(t, second.ID.String(), letters[2].Header.Get(event.HeaderID))
+	assert.Equal(t, 4, query[int](m, "SELECT count(*) FROM measurement"))
+}
+
+// TestViewsAreMadeOnce has writers that come to the views at the same moment,
+// as when the tables were migrated before.
+func TestViewsAreMadeOnce(t *testing.T) {
+	t.Parallel()
+	dsn := cluster.NewDatabase(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w := newWriter(t, dsn, nil)
+	require.NoError(t, w.migrate(ctx))
+	for range 20 {
+		const writers = 4
+		errs := make(chan error, writers)
+		for range writers {
+			go func() { errs <- w.alone(ctx, w.preparePlain) }()
+		}
+		for range writers {
+			require.NoError(t, <-errs)
+		}
+		for _, a := range aggregates {
+			_, err := w.pool.Exec(ctx, "DROP VIEW "+a.name)
+			require.NoError(t, err)
+		}
+	}
+}
