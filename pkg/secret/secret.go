@@ -21,9 +21,10 @@ const Redacted = "[redacted]"
 // Where a printer may not call its methods, in an unexported field, it shows an
 // address: the text is behind a function, which no printer looks into.
 type Value struct {
-	text    func() string
-	source  string
-	version string
+	text     func() string
+	username string
+	source   string
+	version  string
 }
 
 // NewValue wraps text; source and version say where it is from and may be logged.
@@ -38,6 +39,27 @@ func (v Value) Reveal() string {
 		return ""
 	}
 	return v.text()
+}
+
+// WithUsername returns the value with the name that it is the password of.
+func (v Value) WithUsername(name string) Value {
+	v.username = name
+	return v
+}
+
+// Username is the name that the value is the password of, or fallback if the
+// source holds the password alone. Rotation alternates between two names
+// (design 8), so a password and its name come together or not at all.
+func (v Value) Username(fallback string) string {
+	if v.username == "" {
+		return fallback
+	}
+	return v.username
+}
+
+// same reports whether two values are of one version.
+func (v Value) same(w Value) bool {
+	return v.source == w.source && v.version == w.version && v.username == w.username && v.Reveal() == w.Reveal()
 }
 
 // Source says which link of the chain answered, such as "file".
@@ -78,17 +100,23 @@ type Chain []Source
 // holding the secret, ends the search: falling through would be a silent
 // downgrade.
 func (c Chain) Lookup(ctx context.Context, name string) (Value, error) {
-	for _, source := range c {
+	v, _, err := c.lookup(ctx, name)
+	return v, err
+}
+
+// lookup also tells which link answered.
+func (c Chain) lookup(ctx context.Context, name string) (v Value, link int, err error) {
+	for i, source := range c {
 		v, err := source.Lookup(ctx, name)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return Value{}, fmt.Errorf("looking up secret %s: %w", name, err)
+			return Value{}, 0, fmt.Errorf("looking up secret %s: %w", name, err)
 		}
-		return v, nil
+		return v, i, nil
 	}
-	return Value{}, fmt.Errorf("looking up secret %s: %w", name, ErrNotFound)
+	return Value{}, 0, fmt.Errorf("looking up secret %s: %w", name, ErrNotFound)
 }
 
 // Files reads secrets from the files of a directory, by Docker's convention
