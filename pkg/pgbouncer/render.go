@@ -1,0 +1,60 @@
+package pgbouncer
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	conf "github.com/f2mesh/f2mesh/pgbouncer"
+)
+
+// imageConfig is the folder of the container image that the file names.
+const imageConfig = "/etc/pgbouncer/"
+
+var hostPort = regexp.MustCompile(`host=\S+ port=\d+`) //nolint:gochecknoglobals // compiled once
+
+// render turns the shipped configuration file into that of one pooler. The file
+// has no placeholders, so that a stand-alone PgBouncer takes it too.
+func (c *Config) render(dir string, number int) (string, error) {
+	own := map[string]string{"listen_addr": c.Host, "listen_port": strconv.Itoa(number)}
+	maps.Copy(own, c.Settings)
+	var file strings.Builder
+	section := ""
+	for line := range strings.Lines(conf.Conf) {
+		name, value, isSetting := strings.Cut(strings.TrimSpace(line), " =")
+		value = strings.TrimSpace(value)
+		switch {
+		case strings.HasPrefix(line, "["):
+			section = strings.TrimSpace(line)
+		case !isSetting || strings.HasPrefix(line, ";"):
+		case section == "[databases]":
+			line = hostPort.ReplaceAllString(line, fmt.Sprintf("host=%s port=%d", c.ServerHost, c.ServerPort))
+		case strings.HasPrefix(value, imageConfig):
+			line = name + " = " + dir + "/" + strings.TrimPrefix(value, imageConfig) + "\n"
+		}
+		if replacement, ok := own[name]; ok && isSetting && section == "[pgbouncer]" {
+			line = name + " = " + replacement + "\n"
+			delete(own, name)
+		}
+		file.WriteString(line)
+	}
+	if section != "[pgbouncer]" {
+		return "", fmt.Errorf("rendering pgbouncer.ini: its last section is %s", section)
+	}
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		fmt.Fprintf(&file, "%s = %s\n", name, own[name])
+	}
+	return file.String(), nil
+}
+
+// userlist is auth_file: the pooler's own password, and no other.
+func (c *Config) userlist() []byte {
+	quote := func(text string) string { return `"` + strings.ReplaceAll(text, `"`, `""`) + `"` }
+	return []byte(quote(User) + " " + quote(c.Password) + "\n")
+}
+
+func address(host string, number int) string { return net.JoinHostPort(host, strconv.Itoa(number)) }
