@@ -52,6 +52,7 @@ type meshConfig struct {
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
+	Secrets     secretFlags
 }
 
 // mesh is all parts on one machine, in one process but for the broker and the
@@ -181,7 +182,11 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 // service is a part that runs one of the services in this process.
 func (m *mesh) service(name string, build func() build) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
-		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secret.Chain{m.secretFiles()}, log: m.log}
+		secrets, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
+		if err != nil {
+			return err
+		}
+		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
 		return h.run(ctx, name, build(), running, ready)

@@ -25,6 +25,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -96,8 +98,8 @@ func (m *testMesh) openReaders(t *testing.T) {
 	t.Helper()
 	h := &host{log: m.log}
 	h.nats.URL, h.nats.CAFile = m.nats.URL(), m.authority.CAFile()
-	h.secrets = append(h.secrets, m.secretFiles())
-	nc, err := h.connect("operator")
+	h.secrets = secret.NewStore(secret.Chain{m.secretFiles()}, m.log)
+	nc, err := stream.Connect(h.nats, "operator", h.natsCredential("operator"), m.log)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)

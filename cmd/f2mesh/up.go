@@ -35,6 +35,7 @@ type upCommand struct {
 	Bridge  bridge.Config  `embed:"" prefix:"bridge-"`
 	Decoder decoder.Config `embed:"" prefix:"decoder-"`
 	Writer  writer.Config  `embed:"" prefix:"writer-"`
+	Secrets secretFlags    `embed:""`
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -66,7 +67,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Secrets: c.Secrets,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,9 @@ const (
 	restInterval = time.Second
 )
 
-// Status is where a secret's current value is from, without the value.
+// Status is where the value that a service uses is from, without the value. A new
+// version shows once all that Notify named have returned: connections made with
+// the one before may be in use until then.
 type Status struct {
 	Name    string    `json:"name"`
 	Source  string    `json:"source"` // "" if the secret was never found
@@ -38,6 +41,9 @@ type Status struct {
 // link that cannot be asked (ErrUnavailable) is passed as long as it has never
 // answered, and Status says so. It is safe for concurrent use.
 type Store struct {
+	// Poll is how often Run looks, if not every 15 seconds. Set it before Run.
+	Poll time.Duration
+
 	chain Chain
 	log   *slog.Logger
 	again chan struct{} // asks Run to look at once
@@ -53,6 +59,8 @@ type held struct {
 	value  Value
 	link   int // that answered
 	status Status
+	used   *Status // what was in use before a look, until those in notify have returned
+	moving int     // how many have not, and the look
 	notify []func()
 }
 
@@ -113,8 +121,9 @@ func (s *Store) Refused() {
 func (s *Store) Run(ctx context.Context) error {
 	var notified sync.WaitGroup
 	defer notified.Wait()
+	interval := cmp.Or(s.Poll, pollInterval)
 	for {
-		wait := time.Duration((0.8 + 0.4*rand.Float64()) * float64(pollInterval)) //nolint:gosec // spreads load, protects nothing
+		wait := time.Duration((0.8 + 0.4*rand.Float64()) * float64(interval)) //nolint:gosec // spreads load, protects nothing
 		select {
 		case <-ctx.Done():
 			return nil
@@ -125,7 +134,7 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(restInterval):
+		case <-time.After(min(restInterval, interval)):
 		}
 	}
 }
@@ -143,6 +152,8 @@ func (s *Store) look(ctx context.Context, notified *sync.WaitGroup) {
 	for _, h := range all {
 		asking.Go(func() {
 			h.turn <- struct{}{} // Get has it only for as long as the chain takes
+			s.move(h)
+			defer s.moved(h)
 			changed, _ := s.ask(ctx, h)
 			<-h.turn
 			if !changed {
@@ -150,10 +161,34 @@ func (s *Store) look(ctx context.Context, notified *sync.WaitGroup) {
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			h.moving += len(h.notify)
 			for _, f := range h.notify {
-				notified.Go(f)
+				notified.Go(func() {
+					defer s.moved(h)
+					f()
+				})
 			}
 		})
+	}
+}
+
+// move has Status show what is in use now, until moved was called as often.
+func (s *Store) move(h *held) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.moving++; h.moving == 1 {
+		used := h.status
+		h.used = &used
+	}
+}
+
+// moved tells that one of those in notify has returned, or that there is nothing
+// to tell them.
+func (s *Store) moved(h *held) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.moving--; h.moving == 0 {
+		h.used = nil
 	}
 }
 
@@ -163,7 +198,11 @@ func (s *Store) Status() []Status {
 	defer s.mu.Unlock()
 	all := make([]Status, 0, len(s.secrets))
 	for _, h := range s.secrets {
-		all = append(all, h.status)
+		status := h.status
+		if h.used != nil {
+			status.Source, status.Version, status.Since = h.used.Source, h.used.Version, h.used.Since
+		}
+		all = append(all, status)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return all
