@@ -13,6 +13,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -103,10 +104,12 @@ func (m *testMesh) openReaders(t *testing.T) {
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)
 	require.NoError(t, err)
-	config, err := pgxpool.ParseConfig(m.dsn(roleReader, databaseTelemetry))
+	config, err := pgxpool.ParseConfig(m.dsn("", databaseTelemetry))
 	require.NoError(t, err)
-	config.ConnConfig.Password, err = m.state.ensureSecret(secretReader)
-	require.NoError(t, err)
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
+		c.User, c.Password, err = logIn(ctx, m.secrets, secretReader)
+		return err
+	}
 	m.rows, err = pgxpool.NewWithConfig(context.Background(), config)
 	require.NoError(t, err)
 	t.Cleanup(m.rows.Close)

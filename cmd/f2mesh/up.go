@@ -109,7 +109,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 		}
 		fmt.Fprintf(out, "  %-10s %s\n", name, time.Since(started).Round(time.Millisecond))
 	}
-	if err := m.writePassfile(); err != nil {
+	if err := m.state.tools(ctx, m.secrets, m.describe()); err != nil {
 		return err
 	}
 	if err := m.state.save(m.describe()); err != nil {
@@ -126,7 +126,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
-		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.contextFile(),
+		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
 	}
 }
 

@@ -46,6 +46,10 @@ func All() []Credential {
 	}
 }
 
+// Username is the secret that holds the bridge's user name at the broker, for
+// where mqtt_password holds the password alone.
+const Username = "mqtt_username"
+
 // Of lists the credentials of one kind of server.
 func Of(kind Kind) []Credential {
 	return slices.DeleteFunc(All(), func(c Credential) bool { return c.Kind != kind })
