@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"strings"
@@ -9,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,100 +21,66 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // poll is how often the services of these tests look for new secrets.
 const poll = 200 * time.Millisecond
 
-// login is how one kind of server is changed and asked, for one service.
+// login is one service's way into one kind of server.
 type login struct {
 	service, secret, user string
-	// set gives a user a password, "" for none.
-	set func(user, password string)
-	// accepts tells whether the server lets a user in.
-	accepts func(user, password string) bool
-	// sessions counts the user's.
-	sessions func(user string) int
+	server                rotation.Server
 }
 
 // logins are those of the mesh's services at its servers.
 func (m *testMesh) logins(t *testing.T) []login {
 	t.Helper()
-	admin := m.natsAdmin(t)
-	superuser, err := m.superuser(t.Context(), "postgres")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = superuser.Close(t.Context()) }) //nolint:usetesting // the test's context has ended by then, which closes it too
+	named := func(name string) func(context.Context) (string, string, error) {
+		return func(ctx context.Context) (string, string, error) { return logIn(ctx, m.state.files(), name) }
+	}
+	servers := map[credential.Kind]rotation.Server{
+		credential.NATS:     natsserver.Admin{Dir: m.state.path("nats"), URL: m.nats.URL(), CAFile: m.authority.CAFile(), Sys: named("nats_sys_password")},
+		credential.MQTT:     mosquitto.Admin{Dir: m.state.path("mosquitto"), Address: m.address(m.ports().MQTT)},
+		credential.Postgres: postgres.Admin{DSN: m.dsn("postgres", "postgres"), Superuser: named(secretSuperuser)},
+	}
 	var all []login
 	for _, c := range credential.All() {
 		for _, service := range c.Services {
-			l := login{service: service, secret: c.Secret, user: c.User}
-			switch c.Kind {
-			case credential.NATS:
-				m.natsLogin(t, &l, admin)
-			case credential.MQTT:
-				m.mqttLogin(t, &l)
-			case credential.Postgres:
-				m.postgresLogin(t, &l, superuser)
-			}
-			all = append(all, l)
+			all = append(all, login{service: service, secret: c.Secret, user: c.User, server: servers[c.Kind]})
 		}
 	}
 	return all
 }
 
-func (m *testMesh) natsAdmin(t *testing.T) natsserver.Admin {
+func (l login) set(t *testing.T, user, password string) {
 	t.Helper()
-	nc, err := nats.Connect(m.nats.URL(), nats.RootCAs(m.authority.CAFile()), nats.UserInfo(natsserver.Sys, m.passwords[natsserver.Sys]),
-		nats.CustomInboxPrefix(natsserver.InboxPrefix(natsserver.Sys)))
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	return natsserver.Admin{Dir: m.state.path("nats"), Conn: nc}
+	require.NoError(t, l.server.SetPassword(t.Context(), user, password))
 }
 
-func (m *testMesh) natsLogin(t *testing.T, l *login, admin natsserver.Admin) { //nolint:thelper // the closures are the test's
-	l.set = func(user, password string) { require.NoError(t, admin.SetPassword(t.Context(), user, password)) }
-	l.accepts = func(user, password string) bool {
-		nc, err := nats.Connect(m.nats.URL(), nats.RootCAs(m.authority.CAFile()), nats.UserInfo(user, password))
-		if err == nil {
-			nc.Close()
+// accepts waits until the server lets the user in, or does not.
+func (l login) accepts(t *testing.T, user, password string, want bool) {
+	t.Helper()
+	eventually(t, func() bool {
+		in, err := l.server.LogIn(t.Context(), user, password)
+		return err == nil && in == want
+	}, "user %s of the %s", user, l.service)
+}
+
+// sessions waits until the user has some, or none. Mosquitto does not tell.
+func (l login) sessions(t *testing.T, user string, want bool) {
+	t.Helper()
+	counter, ok := l.server.(interface {
+		Sessions(ctx context.Context, user string) (int, error)
+	})
+	eventually(t, func() bool {
+		if !ok {
+			return true
 		}
-		return err == nil
-	}
-	l.sessions = func(user string) int {
-		n, err := admin.Sessions(t.Context(), user)
-		require.NoError(t, err)
-		return n
-	}
-}
-
-func (m *testMesh) mqttLogin(t *testing.T, l *login) { //nolint:thelper // the closures are the test's
-	l.set = func(user, password string) {
-		require.NoError(t, mosquitto.SetPassword(m.state.path("mosquitto"), user, password))
-	}
-	l.accepts = func(user, password string) bool {
-		return mosquitto.LogIn(t.Context(), m.address(m.ports().MQTT), user, password) == nil
-	}
-	l.sessions = func(string) int { return -1 } // Mosquitto does not tell
-}
-
-func (m *testMesh) postgresLogin(t *testing.T, l *login, superuser *pgx.Conn) { //nolint:thelper // the closures are the test's
-	require.NoError(t, postgres.EnsureRole(t.Context(), superuser, l.user))
-	l.set = func(user, password string) {
-		require.NoError(t, postgres.SetPassword(t.Context(), superuser, user, password))
-	}
-	l.accepts = func(user, password string) bool {
-		conn, err := connectPostgres(t.Context(), m.dsn(user, databaseMetadata), password)
-		if err == nil {
-			_ = conn.Close(t.Context())
-		}
-		return err == nil
-	}
-	l.sessions = func(user string) int {
-		n, err := postgres.Sessions(t.Context(), superuser, user)
-		require.NoError(t, err)
-		return n
-	}
+		n, err := counter.Sessions(t.Context(), user)
+		return err == nil && (n > 0) == want
+	}, "sessions of %s", user)
 }
 
 // status is what the service says of one of its secrets.
@@ -140,7 +106,7 @@ func (m *testMesh) put(t *testing.T, l login, user, password string) (took time.
 	before := m.status(t, l.service, l.secret)
 	require.NotEmpty(t, before.Version)
 	started := time.Now()
-	require.NoError(t, credential.Files(m.state.secrets()).Put(l.secret, user, password))
+	require.NoError(t, m.state.files().Put(l.secret, user, password))
 	eventually(t, func() bool {
 		s := m.status(t, l.service, l.secret)
 		return s.Version != "" && s.Version != before.Version
@@ -157,16 +123,16 @@ func TestCredentialChange(t *testing.T) {
 		t.Run(l.secret, func(t *testing.T) {
 			proof := m.startProof(t)
 			user, password := l.user, m.password(t, l.secret)
-			require.True(t, l.accepts(user, password), "the control")
 			for range 4 {
+				l.accepts(t, user, password, true)
 				nextUser, nextPassword := other(l.user, user), credential.Generate()
-				l.set(nextUser, nextPassword)
-				eventually(t, func() bool { return l.accepts(nextUser, nextPassword) }, "%s does not get in", nextUser)
+				l.set(t, nextUser, nextPassword)
+				l.accepts(t, nextUser, nextPassword, true)
 				took := m.put(t, l, nextUser, nextPassword)
-				eventually(t, func() bool { return l.sessions(user) <= 0 }, "%s keeps sessions of %s", l.service, user)
-				eventually(t, func() bool { return l.sessions(nextUser) != 0 }, "%s does not log in as %s", l.service, nextUser)
-				l.set(user, "")
-				eventually(t, func() bool { return !l.accepts(user, password) }, "%s still gets in", user)
+				l.sessions(t, user, false)
+				l.sessions(t, nextUser, true)
+				l.set(t, user, "")
+				l.accepts(t, user, password, false)
 				t.Logf("%s uses the new %s after %s", l.service, l.secret, took.Round(time.Millisecond))
 				user, password = nextUser, nextPassword
 				proof.flows(t)
@@ -185,15 +151,15 @@ func TestCredentialRevoked(t *testing.T) {
 		t.Run(l.secret, func(t *testing.T) {
 			proof := m.startProof(t)
 			before, nextUser, nextPassword := m.status(t, l.service, l.secret), other(l.user, l.user), credential.Generate()
-			l.set(nextUser, nextPassword)
-			require.NoError(t, credential.Files(m.state.secrets()).Put(l.secret, nextUser, nextPassword))
+			l.set(t, nextUser, nextPassword)
+			require.NoError(t, m.state.files().Put(l.secret, nextUser, nextPassword))
 			time.Sleep(time.Second)
 			require.Equal(t, before, m.status(t, l.service, l.secret), "the control: nobody has told it")
-			require.LessOrEqual(t, l.sessions(nextUser), 0, "the control")
+			l.sessions(t, nextUser, false)
 
-			l.set(l.user, "")
+			l.set(t, l.user, "")
 			eventually(t, func() bool { return m.status(t, l.service, l.secret).Since.After(before.Since) }, "%s stays locked out", l.service)
-			eventually(t, func() bool { return l.sessions(nextUser) != 0 }, "%s does not log in as %s", l.service, nextUser)
+			l.sessions(t, nextUser, true)
 			proof.flows(t)
 			if l.secret == secretMQTTPassword {
 				// Mosquitto 2.0 takes the ACL from a session together with the login,
