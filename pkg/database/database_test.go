@@ -27,7 +27,7 @@ func roles(t *testing.T, role, dsn string) *pgx.Conn {
 	t.Helper()
 	admin, err := pgx.Connect(t.Context(), dsn)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = admin.Close(t.Context()) }) //nolint:usetesting // an ended context closes it too
+	t.Cleanup(func() { _ = admin.Close(t.Context()) })
 	require.NoError(t, postgres.EnsureRole(t.Context(), admin, role))
 	require.NoError(t, postgres.SetPassword(t.Context(), admin, role, "first"))
 	return admin
