@@ -126,7 +126,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"passwords": passwords, "internal.acl": conf.InternalACL}
+	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
 	if _, err := os.Stat(filepath.Join(s.dir, deviceACLFile)); err != nil {
 		files[deviceACLFile] = deviceACL(nil)
 	}
@@ -202,8 +202,8 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 func (s *starter) await(ctx context.Context, b *Broker) error {
 	user := slices.Sorted(maps.Keys(s.cfg.Users))[0]
 	for {
-		err := connect(ctx, b.Address(), user, s.cfg.Users[user])
-		if errors.Is(err, errRefused) {
+		err := LogIn(ctx, b.Address(), user, s.cfg.Users[user])
+		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}
 		if err == nil || errors.Is(err, errPortTaken) {
