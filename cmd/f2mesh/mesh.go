@@ -182,7 +182,7 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
 		CAFile: m.authority.CAFile(), CertFile: cert, KeyFile: key,
-		Users: m.broker, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+		Users: m.broker, Session: mosquitto.Session{User: "bridge", ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
 	})
 	if err != nil {
 		return err

@@ -18,8 +18,9 @@ var errRefused = errors.New("refused our user")
 
 // connect opens an MQTT 3.1.1 session and closes it again: the broker accepts
 // connections, knows its users, and serves. All its listeners are open by then,
-// since it binds them before it serves any.
-func connect(ctx context.Context, address, user, password string) error {
+// since it binds them before it serves any. With a client id the session is that
+// client's, and stays; what the broker sends on it stays unacknowledged.
+func connect(ctx context.Context, address, clientID, user, password string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -28,7 +29,7 @@ func connect(ctx context.Context, address, user, password string) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	if _, err := conn.Write(connectPacket(user, password)); err != nil {
+	if _, err := conn.Write(connectPacket(clientID, user, password)); err != nil {
 		return err
 	}
 	var answer [4]byte // CONNACK: type, length 2, flags, return code
@@ -45,14 +46,18 @@ func connect(ctx context.Context, address, user, password string) error {
 	return err
 }
 
-// connectPacket is CONNECT with a clean session, no client id, and a password
-// (MQTT 3.1.1 section 3.1).
-func connectPacket(user, password string) []byte {
-	const cleanSessionUserPassword = 0xc2
+// connectPacket is CONNECT with a password, and with a clean session if there is
+// no client id (MQTT 3.1.1 section 3.1).
+func connectPacket(clientID, user, password string) []byte {
+	const userPassword, cleanSession = 0xc0, 0x02
 	const keepAlive = 10
+	flags := byte(userPassword)
+	if clientID == "" {
+		flags |= cleanSession
+	}
 	body := field(nil, "MQTT")
-	body = append(body, 4, cleanSessionUserPassword, 0, keepAlive)
-	body = field(body, "")
+	body = append(body, 4, flags, 0, keepAlive)
+	body = field(body, clientID)
 	body = field(body, user)
 	body = field(body, password)
 	packet := binary.AppendUvarint([]byte{0x10}, uint64(len(body)))
