@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
 // traffic publishes numbered readings until it is stopped, and remembers which
@@ -195,5 +197,21 @@ func TestFullStream(t *testing.T) {
 	config.MaxMsgs = -1
 	_, err = m.js.UpdateStream(t.Context(), config)
 	require.NoError(t, err)
+	tr.finish(t, m)
+}
+
+// TestDeletedConsumer deletes each stage's place in its stream, as an operator
+// may by mistake: the stage makes it anew instead of waiting for ever.
+func TestDeletedConsumer(t *testing.T) {
+	m := startMesh(t)
+	tr := startTraffic(t, m.device(t, mac))
+	eventually(t, func() bool { return tr.count() > 100 }, "no traffic")
+	for _, c := range [][2]string{{bridge.CommandStream, partBridge}, {bridge.RawStream, partDecoder}, {decoder.DecodedStream, partWriter}} {
+		require.NoError(t, m.js.DeleteConsumer(t.Context(), c[0], c[1]))
+		eventually(t, func() bool {
+			_, err := m.js.Consumer(t.Context(), c[0], c[1])
+			return err == nil
+		}, "the consumer of %s is not made anew", c[1])
+	}
 	tr.finish(t, m)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -33,6 +34,9 @@ func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
 		if err := b.forward(ctx, client, m); err != nil {
 			b.log.Warn("command not forwarded, JetStream will deliver it again", "subject", m.Subject(), "error", err)
 		}
+	}
+	if ctx.Err() == nil {
+		return fmt.Errorf("reading %s: %w", CommandStream, stream.ErrConsumerGone)
 	}
 	return nil
 }

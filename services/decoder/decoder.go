@@ -125,7 +125,7 @@ func (d *Decoder) Ready(ctx context.Context) error {
 }
 
 // process takes batches until messages is closed, which it is soon after ctx
-// ends.
+// ends, or with the consumer.
 func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) error {
 	draining, cancel := stream.DrainContext(ctx, d.cfg.DrainTimeout)
 	defer cancel()
@@ -134,6 +134,9 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 		w.reset()
 		w.messages = batch.Gather(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger)
 		if len(w.messages) == 0 {
+			if ctx.Err() == nil {
+				return fmt.Errorf("reading %s: %w", RawStream, stream.ErrConsumerGone)
+			}
 			return nil
 		}
 		if err := d.processBatch(draining, w); err != nil {
