@@ -215,3 +215,35 @@ func TestDeletedConsumer(t *testing.T) {
 	}
 	tr.finish(t, m)
 }
+
+// TestCommandsOnce stops the bridge while commands are under way, again and
+// again: a door opens once for each.
+func TestCommandsOnce(t *testing.T) {
+	m := startMesh(t, func(c *meshConfig) { c.Bridge.CommandMaxAge = time.Minute })
+	const commands = 400
+	var mu sync.Mutex
+	heard := map[string]int{}
+	token := m.device(t, mac).Subscribe("cmnd/f2-"+string(mac)+"/#", 1, func(_ mqtt.Client, msg mqtt.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard[string(msg.Payload())]++
+	})
+	require.True(t, token.WaitTimeout(10*time.Second))
+	require.NoError(t, token.Error())
+	count := func() int { mu.Lock(); defer mu.Unlock(); return len(heard) }
+	for n := range commands {
+		_, err := m.js.Publish(t.Context(), "f2.command."+string(mac)+".access-control-mode.2.strike-1",
+			fmt.Appendf(nil, `{"power-flag":%d,"period":%d}`, n/200, n%200+1))
+		require.NoError(t, err)
+		if n%100 == 50 {
+			seen := count()
+			eventually(t, func() bool { return count() > seen }, "no command comes")
+			require.NoError(t, m.Stop(partBridge))
+			require.NoError(t, m.Start(t.Context(), partBridge))
+		}
+	}
+	eventually(t, func() bool { return count() == commands }, "commands are missing")
+	for command, times := range heard {
+		assert.Equal(t, 1, times, command)
+	}
+}

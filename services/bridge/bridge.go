@@ -67,7 +67,7 @@ func New(cfg Config, credentials Credentials, streams *stream.Client, reg promet
 	}, nil
 }
 
-// Run bridges until ctx ends, then stores and acknowledges what has arrived,
+// Run bridges until ctx ends, then stores and acknowledges the batch in hand,
 // within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
 // called once.
 func (b *Bridge) Run(ctx context.Context) error {

@@ -30,8 +30,16 @@ func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
 	if err != nil {
 		return err
 	}
+	// A stop sees the command through that is on its way, or it would reach the
+	// door twice. Those behind it are the next bridge's.
+	draining, cancel := stream.DrainContext(ctx, b.cfg.DrainTimeout)
+	defer cancel()
 	for m := range commands {
-		if err := b.forward(ctx, client, m); err != nil {
+		if ctx.Err() != nil {
+			_ = m.Nak() // or JetStream finds out by itself
+			continue
+		}
+		if err := b.forward(draining, client, m); err != nil {
 			b.log.Warn("command not forwarded, JetStream will deliver it again", "subject", m.Subject(), "error", err)
 		}
 	}
