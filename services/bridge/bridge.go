@@ -29,8 +29,11 @@ const RawStream = "RAW"
 
 // inFlight is how many messages the broker can have unacknowledged at once: an
 // MQTT packet identifier has 16 bits. A queue of that length can always take
-// the next message, so the handler never blocks paho's loop; what bounds it in
-// bytes is the broker's max_inflight_messages and max_inflight_bytes.
+// the next message of a connection, so the handler does not block paho's loop;
+// what bounds it in bytes is the broker's max_inflight_messages and
+// max_inflight_bytes. Only where JetStream is away and the connection breaks
+// again and again do the same messages, sent anew, fill it: then the handler
+// waits, and memory stays bounded.
 const inFlight = 1 << 16
 
 // Credentials answers user and password at every MQTT connect. It must be safe

@@ -5,7 +5,9 @@
 // stored (design 5.2).
 //
 // Batches are decoded by several workers; the messages of one controller go to
-// the same worker, and results are stored in RAW's order.
+// the same worker, and results are stored in RAW's order. Several decoders on
+// one consumer each get some of a controller's messages, and between them these
+// may pass one another: the rows are the same, LATEST may be of an older one.
 package decoder
 
 import (
@@ -64,7 +66,7 @@ func New(cfg Config, password func(context.Context) (string, error), streams *st
 	return &Decoder{
 		cfg: cfg, password: password, streams: streams, log: log,
 		metrics: newMetrics(reg),
-		parser:  payload.Parser{Zone: zone},
+		parser:  payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
 	}, nil
 }
 
