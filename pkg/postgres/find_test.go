@@ -15,7 +15,7 @@ func fakeServer(t *testing.T, version string) string {
 	folder := t.TempDir()
 	script := []byte("#!/bin/sh\necho 'postgres (PostgreSQL) " + version + "'\n")
 	for _, name := range []string{"initdb", "postgres"} {
-		require.NoError(t, os.WriteFile(filepath.Join(folder, name), script, 0o700)) //nolint:gosec // a program
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), script, 0o700))
 	}
 	return folder
 }
