@@ -264,6 +264,7 @@ func TestStoreStall(t *testing.T) {
 		}
 		first.Wait()
 		assert.Equal(t, 3*time.Second, time.Since(began), "the limit of one link, once for all who asked")
+		synctest.Wait() // the look at a ends at the same moment
 		for _, s := range store.Status() {
 			assert.Equal(t, s.Name != "b", s.Downgraded, s.Name)
 		}
