@@ -280,14 +280,15 @@ func TestStoreCallerGivesUp(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var waiting sync.WaitGroup
-		for range 3 {
-			waiting.Go(func() {
-				_, err := store.Get(ctx, "a")
-				assert.ErrorIs(t, err, context.DeadlineExceeded)
-				assert.NotErrorIs(t, err, secret.ErrUnavailable, "nothing is known of the source")
-			})
+		var errs [3]error
+		for i := range errs {
+			waiting.Go(func() { _, errs[i] = store.Get(ctx, "a") })
 		}
 		waiting.Wait()
+		for _, err := range errs {
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NotErrorIs(t, err, secret.ErrUnavailable, "nothing is known of the source")
+		}
 		assert.Empty(t, only(t, store).Problem)
 	})
 }

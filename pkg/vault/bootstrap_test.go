@@ -93,7 +93,7 @@ func TestBootstrapMends(t *testing.T) {
 	t.Parallel()
 	m := prepare(t, short)
 	c := administrator(t, m.Server)
-	put(t, m.API(), "mqtt_password", "rotated")
+	put(t, m.API(), "rotated")
 	require.NoError(t, m.API().KVv2("secret").Delete(t.Context(), "f2mesh/postgres_password"))
 	require.NoError(t, os.Remove(m.file("writer.secret_id")))
 	_, err := c.Write(t.Context(), "auth/approle/role/f2mesh-decoder", map[string]any{"token_policies": []string{"root"}})
@@ -117,16 +117,16 @@ func TestBootstrapRefuses(t *testing.T) {
 	m := fresh(t)
 	m.Report = func(vault.Step) {}
 	require.NoError(t, m.API().Sys().MountWithContext(t.Context(), "secret", &api.MountInput{Type: "kv", Options: map[string]string{"version": "1"}}))
-	require.ErrorContains(t, m.Bootstrap.Run(t.Context(), m.Root), "already", "KV version 1")
-	err := m.Bootstrap.Run(t.Context(), secret.NewValue("hvs.nobody", "", ""))
+	require.ErrorContains(t, m.Run(t.Context(), m.Root), "already", "KV version 1")
+	err := m.Run(t.Context(), secret.NewValue("hvs.nobody", "", ""))
 	require.ErrorIs(t, err, vault.ErrPermission)
 	require.ErrorContains(t, err, "VAULT_TOKEN")
 	require.NotContains(t, err.Error(), "nobody")
 	m.Bootstrap.Config.Mount = "f2"
-	require.NoError(t, m.Bootstrap.Run(t.Context(), m.Root), "the control: another mount")
+	require.NoError(t, m.Run(t.Context(), m.Root), "the control: another mount")
 	requireSecret(t, m.client(t, "bridge"), "mqtt_password", "first-mqtt_password")
 	m.Seal()
-	require.ErrorIs(t, m.Bootstrap.Run(t.Context(), m.Root), secret.ErrUnavailable)
+	require.ErrorIs(t, m.Run(t.Context(), m.Root), secret.ErrUnavailable)
 }
 
 const mac = "e4-fd-45-f6-54-be"
@@ -280,5 +280,5 @@ func TestDatabase(t *testing.T) {
 	}
 
 	m.Database.URL = "not a URL"
-	require.Error(t, m.Bootstrap.Run(t.Context(), m.Root))
+	require.Error(t, m.Run(t.Context(), m.Root))
 }

@@ -37,10 +37,10 @@ func gauge(t *testing.T, store *secret.Store) float64 {
 	return families[0].GetMetric()[0].GetGauge().GetValue()
 }
 
-// put writes a new version by hand, as `vault kv put` does.
-func put(t *testing.T, client *api.Client, name, text string) {
+// put writes a new mqtt_password by hand, as `vault kv put` does.
+func put(t *testing.T, client *api.Client, text string) {
 	t.Helper()
-	_, err := client.KVv2("secret").Put(t.Context(), "f2mesh/"+name, map[string]any{"password": text})
+	_, err := client.KVv2("secret").Put(t.Context(), "f2mesh/mqtt_password", map[string]any{"password": text})
 	require.NoError(t, err)
 }
 
@@ -94,7 +94,7 @@ func TestOutages(t *testing.T) {
 		assert.Empty(t, changed, "%s: the value is as before", outage.what)
 
 		second := "second-" + string(rune('a'+i))
-		put(t, m.API(), "mqtt_password", second)
+		put(t, m.API(), second)
 		store.Refused()
 		select {
 		case <-changed:
@@ -118,7 +118,7 @@ func TestSlowVault(t *testing.T) {
 	files := secret.Files(secretsDir(t, "mqtt_password", "nats_bridge_password"))
 	require.NotEmpty(t, files)
 	store := follow(t, secret.Chain{open(t, cfg, "bridge", slog.DiscardHandler), files}, slog.DiscardHandler)
-	put(t, m.API(), "mqtt_password", "of-vault")
+	put(t, m.API(), "of-vault")
 	require.Equal(t, "of-vault", reveal(t, store, "mqtt_password"))
 
 	proxy.Stall()
@@ -144,7 +144,7 @@ func TestDownAtStart(t *testing.T) {
 	t.Parallel()
 	s := vaulttest.StartFile(t)
 	m := prepareServer(t, s, short)
-	put(t, m.API(), "mqtt_password", "of-vault")
+	put(t, m.API(), "of-vault")
 	s.Stop()
 	files := secret.Files(secretsDir(t, "mqtt_password", "nats_bridge_password"))
 	store := follow(t, secret.Chain{m.client(t, "bridge"), secret.VaultOnly{"nats_bridge_password"}, files}, slog.DiscardHandler)
