@@ -3,9 +3,14 @@ package vault_test
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,8 +165,15 @@ func TestLogin(t *testing.T) {
 
 	requireSecret(t, m.client(t, "bridge"), "mqtt_password", "first-mqtt_password")
 	assert.Equal(t, secretID, m.read(t, "bridge.secret_id"), "the second start leaves it alone")
+	printed := log.String()
+	c := m.client(t, "bridge")
+	requireSecret(t, c, "mqtt_password", "first-mqtt_password")
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		printed += fmt.Sprintf(verb, c)
+		printed += fmt.Sprintf(verb, &m.Bootstrap)
+	}
 	for _, private := range []string{wrapping, secretID, m.read(t, "bridge.role_id"), "first-mqtt_password"} {
-		assert.NotContains(t, log.String(), private)
+		assert.NotContains(t, printed, private)
 	}
 	assert.Contains(t, log.String(), "logged in to vault")
 }
@@ -202,8 +214,11 @@ func TestWrappingRefused(t *testing.T) {
 	}
 	requireSecret(t, m.client(t, "writer"), "timescale_password", "first-timescale_password") // its token was looked at, not used
 
+	writer := m.client(t, "writer")
+	accessor := m.accessor(t, writer)
 	m.Reissue = []string{"bridge"}
 	require.Len(t, m.run(t)[vault.Changed], 1)
+	require.Equal(t, accessor, m.accessor(t, writer), "another service's login stays")
 	requireSecret(t, m.client(t, "bridge"), "mqtt_password", "first-mqtt_password")
 	_, err = api.Logical().WriteWithContext(t.Context(), "auth/approle/login", map[string]any{
 		"role_id": m.read(t, "bridge.role_id"), "secret_id": stolen,
@@ -331,6 +346,30 @@ func TestConfigRefused(t *testing.T) {
 	t.Setenv("VAULT_SKIP_VERIFY", "true")
 	_, err := vault.Open(vault.Config{Addr: "https://vault.example.org:8200"}, "bridge", slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, "VAULT_CACERT")
+}
+
+// TestTLS: Vault's certificate is checked, and a wrong one is no outage that files
+// would make up for.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	m := prepare(t, short)
+	target, err := url.Parse(m.Addr)
+	require.NoError(t, err)
+	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(target))
+	t.Cleanup(front.Close)
+	cfg := m.Bootstrap.Config
+	cfg.Addr = front.URL
+	files := secret.Files(secretsDir(t, "mqtt_password"))
+	_, err = secret.NewStore(secret.Chain{open(t, cfg, "bridge", slog.DiscardHandler), files}, slog.New(slog.DiscardHandler)).Get(t.Context(), "mqtt_password")
+	require.ErrorContains(t, err, "VAULT_CACERT")
+	require.NotErrorIs(t, err, secret.ErrUnavailable)
+
+	cfg.CACert = filepath.Join(t.TempDir(), "ca.crt")
+	_, err = vault.Open(cfg, "bridge", slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, cfg.CACert)
+	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})
+	require.NoError(t, os.WriteFile(cfg.CACert, data, 0o600))
+	requireSecret(t, open(t, cfg, "bridge", slog.DiscardHandler), "mqtt_password", "first-mqtt_password")
 }
 
 var errStop = errors.New("stop")
