@@ -186,10 +186,11 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 // service is a part that runs one of the services in this process.
 func (m *mesh) service(name string, build func() build) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
-		secrets, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
+		secrets, done, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
 		if err != nil {
 			return err
 		}
+		defer done()
 		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
