@@ -63,7 +63,7 @@ type mesh struct {
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
-	secrets   secret.Source // where the servers' logins are from
+	secrets   *keeper // where the servers' logins are from
 
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
@@ -77,9 +77,13 @@ type mesh struct {
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
-		secrets: st.files(), services: map[string]health.Service{},
+		services: map[string]health.Service{},
 	}
-	if err := st.ensureSecrets(context.Background()); err != nil {
+	var err error
+	if m.secrets, err = newKeeper(&cfg.Secrets.vaultFlags, st, log); err != nil {
+		return nil, err
+	}
+	if err := m.secrets.ensure(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := m.prepareCertificates(); err != nil {
