@@ -125,7 +125,7 @@ func TestDirectoryModes(t *testing.T) {
 		require.NotErrorIs(t, err, secret.ErrUnavailable, "it must not be fallen through")
 		require.Empty(t, v.Reveal())
 	}
-	require.NoError(t, os.Chmod(dir, 0o700)) //nolint:gosec // as it was
+	require.NoError(t, os.Chmod(dir, 0o700))
 }
 
 // The forms that a file or a variable can have.
