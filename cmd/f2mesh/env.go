@@ -52,8 +52,12 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"PGSSLMODE", "verify-full"},
 		{"PGSSLROOTCERT", r.CAFile},
 		{"METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleDecoder, databaseMetadata)},
+		{"METADATA_POOLED_DSN", localPooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, roleDecoder, databaseMetadata)},
 		{"METADATA_SCHEMA", metadataSchema},
 		{"TIMESCALE_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleWriter, databaseTelemetry)},
+		{"TIMESCALE_POOLED_DSN", localPooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, roleWriter, databaseTelemetry)},
+		{"USE_CONNECTION_POOLING", strconv.FormatBool(r.Ports.PgBouncer != 0)},
+		{"PGBOUNCER_PORT", strconv.Itoa(r.Ports.PgBouncer)},
 		{"F2MESH_HTTP_URL", "http://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.HTTP))},
 	} {
 		fmt.Printf("export %s=%s\n", v[0], shellQuote(v[1]))

@@ -17,6 +17,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -199,9 +200,24 @@ func (r *rotator) config(ctx context.Context, c credential.Credential) rotation.
 			if step != "store" {
 				return nil
 			}
+			if c.Secret == secretPgBouncer {
+				return r.poolerLogin(ctx)
+			}
 			return r.state.tools(ctx, r.keeper, r.running)
 		},
 	}
+}
+
+// poolerLogin has the pooler, if there is one, log in with what is stored now.
+func (r *rotator) poolerLogin(ctx context.Context) error {
+	if r.running.Ports.PgBouncer == 0 {
+		return nil
+	}
+	user, password, err := logIn(ctx, r.keeper, secretPgBouncer)
+	if err != nil {
+		return err
+	}
+	return pgbouncer.SetLogin(r.state.path("pgbouncer"), user, password)
 }
 
 // server is what a kind of credential is for.

@@ -23,8 +23,10 @@ import (
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
+const pgbouncerPort = 6432
+
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, bridge, decoder, writer."`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, bridge, decoder, writer."`
 	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
@@ -36,6 +38,7 @@ type upCommand struct {
 	Decoder decoder.Config `embed:"" prefix:"decoder-"`
 	Writer  writer.Config  `embed:"" prefix:"writer-"`
 	Secrets secretFlags    `embed:""`
+	poolingFlags
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -70,7 +73,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Secrets: c.Secrets,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Secrets: c.Secrets, Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -136,9 +139,15 @@ func (m *mesh) describe() running {
 // choosePorts takes the ports of the last run, or the standard ones, and says
 // where one was taken.
 func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
-	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, HTTP: 8000}
+	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, PgBouncer: pgbouncerPort, HTTP: 8000}
 	if last, err := st.last(); err == nil {
 		want = last.Ports
+	}
+	switch {
+	case !c.pooled():
+		want.PgBouncer = 0
+	case want.PgBouncer == 0: // the last run was without
+		want.PgBouncer = pgbouncerPort
 	}
 	for _, p := range []struct {
 		name string
@@ -150,8 +159,12 @@ func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
 		{"NATS", &want.NATS},
 		{"NATS monitoring", &want.Monitor},
 		{"PostgreSQL", &want.Postgres},
+		{"PgBouncer", &want.PgBouncer},
 		{"HTTP", &want.HTTP},
 	} {
+		if *p.port == 0 {
+			continue // of a part that does not run
+		}
 		free, err := port.Pick(c.Host, *p.port)
 		if err != nil {
 			return ports{}, err
@@ -162,6 +175,11 @@ func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
 		*p.port = free
 	}
 	return want, nil
+}
+
+// pooled is false also where the chosen parts do without a pooler.
+func (c *upCommand) pooled() bool {
+	return c.Pooling && (len(c.Parts) == 0 || slices.Contains(c.Parts, partPgBouncer))
 }
 
 // detach starts this command again as a process of its own, waits until its

@@ -42,6 +42,7 @@ func All() []Credential {
 		{Secret: "postgres_password", Kind: Postgres, User: "f2mesh_decoder", Services: []string{"decoder"}},
 		{Secret: "timescale_password", Kind: Postgres, User: "f2mesh_writer", Services: []string{"writer"}},
 		{Secret: "postgres_reader_password", Kind: Postgres, User: "f2mesh_reader"},
+		{Secret: "pgbouncer_password", Kind: Postgres, User: "f2mesh_pgbouncer"},
 		{Secret: "postgres_superuser_password", Kind: Postgres, User: "postgres"},
 	}
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // User is the role that the pooler itself logs in as, to look others up. auth.sql
-// makes it.
+// makes it. Its alternate (pkg/credential) is one like it.
 const User = "f2mesh_pgbouncer"
 
 // Config says what pooler to run. All but Host, Port and Settings is required.
@@ -24,8 +24,8 @@ type Config struct {
 	// CertFile and KeyFile are the pooler's certificate; CAFile is what
 	// PostgreSQL's must come from, and what clients trust. They are copied.
 	CertFile, KeyFile, CAFile string
-	// Password is that of User.
-	Password string
+	// User is the constant User, "" for it, or its alternate; Password is its.
+	User, Password string
 	// Settings replace or follow those of pgbouncer/pgbouncer.ini, by name.
 	Settings map[string]string
 	// Log receives the pooler's log.
@@ -49,6 +49,9 @@ func (c Config) validate() error {
 func (c Config) withDefaults() Config {
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
+	}
+	if c.User == "" {
+		c.User = User
 	}
 	c.Log = c.Log.With("server", "pgbouncer")
 	return c

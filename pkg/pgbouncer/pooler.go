@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -34,6 +35,8 @@ const (
 	bindAttempts = 5
 	// console is the database that is PgBouncer itself.
 	console = "pgbouncer"
+
+	confFile, userlistFile, pidFile = "pgbouncer.ini", "userlist.txt", "pgbouncer.pid"
 )
 
 // accounts are whom the pooler may run as where this process is root, the best
@@ -129,9 +132,13 @@ func (s *starter) start(ctx context.Context) (*Pooler, error) {
 	if err := p.write(); err != nil {
 		return nil, err
 	}
-	var err error
+	// One that was killed leaves it, and its number may be another program's by now.
+	err := os.Remove(filepath.Join(s.dir, pidFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	p.Process, err = process.Start(process.Config{
-		Path: s.program, Args: []string{p.confFile()}, Dir: s.dir, Env: []string{"TZ=UTC", "LC_ALL=C.UTF-8"},
+		Path: s.program, Args: []string{filepath.Join(s.dir, confFile)}, Dir: s.dir, Env: []string{"TZ=UTC", "LC_ALL=C.UTF-8"},
 		Credential: s.owner.Credential(), Parse: parseLine, Log: s.cfg.Log,
 	})
 	if err != nil {
@@ -144,8 +151,6 @@ func (s *starter) start(ctx context.Context) (*Pooler, error) {
 	return p, nil
 }
 
-func (p *Pooler) confFile() string { return filepath.Join(p.dir, "pgbouncer.ini") }
-
 // write puts everything that the pooler reads where its account reads it.
 func (p *Pooler) write() error {
 	text, err := p.cfg.render(p.dir, p.port)
@@ -155,7 +160,7 @@ func (p *Pooler) write() error {
 	files := []struct {
 		name string
 		data []byte
-	}{{"pgbouncer.ini", []byte(text)}, {"userlist.txt", p.cfg.userlist()}, {"ca.crt", nil}, {"server.crt", nil}, {"server.key", nil}}
+	}{{confFile, []byte(text)}, {userlistFile, userlist(p.cfg.User, p.cfg.Password)}, {"ca.crt", nil}, {"server.crt", nil}, {"server.key", nil}}
 	for i, source := range []string{p.cfg.CAFile, p.cfg.CertFile, p.cfg.KeyFile} {
 		if files[i+2].data, err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
 			return err
@@ -177,7 +182,7 @@ func (p *Pooler) Reload(cfg Config) error {
 		return fmt.Errorf("reloading pgbouncer: %w", err)
 	}
 	cfg.Dir, cfg.Host, cfg.Port = p.cfg.Dir, p.cfg.Host, p.cfg.Port
-	p.cfg = cfg
+	p.cfg = cfg.withDefaults()
 	if err := p.write(); err != nil {
 		return fmt.Errorf("reloading pgbouncer: %w", err)
 	}

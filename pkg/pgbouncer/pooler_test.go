@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	conf "github.com/f2mesh/f2mesh/pgbouncer"
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/pgbouncer/pgbouncertest"
@@ -96,11 +97,10 @@ func TestSessions(t *testing.T) {
 	assert.Equal(t, pgbouncertest.Login, one[string](t, conn, "SELECT session_user"), "the database knows who asks")
 	assert.True(t, one[bool](t, conn, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "TLS to PostgreSQL")
 
-	exec(t, admin(t),
-		"CREATE ROLE second LOGIN PASSWORD 'of the second'", "GRANT "+pgbouncertest.Login+" TO second",
-		"ALTER ROLE second SET role = '"+pgbouncertest.Login+"'")
-	second := login(t, p.ConnString("second", "of the second", pgbouncertest.Database))
-	assert.Equal(t, "second", one[string](t, second, "SELECT session_user"), "a member of a member needs no grant")
+	alternate := credential.Alternate(pgbouncertest.Login)
+	require.NoError(t, postgres.SetPassword(t.Context(), admin(t), alternate, "of the second"))
+	second := login(t, p.ConnString(alternate, "of the second", pgbouncertest.Database))
+	assert.Equal(t, alternate, one[string](t, second, "SELECT session_user"), "a member of a member needs no grant")
 	assert.Equal(t, pgbouncertest.Login, one[string](t, second, "SELECT current_user"), "SET role at login")
 }
 
@@ -361,6 +361,34 @@ func TestReload(t *testing.T) {
 	require.Error(t, p.Reload(pgbouncer.Config{}))
 }
 
+// The pooler's own login alternates too, by a process that did not start it.
+func TestSetLogin(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	p := pgbouncertest.Start(t, cfg)
+	superuser, alternate := admin(t), credential.Alternate(pgbouncer.User)
+	dsn := p.ConnString(pgbouncertest.Login, pgbouncertest.Password, pgbouncertest.Database)
+	session := login(t, dsn)
+	used := func() bool {
+		login(t, dsn)
+		return one[bool](t, superuser, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)", alternate)
+	}
+	require.False(t, used(), "the control")
+	require.NoError(t, postgres.SetPassword(t.Context(), superuser, alternate, "another"))
+	require.NoError(t, pgbouncer.SetLogin(cfg.Dir, alternate, "another"))
+	require.Eventually(t, used, patience, 20*time.Millisecond)
+	exec(t, session, "SELECT 1")
+	_, err := connect(t, p.ConnString(pgbouncer.User, pgbouncertest.Password, "pgbouncer"))
+	require.Error(t, err, "the console is the alternate's now")
+
+	require.NoError(t, p.Kill())
+	require.NoError(t, pgbouncer.SetLogin(cfg.Dir, pgbouncer.User, pgbouncertest.Password), "without a pooler")
+	require.Error(t, pgbouncer.SetLogin(cfg.Dir+"-of-nobody", alternate, "another"))
+	cfg.User, cfg.Password = alternate, "another"
+	p = pgbouncertest.Start(t, cfg)
+	login(t, p.ConnString(pgbouncertest.Login, pgbouncertest.Password, pgbouncertest.Database))
+}
+
 func TestPostgresMustBeOurs(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
@@ -407,7 +435,9 @@ func TestAccount(t *testing.T) {
 	for _, entry := range entries {
 		info, err := entry.Info()
 		require.NoError(t, err)
-		assert.Equal(t, os.FileMode(0o600), info.Mode(), entry.Name())
+		if entry.Name() != "pgbouncer.pid" { // PgBouncer's own, and no secret
+			assert.Equal(t, os.FileMode(0o600), info.Mode(), entry.Name())
+		}
 	}
 	arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Pid()))
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,7 +21,7 @@ var hostPort = regexp.MustCompile(`host=\S+ port=\d+`) //nolint:gochecknoglobals
 // render turns the shipped configuration file into that of one pooler. The file
 // has no placeholders, so that a stand-alone PgBouncer takes it too.
 func (c *Config) render(dir string, number int) (string, error) {
-	own := map[string]string{"listen_addr": c.Host, "listen_port": strconv.Itoa(number)}
+	own := map[string]string{"listen_addr": c.Host, "listen_port": strconv.Itoa(number), "pidfile": filepath.Join(dir, pidFile)}
 	maps.Copy(own, c.Settings)
 	var file strings.Builder
 	section := ""
@@ -48,13 +49,18 @@ func (c *Config) render(dir string, number int) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		fmt.Fprintf(&file, "%s = %s\n", name, own[name])
 	}
-	return file.String(), nil
+	return withUser(file.String(), c.User), nil
 }
 
+// ownUser is where the file names the pooler's own user.
+var ownUser = regexp.MustCompile(`(auth_user=|\nstats_users = )\S+`) //nolint:gochecknoglobals // compiled once
+
+func withUser(text, user string) string { return ownUser.ReplaceAllString(text, "${1}"+user) }
+
 // userlist is auth_file: the pooler's own password, and no other.
-func (c *Config) userlist() []byte {
+func userlist(user, password string) []byte {
 	quote := func(text string) string { return `"` + strings.ReplaceAll(text, `"`, `""`) + `"` }
-	return []byte(quote(User) + " " + quote(c.Password) + "\n")
+	return []byte(quote(user) + " " + quote(password) + "\n")
 }
 
 func address(host string, number int) string { return net.JoinHostPort(host, strconv.Itoa(number)) }

@@ -14,7 +14,7 @@ import (
 func TestRender(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
-		Host: "127.0.0.1", ServerHost: "127.0.0.2", ServerPort: 5433,
+		Host: "127.0.0.1", User: User, ServerHost: "127.0.0.2", ServerPort: 5433,
 		Settings: map[string]string{"default_pool_size": "3", "tcp_keepalive": "1"},
 	}
 	text, err := cfg.render("/somewhere", 6433)

@@ -54,7 +54,7 @@ func newMesh(t *testing.T) *mesh {
 	m.consumer, err = m.client.Consumer(ctx, DecodedStream, stage)
 	require.NoError(t, err)
 	m.w = newWriter(t, dsn, m.client)
-	require.NoError(t, m.w.prepareTables(ctx))
+	require.NoError(t, m.w.prepareTables(ctx, m.w.pool))
 	return m
 }
 

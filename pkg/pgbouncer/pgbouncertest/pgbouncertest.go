@@ -25,8 +25,8 @@ import (
 // Database is the one that Prepare makes.
 const Database = "telemetry"
 
-// Login is a role that comes through the pooler, and that owns Database. Its
-// password is Password.
+// Login is a role that comes through the pooler, and that owns Database. It has an
+// alternate; its own password is Password.
 const Login = "f2mesh_writer"
 
 // Password is that of Login and of the pooler's own role.
@@ -39,24 +39,23 @@ func Prepare(ctx context.Context, cluster *postgres.Cluster) error {
 		return err
 	}
 	defer func() { _ = admin.Close(ctx) }()
-	for _, statement := range []string{
-		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", Login, Password),
-		fmt.Sprintf("CREATE DATABASE %s OWNER %s", Database, Login),
-	} {
-		if _, err := admin.Exec(ctx, statement); err != nil {
+	for _, role := range []string{Login, pgbouncer.User} {
+		if err := postgres.EnsureRole(ctx, admin, role); err != nil {
 			return err
 		}
+		if err := postgres.SetPassword(ctx, admin, role, Password); err != nil {
+			return err
+		}
+	}
+	if _, err := admin.Exec(ctx, fmt.Sprintf("CREATE DATABASE %s OWNER %s", Database, Login)); err != nil {
+		return err
 	}
 	owner, err := pgx.Connect(ctx, postgrestest.DSN(cluster, Database))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = owner.Close(ctx) }()
-	for _, statement := range []string{
-		conf.AuthSQL,
-		fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", pgbouncer.User, Password),
-		"GRANT f2mesh_pooled TO " + Login,
-	} {
+	for _, statement := range []string{conf.AuthSQL, "GRANT f2mesh_pooled TO " + Login} {
 		if _, err := owner.Exec(ctx, statement); err != nil {
 			return err
 		}
