@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -58,11 +57,7 @@ look inside, after  eval "$(%[1]s)":
 
 // showReadings waits for rows of the demo fleet and prints the latest.
 func (m *mesh) showReadings(ctx context.Context, out io.Writer) error {
-	password, err := m.state.ensureSecret(secretReader)
-	if err != nil {
-		return err
-	}
-	conn, err := connectPostgres(ctx, m.dsn(roleReader, databaseTelemetry), password)
+	conn, err := connectPostgres(ctx, m.dsn("", databaseTelemetry), m.secrets, secretReader)
 	if err != nil {
 		return err
 	}
@@ -153,7 +148,9 @@ func (m *mesh) figures() map[string]float64 {
 		if err != nil {
 			continue
 		}
-		maps.Copy(all, figures)
+		for name, value := range figures {
+			all[name] += value // those of secrets are every service's
+		}
 	}
 	return all
 }

@@ -130,7 +130,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	files := map[string][]byte{"passwords": passwords, aclFile: renewACL(rights)}
+	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
 	for name, source := range map[string]string{"ca.crt": s.cfg.CAFile, "server.crt": s.cfg.CertFile, "server.key": s.cfg.KeyFile} {
 		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
 			return err
@@ -206,8 +206,8 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 		user = slices.Sorted(maps.Keys(s.cfg.Users))[0]
 	}
 	for {
-		err := connect(ctx, b.Address(), s.cfg.Session.ClientID, user, s.cfg.Users[user])
-		if errors.Is(err, errRefused) {
+		err := openSession(ctx, b.Address(), s.cfg.Session.ClientID, user, s.cfg.Users[user])
+		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}
 		if err == nil || errors.Is(err, errPortTaken) {

@@ -12,15 +12,19 @@ import (
 
 const pollInterval = 5 * time.Millisecond
 
-// errRefused means that something answers MQTT but does not know our user: it
-// is not our broker.
-var errRefused = errors.New("refused our user")
+// ErrRefused means that a broker answers and does not let the user in.
+var ErrRefused = errors.New("the broker refuses the user")
 
-// connect opens an MQTT 3.1.1 session and closes it again: the broker accepts
-// connections, knows its users, and serves. All its listeners are open by then,
-// since it binds them before it serves any. With a client id the session is that
-// client's, and stays; what the broker sends on it stays unacknowledged.
-func connect(ctx context.Context, address, clientID, user, password string) error {
+// LogIn opens an MQTT 3.1.1 session and closes it again: the broker accepts
+// connections, knows the user, and serves. All its listeners are open by then,
+// since it binds them before it serves any.
+func LogIn(ctx context.Context, address, user, password string) error {
+	return openSession(ctx, address, "", user, password)
+}
+
+// openSession is LogIn, with a client id on that client's session, which stays;
+// what the broker sends on it stays unacknowledged.
+func openSession(ctx context.Context, address, clientID, user, password string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -40,7 +44,7 @@ func connect(ctx context.Context, address, clientID, user, password string) erro
 		return fmt.Errorf("unexpected answer to CONNECT: % x", answer)
 	}
 	if answer[3] != 0 {
-		return fmt.Errorf("%w: CONNACK return code %d", errRefused, answer[3])
+		return fmt.Errorf("%w: CONNACK return code %d", ErrRefused, answer[3])
 	}
 	_, err = conn.Write([]byte{0xe0, 0}) // DISCONNECT
 	return err
