@@ -20,7 +20,7 @@ func secretsOf(t *testing.T, names ...string) state {
 	st := state{dir: t.TempDir()}
 	require.NoError(t, os.Mkdir(st.secrets(), 0o700))
 	for _, name := range names {
-		require.NoError(t, st.writeSecret(name, "of-file"))
+		require.NoError(t, st.files().WriteText(name, "of-file"))
 	}
 	return st
 }
@@ -66,7 +66,7 @@ func TestVaultBootstrap(t *testing.T) {
 	require.Equal(t, 0, run(t.Context(), append(arguments, "--reissue", "all")))
 
 	// Vault goes before files: with another file the value is still Vault's.
-	require.NoError(t, st.writeSecret("mqtt_password", "changed"))
+	require.NoError(t, st.files().WriteText("mqtt_password", "changed"))
 	flags := vaultFlags{Config: vault.Config{Addr: server.Addr, Mount: "secret", AuthDir: auth}}
 	chain, err := flags.chain("bridge", secret.Files(st.secrets()), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
