@@ -23,6 +23,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
 )
 
 // poll is how often the services of these tests look for new secrets.
@@ -100,13 +102,13 @@ func (m *testMesh) status(t *testing.T, service, name string) (s secret.Status) 
 	return s
 }
 
-// put replaces a secret file and waits until the service uses what it holds.
-func (m *testMesh) put(t *testing.T, l login, user, password string) (took time.Duration) {
+// moves waits until the service uses what put stores.
+func (m *testMesh) moves(t *testing.T, l login, put func() error) (took time.Duration) {
 	t.Helper()
 	before := m.status(t, l.service, l.secret)
 	require.NotEmpty(t, before.Version)
 	started := time.Now()
-	require.NoError(t, m.state.files().Put(l.secret, user, password))
+	require.NoError(t, put())
 	eventually(t, func() bool {
 		s := m.status(t, l.service, l.secret)
 		return s.Version != "" && s.Version != before.Version
@@ -128,7 +130,7 @@ func TestCredentialChange(t *testing.T) {
 				nextUser, nextPassword := other(l.user, user), credential.Generate()
 				l.set(t, nextUser, nextPassword)
 				l.accepts(t, nextUser, nextPassword, true)
-				took := m.put(t, l, nextUser, nextPassword)
+				took := m.moves(t, l, func() error { return m.state.files().Put(l.secret, nextUser, nextPassword) })
 				l.sessions(t, user, false)
 				l.sessions(t, nextUser, true)
 				l.set(t, user, "")
@@ -206,6 +208,57 @@ func TestDowngrade(t *testing.T) {
 	assert.Zero(t, downgraded())
 	_, err = alarms.NextMsg(time.Second)
 	require.ErrorIs(t, err, nats.ErrTimeout, "each is told once")
+	proof.finish(t)
+	proof.onceOnly(t)
+}
+
+// TestVaultLive has the services' secrets in Vault, replaces each by hand, and
+// seals Vault during traffic.
+func TestVaultLive(t *testing.T) {
+	server := vaulttest.StartFile(t)
+	m := startMesh(t, func(c *meshConfig) { c.Secrets.SecretPoll = poll })
+	cfg := server.Config(m.state.path("vault"))
+	bootstrap := vault.Bootstrap{
+		Config: cfg, SecretsDir: m.state.secrets(), Report: func(vault.Step) {},
+		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour},
+	}
+	require.NoError(t, bootstrap.Run(t.Context(), server.Root))
+	parts := []string{partBridge, partDecoder, partWriter}
+	for _, part := range parts {
+		require.NoError(t, m.Stop(part))
+	}
+	m.cfg.Secrets.Config = cfg
+	for _, part := range parts {
+		require.NoError(t, m.Start(t.Context(), part))
+	}
+	operator, err := vault.OpenToken(cfg, server.Root, m.log)
+	require.NoError(t, err)
+	t.Cleanup(operator.Close)
+	proof, logins := m.startProof(t), m.logins(t)
+	for _, l := range logins {
+		require.Equal(t, "vault", m.status(t, l.service, l.secret).Source)
+		user, password := other(l.user, l.user), credential.Generate()
+		l.set(t, user, password)
+		l.accepts(t, user, password, true)
+		took := m.moves(t, l, func() error {
+			_, err := operator.Put(t.Context(), l.secret, secret.NewValue(password, "", "").WithUsername(user), 1)
+			return err
+		})
+		assert.Equal(t, "2", m.status(t, l.service, l.secret).Version)
+		l.sessions(t, l.user, false)
+		l.sessions(t, user, true)
+		t.Logf("%s uses version 2 of %s after %s", l.service, l.secret, took.Round(time.Millisecond))
+	}
+	proof.flows(t)
+
+	downgraded := func() float64 { return m.figures()["f2mesh_secret_downgraded"] }
+	require.Zero(t, downgraded(), "the control")
+	server.Seal()
+	eventually(t, func() bool { return downgraded() >= float64(len(logins)) }, "no downgrade is told")
+	proof.flows(t)
+	server.Unseal()
+	eventually(t, func() bool { return downgraded() == 0 }, "the downgrade is not over")
+	proof.flows(t)
 	proof.finish(t)
 	proof.onceOnly(t)
 }

@@ -18,7 +18,6 @@ import (
 func secretsOf(t *testing.T, names ...string) state {
 	t.Helper()
 	st := state{dir: t.TempDir()}
-	require.NoError(t, os.Mkdir(st.secrets(), 0o700))
 	for _, name := range names {
 		require.NoError(t, st.files().WriteText(name, "of-file"))
 	}
