@@ -132,7 +132,35 @@ func TestRotationBrokenOff(t *testing.T) {
 	tr.finish(t, m)
 }
 
-// setting is an environment variable of the full runs that the README names.
+// TestRotationWaitsForEveryInstance has a second writer, which looks for secrets
+// less often: the old credential stays until it has moved too.
+func TestRotationWaitsForEveryInstance(t *testing.T) {
+	t.Setenv("F2MESH_SECRET_POLL", "2s")
+	m := startMesh(t, quickPoll)
+	r := m.rotator(t)
+	p := m.startProcess(t, partWriter)
+	for _, name := range []string{"timescale_password", "nats_writer_password"} {
+		c, _ := credential.Find(name)
+		eventually(t, func() bool {
+			all, err := answers{r.nc}.Status(t.Context(), partWriter, name)
+			return err == nil && len(all) == 2
+		}, "not two writers")
+		_, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+		require.NoError(t, err)
+		v, err := r.keeper.Lookup(t.Context(), name)
+		require.NoError(t, err)
+		all, err := answers{r.nc}.Status(t.Context(), partWriter, name)
+		require.NoError(t, err)
+		require.Len(t, all, 2)
+		for _, s := range all {
+			assert.Equal(t, v.Version(), s.Version)
+		}
+	}
+	require.NoError(t, p.Process.Signal(os.Interrupt))
+	require.NoError(t, p.Wait())
+}
+
+// setting is an environment variable of the full runs that CONTRIBUTING.md names.
 func setting(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)

@@ -107,7 +107,8 @@ type rotation struct {
 	Config
 	journal *journal
 
-	current  secret.Value // as it is stored
+	current  secret.Value   // as it is stored
+	seen     map[string]int // instances of each service before anything was changed
 	from, to string
 	password string // of to
 	result   Result
@@ -182,7 +183,7 @@ func open(ctx context.Context, cfg Config) (*rotation, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rotation{Config: cfg, journal: j}
+	r := &rotation{Config: cfg, journal: j, seen: map[string]int{}}
 	if err := r.begin(ctx); err != nil {
 		j.close()
 		return nil, err

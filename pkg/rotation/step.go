@@ -130,6 +130,10 @@ func (r *rotation) look(ctx context.Context, service string) (problem string, er
 	if len(all) == 0 && !r.AllowAbsent {
 		return service + " does not run, or does not use the secret; --allow-absent goes on without it", nil
 	}
+	if len(all) < r.seen[service] { // it may be on its way
+		return fmt.Sprintf("only %d of %d instances of %s answer", len(all), r.seen[service], service), nil
+	}
+	r.seen[service] = len(all)
 	for _, s := range all {
 		switch {
 		case s.Source != r.current.Source():
