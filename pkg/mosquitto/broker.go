@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -25,7 +26,6 @@ import (
 	"syscall"
 	"time"
 
-	conf "github.com/f2mesh/f2mesh/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/process"
@@ -126,10 +126,11 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
-	if _, err := os.Stat(filepath.Join(s.dir, deviceACLFile)); err != nil {
-		files[deviceACLFile] = deviceACL(nil)
+	rights, err := os.ReadFile(filepath.Join(s.dir, aclFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
+	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
 	for name, source := range map[string]string{"ca.crt": s.cfg.CAFile, "server.crt": s.cfg.CertFile, "server.key": s.cfg.KeyFile} {
 		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
 			return err
@@ -200,9 +201,12 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 
 // await returns once the broker serves our user.
 func (s *starter) await(ctx context.Context, b *Broker) error {
-	user := slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	user := s.cfg.Session.User
+	if user == "" {
+		user = slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	}
 	for {
-		err := LogIn(ctx, b.Address(), user, s.cfg.Users[user])
+		err := openSession(ctx, b.Address(), s.cfg.Session.ClientID, user, s.cfg.Users[user])
 		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}
