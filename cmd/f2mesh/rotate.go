@@ -239,5 +239,6 @@ func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport,
 		return rotationReport{}, err
 	}
 	result, err := rotation.Run(ctx, cfg)
+	err = errors.Join(err, r.connected(ctx)) // for the last figures
 	return rotationReport{result, m.stop(ctx)}, err
 }
