@@ -116,7 +116,7 @@ func ensureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) err
 		if err := postgres.EnsureRole(ctx, conn, c.User); err != nil {
 			return err
 		}
-		user, password, err := logIn(ctx, secrets, c.Secret)
+		user, password, err := logIn(ctx, secrets, c.Name)
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func (c *secretRotateCommand) chosen() ([]credential.Credential, error) {
 func credentialNames() []string {
 	var all []string
 	for _, c := range credential.All() {
-		all = append(all, c.Secret)
+		all = append(all, c.Name)
 	}
 	return all
 }
@@ -93,7 +93,7 @@ func (c *secretRotateCommand) rotate(ctx context.Context, r *rotator, one creden
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s would\n  %s\n", one.Secret, strings.Join(steps, "\n  "))
+		fmt.Printf("%s would\n  %s\n", one.Name, strings.Join(steps, "\n  "))
 		return nil
 	}
 	report, err := r.run(ctx, cfg)
@@ -197,13 +197,13 @@ func (r *rotator) config(ctx context.Context, c credential.Credential) rotation.
 		Credential: c, Server: r.server(c.Kind), Store: r.keeper, Services: answers{r.nc}, Dir: r.state.path("rotation"),
 		Timeout: time.Minute, Log: r.log,
 		Done: func(step string) error {
-			if step != "store" {
-				return nil
-			}
-			if c.Secret == secretPgBouncer {
+			switch {
+			case step == "store":
+				return r.state.tools(ctx, r.keeper, r.running)
+			case step == "wait" && c.Name == secretPgBouncer: // before the old one is locked out
 				return r.poolerLogin(ctx)
 			}
-			return r.state.tools(ctx, r.keeper, r.running)
+			return nil
 		},
 	}
 }
@@ -240,12 +240,12 @@ func (r *rotator) server(kind credential.Kind) rotation.Server {
 
 // run rotates and measures what goes through meanwhile.
 func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport, error) {
-	v, err := r.keeper.Lookup(ctx, cfg.Credential.Secret)
+	v, err := r.keeper.Lookup(ctx, cfg.Credential.Name)
 	if err != nil {
 		return rotationReport{}, err
 	}
 	if v.Source() == "environment" {
-		return rotationReport{}, errNotReplaceable(cfg.Credential.Secret, v)
+		return rotationReport{}, errNotReplaceable(cfg.Credential.Name, v)
 	}
 	if err := r.connected(ctx); err != nil {
 		return rotationReport{}, err
@@ -255,5 +255,6 @@ func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport,
 		return rotationReport{}, err
 	}
 	result, err := rotation.Run(ctx, cfg)
+	err = errors.Join(err, r.connected(ctx)) // for the last figures
 	return rotationReport{result, m.stop(ctx)}, err
 }

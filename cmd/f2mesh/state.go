@@ -15,8 +15,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// state is the directory of a mesh that `f2mesh up` runs: everything that it
-// makes is in there, so that removing it removes the mesh.
+// state is the directory of a mesh that `f2mesh up` runs. Everything that it
+// makes is in there, or as root behind a link in there (account.Place).
 type state struct{ dir string }
 
 func (s state) path(elements ...string) string {

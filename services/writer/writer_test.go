@@ -247,7 +247,7 @@ func TestViewsAreMadeOnce(t *testing.T) {
 		const writers = 4
 		errs := make(chan error, writers)
 		for range writers {
-			go func() { errs <- w.alone(ctx, w.preparePlain) }()
+			go func() { errs <- w.alone(ctx, w.pool, w.preparePlain) }()
 		}
 		for range writers {
 			require.NoError(t, <-errs)
