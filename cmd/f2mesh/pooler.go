@@ -12,7 +12,7 @@ import (
 const (
 	partPgBouncer = "pgbouncer"
 
-	secretPgBouncer = "pgbouncer_password" //nolint:gosec // the name of a secret, not a secret
+	secretPgBouncer = "pgbouncer_password"
 
 	// rolePooled has whoever may come through the pooler as a member.
 	rolePooled = "f2mesh_pooled"

@@ -30,7 +30,7 @@ func setLogin(dir, user, password string) error {
 		return err
 	}
 	conf := filepath.Join(dir, confFile)
-	text, err := os.ReadFile(conf) //nolint:gosec // the pooler's own folder
+	text, err := os.ReadFile(conf)
 	if err != nil {
 		return err
 	}
