@@ -42,8 +42,8 @@ var cluster postgrestest.Shared
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m, nil)) }
 
 const (
-	device topic.MAC = "e4fd45f654be"
-	code             = "correct horse battery staple"
+	device = topic.MAC("e4fd45f654be")
+	code   = "correct horse battery staple"
 )
 
 // authority is a CA in memory, with a list of what it has issued. Register and
@@ -68,10 +68,10 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
+func newKey(tb testing.TB) *ecdsa.PrivateKey {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return key
 }
 
@@ -281,14 +281,14 @@ func (l *locked) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// identity is what a client shows: a certificate, or a name and a code.
-type identity struct {
+// credential is what a client shows: a certificate, or a name and a code.
+type credential struct {
 	certificate *tls.Certificate
 	user, code  string
 }
 
-func shown(certificate *x509.Certificate, key *ecdsa.PrivateKey) identity {
-	return identity{certificate: &tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key}}
+func shown(certificate *x509.Certificate, key *ecdsa.PrivateKey) credential {
+	return credential{certificate: &tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key}}
 }
 
 // answer is what came back.
@@ -300,18 +300,18 @@ type answer struct {
 }
 
 // post sends a CSR in base64.
-func (b *bench) post(who identity, operation string, csr []byte) answer {
+func (b *bench) post(who credential, operation string, csr []byte) answer {
 	return b.do(who, http.MethodPost, operation, []byte(base64.StdEncoding.EncodeToString(csr)), "application/pkcs10")
 }
 
-func (b *bench) do(who identity, method, operation string, body []byte, contentType string) answer {
+func (b *bench) do(who credential, method, operation string, body []byte, contentType string) answer {
 	b.t.Helper()
 	a, err := b.try(who, method, operation, body, contentType)
 	require.NoError(b.t, err)
 	return a
 }
 
-func (b *bench) try(who identity, method, operation string, body []byte, contentType string) (answer, error) {
+func (b *bench) try(who credential, method, operation string, body []byte, contentType string) (answer, error) {
 	b.t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(b.root)
@@ -350,10 +350,10 @@ func certificatesOf(t *testing.T, text []byte) []*x509.Certificate {
 	return message.Certificates
 }
 
-func newCSR(t testing.TB, key crypto.Signer, template x509.CertificateRequest) []byte {
-	t.Helper()
+func newCSR(tb testing.TB, key crypto.Signer, template x509.CertificateRequest) []byte {
+	tb.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return der
 }
 

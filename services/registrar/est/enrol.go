@@ -100,7 +100,7 @@ func outcome(mac topic.MAC, err error) *refusal {
 	case errors.Is(err, registrar.ErrConflict):
 		return forbidden(mac, "conflict", "the device is registered with another serial number: an operator has to look")
 	case errors.Is(err, registrar.ErrRefused):
-		return malformed(mac, "the CSR is refused: its key must be ECDSA P-256 or P-384, or RSA of 2,048 bits or more, and its signature right")
+		return malformed(mac, errKey.Error())
 	}
 	return unavailable(mac, err)
 }

@@ -2,6 +2,8 @@ package est
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -23,21 +25,21 @@ import (
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
-func right() identity { return identity{user: device.Dashed(), code: code} }
+func right() credential { return credential{user: device.Dashed(), code: code} }
 
 func TestCACertificates(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, wide)
-	a := b.do(identity{}, http.MethodGet, "cacerts", nil, "")
+	a := b.do(credential{}, http.MethodGet, "cacerts", nil, "")
 	require.Equal(t, http.StatusOK, a.status)
 	assert.Equal(t, "application/pkcs7-mime; smime-type=certs-only", a.header.Get("Content-Type"))
 	assert.Equal(t, "base64", a.header.Get("Content-Transfer-Encoding"))
 	require.Len(t, a.certificates, 2)
 	assert.True(t, a.certificates[0].Equal(b.root))
 	assert.True(t, a.certificates[1].Equal(b.issuer))
-	assert.Equal(t, http.StatusNoContent, b.do(identity{}, http.MethodGet, "csrattrs", nil, "").status)
-	assert.Equal(t, http.StatusMethodNotAllowed, b.do(identity{}, http.MethodPost, "cacerts", nil, "").status)
-	assert.Equal(t, http.StatusNotFound, b.do(identity{}, http.MethodPost, "serverkeygen", nil, "").status)
+	assert.Equal(t, http.StatusNoContent, b.do(credential{}, http.MethodGet, "csrattrs", nil, "").status)
+	assert.Equal(t, http.StatusMethodNotAllowed, b.do(credential{}, http.MethodPost, "cacerts", nil, "").status)
+	assert.Equal(t, http.StatusNotFound, b.do(credential{}, http.MethodPost, "serverkeygen", nil, "").status)
 }
 
 func TestEnrolAndReenrol(t *testing.T) {
@@ -64,7 +66,7 @@ func TestWrongCode(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, wide)
 	csr := newCSR(t, newKey(t), named(""))
-	wrong := []identity{
+	wrong := []credential{
 		{user: device.Dashed(), code: "guess"},
 		{user: device.Dashed(), code: ""},
 		{user: device.Dashed(), code: code + "x"},
@@ -90,7 +92,7 @@ func TestWrongCode(t *testing.T) {
 	assert.Equal(t, string(device)+" enrolment: wrong_code", b.details()[0])
 	assert.Equal(t, "000000000000 enrolment: unknown_device", b.details()[4])
 
-	without := b.post(identity{}, "simpleenroll", csr)
+	without := b.post(credential{}, "simpleenroll", csr)
 	assert.Equal(t, http.StatusUnauthorized, without.status)
 	assert.Len(t, b.details(), len(wrong), "asking without credentials is how clients begin")
 	assert.Zero(t, b.registered)
@@ -133,7 +135,7 @@ func TestCodeOpensOnce(t *testing.T) {
 	assert.Equal(t, http.StatusUnauthorized, b.post(right(), "simpleenroll", csr).status)
 	_, err := b.pool.Exec(t.Context(), `UPDATE fleet."Device" SET "ClaimingCode" = 'new code' WHERE "DeviceId" = 1`)
 	require.NoError(t, err)
-	assert.Equal(t, http.StatusOK, b.post(identity{user: string(device), code: "new code"}, "simpleenroll", csr).status, "the control: the next code does")
+	assert.Equal(t, http.StatusOK, b.post(credential{user: string(device), code: "new code"}, "simpleenroll", csr).status, "the control: the next code does")
 }
 
 // What fails for no fault of the code leaves it good.
@@ -174,6 +176,10 @@ func TestMalformedRequests(t *testing.T) {
 	forged := bytes.Clone(good)
 	forged[len(forged)-1] ^= 1
 	other := newCSR(t, newKey(t), named("e4-fd-45-f6-54-bf"))
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	require.NoError(t, err)
+	odd, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	require.NoError(t, err)
 	encode := func(der []byte) string { return base64.StdEncoding.EncodeToString(der) }
 	for name, c := range map[string]struct {
 		body, kind string
@@ -186,6 +192,8 @@ func TestMalformedRequests(t *testing.T) {
 		"a certificate":      {encode(b.root.Raw), "application/pkcs10", http.StatusBadRequest},
 		"truncated":          {encode(good[:len(good)-10]), "application/pkcs10", http.StatusBadRequest},
 		"something behind":   {encode(append(bytes.Clone(good), 0)), "application/pkcs10", http.StatusBadRequest},
+		"a weak key":         {encode(newCSR(t, weak, named(device.Dashed()))), "application/pkcs10", http.StatusBadRequest},
+		"an odd curve":       {encode(newCSR(t, odd, named(device.Dashed()))), "application/pkcs10", http.StatusBadRequest},
 		"a wrong signature":  {encode(forged), "application/pkcs10", http.StatusBadRequest},
 		"another device's":   {encode(other), "application/pkcs10", http.StatusBadRequest},
 		"another type":       {encode(good), "application/json", http.StatusUnsupportedMediaType},
@@ -249,7 +257,7 @@ func TestReenrolIsRefused(t *testing.T) {
 	b.revoked[revoked.SerialNumber.String()] = true
 	gone := b.deviceCertificate("e4fd45f654c0", &key.PublicKey)
 
-	for name, who := range map[string]identity{
+	for name, who := range map[string]credential{
 		"no_certificate":                               {},
 		"no_certificate, but":                          right(), // a code does not do here
 		"expired_certificate":                          shown(expired, key),
@@ -292,7 +300,7 @@ func TestRateLimits(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, Limits{SourceRate: 0.001, SourceBurst: 8, DeviceRate: 0.001, DeviceBurst: 3})
 	csr := newCSR(t, newKey(t), named(""))
-	guess := identity{user: string(device), code: "guess"}
+	guess := credential{user: string(device), code: "guess"}
 	for range 3 {
 		assert.Equal(t, http.StatusUnauthorized, b.post(guess, "simpleenroll", csr).status)
 	}
@@ -302,9 +310,9 @@ func TestRateLimits(t *testing.T) {
 	guess.user = "e4-fd-45-f6-54-bf"
 	assert.Equal(t, http.StatusUnauthorized, b.post(guess, "simpleenroll", csr).status, "another device has a bucket of its own")
 	for range 3 {
-		assert.Equal(t, http.StatusOK, b.do(identity{}, http.MethodGet, "cacerts", nil, "").status)
+		assert.Equal(t, http.StatusOK, b.do(credential{}, http.MethodGet, "cacerts", nil, "").status)
 	}
-	assert.Equal(t, http.StatusTooManyRequests, b.do(identity{}, http.MethodGet, "cacerts", nil, "").status)
+	assert.Equal(t, http.StatusTooManyRequests, b.do(credential{}, http.MethodGet, "cacerts", nil, "").status)
 	assert.Len(t, b.details(), 4, "who is too fast does not fill the audit trail")
 }
 

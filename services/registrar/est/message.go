@@ -12,6 +12,7 @@ import (
 
 	"github.com/smallstep/pkcs7"
 
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -32,13 +33,14 @@ func readBody(r *http.Request) ([]byte, *refusal) {
 }
 
 var (
-	errBase64    = errors.New("the body must be a CSR in base64, without PEM's first and last line")
-	errCSR       = errors.New("the CSR is not PKCS #10 (RFC 2986)")
-	errSignature = errors.New("the CSR's signature is wrong or of a kind that is not accepted")
+	errBase64 = errors.New("the body must be a CSR in base64, without PEM's first and last line")
+	errCSR    = errors.New("the CSR is not PKCS #10 (RFC 2986)")
+	errKey    = errors.New("the CSR is refused: its key must be ECDSA P-256 or P-384, or RSA of 2,048 to 8,192 bits, and its signature right")
 )
 
 // parseCSR reads a CSR in base64, with white space anywhere (RFC 8951 section 3.1),
-// and checks that its sender has the key. Errors tell nothing of the content.
+// and checks that its sender has the key, and that the key is good enough. Errors
+// tell nothing of the content.
 func parseCSR(body []byte) (*x509.CertificateRequest, error) {
 	compact := bytes.Join(bytes.Fields(body), nil)
 	der := make([]byte, base64.StdEncoding.DecodedLen(len(compact)))
@@ -50,8 +52,8 @@ func parseCSR(body []byte) (*x509.CertificateRequest, error) {
 	if err != nil {
 		return nil, errCSR
 	}
-	if csr.CheckSignature() != nil {
-		return nil, errSignature
+	if identity.CheckRequest(csr) != nil {
+		return nil, errKey
 	}
 	return csr, nil
 }

@@ -26,7 +26,8 @@ type observation struct {
 	kind    kind
 	client  topic.MAC // "" if it is no device
 	address string    // with port
-	text    string    // why somebody was turned away, or the topic that was denied
+	text    string    // the reason why somebody was turned away, or the topic that was denied
+	why     string    // what OpenSSL says of it
 }
 
 // parse reads a line, with or without the time in front. These are Mosquitto
@@ -41,6 +42,10 @@ func parse(line string) observation {
 	case strings.HasPrefix(line, "New connection from "):
 		address, _, _ := strings.Cut(strings.TrimPrefix(line, "New connection from "), " ")
 		return observation{kind: opened, address: address}
+	case strings.HasPrefix(line, "Client connection from "):
+		// Seen instead of the other two where the handshake fails at once.
+		address, why, _ := strings.Cut(strings.TrimPrefix(line, "Client connection from "), " ")
+		return observation{kind: turnedAway, address: address, text: reasonTLS, why: strings.TrimSuffix(lastPart(why), ".")}
 	case strings.HasPrefix(line, "Client <unknown> "):
 		return parseUnknown(strings.TrimPrefix(line, "Client <unknown> "))
 	case strings.HasPrefix(line, "Client "):
@@ -49,7 +54,7 @@ func parse(line string) observation {
 			return ofDevice(taken, id)
 		}
 	case strings.HasPrefix(line, "OpenSSL Error"):
-		return observation{kind: tlsFailed, text: line[strings.LastIndex(line, ":")+1:]}
+		return observation{kind: tlsFailed, why: lastPart(line)}
 	case strings.HasPrefix(line, "Denied PUBLISH from "):
 		return parseDenied(strings.TrimPrefix(line, "Denied PUBLISH from "))
 	}
@@ -95,6 +100,9 @@ func parseDenied(rest string) observation {
 	}
 	return o
 }
+
+// lastPart is the text of OpenSSL's error:0A0000C7:SSL routines::text.
+func lastPart(text string) string { return text[strings.LastIndex(text, ":")+1:] }
 
 func ofDevice(k kind, id string) observation {
 	mac, err := topic.ParseMAC(id)

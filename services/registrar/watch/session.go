@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,8 +36,10 @@ type sessions struct {
 	takeovers map[topic.MAC][]arrival // within the window
 	foreign   map[topic.MAC]time.Time // when a device last published outside its own topics
 	failures  []time.Time             // of logins, within the window
+	flooded   bool                    // there are enough of them for an alarm
 	reasons   map[string]int          // of those failures since the last calm
 	waiting   map[string]time.Time    // connections that are neither in nor known to be refused, by address
+	refused   map[string]int          // connections that the broker names as refused, by host, since the last calm
 	tlsError  string                  // what the line before said
 }
 
@@ -48,7 +51,7 @@ type arrival struct {
 func newSessions(cfg *Config) *sessions {
 	return &sessions{
 		cfg: cfg, taken: map[topic.MAC]bool{}, takeovers: map[topic.MAC][]arrival{}, foreign: map[topic.MAC]time.Time{},
-		reasons: map[string]int{}, waiting: map[string]time.Time{},
+		reasons: map[string]int{}, waiting: map[string]time.Time{}, refused: map[string]int{},
 	}
 }
 
@@ -65,9 +68,12 @@ func (s *sessions) observe(o *observation, now time.Time) []finding {
 	case taken:
 		s.taken[o.client] = true
 	case tlsFailed:
-		s.tlsError = o.text
+		s.tlsError = o.why
 	case turnedAway:
-		return s.turnedAway(o.text, tlsError, now)
+		if o.address != "" && len(s.refused) < maxTracked {
+			s.refused[o.address]++
+		}
+		return s.turnedAway(o.text, cmp.Or(o.why, tlsError), now)
 	case denied:
 		if len(s.foreign) < maxTracked {
 			s.foreign[o.client] = now
@@ -131,12 +137,13 @@ func (s *sessions) turnedAway(reason, tlsError string, now time.Time) []finding 
 		reason, why = reasonTLS, "tls: "+shorten(tlsError)
 	}
 	s.reasons[why]++
-	s.failures = append(slices.DeleteFunc(s.failures, func(t time.Time) bool { return t.Before(now.Add(-s.cfg.FailedWindow)) }), now)
-	if len(s.failures) > maxTracked {
+	for len(s.failures) > 0 && (s.failures[0].Before(now.Add(-s.cfg.FailedWindow)) || len(s.failures) == maxTracked) {
 		s.failures = s.failures[1:]
 	}
+	s.failures = append(s.failures, now)
 	f := finding{event: "login_" + reason}
-	if len(s.failures) >= s.cfg.FailedLogins {
+	if len(s.failures) >= s.cfg.FailedLogins && !s.flooded {
+		s.flooded = true // a flood is told of once, and counted
 		f.kind, f.subject = FailedLogins, "broker"
 		f.detail = fmt.Sprintf("%d in %s: %s; connections that did not get in: %s",
 			len(s.failures), s.cfg.FailedWindow, counted(s.reasons), s.outside())
@@ -146,7 +153,7 @@ func (s *sessions) turnedAway(reason, tlsError string, now time.Time) []finding 
 
 // outside counts, by host, the connections that were opened and did not get in.
 func (s *sessions) outside() string {
-	hosts := map[string]int{}
+	hosts := maps.Clone(s.refused)
 	for address := range s.waiting {
 		hosts[hostOf(address)]++
 	}
@@ -170,8 +177,9 @@ func (s *sessions) expire(now time.Time) (over []finding) {
 		}
 	}
 	if len(s.failures) == 0 || s.failures[len(s.failures)-1].Before(now.Add(-s.cfg.FailedWindow)) {
-		s.failures = nil
+		s.failures, s.flooded = nil, false
 		clear(s.reasons)
+		clear(s.refused)
 		over = append(over, finding{kind: FailedLogins, subject: "broker"})
 	}
 	maps.DeleteFunc(s.waiting, func(_ string, at time.Time) bool { return at.Before(now.Add(-s.cfg.FailedWindow)) })

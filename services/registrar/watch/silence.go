@@ -18,7 +18,6 @@ const (
 	// overlap covers messages that were stored while the last look was under way.
 	overlap    = 10 * time.Second
 	fetchBatch = 5000
-	fetchWait  = 5 * time.Second
 	// subjectFleet stands for all devices: when none is heard, one alarm says it.
 	subjectFleet = "fleet"
 )
@@ -45,6 +44,10 @@ func (s *silence) look(ctx context.Context, now time.Time, a *alarms) error {
 	if err := s.read(ctx); err != nil {
 		return err
 	}
+	return s.judge(ctx, now, a)
+}
+
+func (s *silence) judge(ctx context.Context, now time.Time, a *alarms) error {
 	if len(s.seen) == 0 {
 		return nil
 	}
@@ -107,7 +110,7 @@ func (s *silence) read(ctx context.Context) error {
 // drain takes all that the consumer has now.
 func (s *silence) drain(consumer jetstream.Consumer) error {
 	for pending := consumer.CachedInfo().NumPending; pending > 0; {
-		batch, err := consumer.Fetch(fetchBatch, jetstream.FetchMaxWait(fetchWait))
+		batch, err := consumer.FetchNoWait(fetchBatch)
 		if err != nil {
 			return err
 		}
@@ -118,9 +121,7 @@ func (s *silence) drain(consumer jetstream.Consumer) error {
 				return err
 			}
 			s.note(m.Subject(), about.Timestamp)
-			if pending = about.NumPending; pending == 0 {
-				break
-			}
+			pending = about.NumPending
 		}
 		if err := batch.Error(); err != nil {
 			return err
