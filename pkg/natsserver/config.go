@@ -9,16 +9,17 @@ import (
 
 // Users of nats/nats-server.conf. All but Sys are in the account F2.
 const (
-	Bridge   = "bridge"
-	Decoder  = "decoder"
-	Writer   = "writer"
-	Console  = "console"
-	Operator = "operator"
-	Sys      = "sys"
+	Bridge    = "bridge"
+	Decoder   = "decoder"
+	Writer    = "writer"
+	Registrar = "registrar"
+	Console   = "console"
+	Operator  = "operator"
+	Sys       = "sys"
 )
 
 // Users lists all users, sorted by name.
-func Users() []string { return []string{Bridge, Console, Decoder, Operator, Sys, Writer} }
+func Users() []string { return []string{Bridge, Console, Decoder, Operator, Registrar, Sys, Writer} }
 
 // InboxPrefix is where the user receives answers (nats.CustomInboxPrefix). The
 // server lets nobody subscribe to another user's.
