@@ -45,6 +45,7 @@ func (c *change) issue(ctx context.Context, orders []*order) ([]*order, error) {
 	}
 	done := c.collect(orders)
 	c.flush()
+	c.reached("staged")
 	return done, nil
 }
 

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -231,43 +234,79 @@ func (b *bench) publishes(mac topic.MAC) bool {
 // whole checks that the registry, the bundles and the broker's list agree.
 func (b *bench) whole() []Device {
 	b.t.Helper()
+	all, problems := b.look()
+	assert.Empty(b.t, problems)
+	return all
+}
+
+// look answers the registry, and where bundles, the broker's list or what is left
+// of operations do not agree with it.
+func (b *bench) look() (all []Device, problems []string) {
+	b.t.Helper()
 	all, err := b.List(b.t.Context())
 	require.NoError(b.t, err)
-	acl, err := os.ReadFile(filepath.Join(b.dir, "mosquitto", "devices.acl"))
-	require.NoError(b.t, err)
-	named := map[string]int{}
-	for _, line := range splitLines(acl) {
-		if len(line) > 5 && line[:5] == "user " {
-			named[line[5:]]++
-		}
-	}
-	active := 0
+	listed, bundles := b.inACL(), b.bundles()
+	note := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, d := range all {
 		certificate, complete := identity.DeviceCertificate(b.Bundle(d.MAC), d.OwnKey)
-		require.True(b.t, complete, "%s has its bundle", d.MAC)
-		assert.Equal(b.t, d.Certificate, serialOf(certificate), "%s has the bundle that the registry says", d.MAC)
+		if !complete || serialOf(certificate) != d.Certificate {
+			note("%s has not the bundle that the registry says", d.MAC)
+		}
 		want := 0
 		if d.Status == Active {
-			active, want = active+1, 1
+			want = 1
 		}
-		assert.Equal(b.t, want, named[d.MAC.Dashed()], "%s in the ACL", d.MAC)
+		if listed[d.MAC] != want {
+			note("%s is %d times in the ACL, not %d", d.MAC, listed[d.MAC], want)
+		}
+		delete(listed, d.MAC)
+		delete(bundles, d.MAC)
 	}
-	assert.Len(b.t, named, active, "nobody else is in the ACL")
-	entries, err := os.ReadDir(b.cfg.Devices)
-	if err == nil {
-		bundles := 0
-		for _, e := range entries {
-			if _, err := topic.ParseMAC(e.Name()); err == nil {
-				bundles++
-			}
-		}
-		assert.Len(b.t, all, bundles, "nobody else has a bundle")
+	for mac := range listed {
+		note("%s is in the ACL and not registered", mac)
+	}
+	for mac := range bundles {
+		note("%s has a bundle and is not registered", mac)
 	}
 	left, err := filepath.Glob(filepath.Join(b.cfg.Devices, ".*", "*"))
 	require.NoError(b.t, err)
-	assert.Empty(b.t, left, "nothing staged or retired is left")
+	for _, name := range left {
+		note("%s is left", name)
+	}
 	var evictions int
 	require.NoError(b.t, b.cfg.Pool.QueryRow(b.t.Context(), "SELECT count(*) FROM eviction").Scan(&evictions))
-	assert.Zero(b.t, evictions)
+	if evictions > 0 {
+		note("%d sessions are to be ended", evictions)
+	}
+	return all, problems
+}
+
+func (b *bench) inACL() map[topic.MAC]int {
+	b.t.Helper()
+	acl, err := os.ReadFile(filepath.Join(b.dir, "mosquitto", "devices.acl"))
+	require.NoError(b.t, err)
+	named := map[topic.MAC]int{}
+	for line := range strings.Lines(string(acl)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "user "); ok {
+			mac, err := topic.ParseMAC(name)
+			require.NoError(b.t, err)
+			named[mac]++
+		}
+	}
+	return named
+}
+
+func (b *bench) bundles() map[topic.MAC]bool {
+	b.t.Helper()
+	entries, err := os.ReadDir(b.cfg.Devices)
+	if !errors.Is(err, fs.ErrNotExist) {
+		require.NoError(b.t, err)
+	}
+	all := map[topic.MAC]bool{}
+	for _, e := range entries {
+		if mac, err := topic.ParseMAC(e.Name()); err == nil {
+			all[mac] = true
+		}
+	}
 	return all
 }

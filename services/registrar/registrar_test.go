@@ -22,8 +22,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 )
 
-func splitLines(text []byte) []string { return strings.Split(string(text), "\n") }
-
 func newCSR(t *testing.T) (*ecdsa.PrivateKey, *x509.CertificateRequest) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
