@@ -57,7 +57,18 @@ func crashAt(place string) int {
 			select {}
 		}
 	}
-	if err := operations[os.Getenv(operationVariable)](ctx, r); err != nil {
+	name := os.Getenv(operationVariable)
+	operation, ok := operations[name]
+	if !ok { // a list to import
+		operation = func(ctx context.Context, r *Registrar) error {
+			list, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			return r.Import(ctx, operator, list, func(Line) {})
+		}
+	}
+	if err := operation(ctx, r); err != nil {
 		return 3
 	}
 	return 0
