@@ -19,7 +19,7 @@ var errRefused = errors.New("refused our user")
 // connect opens an MQTT 3.1.1 session and closes it again: the broker accepts
 // connections, knows its users, and serves. All its listeners are open by then,
 // since it binds them before it serves any.
-func connect(ctx context.Context, address, user, password string) error {
+func connect(ctx context.Context, address string, c client) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func connect(ctx context.Context, address, user, password string) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	if _, err := conn.Write(connectPacket(user, password)); err != nil {
+	if _, err := conn.Write(c.connectPacket()); err != nil {
 		return err
 	}
 	var answer [4]byte // CONNACK: type, length 2, flags, return code
@@ -45,21 +45,27 @@ func connect(ctx context.Context, address, user, password string) error {
 	return err
 }
 
-// connectPacket is CONNECT with a clean session, no client id, and a password
-// (MQTT 3.1.1 section 3.1).
-func connectPacket(user, password string) []byte {
+// client is whom a connection is for. Without an id the broker chooses one.
+type client struct{ id, user, password string }
+
+// connectPacket is CONNECT with a clean session and a password (MQTT 3.1.1 section
+// 3.1).
+func (c client) connectPacket() []byte {
 	const cleanSessionUserPassword = 0xc2
 	const keepAlive = 10
 	body := field(nil, "MQTT")
 	body = append(body, 4, cleanSessionUserPassword, 0, keepAlive)
-	body = field(body, "")
-	body = field(body, user)
-	body = field(body, password)
-	packet := binary.AppendUvarint([]byte{0x10}, uint64(len(body)))
-	return append(packet, body...)
+	body = field(body, c.id)
+	body = field(body, c.user)
+	body = field(body, c.password)
+	return packet(0x10, body)
+}
+
+func packet(kind byte, body []byte) []byte {
+	return append(binary.AppendUvarint([]byte{kind}, uint64(len(body))), body...)
 }
 
 func field(packet []byte, text string) []byte {
-	packet = binary.BigEndian.AppendUint16(packet, uint16(len(text))) //nolint:gosec // user and password are short
+	packet = binary.BigEndian.AppendUint16(packet, uint16(len(text))) //nolint:gosec // users, passwords and topics are short
 	return append(packet, text...)
 }

@@ -31,8 +31,8 @@ type Event struct {
 	Address string `json:"address,omitempty"` // where the request came from
 }
 
-// Recorder keeps the audit trail. Record is called after the operation has
-// happened, for a batch at once; its error is logged, and does not undo it.
+// Recorder keeps the audit trail of what a Registrar does not see; its own
+// operations are recorded with themselves.
 type Recorder interface {
 	Record(ctx context.Context, events ...Event) error
 }

@@ -11,7 +11,6 @@
 package registrar
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"time"
@@ -57,7 +56,8 @@ type Device struct {
 	RegisteredAt time.Time  `json:"registered_at"`
 	RenewedAt    *time.Time `json:"renewed_at,omitempty"`
 	RevokedAt    *time.Time `json:"revoked_at,omitempty"`
-	LastSeen     *time.Time `json:"last_seen,omitempty"`
+	// LastSeen is when a reading last came in; the registry does not know it.
+	LastSeen *time.Time `json:"last_seen,omitempty"`
 }
 
 // Origin says who asks for an operation, for the audit trail.
@@ -88,56 +88,4 @@ type Result struct {
 	// Certificate is the device's certificate and Issuer the one that signed it.
 	Certificate, Issuer *x509.Certificate
 	Err                 error
-}
-
-// Reason is why a certificate was revoked (RFC 5280 5.3.1).
-type Reason int
-
-// The reasons that are used here.
-const (
-	Unspecified          Reason = 0
-	KeyCompromise        Reason = 1
-	Superseded           Reason = 4
-	CessationOfOperation Reason = 5
-)
-
-// Register gives each device a certificate and lets it in. The answers are in the
-// order of the requests; one that is refused does not stop the others, and each
-// happens whole or not at all. A device that is registered already stays as it is.
-// The error is one that stopped the batch: none of its requests has happened then.
-func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]Result, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Renew gives an active device another certificate. The old one stays valid until
-// it expires: the device goes on with it until it has the new one. A nil csr is
-// refused for a device that made its own key.
-func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// Revoke shuts devices out for good: the access control list, the revocation
-// list, and the live session. It returns once all three are in force.
-func (r *Registrar) Revoke(ctx context.Context, origin Origin, reason Reason, macs ...topic.MAC) ([]Device, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// RotateIssuer makes a new issuing CA. Certificates of the old one stay valid.
-func (r *Registrar) RotateIssuer(ctx context.Context, origin Origin) (*x509.Certificate, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// List answers all devices, in the order of their MACs.
-func (r *Registrar) List(ctx context.Context) ([]Device, error) { return nil, errors.ErrUnsupported }
-
-// Show answers one device, or ErrUnknown.
-func (r *Registrar) Show(ctx context.Context, mac topic.MAC) (Device, error) {
-	return Device{}, errors.ErrUnsupported
-}
-
-// Refresh issues the revocation list anew if a third of its life is over, and
-// finishes what an operation that died has left. It answers when the list in force
-// ends.
-func (r *Registrar) Refresh(ctx context.Context) (nextUpdate time.Time, err error) {
-	return time.Time{}, errors.ErrUnsupported
 }
