@@ -15,7 +15,6 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/f2mesh/f2mesh/pkg/ledger"
-	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -47,11 +46,7 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		return fmt.Errorf("opening JetStream: %w", err)
 	}
 	st := state{dir: g.StateDir}
-	password, err := secret.Files(st.secrets()).Lookup(ctx, secretReader)
-	if err != nil {
-		return err
-	}
-	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleReader, databaseTelemetry), password.Reveal())
+	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), st.files(), secretReader)
 	if err != nil {
 		return err
 	}

@@ -25,9 +25,9 @@ func connectRunning(ctx context.Context, g *globals, log *slog.Logger) (*nats.Co
 	}
 	h := &host{
 		nats:    stream.Config{URL: "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS)), CAFile: r.CAFile},
-		secrets: secret.Chain{secret.Files(st.secrets())}, log: log,
+		secrets: secret.NewStore(secret.Chain{secret.Files(st.secrets())}, log), log: log,
 	}
-	nc, err := h.connect(natsserver.Operator)
+	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), log)
 	if err != nil {
 		return nil, r, err
 	}

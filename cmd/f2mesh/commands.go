@@ -21,6 +21,7 @@ type commands struct {
 	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
 	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
+	Vault    vaultCommands   `cmd:"" help:"HashiCorp Vault as the place of the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -11,13 +11,20 @@ import (
 type envCommand struct{}
 
 // Run prints shell variables for `eval`. Passwords are named by file.
-func (envCommand) Run(g *globals) error {
+func (envCommand) Run(ctx context.Context, g *globals) error {
 	st := state{dir: g.StateDir}
 	r, err := st.load()
 	if err != nil {
 		return err
 	}
-	secretFile := func(name string) string { return filepath.Join(st.secrets(), name) }
+	operator, _, err := logIn(ctx, st.files(), secretMQTTOperator)
+	if err != nil {
+		return err
+	}
+	reader, _, err := logIn(ctx, st.files(), secretReader)
+	if err != nil {
+		return err
+	}
 	for _, v := range [][2]string{
 		{"F2MESH_STATE_DIR", st.dir},
 		{"F2MESH_SECRETS_DIR", st.secrets()},
@@ -27,15 +34,15 @@ func (envCommand) Run(g *globals) error {
 		{"MQTT_TLS_PORT", strconv.Itoa(r.Ports.MQTTTLS)},
 		{"MQTT_WEBSOCKET_PORT", strconv.Itoa(r.Ports.WebSocket)},
 		{"MQTT_URL", "tcp://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTT))},
-		{"MQTT_USERNAME", "operator"},
-		{"MQTT_PASSWORD_FILE", secretFile(secretMQTTOperator)},
+		{"MQTT_USERNAME", operator},
+		{"MQTT_PASSWORD_FILE", st.operatorPassword()},
 		{"NATS_URL", "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))},
 		{"NATS_CONTEXT", r.Context},
 		{"PGHOST", r.Host},
 		{"PGPORT", strconv.Itoa(r.Ports.Postgres)},
-		{"PGUSER", roleReader},
+		{"PGUSER", reader},
 		{"PGDATABASE", databaseTelemetry},
-		{"PGPASSFILE", secretFile("pgpass")},
+		{"PGPASSFILE", st.passfile()},
 		{"PGSSLMODE", "verify-full"},
 		{"PGSSLROOTCERT", r.CAFile},
 		{"METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleDecoder, databaseMetadata)},

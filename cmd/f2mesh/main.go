@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/f2mesh/f2mesh/pkg/vault"
 )
 
 // version is stamped by the build.
@@ -34,7 +36,7 @@ func run(ctx context.Context, args []string) int {
 		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Vars{"version": version},
+		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
 	)
 	parsed, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/identity"
@@ -51,6 +52,7 @@ type meshConfig struct {
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
+	Secrets     secretFlags
 }
 
 // mesh is all parts on one machine, in one process but for the broker and the
@@ -61,8 +63,7 @@ type mesh struct {
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
-	passwords map[string]string // of NATS users
-	broker    map[string]string // user -> password
+	secrets   secret.Source // where the servers' logins are from
 
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
@@ -76,9 +77,9 @@ type mesh struct {
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
-		passwords: map[string]string{}, broker: map[string]string{}, services: map[string]health.Service{},
+		secrets: st.files(), services: map[string]health.Service{},
 	}
-	if err := m.prepareSecrets(); err != nil {
+	if err := st.ensureSecrets(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := m.prepareCertificates(); err != nil {
@@ -91,28 +92,6 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
 	return m, nil
-}
-
-func (m *mesh) prepareSecrets() (err error) {
-	for _, user := range natsserver.Users() {
-		if m.passwords[user], err = m.state.ensureSecret(fmt.Sprintf(secretNATSPasswords, user)); err != nil {
-			return err
-		}
-	}
-	for user, name := range map[string]string{"bridge": secretMQTTPassword, "operator": secretMQTTOperator} {
-		if m.broker[user], err = m.state.ensureSecret(name); err != nil {
-			return err
-		}
-	}
-	if err := m.state.writeSecret(secretMQTTUsername, "bridge"); err != nil {
-		return err
-	}
-	for _, name := range []string{secretPostgres, secretTimescale, secretSuperuser, secretReader} {
-		if _, err := m.state.ensureSecret(name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (m *mesh) prepareCertificates() (err error) {
@@ -132,17 +111,18 @@ func (m *mesh) serverPair() (certFile, keyFile string) {
 
 func (m *mesh) runNATS(ctx context.Context, ready func()) error {
 	cert, key := m.serverPair()
+	users, err := logins(ctx, m.secrets, credential.NATS)
+	if err != nil {
+		return err
+	}
 	server, err := natsserver.Start(ctx, natsserver.Config{
 		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS, MonitorPort: m.cfg.Ports.Monitor,
-		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: m.passwords, Log: m.log.With("service", partNATS),
+		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users, Log: m.log.With("service", partNATS),
 	})
 	if err != nil {
 		return err
 	}
 	m.set(func() { m.nats, m.cfg.Ports.NATS, m.cfg.Ports.Monitor = server, server.Port(), server.MonitorPort() })
-	if err := m.writeContext(server.URL()); err != nil {
-		return err
-	}
 	ready()
 	<-ctx.Done()
 	return stopped(ctx, server.Stop)
@@ -150,13 +130,13 @@ func (m *mesh) runNATS(ctx context.Context, ready func()) error {
 
 func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 	cert, key := m.serverPair()
-	superuser, err := m.state.ensureSecret(secretSuperuser)
+	user, password, err := logIn(ctx, m.secrets, secretSuperuser)
 	if err != nil {
 		return err
 	}
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: m.state.path("postgres"), Host: m.cfg.Host, Port: m.cfg.Ports.Postgres,
-		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), SuperuserPassword: superuser,
+		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Superuser: user, SuperuserPassword: password,
 		Settings: postgresSettings(), Log: m.log.With("service", partPostgres),
 	})
 	if err != nil {
@@ -178,11 +158,15 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	if err := allowRegistered(m.state); err != nil {
 		return err
 	}
+	users, err := logins(ctx, m.secrets, credential.MQTT)
+	if err != nil {
+		return err
+	}
 	broker, err := mosquitto.Start(ctx, mosquitto.Config{
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
 		CAFile: m.authority.CAFile(), CertFile: cert, KeyFile: key,
-		Users: m.broker, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+		Users: users, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
 	})
 	if err != nil {
 		return err
@@ -198,7 +182,11 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 // service is a part that runs one of the services in this process.
 func (m *mesh) service(name string, build func() build) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
-		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secret.Chain{m.secretFiles()}, log: m.log}
+		secrets, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
+		if err != nil {
+			return err
+		}
+		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
 		return h.run(ctx, name, build(), running, ready)

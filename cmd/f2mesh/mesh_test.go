@@ -13,6 +13,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -24,6 +25,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -95,16 +98,18 @@ func (m *testMesh) openReaders(t *testing.T) {
 	t.Helper()
 	h := &host{log: m.log}
 	h.nats.URL, h.nats.CAFile = m.nats.URL(), m.authority.CAFile()
-	h.secrets = append(h.secrets, m.secretFiles())
-	nc, err := h.connect("operator")
+	h.secrets = secret.NewStore(secret.Chain{m.secretFiles()}, m.log)
+	nc, err := stream.Connect(h.nats, "operator", h.natsCredential("operator"), m.log)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)
 	require.NoError(t, err)
-	config, err := pgxpool.ParseConfig(m.dsn(roleReader, databaseTelemetry))
+	config, err := pgxpool.ParseConfig(m.dsn("", databaseTelemetry))
 	require.NoError(t, err)
-	config.ConnConfig.Password, err = m.state.ensureSecret(secretReader)
-	require.NoError(t, err)
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
+		c.User, c.Password, err = logIn(ctx, m.secrets, secretReader)
+		return err
+	}
 	m.rows, err = pgxpool.NewWithConfig(context.Background(), config)
 	require.NoError(t, err)
 	t.Cleanup(m.rows.Close)

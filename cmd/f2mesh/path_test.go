@@ -211,7 +211,9 @@ func TestDoorIsLocked(t *testing.T) {
 		}
 		require.Error(t, connect("", ""))
 		require.Error(t, connect("operator", "guess"))
-		require.NoError(t, connect("operator", m.broker["operator"]), "the control")
+		user, password, err := logIn(t.Context(), m.secrets, secretMQTTOperator)
+		require.NoError(t, err)
+		require.NoError(t, connect(user, password), "the control")
 	})
 }
 

@@ -2,20 +2,20 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"runtime"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // Roles, databases and further secrets of the local PostgreSQL.
@@ -41,10 +41,8 @@ func (m *mesh) provision(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for role, name := range map[string]string{roleDecoder: secretPostgres, roleWriter: secretTimescale, roleReader: secretReader} {
-		if err := m.ensureRole(ctx, conn, role, name); err != nil {
-			return err
-		}
+	if err := ensureRoles(ctx, conn, m.secrets); err != nil {
+		return err
 	}
 	for database, owner := range map[string]string{databaseMetadata: "postgres", databaseTelemetry: roleWriter} {
 		if err := ensureDatabase(ctx, conn, database, owner); err != nil {
@@ -103,34 +101,24 @@ func execute(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	return nil
 }
 
-// ensureRole makes a role that may log in with the secret's password.
-func (m *mesh) ensureRole(ctx context.Context, conn *pgx.Conn, role, secretName string) error {
-	password, err := m.state.ensureSecret(secretName)
-	if err != nil {
-		return err
-	}
-	var exists bool
-	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
-		return fmt.Errorf("looking for role %s: %w", role, err)
-	}
-	verb := "CREATE"
-	if exists {
-		verb = "ALTER"
-	}
-	// Utility statements take no parameters; base64 has nothing to escape.
-	if _, err := conn.Exec(ctx, fmt.Sprintf("%s ROLE %s LOGIN PASSWORD '%s'", verb, role, password)); err != nil {
-		return fmt.Errorf("setting up role %s: %w", role, redactStatement(err))
+// ensureRoles makes the roles that log in, and lets in those whose turn it is.
+func ensureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) error {
+	for _, c := range credential.Of(credential.Postgres) {
+		if err := postgres.EnsureRole(ctx, conn, c.User); err != nil {
+			return err
+		}
+		user, password, err := logIn(ctx, secrets, c.Secret)
+		if err != nil {
+			return err
+		}
+		if err := postgres.SetPassword(ctx, conn, user, password); err != nil {
+			return err
+		}
+		if err := postgres.SetPassword(ctx, conn, c.Other(user), ""); err != nil {
+			return err
+		}
 	}
 	return nil
-}
-
-// redactStatement keeps what PostgreSQL quotes of a statement with a password
-// out of an error.
-func redactStatement(err error) error {
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return errors.New("SQLSTATE " + refused.Code)
-	}
-	return err
 }
 
 func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) error {
@@ -138,30 +126,31 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) err
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {
 		return fmt.Errorf("looking for database %s: %w", name, err)
 	}
-	if exists {
-		return nil
+	if !exists {
+		if err := execute(ctx, conn, fmt.Sprintf("CREATE DATABASE %s OWNER %s", name, owner)); err != nil {
+			return err
+		}
 	}
-	// Nobody may connect who has not been named.
+	// Nobody may connect who has not been named. The superuser's alternate becomes
+	// the superuser only once it is connected.
 	return execute(ctx, conn,
-		fmt.Sprintf("CREATE DATABASE %s OWNER %s", name, owner),
 		fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM PUBLIC", name),
-		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s, %s", name, roleDecoder, roleWriter, roleReader))
+		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s, %s, %s", name, roleDecoder, roleWriter, roleReader, credential.Alternate(postgres.Superuser)))
 }
 
 func (m *mesh) superuser(ctx context.Context, database string) (*pgx.Conn, error) {
-	password, err := m.state.ensureSecret(secretSuperuser)
-	if err != nil {
-		return nil, err
-	}
-	return connectPostgres(ctx, m.dsn("postgres", database), password)
+	return connectPostgres(ctx, m.dsn("", database), m.secrets, secretSuperuser)
 }
 
-func connectPostgres(ctx context.Context, dsn, password string) (*pgx.Conn, error) {
+// connectPostgres logs in with a credential.
+func connectPostgres(ctx context.Context, dsn string, secrets secret.Source, name string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
-	config.Password = password
+	if config.User, config.Password, err = logIn(ctx, secrets, name); err != nil {
+		return nil, err
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
@@ -169,15 +158,19 @@ func connectPostgres(ctx context.Context, dsn, password string) (*pgx.Conn, erro
 	return conn, nil
 }
 
-// dsn addresses a database of the local cluster, without a password.
+// dsn addresses a database of the local cluster, without a password; without a role
+// too, if that comes from the credential.
 func (m *mesh) dsn(role, database string) string {
 	return localDSN(m.cfg.Host, m.ports().Postgres, m.authority.CAFile(), role, database)
 }
 
 func localDSN(host string, port int, caFile, role, database string) string {
 	u := url.URL{
-		Scheme: "postgres", User: url.User(role), Host: host + ":" + strconv.Itoa(port), Path: "/" + database,
+		Scheme: "postgres", Host: host + ":" + strconv.Itoa(port), Path: "/" + database,
 		RawQuery: url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}.Encode(),
+	}
+	if role != "" {
+		u.User = url.User(role)
 	}
 	return u.String()
 }
@@ -225,27 +218,10 @@ func enlarge(ctx context.Context, st state, r running, controllers []fleet.Contr
 	if err := mosquitto.Reload(st.path("mosquitto")); err != nil {
 		return fmt.Errorf("letting controllers in: %w", err)
 	}
-	password, err := st.ensureSecret(secretSuperuser)
-	if err != nil {
-		return err
-	}
-	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "postgres", databaseMetadata), password)
+	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), st.files(), secretSuperuser)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	return fleet.Seed(ctx, conn, metadataSchema, controllers)
-}
-
-// writePassfile lets psql in without a password on its command line.
-func (m *mesh) writePassfile() error {
-	reader, err := m.state.ensureSecret(secretReader)
-	if err != nil {
-		return err
-	}
-	line := fmt.Sprintf("%s:%d:*:%s:%s\n", m.cfg.Host, m.ports().Postgres, roleReader, reader)
-	if err := os.WriteFile(m.state.path("secrets", "pgpass"), []byte(line), 0o600); err != nil {
-		return fmt.Errorf("writing pgpass: %w", err)
-	}
-	return nil
 }

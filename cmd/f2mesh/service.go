@@ -35,6 +35,7 @@ const (
 // serviceFlags are the flags that the services share.
 type serviceFlags struct {
 	stream.Config
+	secretFlags
 	SecretsDir string `help:"Directory of secret files, tried before the environment." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
 	HTTP       string `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
 }
@@ -48,7 +49,7 @@ type runner interface {
 // host is what a service needs of the process that it runs in.
 type host struct {
 	nats    stream.Config
-	secrets secret.Chain
+	secrets *secret.Store // the service's own
 	log     *slog.Logger
 }
 
@@ -87,58 +88,33 @@ func (c *writerCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 func newBridge(cfg bridge.Config) build {
 	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		credentials := func() (string, string) {
-			ctx := context.Background()
-			user, err := h.secrets.Lookup(ctx, secretMQTTUsername)
-			if err != nil {
-				user = secret.NewValue("bridge", "default", "")
-			}
-			password, err := h.secrets.Lookup(ctx, secretMQTTPassword)
-			if err != nil {
-				log.Error("no password for MQTT", "error", err)
-			}
-			return user.Reveal(), password.Reveal()
-		}
-		return bridge.New(cfg, credentials, streams, reg, log)
+		credential := secret.Credential{Store: h.secrets, Password: secretMQTTPassword, Username: secretMQTTUsername, User: "bridge"}
+		return bridge.New(cfg, credential, streams, reg, log)
 	}
 }
 
 func newDecoder(cfg decoder.Config) build {
 	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		return decoder.New(cfg, h.password(secretPostgres), streams, reg, log)
+		return decoder.New(cfg, secret.Credential{Store: h.secrets, Password: secretPostgres}, streams, reg, log)
 	}
 }
 
 func newWriter(cfg writer.Config) build {
 	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		return writer.New(cfg, h.password(secretTimescale), streams, reg, log)
+		return writer.New(cfg, secret.Credential{Store: h.secrets, Password: secretTimescale}, streams, reg, log)
 	}
 }
 
-func (h *host) password(name string) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		v, err := h.secrets.Lookup(ctx, name)
-		return v.Reveal(), err
-	}
-}
-
-// connect opens a NATS connection of the given user.
-func (h *host) connect(user string) (*nats.Conn, error) {
-	name := fmt.Sprintf(secretNATSPasswords, user)
-	return stream.Connect(h.nats, user, func() (string, string) {
-		v, err := h.secrets.Lookup(context.Background(), name)
-		if err != nil {
-			h.log.Error("no password for NATS", "error", err)
-		}
-		return user, v.Reveal()
-	}, h.log)
+// natsCredential is that of a user of nats/nats-server.conf.
+func (h *host) natsCredential(user string) secret.Credential {
+	return secret.Credential{Store: h.secrets, Password: fmt.Sprintf(secretNATSPasswords, user), User: user}
 }
 
 // run runs one service until ctx ends. It hands the service to running once it
 // is made, and calls ready when it first is.
 func (h *host) run(ctx context.Context, name string, build build, running func(health.Service), ready func()) error {
 	log := h.log.With("service", name)
-	nc, err := h.connect(name)
+	nc, err := stream.Connect(h.nats, name, h.natsCredential(name), log)
 	if err != nil {
 		return err
 	}
@@ -148,16 +124,33 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 		return err
 	}
 	reg := prometheus.NewRegistry()
+	reg.MustRegister(h.secrets)
 	service, err := build(h, streams, reg, log)
 	if err != nil {
 		return err
 	}
-	seen := health.Service{Name: name, Version: semanticVersion(version), Description: "f2mesh " + name, Ready: service.Ready, Gatherer: reg}
+	seen := health.Service{
+		Name: name, Version: semanticVersion(version), Description: "f2mesh " + name,
+		Ready: service.Ready, Gatherer: reg, Secrets: h.secrets.Status,
+	}
 	running(seen)
 	group, ctx := errgroup.WithContext(ctx)
+	h.natsCredential(name).Notify(func() { h.reconnect(ctx, streams, log) })
+	group.Go(func() error { return h.secrets.Run(ctx) })
+	group.Go(func() error { return h.watchDowngrades(ctx, name, nc) })
 	group.Go(func() error { return announce(ctx, nc, seen, ready) })
 	group.Go(func() error { return service.Run(ctx) })
 	return group.Wait()
+}
+
+// reconnect moves the NATS connection to a changed credential.
+func (h *host) reconnect(ctx context.Context, streams *stream.Client, log *slog.Logger) {
+	started := time.Now()
+	if err := streams.Reconnect(ctx); err != nil && ctx.Err() == nil {
+		log.Warn("nats credential changed, the server does not let the service in yet", "error", err)
+		return
+	}
+	log.Info("nats credential changed", "took", time.Since(started).Round(time.Millisecond).String())
 }
 
 // announce answers `nats micro` while the service runs, and calls ready when it
@@ -185,7 +178,11 @@ func announce(ctx context.Context, nc *nats.Conn, s health.Service, ready func()
 
 // serve is a service as a process of its own.
 func (f *serviceFlags) serve(ctx context.Context, name string, build build, log *slog.Logger) error {
-	h := &host{nats: f.Config, secrets: secret.Chain{secret.Files(f.SecretsDir), secret.Environment("F2MESH_")}, log: log}
+	secrets, err := f.store(name, secret.Files(f.SecretsDir), log)
+	if err != nil {
+		return err
+	}
+	h := &host{nats: f.Config, secrets: secrets, log: log}
 	group, ctx := errgroup.WithContext(ctx)
 	process := prometheus.NewRegistry()
 	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -25,6 +24,10 @@ func (s state) path(elements ...string) string {
 
 func (s state) secrets() string { return s.path("secrets") }
 func (s state) devices() string { return s.path("devices") }
+
+// files are the secret files of the mesh.
+func (s state) files() credential.Files { return credential.Files(s.secrets()) }
+
 func (s state) logFile() string { return s.path("f2mesh.log") }
 
 // running is what run.json says of the mesh that runs now.
@@ -109,38 +112,6 @@ func (s state) save(r running) error {
 	return os.Rename(temporary, s.path("run.json"))
 }
 
-// ensureSecret reads a secret of the mesh, or makes one of 24 random bytes, in a
-// file that only its owner reads.
-func (s state) ensureSecret(name string) (string, error) {
-	if err := os.MkdirAll(s.secrets(), 0o700); err != nil {
-		return "", fmt.Errorf("making the secrets directory: %w", err)
-	}
-	path := filepath.Join(s.secrets(), name)
-	data, err := os.ReadFile(path) //nolint:gosec // a name of our own in our own directory
-	if err == nil {
-		return string(data), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("reading secret %s: %w", name, err)
-	}
-	var random [24]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return "", fmt.Errorf("making secret %s: %w", name, err)
-	}
-	text := base64.StdEncoding.EncodeToString(random[:])
-	if err := s.writeSecret(name, text); err != nil {
-		return "", err
-	}
-	return text, nil
-}
-
-func (s state) writeSecret(name, text string) error {
-	if err := os.WriteFile(filepath.Join(s.secrets(), name), []byte(text), 0o600); err != nil {
-		return fmt.Errorf("writing secret %s: %w", name, err)
-	}
-	return nil
-}
-
 // registered lists the controllers that have a certificate.
 func (s state) registered() ([]topic.MAC, error) {
 	entries, err := os.ReadDir(s.devices())
@@ -157,4 +128,9 @@ func (s state) registered() ([]topic.MAC, error) {
 		}
 	}
 	return macs, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

@@ -58,11 +58,7 @@ look inside, after  eval "$(bin/f2mesh env)":
 
 // showReadings waits for rows of the demo fleet and prints the latest.
 func (m *mesh) showReadings(ctx context.Context, out io.Writer) error {
-	password, err := m.state.ensureSecret(secretReader)
-	if err != nil {
-		return err
-	}
-	conn, err := connectPostgres(ctx, m.dsn(roleReader, databaseTelemetry), password)
+	conn, err := connectPostgres(ctx, m.dsn("", databaseTelemetry), m.secrets, secretReader)
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type upCommand struct {
 	Bridge  bridge.Config  `embed:"" prefix:"bridge-"`
 	Decoder decoder.Config `embed:"" prefix:"decoder-"`
 	Writer  writer.Config  `embed:"" prefix:"writer-"`
+	Secrets secretFlags    `embed:""`
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -66,7 +67,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Secrets: c.Secrets,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -108,7 +109,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 		}
 		fmt.Fprintf(out, "  %-10s %s\n", name, time.Since(started).Round(time.Millisecond))
 	}
-	if err := m.writePassfile(); err != nil {
+	if err := m.state.tools(ctx, m.secrets, m.describe()); err != nil {
 		return err
 	}
 	if err := m.state.save(m.describe()); err != nil {
@@ -125,7 +126,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
-		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.contextFile(),
+		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // Service is one running service.
@@ -26,6 +28,9 @@ type Service struct {
 	// what it depends on. It must be safe for concurrent use.
 	Ready    func(context.Context) error
 	Gatherer prometheus.Gatherer
+	// Secrets answers where the service's secrets are from; nil if it has none. It
+	// must be safe for concurrent use.
+	Secrets func() []secret.Status
 }
 
 // readyTimeout bounds one readiness check.

@@ -10,11 +10,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// readyEndpoint is the first of a service's endpoints, which carries its figures.
+const readyEndpoint = "ready"
+
 // microName is a service's name in `nats micro`.
 func microName(name string) string { return "f2mesh-" + name }
 
 // ReadySubject is where a service answers whether it is ready, in JSON.
 func ReadySubject(name string) string { return "f2.ready." + name }
+
+// SecretsSubject is where a service answers where its secrets are from: a JSON
+// list of secret.Status.
+func SecretsSubject(name string) string { return "f2.secrets." + name }
 
 // Readiness is the answer on ReadySubject.
 type Readiness struct {
@@ -23,11 +30,15 @@ type Readiness struct {
 }
 
 // Announce makes the service answer `nats micro ls|info|stats|ping`, with its
-// metrics as the data of its one endpoint, "ready". Stop ends it.
+// metrics as the data of its endpoint "ready". The second endpoint is "secrets".
+// Stop ends both.
 func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: microName(s.Name), Version: s.Version, Description: s.Description,
-		StatsHandler: func(*micro.Endpoint) any {
+		StatsHandler: func(e *micro.Endpoint) any {
+			if e.Name != readyEndpoint {
+				return nil
+			}
 			figures, err := Figures(s.Gatherer)
 			if err != nil {
 				return map[string]string{"error": err.Error()}
@@ -47,7 +58,14 @@ func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 		}
 		_ = r.RespondJSON(out)
 	}
-	if err := svc.AddEndpoint("ready", micro.HandlerFunc(answer), micro.WithEndpointSubject(ReadySubject(s.Name))); err != nil {
+	if err := svc.AddEndpoint(readyEndpoint, micro.HandlerFunc(answer), micro.WithEndpointSubject(ReadySubject(s.Name))); err != nil {
+		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
+	}
+	if s.Secrets == nil {
+		return svc, nil
+	}
+	list := func(r micro.Request) { _ = r.RespondJSON(s.Secrets()) }
+	if err := svc.AddEndpoint("secrets", micro.HandlerFunc(list), micro.WithEndpointSubject(SecretsSubject(s.Name))); err != nil {
 		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
 	}
 	return svc, nil

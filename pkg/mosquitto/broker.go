@@ -131,7 +131,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"passwords": passwords, "internal.acl": conf.InternalACL}
+	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
 	sources := map[string]string{serverCertFile: s.cfg.CertFile, serverKeyFile: s.cfg.KeyFile}
 	if s.gated() {
 		if err := haveLists(s.dir); err != nil {
@@ -215,8 +215,8 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 func (s *starter) await(ctx context.Context, b *Broker) error {
 	user := slices.Sorted(maps.Keys(s.cfg.Users))[0]
 	for {
-		err := connect(ctx, b.Address(), client{user: user, password: s.cfg.Users[user]})
-		if errors.Is(err, errRefused) {
+		err := LogIn(ctx, b.Address(), user, s.cfg.Users[user])
+		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}
 		if err == nil || errors.Is(err, errPortTaken) {

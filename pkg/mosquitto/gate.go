@@ -155,7 +155,7 @@ func (g *Gate) reload(ctx context.Context, pid int) error {
 	}
 	for range 2 {
 		// It does not know us and says so, which is an answer.
-		if err := connect(ctx, services, client{}); err != nil && !errors.Is(err, errRefused) {
+		if err := connect(ctx, services, client{}); err != nil && !errors.Is(err, ErrRefused) {
 			return fmt.Errorf("waiting for the broker: %w", err)
 		}
 	}

@@ -6,10 +6,14 @@ import (
 	"crypto/rand"
 	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // The broker derives the key anew for each connection, in the one thread that
@@ -19,6 +23,8 @@ const (
 	rounds     = 1000
 	saltLength = 12 // what mosquitto_passwd of 2.0.11 writes and expects
 )
+
+const passwordsFile = "passwords"
 
 // passwordFile is what mosquitto_passwd would write: a line a user with a salted
 // PBKDF2-SHA512 key ("$7$").
@@ -35,6 +41,62 @@ func passwordFile(users map[string]string) ([]byte, error) {
 		fmt.Fprintf(&file, "%s:%s\n", name, hash)
 	}
 	return file.Bytes(), nil
+}
+
+// SetPassword gives a user a password on the broker folder dir, and makes the broker
+// that runs on it, started by whichever process, read it; with "" nobody can log
+// in as the user any more. The broker does that within milliseconds, but not before
+// SetPassword returns: LogIn tells. It ends the sessions of that user with another
+// password, and no others.
+func SetPassword(dir, user, password string) error {
+	if err := writePassword(dir, user, password); err != nil {
+		return fmt.Errorf("setting the password of %s: %w", user, err)
+	}
+	return Reload(dir)
+}
+
+// writePassword replaces one user's line and leaves the others as they are.
+func writePassword(dir, user, password string) error {
+	owner, folder, err := place(dir)
+	if err != nil {
+		return err
+	}
+	lock, err := lockPasswords(folder)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	path := filepath.Join(folder, passwordsFile)
+	old, err := os.ReadFile(path) //nolint:gosec // the broker's own folder
+	if err != nil {
+		return err
+	}
+	var file bytes.Buffer
+	for line := range strings.Lines(string(old)) {
+		if !strings.HasPrefix(line, user+":") {
+			file.WriteString(line)
+		}
+	}
+	if password != "" {
+		line, err := passwordFile(map[string]string{user: password})
+		if err != nil {
+			return err
+		}
+		file.Write(line)
+	}
+	return owner.WriteFile(path, file.Bytes(), 0o600)
+}
+
+// lockPasswords keeps two rotations from overwriting each other's line.
+func lockPasswords(folder string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(folder, "passwords.lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // our own folder
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
 }
 
 func hashPassword(password string) (string, error) {

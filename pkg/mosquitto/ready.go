@@ -12,13 +12,16 @@ import (
 
 const pollInterval = 5 * time.Millisecond
 
-// errRefused means that something answers MQTT but does not know our user: it
-// is not our broker.
-var errRefused = errors.New("refused our user")
+// ErrRefused means that a broker answers and does not let the user in.
+var ErrRefused = errors.New("the broker refuses the user")
 
-// connect opens an MQTT 3.1.1 session and closes it again: the broker accepts
-// connections, knows its users, and serves. All its listeners are open by then,
+// LogIn opens an MQTT 3.1.1 session and closes it again: the broker accepts
+// connections, knows the user, and serves. All its listeners are open by then,
 // since it binds them before it serves any.
+func LogIn(ctx context.Context, address, user, password string) error {
+	return connect(ctx, address, client{user: user, password: password})
+}
+
 func connect(ctx context.Context, address string, c client) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -39,7 +42,7 @@ func connect(ctx context.Context, address string, c client) error {
 		return fmt.Errorf("unexpected answer to CONNECT: % x", answer)
 	}
 	if answer[3] != 0 {
-		return fmt.Errorf("%w: CONNACK return code %d", errRefused, answer[3])
+		return fmt.Errorf("%w: CONNACK return code %d", ErrRefused, answer[3])
 	}
 	_, err = conn.Write([]byte{0xe0, 0}) // DISCONNECT
 	return err

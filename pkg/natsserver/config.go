@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
 )
 
-// Users of nats/nats-server.conf. All but Sys are in the account F2.
+// Users of nats/nats-server.conf. All but Sys are in the account F2. Each has an
+// alternate, credential.Alternate.
 const (
 	Bridge    = "bridge"
 	Decoder   = "decoder"
@@ -18,12 +21,31 @@ const (
 	Sys       = "sys"
 )
 
-// Users lists all users, sorted by name.
+// Users lists all users but the alternates, sorted by name.
 func Users() []string { return []string{Bridge, Console, Decoder, Operator, Registrar, Sys, Writer} }
 
-// InboxPrefix is where the user receives answers (nats.CustomInboxPrefix). The
-// server lets nobody subscribe to another user's.
-func InboxPrefix(user string) string { return "_INBOX_" + user }
+// logins lists the users with their alternates.
+func logins() []string {
+	var names []string
+	for _, user := range Users() {
+		names = append(names, user, credential.Alternate(user))
+	}
+	return names
+}
+
+// base is the user that name is, or is the alternate of.
+func base(name string) string {
+	for _, user := range Users() {
+		if name == credential.Alternate(user) {
+			return user
+		}
+	}
+	return name
+}
+
+// InboxPrefix is where a user and its alternate receive answers
+// (nats.CustomInboxPrefix). The server lets nobody subscribe to another user's.
+func InboxPrefix(user string) string { return "_INBOX_" + base(user) }
 
 // Config says what server to run. Dir, CertFile, KeyFile, Passwords and Log are
 // required.
@@ -39,8 +61,8 @@ type Config struct {
 	// CertFile and KeyFile are the server's certificate. CAFile is what clients
 	// trust; the server itself does not read it.
 	CertFile, KeyFile, CAFile string
-	// Passwords are the users' passwords, at most 72 bytes each. A user without
-	// one cannot connect.
+	// Passwords are the passwords of users and alternates, at most 72 bytes each. One
+	// without cannot connect.
 	Passwords map[string]string
 	// Log receives the server's log.
 	Log *slog.Logger
@@ -56,7 +78,7 @@ func (c Config) validate() error {
 		return errors.New("at least one password is required")
 	}
 	for _, user := range slices.Sorted(maps.Keys(c.Passwords)) {
-		if !slices.Contains(Users(), user) {
+		if !slices.Contains(logins(), user) {
 			return errors.New("a password for a user that nats-server.conf does not have: " + user)
 		}
 		if c.Passwords[user] == "" {

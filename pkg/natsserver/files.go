@@ -2,15 +2,11 @@ package natsserver
 
 import (
 	"bytes"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
-
-	"golang.org/x/crypto/bcrypt"
 
 	conf "github.com/f2mesh/f2mesh/nats"
 )
@@ -22,15 +18,20 @@ func (c Config) writeFiles(number, monitor int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	lock, err := lockPasswords(c.Dir)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = lock.Close() }()
 	local, err := c.localConf(number, monitor)
 	if err != nil {
 		return "", err
 	}
 	main := filepath.Join(c.Dir, "nats-server.conf")
 	for path, data := range map[string][]byte{
-		main:                                   conf.ServerConf,
-		filepath.Join(c.Dir, "local.conf"):     local,
-		filepath.Join(c.Dir, "passwords.conf"): passwords,
+		main:                                conf.ServerConf,
+		filepath.Join(c.Dir, "local.conf"):  local,
+		filepath.Join(c.Dir, passwordsFile): passwords,
 	} {
 		if err := writeFile(path, data); err != nil {
 			return "", err
@@ -53,27 +54,6 @@ func (c Config) localConf(number, monitor int) ([]byte, error) {
 	file.WriteString("# Made by f2mesh at each start.\n")
 	fmt.Fprintf(&file, "F2_HOST: %q\nF2_PORT: %d\nF2_MONITOR: %q\n", c.Host, number, net.JoinHostPort(c.Host, strconv.Itoa(monitor)))
 	fmt.Fprintf(&file, "F2_CERT_FILE: %q\nF2_KEY_FILE: %q\nF2_STORE_DIR: %q\n", paths[0], paths[1], paths[2])
-	return file.Bytes(), nil
-}
-
-// passwordsConf holds a hash for every user of the configuration; one without a
-// password gets that of a random one that nobody knows. The cost is bcrypt's
-// lowest: the passwords are at least 24 random bytes, which no cost makes harder
-// to guess, and each connection pays it.
-func passwordsConf(passwords map[string]string) ([]byte, error) {
-	var file bytes.Buffer
-	file.WriteString("# Made by f2mesh at each start: bcrypt hashes of the users' passwords.\n")
-	for _, user := range Users() {
-		password, ok := passwords[user]
-		if !ok {
-			password = rand.Text()
-		}
-		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-		if err != nil {
-			return nil, fmt.Errorf("hashing the password of %s: %w", user, err)
-		}
-		fmt.Fprintf(&file, "%s_PASSWORD: %q\n", strings.ToUpper(user), hash)
-	}
 	return file.Bytes(), nil
 }
 

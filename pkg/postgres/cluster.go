@@ -5,8 +5,11 @@
 // writes its configuration, and returns once the superuser can log in over TLS.
 // Durability is PostgreSQL's default. PostgreSQL refuses to run as root: as root
 // it runs as the account postgres. It is a child process that shuts down in
-// order when we die. The package makes no roles, databases or tables, and does
-// not restart a server that exits (Done tells). A Cluster is immutable.
+// order when we die. The package makes no databases or tables, and does not restart
+// a server that exits (Done tells). A Cluster is immutable.
+//
+// EnsureRole, SetPassword and Sessions work on any server, through a connection of
+// its superuser.
 package postgres
 
 import (

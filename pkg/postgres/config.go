@@ -22,9 +22,10 @@ type Config struct {
 	// Start. CAFile is what clients trust: with it ConnString asks for
 	// verify-full, without it only for encryption.
 	CertFile, KeyFile, CAFile string
-	// SuperuserPassword is the password of the role postgres. It is set when the
-	// cluster is made and must be the same later on.
-	SuperuserPassword string
+	// SuperuserPassword is the password of the role postgres when the cluster is
+	// made. Later it is that of the role Superuser, "" for postgres, which may be its
+	// alternate then.
+	Superuser, SuperuserPassword string
 	// Settings are put behind our own in postgresql.conf, by name.
 	Settings map[string]string
 	// Log receives the server's log.
@@ -46,6 +47,9 @@ func (c Config) validate() error {
 func (c Config) withDefaults() Config {
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
+	}
+	if c.Superuser == "" {
+		c.Superuser = Superuser
 	}
 	c.Log = c.Log.With("server", "postgresql")
 	return c

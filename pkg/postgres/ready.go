@@ -15,7 +15,7 @@ const invalidPassword = "28P01"
 
 // await returns once the superuser can log in.
 func (s *starter) await(ctx context.Context, c *Cluster) error {
-	address := c.ConnString(Superuser, s.cfg.SuperuserPassword, "postgres")
+	address := c.ConnString(s.cfg.Superuser, s.cfg.SuperuserPassword, "postgres")
 	for {
 		err := logIn(ctx, address)
 		if err == nil {

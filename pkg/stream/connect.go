@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // Config says how a service reaches NATS.
@@ -25,24 +27,26 @@ type Config struct {
 	InProcess nats.InProcessConnProvider `kong:"-"`
 }
 
-// Credentials answers user and password at every connect and reconnect, so
-// that a rotated password needs no restart. It must be safe for concurrent use.
-type Credentials func() (user, password string)
+// reconnectWait is the least time between two attempts to connect.
+const reconnectWait = 250 * time.Millisecond
 
 // Connect returns a connection of the given user, at once: if the server is
-// away it goes on trying for ever. Replies arrive on _INBOX_<user>, the only
-// inbox that the user may listen on.
-func Connect(cfg Config, user string, credentials Credentials, log *slog.Logger) (*nats.Conn, error) {
+// away it goes on trying for ever. Each connect and reconnect asks credential,
+// whose user may be another than the given one, such as its alternate in a
+// rotation. Replies arrive on _INBOX_<user>, the only inbox that both may listen
+// on. A refusal is told to credential; a change of it is for Client.Reconnect.
+func Connect(cfg Config, user string, credential secret.Credential, log *slog.Logger) (*nats.Conn, error) {
+	login := &login{credential: credential, log: log}
 	options := []nats.Option{
 		nats.Name(user),
-		nats.UserInfoHandler(nats.UserInfoCB(credentials)),
+		nats.UserInfoHandler(login.pair),
 		nats.CustomInboxPrefix("_INBOX_" + user),
 		// Two refused logins in a row close a connection for good by default:
 		// a rotation in progress must not (design 6).
 		nats.IgnoreAuthErrorAbort(),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
 		// What cannot be sent now must fail now: its sender keeps it.
 		nats.ReconnectBufSize(-1),
@@ -52,7 +56,11 @@ func Connect(cfg Config, user string, credentials Credentials, log *slog.Logger)
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("nats connected", "server", nc.ConnectedServerName()) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("nats error", "error", err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { login.failed(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			log.Warn("nats error", "error", err)
+			login.failed(err)
+		}),
 	}
 	if cfg.InProcess != nil {
 		options = append(options, nats.InProcessServer(cfg.InProcess))
@@ -68,6 +76,33 @@ func Connect(cfg Config, user string, credentials Credentials, log *slog.Logger)
 		return nil, fmt.Errorf("connecting to NATS at %s: %w", cfg.URL, err)
 	}
 	return nc, nil
+}
+
+// login is what a connection logs in with.
+type login struct {
+	credential secret.Credential
+	log        *slog.Logger
+	missing    bool // is logged already; nats.go asks from one goroutine at a time
+}
+
+// pair is nats.UserInfoCB.
+func (l *login) pair() (user, password string) {
+	user, password, err := l.credential.Get(context.Background())
+	if err != nil && !l.missing {
+		l.log.Error("no password for NATS", "error", err)
+	}
+	l.missing = err != nil
+	return user, password
+}
+
+// failed has the credential looked up again if the server refused it.
+func (l *login) failed(err error) {
+	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
+		if errors.Is(err, refusal) {
+			l.credential.Refused()
+			return
+		}
+	}
 }
 
 // WaitConnected blocks until nc is connected or ctx ends.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +17,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
 )
 
 func TestConnectWaitsForTheServer(t *testing.T) {
@@ -28,7 +29,7 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 	require.NoError(t, err)
 	url := "tls://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.Port))
 	nc := connect(t, Config{URL: url, CAFile: cfg.CAFile}, natsserver.Bridge,
-		func() (string, string) { return natsserver.Bridge, natsservertest.Password(natsserver.Bridge) }, new(journal))
+		secrettest.Credential(natsserver.Bridge, natsservertest.Password(natsserver.Bridge)), new(journal))
 	impatient, cancel := context.WithTimeout(t.Context(), moment)
 	defer cancel()
 	require.ErrorIs(t, WaitConnected(impatient, nc), context.DeadlineExceeded)
@@ -48,14 +49,9 @@ func TestConnectOutlivesAWrongPassword(t *testing.T) {
 	const user = natsserver.Bridge
 	cfg := natsservertest.Config(t)
 	server := natsservertest.Start(t, cfg)
-	var asked atomic.Int64
-	var current atomic.Value
-	current.Store(natsservertest.Password(user))
-	credentials := func() (string, string) {
-		asked.Add(1)
-		return user, current.Load().(string)
-	}
-	nc := connect(t, Config{URL: server.URL(), CAFile: cfg.CAFile}, user, credentials, new(journal))
+	// The store looks again only when it is told that the server refused.
+	credential, source := secrettest.Changing(t, user, natsservertest.Password(user), time.Hour)
+	nc := connect(t, Config{URL: server.URL(), CAFile: cfg.CAFile}, user, credential, new(journal))
 	require.NoError(t, WaitConnected(t.Context(), nc))
 	control, err := nats.Connect(server.URL(), nats.RootCAs(cfg.CAFile), nats.UserInfo(user, natsservertest.Password(user)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
@@ -63,16 +59,15 @@ func TestConnectOutlivesAWrongPassword(t *testing.T) {
 	t.Cleanup(control.Close)
 
 	natsservertest.Stop(t, server)
-	asked.Store(0)
 	cfg.Port, cfg.MonitorPort, cfg.Passwords[user] = server.Port(), server.MonitorPort(), "rotated"
 	natsservertest.Start(t, cfg)
 	require.Eventually(t, control.IsClosed, patience, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return asked.Load() > 4 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return source.Asked() > 2 }, patience, 10*time.Millisecond)
 	impatient, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, WaitConnected(impatient, nc), nats.ErrAuthorization, "the error names the cause")
 
-	current.Store("rotated")
+	source.Set(user, "rotated")
 	patient, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, WaitConnected(patient, nc))
@@ -83,7 +78,7 @@ func TestConnectRefusesABadCAFile(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "ca.crt")
 	require.NoError(t, os.WriteFile(bad, []byte("no certificate"), 0o600))
 	for _, file := range []string{bad, bad + ".missing"} {
-		_, err := Connect(Config{URL: "tls://127.0.0.1:1", CAFile: file}, natsserver.Bridge, nil, slog.New(slog.DiscardHandler))
+		_, err := Connect(Config{URL: "tls://127.0.0.1:1", CAFile: file}, natsserver.Bridge, secret.Credential{}, slog.New(slog.DiscardHandler))
 		assert.ErrorContains(t, err, bad)
 	}
 }

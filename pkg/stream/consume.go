@@ -15,29 +15,60 @@ import (
 // nobody acknowledges is delivered again after the consumer's ack_wait.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int) (<-chan jetstream.Msg, error) {
 	out := make(chan jetstream.Msg, prefetch)
+	consuming, err := c.pull(ctx, consumer, out)
+	if err != nil {
+		return nil, fmt.Errorf("consuming: %w", err)
+	}
+	moves := make(chan *move)
+	c.join(moves)
+	go func() {
+		defer close(out)
+		defer c.leave(moves)
+		for consuming != nil {
+			select {
+			case <-ctx.Done():
+				consuming.Stop()
+				<-consuming.Closed()
+				return
+			case m := <-moves:
+				consuming = c.follow(ctx, m, consuming, func() (jetstream.ConsumeContext, error) { return c.pull(ctx, consumer, out) })
+			}
+		}
+	}()
+	return out, nil
+}
+
+// pull has the consumer's messages put on out.
+func (c *Client) pull(ctx context.Context, consumer jetstream.Consumer, out chan<- jetstream.Msg) (jetstream.ConsumeContext, error) {
 	handle := func(m jetstream.Msg) {
 		select {
 		case out <- m:
 		case <-ctx.Done():
 		}
 	}
-	consuming, err := consumer.Consume(handle,
-		jetstream.PullMaxMessages(prefetch),
+	return consumer.Consume(handle,
+		jetstream.PullMaxMessages(cap(out)),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			if !errors.Is(err, jetstream.ErrNoHeartbeat) || ctx.Err() == nil {
 				c.log.Warn("consuming", "error", err)
 			}
 		}))
-	if err != nil {
-		return nil, fmt.Errorf("consuming: %w", err)
+}
+
+// Acknowledge acknowledges the messages, and is not cut off by Reconnect. What
+// it cannot acknowledge is delivered again.
+func (c *Client) Acknowledge(ctx context.Context, messages ...jetstream.Msg) error {
+	if err := c.gate.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("acknowledging: %w", err)
 	}
-	go func() {
-		<-ctx.Done()
-		consuming.Stop()
-		<-consuming.Closed()
-		close(out)
-	}()
-	return out, nil
+	defer c.gate.Release(1)
+	var failed error
+	for _, m := range messages {
+		if err := m.Ack(); err != nil {
+			failed = fmt.Errorf("acknowledging: %w", err)
+		}
+	}
+	return failed
 }
 
 // Rewind makes what was delivered but never acknowledged, by a process that

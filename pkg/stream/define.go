@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 )
 
 // Client is a service's access to JetStream. It is safe for concurrent use.
@@ -21,9 +22,12 @@ type Client struct {
 	js    jetstream.JetStream
 	files fs.FS
 	log   *slog.Logger
+	gate  *semaphore.Weighted // one for each who must not be cut off, all for Reconnect
+	moves sync.Mutex          // one Reconnect at a time
 
-	mu   sync.Mutex    // guards lost
-	lost chan struct{} // closed when the connection is lost, then made anew
+	mu       sync.Mutex                // guards the fields below
+	lost     chan struct{}             // closed when the connection is lost, then made anew
+	handover map[chan<- *move]struct{} // of each Consume
 }
 
 // NewClient returns a client on nc, which ends with nc; files holds stream_<name>.json and
@@ -33,7 +37,10 @@ func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
-	c := &Client{nc: nc, js: js, files: files, log: log, lost: make(chan struct{})}
+	c := &Client{
+		nc: nc, js: js, files: files, log: log, gate: semaphore.NewWeighted(everybody),
+		lost: make(chan struct{}), handover: map[chan<- *move]struct{}{},
+	}
 	go c.watch(nc.StatusChanged(nats.RECONNECTING, nats.CLOSED))
 	return c, nil
 }

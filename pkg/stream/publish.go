@@ -63,6 +63,10 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 	wait.InitialInterval = 50 * time.Millisecond
 	wait.MaxInterval = 5 * time.Second
 	operation := func() (int, error) {
+		if err := c.gate.Acquire(ctx, 1); err != nil {
+			return 0, err
+		}
+		defer c.gate.Release(1)
 		duplicates, err := attempt(ctx, messages)
 		var apiErr *jetstream.APIError
 		if errors.As(err, &apiErr) && apiErr.ErrorCode == errorCodeDuplicate {

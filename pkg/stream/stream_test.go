@@ -18,6 +18,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
 )
 
 // A server that stops in the middle of an atomic batch, as one test lets it,
@@ -57,9 +59,9 @@ func (j *journal) has(text string) bool {
 }
 
 // connect is Connect, and waits at the end until nothing of the connection runs.
-func connect(t *testing.T, cfg Config, user string, credentials Credentials, j *journal) *nats.Conn {
+func connect(t *testing.T, cfg Config, user string, credential secret.Credential, j *journal) *nats.Conn {
 	t.Helper()
-	nc, err := Connect(cfg, user, credentials, slog.New(slog.NewTextHandler(j, nil)))
+	nc, err := Connect(cfg, user, credential, slog.New(slog.NewTextHandler(j, nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() { natsservertest.Close(nc) })
 	return nc
@@ -69,7 +71,7 @@ func connect(t *testing.T, cfg Config, user string, credentials Credentials, j *
 func newClient(t *testing.T, cfg Config, user string, files fs.FS) (*Client, *journal) {
 	t.Helper()
 	j := new(journal)
-	nc := connect(t, cfg, user, func() (string, string) { return user, natsservertest.Password(user) }, j)
+	nc := connect(t, cfg, user, secrettest.Credential(user, natsservertest.Password(user)), j)
 	require.NoError(t, WaitConnected(t.Context(), nc))
 	c, err := NewClient(nc, files, slog.New(slog.NewTextHandler(j, nil)))
 	require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -33,37 +35,37 @@ const RawStream = "RAW"
 // bytes is the broker's max_inflight_messages and max_inflight_bytes.
 const inFlight = 1 << 16
 
-// Credentials answers user and password at every MQTT connect. It must be safe
-// for concurrent use.
-type Credentials func() (user, password string)
-
 // Bridge is one bridge; run it once.
 type Bridge struct {
-	cfg         Config
-	credentials Credentials
-	streams     *stream.Client
-	log         *slog.Logger
-	metrics     *metrics
-	arrived     chan arrival
-	client      atomic.Pointer[mqtt.Client]
-	connections atomic.Uint64 // how often the broker let the bridge in
+	cfg        Config
+	credential secret.Credential
+	streams    *stream.Client
+	log        *slog.Logger
+	metrics    *metrics
+	arrived    chan arrival
+	session    atomic.Pointer[session] // the current one
+	moves      sync.Mutex              // one change of session at a time
+	sending    chan struct{}           // holds one item while a command is on its way to the broker
 }
 
 // arrival is a message as it came from the broker.
 type arrival struct {
 	mqtt.Message
-	at time.Time
+	at      time.Time
+	session *session
 }
 
-// New returns a bridge whose metrics are in reg.
-func New(cfg Config, credentials Credentials, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Bridge, error) {
+// New returns a bridge. credential is followed where it changes; the bridge's
+// metrics are in reg.
+func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Bridge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
 	return &Bridge{
-		cfg: cfg, credentials: credentials, streams: streams, log: log,
+		cfg: cfg, credential: credential, streams: streams, log: log,
 		metrics: newMetrics(reg),
 		arrived: make(chan arrival, inFlight),
+		sending: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -74,23 +76,28 @@ func (b *Bridge) Run(ctx context.Context) error {
 	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
 		return err
 	}
-	client, err := b.newClient()
+	first, err := b.newSession()
 	if err != nil {
 		return err
 	}
-	b.client.Store(&client)
-	client.Connect() // goes on trying until it succeeds or Disconnect
-	defer client.Disconnect(250)
+	b.session.Store(first)
+	first.client.Connect() // goes on trying until it succeeds or Disconnect
+	defer func() {
+		b.moves.Lock() // a change that has begun ends first, and there is none behind ctx
+		defer b.moves.Unlock()
+		b.session.Load().client.Disconnect(disconnectWait)
+	}()
 
 	group, ctx := errgroup.WithContext(ctx)
+	b.credential.Notify(func() { b.move(ctx) })
 	group.Go(func() error { return b.store(ctx) })
-	group.Go(func() error { return b.command(ctx, client) })
+	group.Go(func() error { return b.command(ctx) })
 	return group.Wait()
 }
 
 // Ready proves that the broker lets the bridge in and that JetStream answers.
 func (b *Bridge) Ready(ctx context.Context) error {
-	if client := b.client.Load(); client == nil || !(*client).IsConnectionOpen() {
+	if s := b.session.Load(); s == nil || !s.client.IsConnectionOpen() {
 		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
 	}
 	return b.streams.Ready(ctx, RawStream)
@@ -141,7 +148,7 @@ func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
 		return err
 	}
 	for i := range arrivals {
-		arrivals[i].Ack()
+		arrivals[i].session.acknowledge(arrivals[i])
 	}
 	b.metrics.stored.Add(float64(len(raw) - duplicates))
 	b.metrics.duplicates.Add(float64(duplicates))

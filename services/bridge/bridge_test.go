@@ -16,6 +16,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
@@ -38,7 +39,7 @@ func testConfig() Config {
 
 func newBridge(tb testing.TB) *Bridge {
 	tb.Helper()
-	b, err := New(testConfig(), nil, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	b, err := New(testConfig(), secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	return b
 }
@@ -175,7 +176,7 @@ func TestConfigIsValidated(t *testing.T) {
 		require.NoError(t, c.Validate(), "the control")
 		spoil(&c)
 		require.Error(t, c.Validate(), name)
-		_, err := New(c, nil, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		_, err := New(c, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		require.Error(t, err, name)
 	}
 }

@@ -20,7 +20,7 @@ import (
 const CommandStream = "COMMANDS"
 
 // command publishes each command to its controller, until ctx ends.
-func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
+func (b *Bridge) command(ctx context.Context) error {
 	consumer, err := b.streams.Consumer(ctx, CommandStream, stage)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
 		return err
 	}
 	for m := range commands {
-		if err := b.forward(ctx, client, m); err != nil {
+		if err := b.forward(ctx, m); err != nil {
 			b.log.Warn("command not forwarded, JetStream will deliver it again", "subject", m.Subject(), "error", err)
 		}
 	}
@@ -39,7 +39,7 @@ func (b *Bridge) command(ctx context.Context, client mqtt.Client) error {
 
 // forward acknowledges the command when the broker has it, or when it is a dead
 // letter.
-func (b *Bridge) forward(ctx context.Context, client mqtt.Client, m jetstream.Msg) error {
+func (b *Bridge) forward(ctx context.Context, m jetstream.Msg) error {
 	meta, err := m.Metadata()
 	if err != nil {
 		return err
@@ -55,22 +55,37 @@ func (b *Bridge) forward(ctx context.Context, client mqtt.Client, m jetstream.Ms
 			return err
 		}
 		b.metrics.deadLetters.WithLabelValues(reason).Inc()
-		return m.Ack()
+		return b.streams.Acknowledge(ctx, m)
 	}
-	connection := b.connections.Load()
-	if !client.IsConnectionOpen() {
-		return m.NakWithDelay(time.Second)
-	}
-	if err := b.confirmed(ctx, client, connection, client.Publish(t.MQTT(), 1, false, m.Data())); err != nil {
+	if err := b.send(ctx, t, m.Data()); err != nil {
 		return errors.Join(err, m.NakWithDelay(time.Second))
 	}
 	b.metrics.commands.Inc()
-	return m.Ack()
+	return b.streams.Acknowledge(ctx, m)
+}
+
+// errNotConnected is what a command waits for: the broker to be there.
+var errNotConnected = errors.New("not connected to the MQTT broker")
+
+// send publishes a command and returns when the broker has confirmed it.
+func (b *Bridge) send(ctx context.Context, t topic.Topic, data []byte) error {
+	select {
+	case b.sending <- struct{}{}:
+		defer func() { <-b.sending }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s := b.session.Load()
+	connection := s.connections.Load()
+	if !s.client.IsConnectionOpen() {
+		return errNotConnected
+	}
+	return b.confirmed(ctx, s, connection, s.client.Publish(t.MQTT(), 1, false, data))
 }
 
 // confirmed waits for the broker's PUBACK. It can only come on the connection
 // that the command was sent on.
-func (b *Bridge) confirmed(ctx context.Context, client mqtt.Client, connection uint64, token mqtt.Token) error {
+func (b *Bridge) confirmed(ctx context.Context, s *session, connection uint64, token mqtt.Token) error {
 	look := time.NewTicker(100 * time.Millisecond)
 	defer look.Stop()
 	expired := time.After(b.cfg.CommandMaxAge)
@@ -79,7 +94,7 @@ func (b *Bridge) confirmed(ctx context.Context, client mqtt.Client, connection u
 		case <-token.Done():
 			return token.Error()
 		case <-look.C:
-			if !client.IsConnectionOpen() || b.connections.Load() != connection {
+			if !s.client.IsConnectionOpen() || s.connections.Load() != connection {
 				return errors.New("the connection was lost before the broker confirmed")
 			}
 		case <-expired:

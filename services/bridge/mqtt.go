@@ -16,14 +16,16 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
 
-// newClient makes a client with a persistent session. Its handler is in place
-// before it connects: the broker sends what it kept right after CONNACK,
+// newClient makes the session's client. The broker keeps what is not
+// acknowledged for the client id, whoever logs in under it. The handler is in
+// place before it connects: the broker sends what it kept right after CONNACK,
 // before any SUBSCRIBE.
-func (b *Bridge) newClient() (mqtt.Client, error) {
+func (b *Bridge) newClient(s *session) (mqtt.Client, error) {
 	options := mqtt.NewClientOptions().
 		AddBroker(b.cfg.URL).
 		SetClientID(b.cfg.ClientID).
-		SetCredentialsProvider(mqtt.CredentialsProvider(b.credentials)).
+		SetProtocolVersion(4). // or a refused login is tried a second time, with MQTT 3.1
+		SetCredentialsProvider(b.login).
 		SetCleanSession(false).
 		SetAutoAckDisabled(true).
 		SetStore(noStore{}).
@@ -32,8 +34,9 @@ func (b *Bridge) newClient() (mqtt.Client, error) {
 		SetConnectRetry(true).SetConnectRetryInterval(time.Second).
 		SetConnectTimeout(10 * time.Second).
 		SetKeepAlive(30 * time.Second).SetPingTimeout(20 * time.Second).
-		SetDefaultPublishHandler(b.arrive).
-		SetOnConnectHandler(b.subscribe).
+		SetDefaultPublishHandler(s.arrive).
+		SetOnConnectHandler(s.subscribe).
+		SetConnectionNotificationHandler(s.notice).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 			b.metrics.connected.Set(0)
 			b.log.Warn("mqtt connection lost", "error", err)
@@ -54,29 +57,13 @@ func (b *Bridge) newClient() (mqtt.Client, error) {
 	return mqtt.NewClient(options), nil
 }
 
-// arrive queues a message for storing; see inFlight for why it does not block.
-// Acknowledging a message of an earlier connection is a no-op in paho, and the
-// broker delivers it again.
-func (b *Bridge) arrive(_ mqtt.Client, m mqtt.Message) {
-	b.arrived <- arrival{Message: m, at: time.Now()}
-}
-
-func (b *Bridge) subscribe(client mqtt.Client) {
-	b.connections.Add(1)
-	token := client.Subscribe(b.cfg.Filter, 1, nil)
-	go func() {
-		token.Wait()
-		err := token.Error()
-		if sub, ok := token.(*mqtt.SubscribeToken); ok && err == nil && sub.Result()[b.cfg.Filter] == 0x80 {
-			err = fmt.Errorf("the broker refused the filter %q: check its ACL", b.cfg.Filter)
-		}
-		if err != nil {
-			b.log.Error("subscribing", "error", err)
-			return
-		}
-		b.metrics.connected.Set(1)
-		b.log.Info("mqtt connected", "broker", b.cfg.URL)
-	}()
+// login is the credential as it is now.
+func (b *Bridge) login() (user, password string) {
+	user, password, err := b.credential.Get(context.Background())
+	if err != nil {
+		b.log.Error("no password for MQTT", "error", err)
+	}
+	return user, password
 }
 
 // noStore keeps no packets over a reconnect, where paho would keep all that are

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -75,7 +76,15 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 		}
 		return found, nil
 	}
-	return backoff.Retry(ctx, read, backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
+	wait := backoff.NewExponentialBackOff()
+	wait.MaxInterval = 5 * time.Second
+	return backoff.Retry(ctx, func() (*controller, error) {
+		found, err := read()
+		if database.Refused(err) {
+			wait.Reset() // soon over: the credential is being looked up
+		}
+		return found, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
 		c.log.Warn("metadata cannot be read, waiting", "mac", mac, "error", err, "retry_in", next.Round(time.Millisecond).String())
 	}))
 }

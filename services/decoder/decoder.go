@@ -17,14 +17,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -37,20 +37,20 @@ const (
 
 // Decoder is one decoder; run it once.
 type Decoder struct {
-	cfg      Config
-	password func(context.Context) (string, error)
-	streams  *stream.Client
-	log      *slog.Logger
-	metrics  *metrics
-	parser   payload.Parser
-	pool     atomic.Pointer[pgxpool.Pool]
-	cache    *cache
-	done     recent
+	cfg        Config
+	credential secret.Credential
+	streams    *stream.Client
+	log        *slog.Logger
+	metrics    *metrics
+	parser     payload.Parser
+	pool       atomic.Pointer[database.Pool]
+	cache      *cache
+	done       recent
 }
 
-// New returns a decoder. password answers the metadata role's password at every
-// connect; its metrics are in reg.
-func New(cfg Config, password func(context.Context) (string, error), streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Decoder, error) {
+// New returns a decoder. credential is the metadata role's, and is followed where
+// it changes; the decoder's metrics are in reg.
+func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Decoder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
@@ -62,7 +62,7 @@ func New(cfg Config, password func(context.Context) (string, error), streams *st
 		cfg.Workers = runtime.GOMAXPROCS(0)
 	}
 	return &Decoder{
-		cfg: cfg, password: password, streams: streams, log: log,
+		cfg: cfg, credential: credential, streams: streams, log: log,
 		metrics: newMetrics(reg),
 		parser:  payload.Parser{Zone: zone},
 	}, nil
@@ -77,28 +77,20 @@ func (d *Decoder) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := pgxpool.ParseConfig(d.cfg.DSN)
+	pool, err := database.Open(ctx, d.cfg.DSN, d.credential)
 	if err != nil {
 		return fmt.Errorf("decoder: metadata-dsn: %w", err)
 	}
-	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.Password, err = d.password(ctx)
-		return err
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return fmt.Errorf("opening metadata pool: %w", err)
-	}
 	defer pool.Close()
 	d.pool.Store(pool)
-	if d.cache, err = newCache(&d.cfg, newLoader(pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
+	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
 		return err
 	}
 	listening := make(chan struct{})
 	listenCtx, stopListening := context.WithCancel(ctx)
 	go func() {
 		defer close(listening)
-		listen(listenCtx, config.ConnConfig, d.password, d.cache, d.log)
+		listen(listenCtx, pool, d.cache, d.log)
 	}()
 	defer func() { stopListening(); <-listening }()
 

@@ -2,12 +2,12 @@ package decoder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -19,27 +19,29 @@ const channel = "f2mesh_metadata"
 // until ctx ends. It needs a connection of its own: LISTEN does not go through
 // a pooler. Whatever changed while it was not listening is found by expiring
 // the whole cache at every connect.
-func listen(ctx context.Context, config *pgx.ConnConfig, password func(context.Context) (string, error), c *cache, log *slog.Logger) {
+func listen(ctx context.Context, pool *database.Pool, c *cache, log *slog.Logger) {
 	for ctx.Err() == nil {
-		err := listenOnce(ctx, config, password, c, log)
+		err := listenOnce(ctx, pool, c, log)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errChanged) {
+			continue // at once
 		}
 		log.Warn("metadata notifications interrupted, will listen again", "error", err)
 		select {
 		case <-ctx.Done():
+		case <-pool.Changed():
 		case <-time.After(time.Second):
 		}
 	}
 }
 
-func listenOnce(ctx context.Context, config *pgx.ConnConfig, password func(context.Context) (string, error), c *cache, log *slog.Logger) error {
-	config = config.Copy()
-	var err error
-	if config.Password, err = password(ctx); err != nil {
-		return err
-	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+// errChanged ends a connection whose credential is an old one.
+var errChanged = errors.New("the credential has changed")
+
+func listenOnce(ctx context.Context, pool *database.Pool, c *cache, log *slog.Logger) error {
+	conn, err := pool.Dedicated(ctx)
 	if err != nil {
 		return fmt.Errorf("connecting to listen: %w", err)
 	}
@@ -49,8 +51,20 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, password func(conte
 	}
 	c.expire()
 	log.Info("listening for metadata changes", "channel", channel)
+	waiting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case <-pool.Changed():
+			stop(errChanged)
+		case <-waiting.Done():
+		}
+	}()
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		n, err := conn.WaitForNotification(waiting)
+		if errors.Is(context.Cause(waiting), errChanged) {
+			return errChanged
+		}
 		if err != nil {
 			return fmt.Errorf("waiting for notifications: %w", err)
 		}

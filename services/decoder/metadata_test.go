@@ -7,15 +7,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/frame"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
+	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -30,7 +32,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	address := postgrestest.DSN(postgrestest.Start(t), "postgres")
-	pool, err := pgxpool.New(t.Context(), address)
+	credential, source := secrettest.Changing(t, postgres.Superuser, postgrestest.Password, 20*time.Millisecond)
+	pool, err := database.Open(t.Context(), address, credential)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	admin, err := pgx.Connect(t.Context(), address)
@@ -40,9 +43,9 @@ func TestMetadata(t *testing.T) {
 	require.NoError(t, fleet.Seed(t.Context(), admin, schema, fleet.Demo(3)))
 	_, err = admin.Exec(t.Context(), "SET search_path TO "+pgx.Identifier{schema}.Sanitize())
 	require.NoError(t, err)
-	l := newLoader(pool, schema)
+	l := newLoader(pool.Pool, schema)
 	t.Run("load", func(t *testing.T) { testLoad(t, l, admin) })
-	t.Run("listen", func(t *testing.T) { testListen(t, l, admin) })
+	t.Run("listen", func(t *testing.T) { testListen(t, l, pool, source, admin) })
 }
 
 // testLoad reads the demo as it was described.
@@ -104,15 +107,15 @@ func testLoad(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a 
 
 // testListen sees that a change of the metadata reaches a cache whose own
 // lifetimes are far longer than the test.
-func testListen(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
+func testListen(t *testing.T, l *loader, pool *database.Pool, source *secrettest.Source, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	cfg := testConfig()
-	c, err := newCache(&cfg, l.load, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	c, err := newCache(&cfg, l.load, newMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	listening := make(chan struct{})
 	go func() {
 		defer close(listening)
-		listen(ctx, l.pool.Config().ConnConfig, func(context.Context) (string, error) { return postgrestest.Password, nil }, c, c.log)
+		listen(ctx, pool, c, c.log)
 	}()
 	t.Cleanup(func() { cancel(); <-listening })
 	name := func(mac topic.MAC) string {
@@ -151,6 +154,18 @@ func testListen(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // 
 	becomes(func() bool { return generation() > lost }, "after a lost connection everything is due")
 	exec(t, admin, `UPDATE "Device" SET "DeviceName" = 'third' WHERE "DeviceId" = 2`)
 	becomes(func() bool { return name(fleet.FirstMAC) == "third" }, "it listens again")
+
+	listener := func() (role string) {
+		_ = admin.QueryRow(t.Context(), `SELECT usename FROM pg_stat_activity WHERE query = 'LISTEN `+channel+`'`).Scan(&role)
+		return role
+	}
+	require.Equal(t, postgres.Superuser, listener(), "the control")
+	_, err = admin.Exec(t.Context(), `CREATE ROLE other LOGIN SUPERUSER PASSWORD 'rotated'`)
+	require.NoError(t, err)
+	source.Set("other", "rotated")
+	becomes(func() bool { return listener() == "other" }, "it follows a change of its credential")
+	exec(t, admin, `UPDATE "Device" SET "DeviceName" = 'fourth' WHERE "DeviceId" = 2`)
+	becomes(func() bool { return name(fleet.FirstMAC) == "fourth" }, "it listens as the other")
 }
 
 func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {

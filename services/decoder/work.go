@@ -77,11 +77,11 @@ func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 	if _, err := d.streams.Store(ctx, DecodedStream, w.decoded); err != nil {
 		return err
 	}
-	for i, m := range w.messages {
-		if err := m.Ack(); err != nil {
-			// It will be delivered again, and found in done.
-			d.log.Debug("acknowledging", "error", err)
-		}
+	if err := d.streams.Acknowledge(ctx, w.messages...); err != nil {
+		// They will be delivered again, and found in done.
+		d.log.Debug("messages will come again", "error", err)
+	}
+	for i := range w.results {
 		d.count(&w.results[i])
 	}
 	return nil

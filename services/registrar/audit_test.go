@@ -23,6 +23,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -162,10 +163,7 @@ func TestShip(t *testing.T) {
 func ship(t *testing.T, ctx context.Context, trail *Trail, url string, cfg natsserver.Config) <-chan struct{} {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	nc, err := stream.Connect(stream.Config{URL: url, CAFile: cfg.CAFile}, natsserver.Registrar,
-		func() (string, string) {
-			return natsserver.Registrar, natsservertest.Password(natsserver.Registrar)
-		}, log)
+	nc, err := stream.Connect(stream.Config{URL: url, CAFile: cfg.CAFile}, natsserver.Registrar, login(log), log)
 	require.NoError(t, err)
 	streams, err := stream.NewClient(nc, natsfiles.Files, log)
 	require.NoError(t, err)
@@ -192,4 +190,15 @@ func lastOf(t *testing.T, js jetstream.JetStream, subject string) (*jetstream.Ra
 	s, err := js.Stream(t.Context(), AuditStream)
 	require.NoError(t, err)
 	return s.GetLastMsgForSubject(t.Context(), subject)
+}
+
+// login is the registrar's at NATS.
+func login(log *slog.Logger) secret.Credential {
+	return secret.Credential{Store: secret.NewStore(secret.Chain{constant{}}, log), Password: "nats_registrar_password", User: natsserver.Registrar}
+}
+
+type constant struct{}
+
+func (constant) Lookup(context.Context, string) (secret.Value, error) {
+	return secret.NewValue(natsservertest.Password(natsserver.Registrar), "test", "1"), nil
 }

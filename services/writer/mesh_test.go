@@ -15,6 +15,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 )
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) { os.Exit(cluster.Main(m, nil)) }
 func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
 	t.Helper()
 	cfg := Config{DSN: dsn, Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
-	w, err := New(cfg, nil, client, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	w, err := New(cfg, secret.Credential{}, client, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	w.pool, err = pgxpool.New(t.Context(), dsn)
 	require.NoError(t, err)

@@ -21,8 +21,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -34,39 +36,33 @@ const stage = "writer"
 
 // Writer is one writer; run it once.
 type Writer struct {
-	cfg      Config
-	password func(context.Context) (string, error)
-	streams  *stream.Client
-	log      *slog.Logger
-	metrics  *metrics
-	pool     *pgxpool.Pool
-	prepared atomic.Bool // pool and tables are there
+	cfg        Config
+	credential secret.Credential
+	streams    *stream.Client
+	log        *slog.Logger
+	metrics    *metrics
+	pool       *pgxpool.Pool
+	prepared   atomic.Bool // pool and tables are there
 }
 
-// New returns a writer. password answers the table owner's password at every
-// connect; its metrics are in reg.
-func New(cfg Config, password func(context.Context) (string, error), streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Writer, error) {
+// New returns a writer. credential is the table owner's, and is followed where it
+// changes; the writer's metrics are in reg.
+func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Writer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("writer: %w", err)
 	}
-	return &Writer{cfg: cfg, password: password, streams: streams, metrics: newMetrics(reg), log: log}, nil
+	return &Writer{cfg: cfg, credential: credential, streams: streams, metrics: newMetrics(reg), log: log}, nil
 }
 
 // Run migrates the tables and writes until ctx ends, then writes what it has in
 // hand.
 func (w *Writer) Run(ctx context.Context) error {
-	config, err := pgxpool.ParseConfig(w.cfg.DSN)
+	pool, err := database.Open(ctx, w.cfg.DSN, w.credential)
 	if err != nil {
 		return fmt.Errorf("writer: timescale-dsn: %w", err)
 	}
-	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.Password, err = w.password(ctx)
-		return err
-	}
-	if w.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
-		return fmt.Errorf("opening table pool: %w", err)
-	}
-	defer w.pool.Close()
+	defer pool.Close()
+	w.pool = pool.Pool
 	if err := w.prepareTables(ctx); err != nil {
 		return err
 	}
@@ -147,10 +143,8 @@ func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) error {
 	if _, err := w.streams.Store(ctx, deadletter.Stream, dead); err != nil {
 		return err
 	}
-	for _, m := range messages {
-		if err := m.Ack(); err != nil {
-			w.log.Debug("acknowledging", "error", err) // it comes again, and is a duplicate
-		}
+	if err := w.streams.Acknowledge(ctx, messages...); err != nil {
+		w.log.Debug("messages will come again, as duplicates", "error", err)
 	}
 	w.metrics.received.Add(float64(len(messages)))
 	return nil
@@ -257,6 +251,9 @@ func retry[T any](ctx context.Context, w *Writer, operation func(context.Context
 		v, err := operation(bounded)
 		if _, refused := rowsFault(err); refused {
 			return v, backoff.Permanent(err)
+		}
+		if database.Refused(err) {
+			wait.Reset() // soon over: the credential is being looked up
 		}
 		return v, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {

@@ -10,6 +10,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -19,7 +20,7 @@ func NewClient(tb testing.TB) *stream.Client {
 	tb.Helper()
 	server, log := natsservertest.Start(tb, natsservertest.Config(tb)), slog.New(slog.DiscardHandler)
 	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,
-		func() (string, string) { return natsserver.Operator, natsservertest.Password(natsserver.Operator) }, log)
+		secrettest.Credential(natsserver.Operator, natsservertest.Password(natsserver.Operator)), log)
 	require.NoError(tb, err)
 	tb.Cleanup(func() { natsservertest.Close(nc) })
 	require.NoError(tb, stream.WaitConnected(tb.Context(), nc))

@@ -1,13 +1,13 @@
 package watch
 
 import (
-	"encoding/json"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 )
 
 // service is the registrar's name in subjects and alarms.
@@ -15,45 +15,33 @@ const service = "registrar"
 
 // Kinds of alarms, the last token of their subject.
 const (
-	Expiry        = "certificate_expiry"
-	CRL           = "crl_expiry"
-	Clone         = "clone"
-	Silent        = "silent"
-	FailedLogins  = "failed_logins"
-	ForeignTopic  = "foreign_topic"
-	subjectPrefix = "f2.alarm." + service + "."
+	Expiry       = "certificate_expiry"
+	CRL          = "crl_expiry"
+	Clone        = "clone"
+	Silent       = "silent"
+	FailedLogins = "failed_logins"
+	ForeignTopic = "foreign_topic"
 )
-
-// Alarm is the message on f2.alarm.registrar.<kind>, once when it is raised and
-// once when it is cleared.
-type Alarm struct {
-	Alarm   string    `json:"alarm"`
-	Service string    `json:"service"`
-	Subject string    `json:"subject"` // whom it is about: a MAC, or a part of the mesh
-	Since   time.Time `json:"since"`
-	Raised  bool      `json:"raised"`
-	Detail  string    `json:"detail,omitempty"`
-}
 
 // alarms are those that are raised. It is safe for concurrent use.
 type alarms struct {
-	publish func(*nats.Msg) error
+	publish func(alarm.Alarm) error
 	gauge   *prometheus.GaugeVec
 	log     *slog.Logger
 
 	mu     sync.Mutex // guards the fields below
-	raised map[[2]string]Alarm
-	unsent []Alarm // while NATS was away, in order
+	raised map[[2]string]alarm.Alarm
+	unsent []alarm.Alarm // while NATS was away, in order
 }
 
 // maxUnsent bounds what is kept for NATS; the metrics have all of it.
 const maxUnsent = 10000
 
-func newAlarms(publish func(*nats.Msg) error, gauge *prometheus.GaugeVec, log *slog.Logger) *alarms {
+func newAlarms(publish func(alarm.Alarm) error, gauge *prometheus.GaugeVec, log *slog.Logger) *alarms {
 	for _, kind := range []string{Expiry, CRL, Clone, Silent, FailedLogins, ForeignTopic} {
 		gauge.WithLabelValues(kind) // is 0, not absent
 	}
-	return &alarms{publish: publish, gauge: gauge, log: log, raised: map[[2]string]Alarm{}}
+	return &alarms{publish: publish, gauge: gauge, log: log, raised: map[[2]string]alarm.Alarm{}}
 }
 
 // raise tells of an alarm unless it is raised already.
@@ -64,11 +52,11 @@ func (a *alarms) raise(kind, subject, detail string) {
 	if _, ok := a.raised[key]; ok {
 		return
 	}
-	alarm := Alarm{Alarm: kind, Service: service, Subject: subject, Since: time.Now().UTC(), Raised: true, Detail: detail}
-	a.raised[key] = alarm
+	one := alarm.Alarm{Kind: kind, Service: service, Subject: subject, Since: time.Now().UTC(), Raised: true, Detail: detail}
+	a.raised[key] = one
 	a.gauge.WithLabelValues(kind).Inc()
 	a.log.Warn("alarm raised", "alarm", kind, "subject", subject, "detail", detail)
-	a.send(alarm)
+	a.send(one)
 }
 
 // clear tells that an alarm is over, if it was raised.
@@ -76,15 +64,15 @@ func (a *alarms) clear(kind, subject string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := [2]string{kind, subject}
-	alarm, ok := a.raised[key]
+	one, ok := a.raised[key]
 	if !ok {
 		return
 	}
 	delete(a.raised, key)
 	a.gauge.WithLabelValues(kind).Dec()
 	a.log.Info("alarm cleared", "alarm", kind, "subject", subject)
-	alarm.Raised = false
-	a.send(alarm)
+	one.Raised = false
+	a.send(one)
 }
 
 // subjects lists whom raised alarms of a kind are about.
@@ -118,17 +106,13 @@ func (a *alarms) resend() {
 	defer a.mu.Unlock()
 	unsent := a.unsent
 	a.unsent = nil
-	for _, alarm := range unsent {
-		a.send(alarm)
+	for _, one := range unsent {
+		a.send(one)
 	}
 }
 
-func (a *alarms) send(alarm Alarm) {
-	data, err := json.Marshal(alarm)
-	if err == nil {
-		err = a.publish(&nats.Msg{Subject: subjectPrefix + alarm.Alarm, Data: data})
-	}
-	if err != nil && len(a.unsent) < maxUnsent {
-		a.unsent = append(a.unsent, alarm)
+func (a *alarms) send(one alarm.Alarm) {
+	if err := a.publish(one); err != nil && len(a.unsent) < maxUnsent {
+		a.unsent = append(a.unsent, one)
 	}
 }

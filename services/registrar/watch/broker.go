@@ -10,34 +10,44 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // logTopic is where Mosquitto publishes its log: errors, warnings and notices,
 // never debugging, whatever its settings (`log_dest topic`, 2.0.11).
 const logTopic = "$SYS/broker/log/#"
 
+// disconnectWait is how many milliseconds a DISCONNECT may take to be sent.
+const disconnectWait = 250
+
 // broker is a client that reads the broker's log.
 type broker struct {
-	client    mqtt.Client
-	observe   func(line string)
-	connected prometheus.Gauge
-	log       *slog.Logger
-	listening atomic.Bool
+	client     mqtt.Client
+	credential secret.Credential
+	connected  prometheus.Gauge
+	log        *slog.Logger
+	listening  atomic.Bool
+
+	mu     sync.Mutex // makes a change of login one step
+	opened bool
 }
 
-func newBroker(cfg *Config, credentials func() (string, string), observe func(string), connected prometheus.Gauge, log *slog.Logger) (*broker, error) {
-	b := &broker{observe: observe, connected: connected, log: log}
+func newBroker(cfg *Config, credential secret.Credential, observe func(string), connected prometheus.Gauge, log *slog.Logger) (*broker, error) {
+	b := &broker{credential: credential, connected: connected, log: log}
 	options := mqtt.NewClientOptions().
 		AddBroker(cfg.MQTTURL).
 		SetClientID("f2mesh-registrar-watch").
-		SetCredentialsProvider(credentials).
+		SetProtocolVersion(4). // or a refused login is tried a second time, with MQTT 3.1
+		SetCredentialsProvider(b.login).
 		SetCleanSession(true).
 		SetAutoReconnect(true).SetMaxReconnectInterval(2 * time.Second).
 		SetConnectRetry(true).SetConnectRetryInterval(time.Second).
@@ -45,6 +55,7 @@ func newBroker(cfg *Config, credentials func() (string, string), observe func(st
 		SetKeepAlive(30 * time.Second).SetPingTimeout(20 * time.Second).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { observe(string(m.Payload())) }).
 		SetOnConnectHandler(b.subscribe).
+		SetConnectionNotificationHandler(b.notice).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 			b.heard(false)
 			log.Warn("mqtt connection lost, the broker's log is not watched", "error", err)
@@ -69,8 +80,55 @@ func newBroker(cfg *Config, credentials func() (string, string), observe func(st
 	return b, nil
 }
 
-func (b *broker) open()  { b.client.Connect() } // goes on trying
-func (b *broker) close() { b.client.Disconnect(250) }
+func (b *broker) open() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = true
+	b.client.Connect() // goes on trying
+	b.credential.Notify(b.move)
+}
+
+func (b *broker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = false
+	b.client.Disconnect(disconnectWait)
+}
+
+// move logs in anew with the credential as it is now. What the broker logs in
+// between is not seen.
+func (b *broker) move() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.opened {
+		return
+	}
+	b.heard(false)
+	b.client.Disconnect(disconnectWait)
+	if token := b.client.Connect(); !token.WaitTimeout(moveTimeout) || token.Error() != nil {
+		b.log.Warn("mqtt credential changed, the broker does not let the registrar in yet")
+	}
+}
+
+// moveTimeout bounds how long a change of the credential waits for the new login.
+const moveTimeout = 5 * time.Second
+
+// login is the credential as it is now.
+func (b *broker) login() (user, password string) {
+	user, password, err := b.credential.Get(context.Background())
+	if err != nil {
+		b.log.Error("no password for MQTT", "error", err)
+	}
+	return user, password
+}
+
+// notice tells the credential when the broker refuses it.
+func (b *broker) notice(_ mqtt.Client, n mqtt.ConnectionNotification) {
+	if failed, ok := n.(mqtt.ConnectionNotificationFailed); ok &&
+		(errors.Is(failed.Reason, packets.ErrorRefusedNotAuthorised) || errors.Is(failed.Reason, packets.ErrorRefusedBadUsernameOrPassword)) {
+		b.credential.Refused()
+	}
+}
 
 func (b *broker) subscribe(client mqtt.Client) {
 	token := client.Subscribe(logTopic, 0, nil)

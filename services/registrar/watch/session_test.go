@@ -1,16 +1,18 @@
 package watch
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 )
 
 const device = "e4fd45f654be"
@@ -188,13 +190,13 @@ func FuzzLine(f *testing.F) {
 
 func TestAlarmsAreToldOnce(t *testing.T) {
 	t.Parallel()
-	var sent []string
+	var sent []alarm.Alarm
 	away := true
-	a := newAlarms(func(m *nats.Msg) error {
+	a := newAlarms(func(one alarm.Alarm) error {
 		if away {
-			return nats.ErrConnectionClosed
+			return errors.New("NATS is away")
 		}
-		sent = append(sent, m.Subject+" "+string(m.Data))
+		sent = append(sent, one)
 		return nil
 	}, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
 	a.raise(Clone, device, "first")
@@ -207,9 +209,9 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	a.resend()
 	a.resend()
 	require.Len(t, sent, 2, "what NATS did not take is told later, once")
-	assert.Contains(t, sent[0], `f2.alarm.registrar.clone {"alarm":"clone","service":"registrar","subject":"e4fd45f654be"`)
-	assert.Contains(t, sent[0], `"raised":true,"detail":"first"`)
-	assert.Contains(t, sent[1], `"raised":false`)
+	assert.Equal(t, alarm.Alarm{Kind: Clone, Service: "registrar", Subject: device, Since: sent[0].Since, Raised: true, Detail: "first"}, sent[0])
+	assert.False(t, sent[1].Raised)
+	assert.Equal(t, sent[0].Since, sent[1].Since)
 
 	a.keep(Silent, map[string]string{"a": "", "b": ""})
 	a.keep(Silent, map[string]string{"b": "", "c": ""})

@@ -16,10 +16,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
@@ -36,7 +37,7 @@ type Fleet interface {
 // defaults.
 type Config struct {
 	ExpiryWarning  time.Duration `help:"How long before a device's certificate ends to raise an alarm." env:"REGISTRAR_EXPIRY_WARNING" default:"720h" name:"expiry-warning"`
-	CRLWarning     time.Duration `help:"How long before the revocation list ends, and locks out the fleet, to raise an alarm." env:"REGISTRAR_CRL_WARNING" default:"48h" name:"crl-warning"`
+	CRLWarning     time.Duration `help:"How long before the revocation list ends, and locks out the fleet, to raise an alarm." env:"REGISTRAR_CRL_WARNING" default:"96h" name:"crl-warning"`
 	SilentAfter    time.Duration `help:"A device that was heard and then not for this long is silent; devices report every 30 s." env:"REGISTRAR_SILENT_AFTER" default:"5m" name:"silent-after"`
 	Takeovers      int           `help:"Connections that end another of the same certificate, within the window, that make a clone likely." env:"REGISTRAR_TAKEOVERS" default:"3" name:"takeovers"`
 	TakeoverWindow time.Duration `help:"Window for takeovers." env:"REGISTRAR_TAKEOVER_WINDOW" default:"5m" name:"takeover-window"`
@@ -81,22 +82,21 @@ type Watcher struct {
 }
 
 // New returns a watcher. own answers the certificates of the mesh itself: CAs and
-// servers. credentials answers the MQTT user and password at every connect.
-// Metrics are in reg.
-func New(cfg Config, fleet Fleet, own func() ([]*x509.Certificate, error), credentials func() (user, password string),
+// servers. credential is for MQTT. Metrics are in reg.
+func New(cfg Config, fleet Fleet, own func() ([]*x509.Certificate, error), credential secret.Credential,
 	js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger,
 ) (*Watcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	m := newMetrics(reg)
-	publish := func(m *nats.Msg) error { return js.Conn().PublishMsg(m) }
+	publish := func(one alarm.Alarm) error { return alarm.Publish(js.Conn(), one) }
 	w := &Watcher{
 		cfg: cfg, fleet: fleet, own: own, js: js, log: log, metrics: m,
 		alarms: newAlarms(publish, m.alarms, log), sessions: newSessions(&cfg),
 	}
 	var err error
-	w.broker, err = newBroker(&cfg, credentials, w.Observe, m.connected, log)
+	w.broker, err = newBroker(&cfg, credential, w.Observe, m.connected, log)
 	return w, err
 }
 

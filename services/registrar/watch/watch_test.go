@@ -25,10 +25,12 @@ import (
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
@@ -69,7 +71,7 @@ func (r *registry) Expiring(_ context.Context, before time.Time) (all []registra
 // bus is a NATS server with what the registrar may do there, and the operator.
 type bus struct {
 	own, operator jetstream.JetStream
-	alarms        <-chan Alarm
+	alarms        <-chan alarm.Alarm
 }
 
 func newBus(t *testing.T) *bus {
@@ -86,11 +88,11 @@ func newBus(t *testing.T) *bus {
 		return js
 	}
 	b := &bus{own: connect(natsserver.Registrar), operator: connect(natsserver.Operator)}
-	alarms := make(chan Alarm, 1000)
+	alarms := make(chan alarm.Alarm, 1000)
 	_, err := b.operator.Conn().Subscribe("f2.alarm.registrar.>", func(m *nats.Msg) {
-		var a Alarm
+		var a alarm.Alarm
 		require.NoError(t, json.Unmarshal(m.Data, &a))
-		assert.Equal(t, "f2.alarm.registrar."+a.Alarm, m.Subject)
+		assert.Equal(t, "f2.alarm.registrar."+a.Kind, m.Subject)
 		alarms <- a
 	})
 	require.NoError(t, err)
@@ -100,12 +102,12 @@ func newBus(t *testing.T) *bus {
 }
 
 // next waits for an alarm of the kind, and answers it.
-func (b *bus) next(t *testing.T, kind string) Alarm {
+func (b *bus) next(t *testing.T, kind string) alarm.Alarm {
 	t.Helper()
 	for {
 		select {
 		case a := <-b.alarms:
-			if a.Alarm == kind {
+			if a.Kind == kind {
 				return a
 			}
 		case <-time.After(patience):
@@ -182,10 +184,46 @@ func (p *place) refused(user, password string) error {
 	return token.Error()
 }
 
-func start(t *testing.T, cfg Config, fleet Fleet, b *bus) *Watcher {
+// held are secrets in memory.
+type held struct {
+	mu     sync.Mutex
+	values map[string]secret.Value
+}
+
+func (h *held) Lookup(_ context.Context, name string) (secret.Value, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, ok := h.values[name]
+	if !ok {
+		return v, secret.ErrNotFound
+	}
+	return v, nil
+}
+
+func (h *held) set(user, password, version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.values = map[string]secret.Value{"mqtt_registrar_password": secret.NewValue(password, "memory", version).WithUsername(user)}
+}
+
+func credential(t *testing.T, from secret.Source) secret.Credential {
+	t.Helper()
+	store := secret.NewStore(secret.Chain{from}, slog.New(slog.DiscardHandler))
+	store.Poll = 20 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- store.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+	return secret.Credential{Store: store, Password: "mqtt_registrar_password", User: "registrar"}
+}
+
+func start(t *testing.T, cfg Config, fleet Fleet, b *bus, secrets *held) *Watcher {
 	t.Helper()
 	w, err := New(cfg, fleet, func() ([]*x509.Certificate, error) { return nil, nil },
-		func() (string, string) { return "registrar", "registrar password" },
+		credential(t, secrets),
 		b.own, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -204,7 +242,9 @@ func TestBrokerLog(t *testing.T) {
 	b, p := newBus(t), newPlace(t)
 	cfg := testConfig()
 	cfg.MQTTURL = "tcp://" + p.broker.Address()
-	w := start(t, cfg, &registry{}, b)
+	secrets := &held{}
+	secrets.set("registrar", "registrar password", "1")
+	w := start(t, cfg, &registry{}, b, secrets)
 	require.Eventually(t, func() bool { return w.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 
 	p.connect(t)
@@ -230,6 +270,18 @@ func TestBrokerLog(t *testing.T) {
 	assert.Contains(t, a.Detail, "peer did not return a certificate (2)")
 	assert.NotContains(t, a.Detail, "guess")
 	require.NoError(t, p.refused("bridge", "bridge password"), "the control")
+
+	// A rotation: another user, which the broker knows now.
+	require.NoError(t, mosquitto.SetPassword(filepath.Join(p.dir, "mosquitto"), "registrar_b", "next"))
+	require.Eventually(t, func() bool { return p.refused("registrar_b", "next") == nil }, patience, 10*time.Millisecond)
+	secrets.set("registrar_b", "next", "2")
+	require.Eventually(t, func() bool {
+		user, _, err := w.broker.credential.Get(t.Context())
+		return err == nil && user == "registrar_b" && w.Ready(t.Context()) == nil
+	}, patience, 10*time.Millisecond)
+	require.NoError(t, mosquitto.SetPassword(filepath.Join(p.dir, "mosquitto"), "registrar", ""))
+	require.Eventually(t, func() bool { return p.refused("registrar", "registrar password") != nil }, patience, 10*time.Millisecond)
+	assert.NoError(t, w.Ready(t.Context()))
 }
 
 // The log has no payload, however a device publishes, and the user that reads it
@@ -292,7 +344,7 @@ func TestSilence(t *testing.T) {
 		_, err := b.operator.Publish(t.Context(), "f2.decoded."+string(mac)+".sensor-mode.1.sensor-1", []byte("{}"))
 		require.NoError(t, err)
 	}
-	a := newAlarms(b.own.Conn().PublishMsg, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
+	a := newAlarms(func(one alarm.Alarm) error { return alarm.Publish(b.own.Conn(), one) }, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
 	s := newSilence(b.own, fleet, 5*time.Minute)
 	look := func(after time.Duration) {
 		require.NoError(t, s.look(t.Context(), time.Now().Add(after), a))
@@ -310,17 +362,17 @@ func TestSilence(t *testing.T) {
 	// An hour later only one has been heard again.
 	s.seen[device], s.seen[revoked] = time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)
 	require.NoError(t, s.judge(t.Context(), time.Now(), a))
-	alarm := b.next(t, Silent)
-	assert.Equal(t, device, alarm.Subject)
-	assert.True(t, alarm.Raised)
+	told := b.next(t, Silent)
+	assert.Equal(t, device, told.Subject)
+	assert.True(t, told.Raised)
 	require.NoError(t, s.judge(t.Context(), time.Now(), a))
 	b.none(t)
 
 	publish(device)
 	require.Eventually(t, func() bool { look(0); return time.Since(s.seen[device]) < time.Minute }, patience, 10*time.Millisecond)
-	alarm = b.next(t, Silent)
-	assert.Equal(t, device, alarm.Subject)
-	assert.False(t, alarm.Raised)
+	told = b.next(t, Silent)
+	assert.Equal(t, device, told.Subject)
+	assert.False(t, told.Raised)
 
 	look(time.Hour)
 	assert.Equal(t, "fleet", b.next(t, Silent).Subject, "not an alarm a device when it is the pipeline")
@@ -346,7 +398,7 @@ func TestExpiry(t *testing.T) {
 		server, ca := &x509.Certificate{NotAfter: time.Now().Add(100 * 24 * time.Hour)}, &x509.Certificate{IsCA: true, NotAfter: time.Now().Add(100 * 24 * time.Hour)}
 		server.Subject.CommonName, ca.Subject.CommonName = "server", "issuing CA"
 		return []*x509.Certificate{server, ca}, nil
-	}, nil, b.own, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	}, secret.Credential{}, b.own, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, w.checkCertificates(t.Context(), time.Now()))
 	subjects := []string{b.next(t, Expiry).Subject, b.next(t, Expiry).Subject}

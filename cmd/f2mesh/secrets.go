@@ -1,0 +1,47 @@
+package main
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+)
+
+// vaultFlags are where a service's secrets are from, besides files and variables.
+type vaultFlags struct {
+	vault.Config
+	VaultOnly []string `help:"Secrets that are taken from Vault alone, by name." env:"F2MESH_VAULT_ONLY"`
+}
+
+// secretFlags are how a service comes by its secrets and follows their changes.
+type secretFlags struct {
+	vaultFlags
+	SecretPoll time.Duration `help:"How often secrets are looked up again, give or take a fifth." env:"F2MESH_SECRET_POLL" default:"15s"`
+}
+
+// store is a service's own store; the caller runs it.
+func (f *secretFlags) store(service string, files secret.Files, log *slog.Logger) (*secret.Store, error) {
+	log = log.With("service", service)
+	chain, err := f.chain(service, files, log)
+	if err != nil {
+		return nil, err
+	}
+	store := secret.NewStore(chain, log)
+	store.Poll = f.SecretPoll
+	return store, nil
+}
+
+// chain is where a service's secrets are sought: Vault, if it has an address, then
+// files, then the environment (design 8).
+func (f *vaultFlags) chain(service string, files secret.Files, log *slog.Logger) (secret.Chain, error) {
+	chain := secret.Chain{secret.VaultOnly(f.VaultOnly), files, secret.Environment("F2MESH_")}
+	if f.Addr == "" {
+		return chain, nil
+	}
+	client, err := vault.Open(f.Config, service, log)
+	if err != nil {
+		return nil, err
+	}
+	return append(secret.Chain{client}, chain...), nil
+}

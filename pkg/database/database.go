@@ -1,0 +1,101 @@
+// Package database opens a service's connections to PostgreSQL with a credential
+// that may change while they are in use (design 8). What is asked of the database
+// is the service's business.
+package database
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+// Pool is a pool of connections. It is safe for concurrent use.
+type Pool struct {
+	*pgxpool.Pool
+	changed chan struct{} // holds one item after a change of the credential
+}
+
+// Open returns a pool on the database that dsn names, without connecting. Each
+// connection logs in with the credential as it is then. After a change idle
+// connections are closed and busy ones when they are released, so no query is
+// cut off. A refused login is told to credential. Close ends the pool.
+func Open(ctx context.Context, dsn string, credential secret.Credential) (*Pool, error) {
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.Tracer = refusals{credential}
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
+		user, password, err := credential.Get(ctx)
+		if err != nil {
+			return err
+		}
+		c.Password = password
+		if user != "" {
+			c.User = user
+		}
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{Pool: pool, changed: make(chan struct{}, 1)}
+	credential.Notify(p.renew)
+	return p, nil
+}
+
+func (p *Pool) renew() {
+	p.Reset()
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changed has an item after each change of the credential, for the one who holds
+// a connection of Dedicated and must open another.
+func (p *Pool) Changed() <-chan struct{} { return p.changed }
+
+// Dedicated opens a connection outside the pool, for one who keeps it. Close ends
+// it.
+func (p *Pool) Dedicated(ctx context.Context) (*pgx.Conn, error) {
+	config := p.Config()
+	if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, config.ConnConfig)
+}
+
+// Refused tells whether PostgreSQL did not take a user name or password: that is
+// over as soon as the credential is the right one again.
+func Refused(err error) bool {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (refusal.Code == "28P01" || refusal.Code == "28000")
+}
+
+// refusals sees how logins end.
+type refusals struct{ credential secret.Credential }
+
+func (refusals) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+func (r refusals) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	if Refused(data.Err) {
+		r.credential.Refused()
+	}
+}
+
+// TraceQueryStart and TraceQueryEnd make refusals a pgx.QueryTracer, which pgx
+// insists on.
+func (refusals) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (refusals) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

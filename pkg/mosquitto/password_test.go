@@ -1,0 +1,129 @@
+package mosquitto
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// watched connects and tells when the connection is lost.
+func watched(t *testing.T, options *mqtt.ClientOptions) <-chan error {
+	t.Helper()
+	lost := make(chan error, 10)
+	connectMQTT(t, options.SetConnectionLostHandler(func(_ mqtt.Client, err error) { lost <- err }))
+	return lost
+}
+
+// logsIn waits until the broker lets the user in, or refuses it.
+func (b *bench) logsIn(want bool, user, password string) {
+	b.t.Helper()
+	require.Eventually(b.t, func() bool {
+		err := LogIn(b.t.Context(), b.broker.Address(), user, password)
+		return want && err == nil || !want && errors.Is(err, ErrRefused)
+	}, patience, 5*time.Millisecond, user)
+}
+
+func TestSetPassword(t *testing.T) {
+	t.Parallel()
+	b := newBench(t).start()
+	b.setDevices([]topic.MAC{device})
+	others := []<-chan error{
+		watched(t, b.deviceOptions(device)),
+		watched(t, b.serviceOptions("operator")),
+		watched(t, b.serviceOptions("nobody")),
+	}
+	bridge := watched(t, b.serviceOptions("bridge"))
+	b.logsIn(false, "bridge_b", "")
+
+	require.NoError(t, SetPassword(b.cfg.Dir, "bridge_b", "new"))
+	b.logsIn(true, "bridge_b", "new")
+	b.logsIn(true, "bridge", "bridge password")
+	assert.Empty(t, bridge, "both work")
+
+	require.NoError(t, SetPassword(b.cfg.Dir, "bridge", ""))
+	b.logsIn(false, "bridge", "bridge password")
+	b.logsIn(true, "bridge_b", "new")
+	select {
+	case <-bridge:
+	case <-time.After(patience):
+		require.Fail(t, "a session of the retired user stays")
+	}
+	for i, lost := range others {
+		assert.Empty(t, lost, "session %d was lost", i)
+	}
+}
+
+// The session belongs to the client id, not to the user: what waits in it and what
+// comes meanwhile reach the alternate, in order.
+func TestAlternateTakesOverTheSession(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.cfg.Users["bridge_b"] = "new"
+	b.start()
+	b.setDevices([]topic.MAC{device})
+	session := func(user, password string) (*mqtt.ClientOptions, <-chan string) {
+		got := make(chan string, 100)
+		options := b.serviceOptions(user).SetPassword(password).SetClientID("f2mesh-bridge").SetCleanSession(false).
+			SetAutoAckDisabled(true).
+			SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { got <- string(m.Payload()) })
+		return options, got
+	}
+	first, before := session("bridge", "bridge password")
+	lost := make(chan error, 1)
+	client := connectMQTT(t, first.SetConnectionLostHandler(func(_ mqtt.Client, err error) { lost <- err }))
+	wait(t, client.Subscribe("tele/#", 1, nil))
+	controller := connectMQTT(t, b.deviceOptions(device))
+	send := func(text string) {
+		wait(t, controller.Publish("tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1", 1, false, text))
+	}
+	send("unacknowledged")
+	require.Equal(t, "unacknowledged", <-before)
+
+	second, after := session("bridge_b", "new")
+	connectMQTT(t, second)
+	select {
+	case <-lost:
+	case <-time.After(patience):
+		require.Fail(t, "both are connected under one client id")
+	}
+	send("later")
+	for _, want := range []string{"unacknowledged", "later"} {
+		select {
+		case text := <-after:
+			assert.Equal(t, want, text)
+		case <-time.After(patience):
+			require.Fail(t, "the alternate does not get "+want)
+		}
+	}
+}
+
+// Two rotations at a time lose neither's password.
+func TestSetPasswordConcurrently(t *testing.T) {
+	t.Parallel()
+	b := newBench(t).start()
+	users := []string{"bridge_b", "operator_b", "registrar", "registrar_b"}
+	var group sync.WaitGroup
+	for _, user := range users {
+		group.Go(func() { assert.NoError(t, SetPassword(b.cfg.Dir, user, "new "+user)) })
+	}
+	group.Wait()
+	for _, user := range users {
+		b.logsIn(true, user, "new "+user)
+	}
+	b.logsIn(true, "bridge", "bridge password")
+}
+
+func TestSetPasswordWithoutBroker(t *testing.T) {
+	t.Parallel()
+	b := newBench(t).start()
+	b.stop()
+	require.ErrorIs(t, SetPassword(b.cfg.Dir, "bridge_b", "new"), ErrNotRunning)
+	require.ErrorContains(t, SetPassword(b.cfg.Dir, "a:b", "new"), "a character that ends it")
+}

@@ -1,0 +1,74 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// Prefix is the folder of the mesh's secrets in the KV engine.
+const Prefix = "f2mesh"
+
+// Config says where Vault is and how a service logs in.
+type Config struct {
+	Addr      string `help:"Vault's URL; empty: secrets are not from Vault." name:"vault-addr" env:"VAULT_ADDR" default:""`
+	CACert    string `help:"PEM file of the CA that Vault's certificate is checked against; default: the system's." name:"vault-cacert" env:"VAULT_CACERT"`
+	Namespace string `help:"Vault Enterprise namespace." name:"vault-namespace" env:"VAULT_NAMESPACE" default:""`
+	Mount     string `help:"KV version 2 engine that holds the secrets, below f2mesh/." name:"vault-mount" env:"F2MESH_VAULT_MOUNT" default:"secret"`
+	AuthDir   string `help:"Directory of <service>.role_id and <service>.secret_id, which a service logs in with." name:"vault-auth-dir" env:"F2MESH_VAULT_AUTH_DIR" default:".f2mesh/vault" type:"path"`
+}
+
+// requestTimeout bounds one request to Vault.
+const requestTimeout = 5 * time.Second
+
+// connect makes a client of the library, without a token.
+func (c Config) connect() (*api.Client, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	cfg := api.DefaultConfig() // reads the environment too, for the rarer variables
+	if cfg.Error != nil {
+		return nil, fmt.Errorf("reading Vault's environment variables: %w", cfg.Error)
+	}
+	cfg.Address, cfg.AgentAddress = c.Addr, ""      // what check has seen, and nothing else
+	cfg.Timeout, cfg.MaxRetries = requestTimeout, 0 // whoever polls tries again
+	if c.CACert != "" {
+		if err := cfg.ConfigureTLS(&api.TLSConfig{CACert: c.CACert}); err != nil {
+			return nil, fmt.Errorf("reading %s for Vault: %w", c.CACert, err)
+		}
+	}
+	client, err := api.NewClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("setting up Vault's client: %w", err)
+	}
+	client.ClearToken()
+	if c.Namespace != "" {
+		client.SetNamespace(c.Namespace)
+	}
+	return client, nil
+}
+
+// check refuses what would show credentials to others.
+func (c Config) check() error {
+	u, err := url.Parse(c.Addr)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("VAULT_ADDR %q is not a URL such as https://vault.example.org:8200", c.Addr)
+	}
+	if u.User != nil {
+		return errors.New("VAULT_ADDR holds a user name or password: take it out, Vault has no use for it")
+	}
+	if skip, _ := strconv.ParseBool(os.Getenv(api.EnvVaultSkipVerify)); skip {
+		return errors.New("VAULT_SKIP_VERIFY is set: unset it, and name Vault's CA in VAULT_CACERT instead")
+	}
+	ip := net.ParseIP(u.Hostname())
+	if u.Scheme == "http" && u.Hostname() != "localhost" && !ip.IsLoopback() {
+		return fmt.Errorf("VAULT_ADDR %s would carry secrets in the clear: use https, and VAULT_CACERT for a CA of your own", c.Addr)
+	}
+	return nil
+}

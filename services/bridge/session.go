@@ -1,0 +1,171 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+const (
+	// quietTimeout bounds how long a change of session waits for what is on its
+	// way. What is not done by then the broker sends again.
+	quietTimeout = 3 * time.Second
+	// moveTimeout bounds how long a change waits for the new session, which goes
+	// on trying behind it.
+	moveTimeout = 5 * time.Second
+	// disconnectWait is how many milliseconds a DISCONNECT may take to be sent.
+	disconnectWait = 250
+)
+
+// session is one client of the broker, from one login to the next. What arrives
+// in it can be acknowledged in it alone.
+type session struct {
+	bridge      *Bridge
+	client      mqtt.Client
+	connections atomic.Uint64 // how often the broker let it in
+	refused     atomic.Bool   // the last attempt was, which is logged
+	open        sync.Once
+	subscribed  chan struct{} // closed when it first is
+
+	mu      sync.Mutex    // guards the fields below
+	pending int           // arrived and not yet acknowledged
+	closing bool          // takes nothing more
+	idle    chan struct{} // closed when closing and nothing is pending
+}
+
+func (b *Bridge) newSession() (s *session, err error) {
+	s = &session{bridge: b, subscribed: make(chan struct{}), idle: make(chan struct{})}
+	s.client, err = b.newClient(s)
+	return s, err
+}
+
+// move logs in anew with the credential as it is now, under the same client id:
+// the broker keeps what it has for it meanwhile. What has arrived is stored and
+// acknowledged before, and a command is confirmed, so that nothing has to be sent
+// again: of a message without a timestamp a second copy cannot be told from a
+// second message, and a door must not open twice.
+func (b *Bridge) move(ctx context.Context) {
+	b.moves.Lock()
+	defer b.moves.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	started := time.Now()
+	next, err := b.newSession()
+	if err != nil {
+		b.log.Error("mqtt credential not changed", "error", err)
+		return
+	}
+	quiet, cancel := context.WithTimeout(ctx, quietTimeout)
+	defer cancel()
+	select {
+	case b.sending <- struct{}{}:
+		defer func() { <-b.sending }()
+	case <-quiet.Done():
+	}
+	last := b.session.Load()
+	last.drain(quiet)
+	b.metrics.connected.Set(0)
+	last.client.Disconnect(disconnectWait)
+	b.session.Store(next)
+	next.client.Connect()
+	select {
+	case <-next.subscribed:
+		b.log.Info("mqtt credential changed", "took", time.Since(started).Round(time.Millisecond).String())
+	case <-ctx.Done():
+	case <-time.After(moveTimeout):
+		b.log.Warn("mqtt credential changed, the broker does not let the bridge in yet")
+	}
+}
+
+// drain takes nothing more, and returns when all that has arrived is acknowledged
+// or ctx ends. Without a connection nothing can be acknowledged.
+func (s *session) drain(ctx context.Context) {
+	s.mu.Lock()
+	s.closing = true
+	if s.pending == 0 {
+		close(s.idle)
+	}
+	s.mu.Unlock()
+	if !s.client.IsConnectionOpen() {
+		return
+	}
+	select {
+	case <-s.idle:
+	case <-ctx.Done():
+	}
+}
+
+// arrive queues a message for storing; see inFlight for why it does not block.
+// Acknowledging a message of an earlier connection is a no-op in paho, and the
+// broker delivers it again, as it does with what a closing session drops here.
+func (s *session) arrive(_ mqtt.Client, m mqtt.Message) {
+	if m.Qos() > 0 && !s.take() {
+		return
+	}
+	s.bridge.arrived <- arrival{Message: m, at: time.Now(), session: s}
+}
+
+// take books a message that has to be acknowledged, unless the session is closing.
+func (s *session) take() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.pending++
+	return true
+}
+
+// acknowledge acknowledges one of the session's messages.
+func (s *session) acknowledge(m mqtt.Message) {
+	m.Ack()
+	if m.Qos() == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending--
+	if s.closing && s.pending == 0 {
+		close(s.idle)
+	}
+}
+
+func (s *session) subscribe(client mqtt.Client) {
+	b := s.bridge
+	s.connections.Add(1)
+	s.refused.Store(false)
+	token := client.Subscribe(b.cfg.Filter, 1, nil)
+	go func() {
+		token.Wait()
+		err := token.Error()
+		if sub, ok := token.(*mqtt.SubscribeToken); ok && err == nil && sub.Result()[b.cfg.Filter] == 0x80 {
+			err = fmt.Errorf("the broker refused the filter %q: check its ACL", b.cfg.Filter)
+		}
+		if err != nil {
+			b.log.Error("subscribing", "error", err)
+			return
+		}
+		b.metrics.connected.Set(1)
+		b.log.Info("mqtt connected", "broker", b.cfg.URL)
+		s.open.Do(func() { close(s.subscribed) })
+	}()
+}
+
+// notice has the credential looked up again if the broker refused it.
+func (s *session) notice(_ mqtt.Client, n mqtt.ConnectionNotification) {
+	failed, ok := n.(mqtt.ConnectionNotificationFailed)
+	if !ok || !errors.Is(failed.Reason, packets.ErrorRefusedBadUsernameOrPassword) && !errors.Is(failed.Reason, packets.ErrorRefusedNotAuthorised) {
+		return
+	}
+	if !s.refused.Swap(true) {
+		s.bridge.log.Warn("mqtt login refused", "error", failed.Reason)
+	}
+	s.bridge.credential.Refused()
+}
