@@ -46,7 +46,12 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		return fmt.Errorf("opening JetStream: %w", err)
 	}
 	st := state{dir: g.StateDir}
-	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), st.files(), secretReader)
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), secrets, secretReader)
 	if err != nil {
 		return err
 	}

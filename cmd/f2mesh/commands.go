@@ -21,6 +21,8 @@ type commands struct {
 	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
 	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
+	Secret   secretCommands  `cmd:"" help:"The mesh's credentials: where they are from, and their rotation."`
+	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh."`
 	Vault    vaultCommands   `cmd:"" help:"HashiCorp Vault as the place of the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`

@@ -63,7 +63,7 @@ type mesh struct {
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
-	secrets   secret.Source // where the servers' logins are from
+	secrets   *keeper // where the servers' logins are from
 
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
@@ -77,9 +77,13 @@ type mesh struct {
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
-		secrets: st.files(), services: map[string]health.Service{},
+		services: map[string]health.Service{},
 	}
-	if err := st.ensureSecrets(context.Background()); err != nil {
+	var err error
+	if m.secrets, err = newKeeper(&cfg.Secrets.vaultFlags, st, log); err != nil {
+		return nil, err
+	}
+	if err := m.secrets.ensure(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := m.prepareCertificates(); err != nil {
@@ -182,10 +186,11 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 // service is a part that runs one of the services in this process.
 func (m *mesh) service(name string, build func() build) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
-		secrets, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
+		secrets, done, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
 		if err != nil {
 			return err
 		}
+		defer done()
 		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })

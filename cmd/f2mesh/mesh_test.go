@@ -45,6 +45,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction(server+".(*fileStore).flushStreamStateLoop"),
 		goleak.IgnoreTopFunction(server+".(*msgBlock).flushLoop"),
+		// One that is shut down while it begins to source waits for the answer.
+		goleak.IgnoreTopFunction(server+".(*stream).trySetupSourceConsumer.func3"),
 		goleak.IgnoreTopFunction(server+"/ats.Register.func1"))
 }
 

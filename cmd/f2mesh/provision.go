@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -204,7 +205,7 @@ func allowRegistered(st state) error {
 
 // enlarge makes the demo fleet of a running mesh at least as large as
 // controllers: certificates, the broker's list, metadata.
-func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller) error {
+func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller, log *slog.Logger) error {
 	authority, err := identity.OpenAuthority(st.path("pki"))
 	if err != nil {
 		return err
@@ -218,7 +219,12 @@ func enlarge(ctx context.Context, st state, r running, controllers []fleet.Contr
 	if err := mosquitto.Reload(st.path("mosquitto")); err != nil {
 		return fmt.Errorf("letting controllers in: %w", err)
 	}
-	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), st.files(), secretSuperuser)
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), secrets, secretSuperuser)
 	if err != nil {
 		return err
 	}

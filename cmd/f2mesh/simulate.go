@@ -49,7 +49,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		return errors.New("a fleet has at least one controller")
 	}
 	controllers := fleet.Demo(c.Controllers)
-	if err := enlarge(ctx, st, r, controllers); err != nil {
+	if err := enlarge(ctx, st, r, controllers, log); err != nil {
 		return fmt.Errorf("registering the fleet: %w", err)
 	}
 	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -149,7 +148,9 @@ func (m *mesh) figures() map[string]float64 {
 		if err != nil {
 			continue
 		}
-		maps.Copy(all, figures)
+		for name, value := range figures {
+			all[name] += value // those of secrets are every service's
+		}
 	}
 	return all
 }

@@ -51,7 +51,8 @@ func TestSetPassword(t *testing.T) {
 	b.logsIn(false, "bridge", "bridge password")
 	b.logsIn(true, "bridge_b", "new")
 	select {
-	case <-bridge:
+	case err := <-bridge:
+		require.Error(t, err)
 	case <-time.After(patience):
 		require.Fail(t, "a session of the retired user stays")
 	}
@@ -89,7 +90,8 @@ func TestAlternateTakesOverTheSession(t *testing.T) {
 	second, after := session("bridge_b", "new")
 	connectMQTT(t, second)
 	select {
-	case <-lost:
+	case err := <-lost:
+		require.Error(t, err)
 	case <-time.After(patience):
 		require.Fail(t, "both are connected under one client id")
 	}

@@ -294,12 +294,12 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.passwords["f2mesh_writer"] = "another"
-	real := w.t
+	judge := w.t
 	w.t = &testing.T{} // until then nothing works
 	cfg := w.config()
 	cfg.Done = func(step string) error {
 		if step == "wait" {
-			w.t = real
+			w.t = judge
 		}
 		return nil
 	}
@@ -335,9 +335,9 @@ func TestTwoAtATimeAreRefused(t *testing.T) {
 	cfg := w.config()
 	cfg.Done = func(string) error {
 		_, err := Run(t.Context(), w.config())
-		assert.ErrorIs(t, err, ErrRunning)
+		require.ErrorIs(t, err, ErrRunning)
 		_, err = Plan(t.Context(), w.config())
-		assert.ErrorIs(t, err, ErrRunning)
+		require.ErrorIs(t, err, ErrRunning)
 		return nil
 	}
 	_, err := Run(t.Context(), cfg)

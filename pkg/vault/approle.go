@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,8 +31,8 @@ type appRole struct {
 	files   secret.Files
 	log     *slog.Logger
 
-	refused error // of the last login
-	with    string
+	refused error             // of the last login
+	with    [sha256.Size]byte // of what it was tried with
 	at      time.Time
 }
 
@@ -47,7 +48,7 @@ func (a *appRole) token(ctx context.Context, client *api.Client) (*api.SecretAut
 	if err != nil {
 		return nil, err
 	}
-	with := roleID.Reveal() + "\n" + secretID.Reveal()
+	with := sha256.Sum256([]byte(roleID.Reveal() + "\n" + secretID.Reveal()))
 	if a.with == with && time.Since(a.at) < retryRefused {
 		return nil, a.refused
 	}

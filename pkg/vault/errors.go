@@ -23,6 +23,9 @@ var (
 	ErrConflict = errors.New("vault holds another version by now")
 )
 
+// saidLimit is how many bytes of Vault's words an error quotes.
+const saidLimit = 300
+
 // explain turns an error of the library into one line, and into one of the
 // errors that callers tell apart. It never holds a request's body.
 func explain(err error) error {
@@ -43,6 +46,9 @@ func explain(err error) error {
 
 func explainAnswer(answer *api.ResponseError) error {
 	said := strings.Join(strings.Fields(strings.Join(answer.Errors, "; ")), " ") // they come with line breaks and bullets
+	if len(said) > saidLimit {                                                   // a page of some proxy's
+		said = said[:saidLimit] + "…"
+	}
 	path := answer.URL
 	if u, err := url.Parse(answer.URL); err == nil {
 		path = strings.TrimPrefix(u.Path, "/v1/")

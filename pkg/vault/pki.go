@@ -74,25 +74,27 @@ func (a *admin) issuers(ctx context.Context, mount string) ([]string, error) {
 // name, no other names, client authentication alone.
 func deviceRole() map[string]any {
 	return map[string]any{
-		"allowed_domains":     []string{"*-*-*-*-*-*"},
-		"allow_glob_domains":  true,
-		"allow_bare_domains":  true,
-		"allow_any_name":      false,
-		"allow_localhost":     false,
-		"allow_ip_sans":       false,
-		"allow_subdomains":    false,
-		"enforce_hostnames":   true,
-		"use_csr_sans":        false,
-		"server_flag":         false,
-		"client_flag":         true,
-		"code_signing_flag":   false,
-		"key_type":            "ec",
-		"key_bits":            256,
-		"key_usage":           []string{"DigitalSignature"},
-		"require_cn":          true,
-		"ttl":                 int(deviceLife.Seconds()),
-		"max_ttl":             int(deviceLife.Seconds()),
-		"not_before_duration": int(backdate.Seconds()),
+		"allowed_serial_numbers":      []string{"*"}, // of the subject: the device's, not the certificate's
+		"allow_wildcard_certificates": false,
+		"allowed_domains":             []string{"*-*-*-*-*-*"},
+		"allow_glob_domains":          true,
+		"allow_bare_domains":          true,
+		"allow_any_name":              false,
+		"allow_localhost":             false,
+		"allow_ip_sans":               false,
+		"allow_subdomains":            false,
+		"enforce_hostnames":           true,
+		"use_csr_sans":                false,
+		"server_flag":                 false,
+		"client_flag":                 true,
+		"code_signing_flag":           false,
+		"key_type":                    "ec",
+		"key_bits":                    256,
+		"key_usage":                   []string{"DigitalSignature"},
+		"require_cn":                  true,
+		"ttl":                         int(deviceLife.Seconds()),
+		"max_ttl":                     int(deviceLife.Seconds()),
+		"not_before_duration":         int(backdate.Seconds()),
 	}
 }
 
@@ -100,7 +102,7 @@ func deviceRole() map[string]any {
 func (a *admin) importIssuer(ctx context.Context) error {
 	var bundle []byte
 	for _, name := range []string{"issuer.key", "issuer.crt", "root.crt"} {
-		data, err := os.ReadFile(filepath.Join(a.PKI.Import, name))
+		data, err := os.ReadFile(filepath.Join(a.PKI.Import, name)) //nolint:gosec // the operator names the directory
 		if err != nil {
 			return fmt.Errorf("reading the issuer to import: %w", err)
 		}

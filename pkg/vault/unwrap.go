@@ -28,7 +28,12 @@ func (a *appRole) unwrap(client *api.Client, wrapping secret.Value) (secret.Valu
 	}
 	defer func() { _ = os.Remove(file.Name()) }() // gone already once renamed
 	defer func() { _ = file.Close() }()
-	answer, err := client.Logical().UnwrapWithContext(ctx, wrapping.Reveal())
+	own, err := client.CloneWithHeaders() // the library leaves the wrapping token in the client
+	if err != nil {
+		return secret.Value{}, fmt.Errorf("setting up Vault's client: %w", err)
+	}
+	own.SetToken(wrapping.Reveal())
+	answer, err := own.Logical().UnwrapWithContext(ctx, "")
 	if status(err) == http.StatusBadRequest {
 		return secret.Value{}, a.intercepted(err)
 	}

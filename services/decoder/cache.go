@@ -10,7 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -80,8 +80,8 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	wait.MaxInterval = 5 * time.Second
 	return backoff.Retry(ctx, func() (*controller, error) {
 		found, err := read()
-		if database.Refused(err) {
-			wait.Reset() // soon over: the credential is being looked up
+		if postgres.Refused(err) {
+			wait.Reset() // the credential is being looked up
 		}
 		return found, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {

@@ -24,6 +24,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
@@ -241,6 +242,9 @@ func (w *Writer) conflicts(ctx context.Context, r *rows) ([]deadletter.Letter, e
 	return letters, nil
 }
 
+// refusedWait is how long a refused login waits for another attempt.
+const refusedWait = 250 * time.Millisecond
+
 // retry repeats what is not the rows' fault, with backoff.
 func retry[T any](ctx context.Context, w *Writer, operation func(context.Context) (T, error)) (T, error) {
 	wait := backoff.NewExponentialBackOff()
@@ -252,8 +256,9 @@ func retry[T any](ctx context.Context, w *Writer, operation func(context.Context
 		if _, refused := rowsFault(err); refused {
 			return v, backoff.Permanent(err)
 		}
-		if database.Refused(err) {
-			wait.Reset() // soon over: the credential is being looked up
+		if postgres.Refused(err) {
+			wait.InitialInterval = refusedWait // the credential is being looked up
+			wait.Reset()
 		}
 		return v, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+type setupCommand struct {
+	Dir    string `help:"Directory of the secret files; default: the mesh's own." type:"path"`
+	Force  bool   `help:"Replace secrets that are there. A mesh whose servers know the old ones must not run: rotate them instead."`
+	DryRun bool   `help:"Show what would be done."`
+}
+
+// Run makes a file for each secret, and says what it made and what was there.
+func (c *setupCommand) Run(ctx context.Context, g *globals) error {
+	st := state{dir: g.StateDir}
+	files := st.files()
+	if c.Dir != "" {
+		files = credential.Files(c.Dir)
+	} else if c.Force && st.locked() {
+		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
+	}
+	for _, name := range append([]string{credential.Username}, credentialNames()...) {
+		done, err := c.one(ctx, files, name, st)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-14s %s\n", done, name)
+	}
+	fmt.Println("in", string(files))
+	return nil
+}
+
+// one makes one secret and answers what it did.
+func (c *setupCommand) one(ctx context.Context, files credential.Files, name string, st state) (string, error) {
+	_, err := files.Lookup(ctx, name)
+	missing := errors.Is(err, secret.ErrNotFound)
+	if err != nil && !missing {
+		return "", err
+	}
+	switch {
+	case !missing && !c.Force:
+		return "kept", nil
+	case !missing && name == secretSuperuser && c.Dir == "" && exists(st.path("postgres", "data")):
+		return "kept: in use", nil // the cluster was made with it, and only a rotation can tell it another
+	}
+	does := "made"
+	if !missing {
+		does = "replaced"
+	}
+	if c.DryRun {
+		return "would be " + does, nil
+	}
+	if name == credential.Username {
+		return does, files.WriteText(name, "bridge")
+	}
+	return does, files.Make(name)
+}
