@@ -51,6 +51,7 @@ type ports struct {
 	Monitor   int `json:"nats_monitor"`
 	Postgres  int `json:"postgres"`
 	HTTP      int `json:"http"`
+	EST       int `json:"est"`
 }
 
 // errAlreadyRunning is what lock returns while another up holds the directory.

@@ -37,6 +37,11 @@ type Lists struct {
 // whether or not it runs now. It must be used by one process at a time, under a
 // lock of the caller.
 type Gate struct {
+	// Login answers a user of the services' listener, who asks the broker whether it
+	// has read its lists. Without one nobody asks, which the broker refuses, and logs
+	// as a failed login.
+	Login func(context.Context) (user, password string, err error)
+
 	owner  *account.Account
 	folder string
 }
@@ -150,12 +155,18 @@ func (g *Gate) reload(ctx context.Context, pid int) error {
 	if err != nil {
 		return err
 	}
+	var asker client
+	if g.Login != nil {
+		if asker.user, asker.password, err = g.Login(ctx); err != nil {
+			return err
+		}
+	}
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		return fmt.Errorf("signalling the broker: %w", err)
 	}
 	for range 2 {
-		// It does not know us and says so, which is an answer.
-		if err := connect(ctx, services, client{}); err != nil && !errors.Is(err, ErrRefused) {
+		// It may not know us and say so, which is an answer.
+		if err := connect(ctx, services, asker); err != nil && !errors.Is(err, ErrRefused) {
 			return fmt.Errorf("waiting for the broker: %w", err)
 		}
 	}

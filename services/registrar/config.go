@@ -58,5 +58,6 @@ func New(cfg Config) (*Registrar, error) {
 		return nil, err
 	}
 	cfg.Devices = filepath.Clean(cfg.Devices)
+	cfg.Gate.Login = cfg.Credential
 	return &Registrar{cfg: cfg, reached: func(string) {}}, nil
 }

@@ -26,7 +26,7 @@ func (s *Server) reenrol(w http.ResponseWriter, r *http.Request) *refusal {
 		return forbidden("", "no_certificate", "a client certificate is needed to re-enrol")
 	}
 	current := r.TLS.PeerCertificates[0]
-	mac, f := s.identify(r.Context(), current, r.TLS.PeerCertificates[1:])
+	mac, f := s.identify(r.Context(), current)
 	if f != nil {
 		return f
 	}
@@ -53,12 +53,12 @@ func (s *Server) reenrol(w http.ResponseWriter, r *http.Request) *refusal {
 
 // identify answers whose certificate it is: valid now, of our CA, for clients, and
 // neither it nor its device revoked.
-func (s *Server) identify(ctx context.Context, certificate *x509.Certificate, chain []*x509.Certificate) (topic.MAC, *refusal) {
+func (s *Server) identify(ctx context.Context, certificate *x509.Certificate) (topic.MAC, *refusal) {
 	trusted, err := s.cfg.Trusted()
 	if err != nil {
 		return "", unavailable("", err)
 	}
-	if err := verify(certificate, chain, trusted); err != nil {
+	if err := verify(certificate, trusted); err != nil {
 		return "", forbidden("", reasonOf(err), textCertificate)
 	}
 	mac, err := topic.ParseMAC(certificate.Subject.CommonName)
@@ -71,21 +71,15 @@ func (s *Server) identify(ctx context.Context, certificate *x509.Certificate, ch
 	return mac, nil
 }
 
-func verify(certificate *x509.Certificate, chain, trusted []*x509.Certificate) error {
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+// verify trusts the CAs that hold now and no others: what else a client sends along
+// is not looked at.
+func verify(certificate *x509.Certificate, trusted []*x509.Certificate) error {
+	roots := x509.NewCertPool()
 	for _, c := range trusted {
-		if c.CheckSignatureFrom(c) == nil {
-			roots.AddCert(c)
-		} else {
-			intermediates.AddCert(c)
-		}
-	}
-	for _, c := range chain {
-		intermediates.AddCert(c)
+		roots.AddCert(c)
 	}
 	_, err := certificate.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: time.Now(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: roots, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err
 }
