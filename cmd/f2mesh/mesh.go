@@ -146,7 +146,7 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: m.state.path("postgres"), Host: m.cfg.Host, Port: m.cfg.Ports.Postgres,
 		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Superuser: user, SuperuserPassword: password,
-		Settings: postgresSettings(), Log: m.log.With("service", partPostgres),
+		Settings: postgresSettings(), Preload: []string{"timescaledb"}, Log: m.log.With("service", partPostgres),
 	})
 	if err != nil {
 		return err
@@ -178,11 +178,15 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	bridgeUser, _, err := logIn(ctx, m.secrets, secretMQTTPassword)
+	if err != nil {
+		return err
+	}
 	broker, err := mosquitto.Start(ctx, mosquitto.Config{
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
-		Users: users, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
 	})
 	if err != nil {
 		return err
@@ -307,25 +311,16 @@ func (m *mesh) remove() error {
 
 // postgresSettings are for many small rows on a machine that also does other
 // things. None of them is about durability, which has PostgreSQL's defaults.
-// TimescaleDB is preloaded where it is installed.
 func postgresSettings() map[string]string {
-	settings := map[string]string{
+	return map[string]string{
 		"shared_buffers": "512MB", // the indexes' hot pages: 128 MB, the default, are written out and read in again
 		"max_wal_size":   "4GB",   // fewer checkpoints, after each of which every page goes to the WAL whole
+		// A policy's job of TimescaleDB is a worker; the default of 8 for all of
+		// PostgreSQL is too few. Without TimescaleDB its settings mean nothing.
+		"max_worker_processes":               "24",
+		"timescaledb.max_background_workers": "12",
+		"timescaledb.telemetry_level":        "off",
 	}
-	if timescaleInstalled() {
-		settings["shared_preload_libraries"] = "timescaledb"
-		settings["timescaledb.telemetry_level"] = "off"
-		// A policy's job is a worker; the default of 8 for all of PostgreSQL is too few.
-		settings["max_worker_processes"] = "24"
-		settings["timescaledb.max_background_workers"] = "12"
-	}
-	return settings
-}
-
-func timescaleInstalled() bool {
-	found, _ := filepath.Glob("/usr/share/postgresql/*/extension/timescaledb.control")
-	return len(found) > 0
 }
 
 func (m *mesh) secretFiles() secret.Files { return secret.Files(m.state.secrets()) }

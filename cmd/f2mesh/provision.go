@@ -96,7 +96,12 @@ func (m *mesh) provisionTelemetry(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if timescaleInstalled() {
+	// The extension takes a superuser; the tables' owner does the rest.
+	var available bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')").Scan(&available); err != nil {
+		return fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	if available {
 		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb"); err != nil {
 			return err
 		}
@@ -121,7 +126,7 @@ func ensureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) err
 		if err := postgres.EnsureRole(ctx, conn, c.User); err != nil {
 			return err
 		}
-		user, password, err := logIn(ctx, secrets, c.Secret)
+		user, password, err := logIn(ctx, secrets, c.Name)
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func (m *testMesh) rotator(t *testing.T) *rotator {
 // with the password that they had before.
 func lives(t *testing.T, r *rotator, c credential.Credential, before string) (users []string) {
 	t.Helper()
-	_, stored, err := logIn(t.Context(), r.keeper, c.Secret)
+	_, stored, err := logIn(t.Context(), r.keeper, c.Name)
 	require.NoError(t, err)
 	for _, user := range []string{c.User, c.Other(c.User)} {
 		for _, password := range []string{stored, before} {
@@ -54,14 +54,14 @@ func lives(t *testing.T, r *rotator, c credential.Credential, before string) (us
 // on which the services are.
 func rotated(t *testing.T, r *rotator, c credential.Credential, before string) {
 	t.Helper()
-	user, password, err := logIn(t.Context(), r.keeper, c.Secret)
+	user, password, err := logIn(t.Context(), r.keeper, c.Name)
 	require.NoError(t, err)
-	assert.NotEqual(t, before, password, c.Secret)
-	assert.Equal(t, []string{user}, lives(t, r, c, before), c.Secret)
-	v, err := r.keeper.Lookup(t.Context(), c.Secret)
+	assert.NotEqual(t, before, password, c.Name)
+	assert.Equal(t, []string{user}, lives(t, r, c, before), c.Name)
+	v, err := r.keeper.Lookup(t.Context(), c.Name)
 	require.NoError(t, err)
 	for _, service := range c.Services {
-		all, err := answers{r.nc}.Status(t.Context(), service, c.Secret)
+		all, err := answers{r.nc}.Status(t.Context(), service, c.Name)
 		require.NoError(t, err)
 		require.Len(t, all, 1, service)
 		assert.Equal(t, v.Version(), all[0].Version, service)
@@ -76,10 +76,10 @@ func TestRotateAll(t *testing.T) {
 	tr := startTraffic(t, m.device(t, mac))
 	for range 2 {
 		for _, c := range credential.All() {
-			_, before, err := logIn(t.Context(), r.keeper, c.Secret)
+			_, before, err := logIn(t.Context(), r.keeper, c.Name)
 			require.NoError(t, err)
 			report, err := r.run(t.Context(), r.config(t.Context(), c))
-			require.NoError(t, err, c.Secret)
+			require.NoError(t, err, c.Name)
 			t.Log(report)
 			require.NoError(t, r.connected(t.Context()))
 			rotated(t, r, c, before)
@@ -132,7 +132,35 @@ func TestRotationBrokenOff(t *testing.T) {
 	tr.finish(t, m)
 }
 
-// setting is an environment variable of the full runs that the README names.
+// TestRotationWaitsForEveryInstance has a second writer, which looks for secrets
+// less often: the old credential stays until it has moved too.
+func TestRotationWaitsForEveryInstance(t *testing.T) {
+	t.Setenv("F2MESH_SECRET_POLL", "2s")
+	m := startMesh(t, quickPoll)
+	r := m.rotator(t)
+	p := m.startProcess(t, partWriter)
+	for _, name := range []string{"timescale_password", "nats_writer_password"} {
+		c, _ := credential.Find(name)
+		eventually(t, func() bool {
+			all, err := answers{r.nc}.Status(t.Context(), partWriter, name)
+			return err == nil && len(all) == 2
+		}, "not two writers")
+		_, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+		require.NoError(t, err)
+		v, err := r.keeper.Lookup(t.Context(), name)
+		require.NoError(t, err)
+		all, err := answers{r.nc}.Status(t.Context(), partWriter, name)
+		require.NoError(t, err)
+		require.Len(t, all, 2)
+		for _, s := range all {
+			assert.Equal(t, v.Version(), s.Version)
+		}
+	}
+	require.NoError(t, p.Process.Signal(os.Interrupt))
+	require.NoError(t, p.Wait())
+}
+
+// setting is an environment variable of the full runs that CONTRIBUTING.md names.
 func setting(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
@@ -191,7 +219,7 @@ func TestRetiringTooEarlyStalls(t *testing.T) {
 	fleet := m.startFleet(t, 200)
 	gaps := m.watchCommits()
 	c, _ := credential.Find("timescale_password")
-	user, _, err := logIn(t.Context(), r.keeper, c.Secret)
+	user, _, err := logIn(t.Context(), r.keeper, c.Name)
 	require.NoError(t, err)
 	began := time.Now()
 	require.NoError(t, r.server(c.Kind).SetPassword(t.Context(), user, ""))

@@ -36,13 +36,13 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 		return err
 	}
 	fmt.Fprintf(out, `
-look inside, after  eval "$(bin/f2mesh env)":
+look inside, after  eval "$(%[1]s)":
   nats stream ls                                          streams (./task nats -- stream ls brings the CLI)
   nats consumer report RAW                                lag of the decoder
   psql -c 'SELECT * FROM measurement ORDER BY time DESC LIMIT 5'
   mosquitto_sub -h $MQTT_HOST -p $MQTT_PORT -u $MQTT_USERNAME -P "$(cat $MQTT_PASSWORD_FILE)" -t 'tele/#' -v
-  bin/f2mesh status | tail | audit
-`)
+  %[2]s status | tail | audit
+`, m.state.command("env"), os.Args[0])
 	if readings {
 		fmt.Fprintln(out, "\nfirst readings:")
 		if err := m.showReadings(ctx, out); err != nil {

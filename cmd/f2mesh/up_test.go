@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 )
 
@@ -31,7 +32,12 @@ func TestUp(t *testing.T) {
 		require.NoError(t, err, "%v: %s", args, out)
 		return out
 	}
-	t.Cleanup(func() { _, _ = f2mesh("down") })
+	t.Cleanup(func() {
+		_, _ = f2mesh("down")
+		for _, server := range []string{"postgres", "mosquitto"} { // as root they lie elsewhere
+			assert.NoError(t, account.Remove(filepath.Join(dir, "state", server)))
+		}
+	})
 
 	out, err := f2mesh("up", "--detach", "--host=192.0.2.1")
 	require.Error(t, err, "the control: an address that this machine has not")

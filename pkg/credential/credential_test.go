@@ -17,8 +17,8 @@ func TestAll(t *testing.T) {
 	t.Parallel()
 	secrets, users := map[string]bool{}, map[string]bool{}
 	for _, c := range All() {
-		assert.False(t, secrets[c.Secret], c.Secret)
-		secrets[c.Secret] = true
+		assert.False(t, secrets[c.Name], c.Name)
+		secrets[c.Name] = true
 		for _, user := range []string{c.User, c.Other(c.User)} {
 			key := string(c.Kind) + " " + user
 			assert.False(t, users[key], key)
@@ -27,7 +27,7 @@ func TestAll(t *testing.T) {
 		}
 		assert.Equal(t, c.User, c.Other(c.Other(c.User)))
 		assert.False(t, c.Has("stranger"))
-		found, ok := Find(c.Secret)
+		found, ok := Find(c.Name)
 		assert.True(t, ok)
 		assert.Equal(t, c, found)
 	}

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -28,7 +29,6 @@ import (
 	"syscall"
 	"time"
 
-	conf "github.com/f2mesh/f2mesh/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/process"
@@ -131,7 +131,11 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
+	rights, err := os.ReadFile(filepath.Join(s.dir, aclFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
 	sources := map[string]string{serverCertFile: s.cfg.CertFile, serverKeyFile: s.cfg.KeyFile}
 	if s.gated() {
 		if err := haveLists(s.dir); err != nil {
@@ -139,9 +143,6 @@ func (s *starter) prepare(ctx context.Context) error {
 		}
 	} else {
 		sources[caFile] = s.cfg.CAFile
-		if _, err := os.Stat(filepath.Join(s.dir, deviceACLFile)); err != nil {
-			files[deviceACLFile] = deviceACL(nil)
-		}
 	}
 	for name, source := range sources {
 		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
@@ -213,9 +214,12 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 
 // await returns once the broker serves our user.
 func (s *starter) await(ctx context.Context, b *Broker) error {
-	user := slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	user := s.cfg.Session.User
+	if user == "" {
+		user = slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	}
 	for {
-		err := LogIn(ctx, b.Address(), user, s.cfg.Users[user])
+		err := connect(ctx, b.Address(), client{id: s.cfg.Session.ClientID, user: user, password: s.cfg.Users[user], keep: s.cfg.Session.ClientID != ""})
 		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}

@@ -80,15 +80,15 @@ type listFile struct {
 // those in place. Nothing has changed for the broker that runs. With sample, the
 // throw-away broker also proves what devices of it may do.
 func (g *Gate) Prepare(ctx context.Context, l Lists, sample Sample) (*Change, error) {
-	acl := deviceACL(l.Devices)
-	c := &Change{gate: g, files: []listFile{{caFile, l.CAs}, {deviceCRLFile, l.CRLs}, {deviceACLFile, acl}}}
+	controllers := deviceACL(l.Devices)
+	c := &Change{gate: g, files: []listFile{{caFile, l.CAs}, {deviceCRLFile, l.CRLs}, {aclFile, acl(controllers)}}}
 	if err := checkTrust(l.CAs, l.CRLs, time.Now()); err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
 	}
 	if c.same = c.inPlace(); c.same {
 		return c, nil
 	}
-	if err := checkACL(acl); err != nil {
+	if err := checkACL(controllers); err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
 	}
 	if err := g.try(ctx, c.files, sample); err != nil {
@@ -195,7 +195,7 @@ func (g *Gate) addresses() (services, devices string, err error) {
 
 // haveLists tells whether a Gate has been at work in a broker's folder.
 func haveLists(folder string) error {
-	for _, name := range []string{caFile, deviceCRLFile, deviceACLFile} {
+	for _, name := range []string{caFile, deviceCRLFile, aclFile} {
 		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
 			return fmt.Errorf("the lists of controllers are not there yet: %w", err)
 		}

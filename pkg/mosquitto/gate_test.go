@@ -180,7 +180,7 @@ func TestTrialFindsWhatIsBroken(t *testing.T) {
 	acl := string(deviceACL(l.Devices))
 	sample := Sample{In: []topic.MAC{device}, Out: []topic.MAC{"e4fd45f654aa"}}
 	try := func(acl string, crls []byte) error {
-		return b.gate.try(t.Context(), []listFile{{caFile, l.CAs}, {deviceCRLFile, crls}, {deviceACLFile, []byte(acl)}}, sample)
+		return b.gate.try(t.Context(), []listFile{{caFile, l.CAs}, {deviceCRLFile, crls}, {aclFile, []byte(acl)}}, sample)
 	}
 	require.NoError(t, try(acl, l.CRLs))
 	for name, broken := range map[string]string{
@@ -205,7 +205,7 @@ func TestTrialFindsWhatIsBroken(t *testing.T) {
 func (b *gated) inFolder() map[string]string {
 	b.t.Helper()
 	all := map[string]string{}
-	for _, name := range []string{caFile, deviceCRLFile, deviceACLFile, inForceFile} {
+	for _, name := range []string{caFile, deviceCRLFile, aclFile, inForceFile} {
 		text, err := os.ReadFile(filepath.Join(b.cfg.Dir, name))
 		if !errors.Is(err, os.ErrNotExist) {
 			require.NoError(b.t, err)

@@ -49,15 +49,23 @@ func connect(ctx context.Context, address string, c client) error {
 }
 
 // client is whom a connection is for. Without an id the broker chooses one.
-type client struct{ id, user, password string }
+type client struct {
+	id, user, password string
+	// keep opens the client's session, which stays; what the broker sends on it stays
+	// unacknowledged. Otherwise the session of this id is ended, with what is queued.
+	keep bool
+}
 
-// connectPacket is CONNECT with a clean session and a password (MQTT 3.1.1 section
-// 3.1).
+// connectPacket is CONNECT with a password (MQTT 3.1.1 section 3.1).
 func (c client) connectPacket() []byte {
-	const cleanSessionUserPassword = 0xc2
+	const userPassword, cleanSession = 0xc0, 0x02
 	const keepAlive = 10
+	flags := byte(userPassword)
+	if !c.keep {
+		flags |= cleanSession
+	}
 	body := field(nil, "MQTT")
-	body = append(body, 4, cleanSessionUserPassword, 0, keepAlive)
+	body = append(body, 4, flags, 0, keepAlive)
 	body = field(body, c.id)
 	body = field(body, c.user)
 	body = field(body, c.password)

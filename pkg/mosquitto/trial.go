@@ -90,7 +90,7 @@ cafile %[1]s/%[5]s
 crlfile %[1]s/%[6]s
 certfile %[1]s/%[7]s
 keyfile %[1]s/%[8]s
-`, dir, number, trialSocket, deviceACLFile, caFile, deviceCRLFile, serverCertFile, serverKeyFile)
+`, dir, number, trialSocket, aclFile, caFile, deviceCRLFile, serverCertFile, serverKeyFile)
 	files = append([]listFile{{serverCertFile, certificate}, {serverKeyFile, key}, {confFile, []byte(conf)}}, files...)
 	for _, f := range files {
 		path := filepath.Join(dir, f.name)

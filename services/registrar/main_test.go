@@ -283,10 +283,12 @@ func (b *bench) look() (all []Device, problems []string) {
 
 func (b *bench) inACL() map[topic.MAC]int {
 	b.t.Helper()
-	acl, err := os.ReadFile(filepath.Join(b.dir, "mosquitto", "devices.acl"))
+	acl, err := os.ReadFile(filepath.Join(b.dir, "mosquitto", "acl"))
 	require.NoError(b.t, err)
 	named := map[topic.MAC]int{}
-	for line := range strings.Lines(string(acl)) {
+	_, controllers, found := strings.Cut(string(acl), "\n# Controllers,")
+	require.True(b.t, found)
+	for line := range strings.Lines(controllers) {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "user "); ok {
 			mac, err := topic.ParseMAC(name)
 			require.NoError(b.t, err)

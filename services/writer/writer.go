@@ -97,7 +97,7 @@ func (w *Writer) Ready(ctx context.Context) error {
 }
 
 // process takes batches until messages is closed, which it is soon after ctx
-// ends.
+// ends, or with the consumer.
 func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) error {
 	draining, cancel := stream.DrainContext(ctx, w.cfg.DrainTimeout)
 	defer cancel()
@@ -105,6 +105,9 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 	for {
 		buf = batch.Gather(draining, messages, buf[:0], w.cfg.Batch, w.cfg.Linger)
 		if len(buf) == 0 {
+			if ctx.Err() == nil {
+				return fmt.Errorf("reading %s: %w", DecodedStream, stream.ErrConsumerGone)
+			}
 			return nil
 		}
 		if err := w.write(draining, buf); err != nil {
