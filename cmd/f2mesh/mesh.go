@@ -161,7 +161,7 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 
 // admit registers the demo fleet: the broker takes who may connect from the registry.
 func (m *mesh) admit(ctx context.Context) error {
-	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.secrets, m.log.With("service", partRegistrar))
+	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.authority, m.secrets, m.log.With("service", partRegistrar))
 	if err != nil {
 		return err
 	}

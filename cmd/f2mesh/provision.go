@@ -12,6 +12,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -202,7 +203,11 @@ func enlarge(ctx context.Context, st state, r running, controllers []fleet.Contr
 		return err
 	}
 	defer secrets.close()
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, secrets, log)
+	authority, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return err
+	}
+	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, authority, secrets, log)
 	if err != nil {
 		return err
 	}
