@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -31,6 +32,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
@@ -68,6 +70,7 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 			Batch: 2000, Linger: 2 * time.Millisecond, Timescale: true,
 			CompressAfter: 168 * time.Hour, Retention: 2160 * time.Hour, DrainTimeout: 5 * time.Second,
 		},
+		Registrar: registrarDefaults(t),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -86,6 +89,16 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 	tm := &testMesh{mesh: m}
 	tm.openReaders(t)
 	return tm
+}
+
+// registrarDefaults are those of the command line.
+func registrarDefaults(t *testing.T) (cfg server.Config) {
+	t.Helper()
+	parser, err := kong.New(&cfg)
+	require.NoError(t, err)
+	_, err = parser.Parse(nil)
+	require.NoError(t, err)
+	return cfg
 }
 
 // openReaders connects the test itself, to NATS over the wire and to the tables.
