@@ -29,6 +29,8 @@ type commands struct {
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
+	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
+
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

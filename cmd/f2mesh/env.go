@@ -58,6 +58,9 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"TIMESCALE_POOLED_DSN", localPooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, roleWriter, databaseTelemetry)},
 		{"USE_CONNECTION_POOLING", strconv.FormatBool(r.Ports.PgBouncer != 0)},
 		{"PGBOUNCER_PORT", strconv.Itoa(r.Ports.PgBouncer)},
+		{"REGISTRY_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseRegistry)},
+		{"REGISTRAR_METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseMetadata)},
+		{"EST_URL", "https://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
 		{"F2MESH_HTTP_URL", "http://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.HTTP))},
 	} {
 		fmt.Printf("export %s=%s\n", v[0], shellQuote(v[1]))

@@ -32,6 +32,7 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 		{"NATS (TLS, password)", m.address(p.NATS)},
 		{"PostgreSQL (TLS, password)", m.address(p.Postgres)},
 		{"PgBouncer (TLS, password)", pooler},
+		{"enrolment, EST (TLS, claiming code)", "https://" + m.address(p.EST) + "/.well-known/est"},
 		{"health, metrics", "http://" + m.address(p.HTTP) + "/readyz"},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])

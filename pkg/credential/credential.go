@@ -30,17 +30,20 @@ type Credential struct {
 
 // All lists the credentials of a mesh.
 func All() []Credential {
-	return []Credential{
+	return []Credential{ //nolint:gosec // names of secrets, not secrets
 		{Name: "mqtt_password", Kind: MQTT, User: "bridge", Services: []string{"bridge"}},
+		{Name: "mqtt_registrar_password", Kind: MQTT, User: "registrar", Services: []string{"registrar"}},
 		{Name: "mqtt_operator_password", Kind: MQTT, User: "operator"},
 		{Name: "nats_bridge_password", Kind: NATS, User: "bridge", Services: []string{"bridge"}},
 		{Name: "nats_decoder_password", Kind: NATS, User: "decoder", Services: []string{"decoder"}},
 		{Name: "nats_writer_password", Kind: NATS, User: "writer", Services: []string{"writer"}},
+		{Name: "nats_registrar_password", Kind: NATS, User: "registrar", Services: []string{"registrar"}},
 		{Name: "nats_console_password", Kind: NATS, User: "console"},
 		{Name: "nats_operator_password", Kind: NATS, User: "operator"},
 		{Name: "nats_sys_password", Kind: NATS, User: "sys"},
 		{Name: "postgres_password", Kind: Postgres, User: "f2mesh_decoder", Services: []string{"decoder"}},
 		{Name: "timescale_password", Kind: Postgres, User: "f2mesh_writer", Services: []string{"writer"}},
+		{Name: "registry_password", Kind: Postgres, User: "f2mesh_registrar", Services: []string{"registrar"}},
 		{Name: "postgres_reader_password", Kind: Postgres, User: "f2mesh_reader"},
 		{Name: "pgbouncer_password", Kind: Postgres, User: "f2mesh_pgbouncer"},
 		{Name: "postgres_superuser_password", Kind: Postgres, User: "postgres"},

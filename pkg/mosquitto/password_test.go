@@ -33,7 +33,7 @@ func (b *bench) logsIn(want bool, user, password string) {
 func TestSetPassword(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	others := []<-chan error{
 		watched(t, b.deviceOptions(device)),
 		watched(t, b.serviceOptions("operator")),
@@ -68,7 +68,7 @@ func TestAlternateTakesOverTheSession(t *testing.T) {
 	b := newBench(t)
 	b.cfg.Users["bridge_b"] = "new"
 	b.start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	session := func(user, password string) (*mqtt.ClientOptions, <-chan string) {
 		got := make(chan string, 100)
 		options := b.serviceOptions(user).SetPassword(password).SetClientID("f2mesh-bridge").SetCleanSession(false).
