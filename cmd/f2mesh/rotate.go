@@ -216,7 +216,7 @@ func (r *rotator) server(kind credential.Kind) rotation.Server {
 		return mosquitto.Admin{Dir: r.state.path("mosquitto"), Address: net.JoinHostPort(r.running.Host, strconv.Itoa(r.running.Ports.MQTT))}
 	default:
 		return postgres.Admin{
-			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseTelemetry),
+			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseAny),
 			Superuser: r.login(secretSuperuser),
 		}
 	}
