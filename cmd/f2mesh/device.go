@@ -13,6 +13,7 @@ import (
 type deviceCommands struct {
 	List   deviceListCommand   `cmd:"" help:"List the controllers that have a certificate."`
 	Export deviceExportCommand `cmd:"" help:"Copy a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
+	Log    deviceLogCommand    `cmd:"" help:"Show the audit trail: who issued, renewed, revoked or rotated what, and who was refused."`
 }
 
 type deviceListCommand struct{}

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	secretRegistry      = "registry_password"       //nolint:gosec // the name of a secret, not a secret
+	secretRegistry      = "registry_password"
 	secretMQTTRegistrar = "mqtt_registrar_password" //nolint:gosec // the name of a secret, not a secret
 )
 

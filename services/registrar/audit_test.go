@@ -116,7 +116,7 @@ func TestShip(t *testing.T) {
 	server := natsservertest.Start(t, cfg)
 	cfg.Port = server.Port()
 	ctx, stop := context.WithCancel(t.Context())
-	shipping := ship(t, ctx, trail, server.URL(), cfg)
+	shipping := ship(ctx, t, trail, server.URL(), cfg)
 
 	operator, err := nats.Connect(server.URL(), nats.UserInfo(natsserver.Operator, natsservertest.Password(natsserver.Operator)),
 		nats.RootCAs(cfg.CAFile), nats.CustomInboxPrefix(natsserver.InboxPrefix(natsserver.Operator)), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
@@ -160,7 +160,7 @@ func TestShip(t *testing.T) {
 	<-shipping
 }
 
-func ship(t *testing.T, ctx context.Context, trail *Trail, url string, cfg natsserver.Config) <-chan struct{} {
+func ship(ctx context.Context, t *testing.T, trail *Trail, url string, cfg natsserver.Config) <-chan struct{} {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	nc, err := stream.Connect(stream.Config{URL: url, CAFile: cfg.CAFile}, natsserver.Registrar, login(log), log)
