@@ -133,10 +133,7 @@ func (s *Server) enrol(ctx context.Context, group *errgroup.Group, trail *regist
 // trusted are the CAs that hold now.
 func (s *Server) trusted(ctx context.Context) ([]*x509.Certificate, error) {
 	all, err := s.issuer.Authorities(ctx)
-	if err != nil || all.Root == nil {
-		return all.Issuing, err
-	}
-	return append([]*x509.Certificate{all.Root}, all.Issuing...), nil
+	return all.All(), err
 }
 
 // own are the mesh's own certificates, whose end is watched.
