@@ -40,7 +40,7 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 		return err
 	}
 	defer secrets.close()
-	issuer, err := f.open(st, secrets, log)
+	issuer, err := f.issuer(st, r, log)
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,22 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 	}
 	defer registry.close()
 	return do(registry)
+}
+
+// issuer is the one that is asked for, or that of the running mesh.
+func (f *registryFlags) issuer(st state, r running, log *slog.Logger) (identity.Issuer, error) {
+	own, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return nil, err
+	}
+	at, err := environmentVault()
+	if err != nil {
+		return nil, err
+	}
+	if f.Issuer == "" {
+		f.issuerFlags = r.Issuer
+	}
+	return f.open(own, at.Config, personal(), log)
 }
 
 // person is who runs a command, for the audit trail.
