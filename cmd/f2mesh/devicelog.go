@@ -29,22 +29,11 @@ func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	st := state{dir: g.StateDir}
-	r, err := st.load()
-	if err != nil {
+	var events []registrar.Event
+	err = new(registryFlags).with(ctx, g, log, func(r *registry) (err error) {
+		events, err = registrar.NewTrail(r.pool.Pool).Since(ctx, since, string(mac), c.Limit)
 		return err
-	}
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, secrets, log)
-	if err != nil {
-		return err
-	}
-	defer registry.close()
-	events, err := registrar.NewTrail(registry.pool.Pool).Since(ctx, since, string(mac), c.Limit)
+	})
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func pairOf(certificate *x509.Certificate, key *ecdsa.PrivateKey) *tls.Certifica
 // openCore is the registrar's core as a command has it.
 func (m *testMesh) openCore(t *testing.T) *registry {
 	t.Helper()
-	r, err := openRegistry(context.WithoutCancel(t.Context()), m.state, m.cfg.Host, m.ports().Postgres, m.secrets, m.log)
+	r, err := openRegistry(context.WithoutCancel(t.Context()), m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log)
 	require.NoError(t, err)
 	t.Cleanup(r.close)
 	return r

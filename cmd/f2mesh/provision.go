@@ -203,7 +203,11 @@ func enlarge(ctx context.Context, st state, r running, controllers []fleet.Contr
 		return err
 	}
 	defer secrets.close()
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, secrets, log)
+	issuer, err := new(registryFlags).issuer(st, r, log)
+	if err != nil {
+		return err
+	}
+	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
 	if err != nil {
 		return err
 	}

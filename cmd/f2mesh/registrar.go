@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 )
@@ -25,6 +27,7 @@ const (
 
 type registrarCommand struct {
 	serviceFlags
+	issuerFlags
 	Authority string        `help:"Folder of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
 	Config    server.Config `embed:""`
 }
@@ -38,7 +41,11 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Config.ServerCAs == "" {
 		c.Config.ServerCAs = authority.CAFile()
 	}
-	return c.serve(ctx, "registrar", newRegistrar(c.Config, authority), log)
+	issuer, err := c.open(authority, c.secretFlags.Config, secret.Value{}, log)
+	if err != nil {
+		return err
+	}
+	return c.serve(ctx, "registrar", newRegistrar(c.Config, issuer), log)
 }
 
 func newRegistrar(cfg server.Config, issuer identity.Issuer) build {
@@ -54,15 +61,16 @@ func newRegistrar(cfg server.Config, issuer identity.Issuer) build {
 // the pool that it works with.
 type registry struct {
 	*registrar.Registrar
-	pool *database.Pool
+	pool   *database.Pool
+	issuer identity.Issuer
 }
 
 func (r *registry) close() { r.pool.Close() }
 
 // openRegistry opens the registry of the mesh on the state directory. Nothing is
 // asked of PostgreSQL yet.
-func openRegistry(ctx context.Context, st state, host string, number int, secrets secret.Source, log *slog.Logger) (*registry, error) {
-	authority, err := identity.OpenAuthority(st.path("pki"))
+func openRegistry(ctx context.Context, st state, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*registry, error) {
+	servers, err := identity.OpenAuthority(st.path("pki"))
 	if err != nil {
 		return nil, err
 	}
@@ -71,20 +79,20 @@ func openRegistry(ctx context.Context, st state, host string, number int, secret
 		return nil, err
 	}
 	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
-	pool, err := database.Open(ctx, localDSN(host, number, authority.CAFile(), roleRegistrar, databaseRegistry),
+	pool, err := database.Open(ctx, localDSN(host, number, servers.CAFile(), roleRegistrar, databaseRegistry),
 		secret.Credential{Store: store, Password: secretRegistry})
 	if err != nil {
 		return nil, fmt.Errorf("opening the registry: %w", err)
 	}
 	core, err := registrar.New(registrar.Config{
-		Devices: st.devices(), Pool: pool.Pool, Issuer: authority, ServerCAs: authority.CAFile(), Gate: gate, Log: log,
+		Devices: st.devices(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
 		Credential: secret.Credential{Store: store, Password: secretMQTTRegistrar, User: "registrar"}.Get,
 	})
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	return &registry{core, pool}, nil
+	return &registry{core, pool, issuer}, nil
 }
 
 // admit registers the controllers that are not registered yet, and brings the
@@ -104,6 +112,18 @@ func (r *registry) admit(ctx context.Context, origin registrar.Origin, controlle
 		}
 	}
 	return nil
+}
+
+// due are the controllers whose certificate should be renewed and can be here.
+func (r *registry) due(ctx context.Context) ([]topic.MAC, error) {
+	devices, err := r.List(ctx)
+	var macs []topic.MAC
+	for i := range devices {
+		if d := &devices[i]; d.Status == registrar.Active && !d.OwnKey && d.Due(time.Now()) {
+			macs = append(macs, d.MAC)
+		}
+	}
+	return macs, err
 }
 
 // registrarConfig is that of the part of a local mesh.

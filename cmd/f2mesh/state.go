@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // state is the directory of a mesh that `f2mesh up` runs. Everything that it
@@ -41,6 +39,8 @@ type running struct {
 	Controllers int       `json:"controllers"` // of the demo fleet
 	CAFile      string    `json:"ca_file"`
 	Context     string    `json:"nats_context"`
+
+	Issuer issuerFlags `json:"issuer"` // who signs devices' certificates
 }
 
 // ports are where the parts of a mesh listen.
@@ -148,24 +148,6 @@ func (s state) save(r running) error {
 		return fmt.Errorf("saving run.json: %w", err)
 	}
 	return os.Rename(temporary, s.path("run.json"))
-}
-
-// registered lists the controllers that have a certificate.
-func (s state) registered() ([]topic.MAC, error) {
-	entries, err := os.ReadDir(s.devices())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listing controllers: %w", err)
-	}
-	var macs []topic.MAC
-	for _, e := range entries {
-		if mac, err := topic.ParseMAC(e.Name()); err == nil {
-			macs = append(macs, mac)
-		}
-	}
-	return macs, nil
 }
 
 func exists(path string) bool {

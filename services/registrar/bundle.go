@@ -51,12 +51,16 @@ func (c *change) flush() {
 // settleBundles puts the staged bundles in place that the registry has, and removes
 // the others: those of an operation that died before its commit.
 func (r *Registrar) settleBundles(ctx context.Context, q asker) error {
-	staging := filepath.Join(r.cfg.Devices, stagingFolder)
-	entries, err := os.ReadDir(staging)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
-		return os.RemoveAll(filepath.Join(r.cfg.Devices, retiredFolder))
+	root, err := os.OpenRoot(r.cfg.Devices)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
+		return fmt.Errorf("placing bundles: %w", err)
+	}
+	defer func() { _ = root.Close() }() // only read
+	entries, err := fs.ReadDir(root.FS(), stagingFolder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("placing bundles: %w", err)
 	}
 	staged := make([]topic.MAC, len(entries))
@@ -69,36 +73,35 @@ func (r *Registrar) settleBundles(ctx context.Context, q asker) error {
 		return err
 	}
 	for i, e := range entries {
-		from := filepath.Join(staging, e.Name())
+		from := filepath.Join(stagingFolder, e.Name())
 		device, ok := registered[staged[i]]
 		if !ok || e.Name() != string(device.MAC)+"."+device.Certificate {
-			err = os.RemoveAll(from)
+			err = root.RemoveAll(from)
 		} else {
-			err = r.place(from, device.MAC)
+			err = r.place(root, from, device.MAC)
 		}
 		if err != nil {
 			return fmt.Errorf("placing bundles: %w", err)
 		}
 	}
-	return os.RemoveAll(filepath.Join(r.cfg.Devices, retiredFolder))
+	return root.RemoveAll(retiredFolder)
 }
 
 // place puts a bundle where the device's is. A folder that is not empty cannot be
 // renamed over, so that for a moment there is none; who dies then is finished by
 // the next operation.
-func (r *Registrar) place(from string, mac topic.MAC) error {
-	to := r.Bundle(mac)
-	err := os.Rename(from, to)
+func (r *Registrar) place(root *os.Root, from string, mac topic.MAC) error {
+	to := mac.Dashed()
+	err := root.Rename(from, to)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	retired := filepath.Join(r.cfg.Devices, retiredFolder)
-	if err := os.MkdirAll(retired, 0o700); err != nil {
+	if err := root.MkdirAll(retiredFolder, 0o700); err != nil {
 		return err
 	}
-	if err := os.Rename(to, filepath.Join(retired, filepath.Base(from))); err != nil {
+	if err := root.Rename(to, filepath.Join(retiredFolder, filepath.Base(from))); err != nil {
 		return err
 	}
 	r.reached("bundle away")
-	return os.Rename(from, to)
+	return root.Rename(from, to)
 }

@@ -2,7 +2,6 @@ package registrar
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -87,7 +86,7 @@ func (b *bench) crash(operation, place string) (died bool) {
 		return false
 	}
 	var exit *exec.ExitError
-	require.True(b.t, errors.As(err, &exit), "%v", err)
+	require.ErrorAs(b.t, err, &exit)
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	require.True(b.t, ok)
 	require.True(b.t, status.Signaled(), "it failed: %v", err)

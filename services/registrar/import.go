@@ -32,9 +32,9 @@ type Line struct {
 func (r *Registrar) Import(ctx context.Context, origin Origin, list io.Reader, report func(Line)) error {
 	lines := newLines(list)
 	for {
-		batch, readErr := lines.next(importBatch)
-		if readErr != nil && !errors.Is(readErr, io.EOF) {
-			return fmt.Errorf("reading the list of devices: %w", readErr)
+		batch, more, err := lines.next(importBatch)
+		if err != nil {
+			return fmt.Errorf("reading the list of devices: %w", err)
 		}
 		if err := r.importLines(ctx, origin, batch); err != nil {
 			return err
@@ -42,11 +42,8 @@ func (r *Registrar) Import(ctx context.Context, origin Origin, list io.Reader, r
 		for i := range batch {
 			report(batch[i].Line)
 		}
-		if readErr != nil {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
+		if !more || ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 }
@@ -97,9 +94,8 @@ func newLines(list io.Reader) *lines {
 	return l
 }
 
-// next reads up to n lines; the error after the last is io.EOF.
-func (l *lines) next(n int) ([]line, error) {
-	var batch []line
+// next reads up to n lines, and tells whether there may be more.
+func (l *lines) next(n int) (batch []line, more bool, err error) {
 	for len(batch) < n {
 		fields, err := l.csv.Read()
 		at := line{}
@@ -107,8 +103,10 @@ func (l *lines) next(n int) ([]line, error) {
 		switch {
 		case malformed:
 			at.Number, at.Result.Err = bad.StartLine, fmt.Errorf("%w: %w", ErrRefused, bad.Err)
+		case errors.Is(err, io.EOF):
+			return batch, false, nil
 		case err != nil:
-			return batch, err
+			return nil, false, err
 		default:
 			at.Number, _ = l.csv.FieldPos(0)
 			if !l.begun && l.header(fields) {
@@ -121,7 +119,7 @@ func (l *lines) next(n int) ([]line, error) {
 		l.begun = true
 		batch = append(batch, at)
 	}
-	return batch, nil
+	return batch, true, nil
 }
 
 // header takes the columns from a line that names them.

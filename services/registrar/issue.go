@@ -64,8 +64,9 @@ func (c *change) collect(orders []*order) (done []*order) {
 
 func (c *change) carryOut(ctx context.Context, o *order, trusted []byte) error {
 	var key crypto.Signer
-	csr, err := o.csr, error(nil)
+	csr := o.csr
 	if csr == nil {
+		var err error
 		if key, csr, err = identity.NewRequest(); err != nil {
 			return err
 		}
