@@ -39,6 +39,7 @@ type upCommand struct {
 	Writer    writer.Config  `embed:"" prefix:"writer-"`
 	Registrar server.Config  `embed:"" prefix:"registrar-"`
 	Secrets   secretFlags    `embed:""`
+	Issuer    issuerFlags    `embed:""`
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -73,7 +74,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Issuer: c.Issuer,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -133,6 +134,7 @@ func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
 		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
+		Issuer: m.cfg.Issuer,
 	}
 }
 
