@@ -47,15 +47,20 @@ func newKeeper(f *vaultFlags, st state, log *slog.Logger) (*keeper, error) {
 // keeper is that of a command without flags of its own for Vault, which is taken as
 // the environment names it.
 func (s state) keeper(log *slog.Logger) (*keeper, error) {
-	var f vaultFlags
-	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	f, err := environmentVault()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := parser.Parse(nil); err != nil {
-		return nil, err
-	}
 	return newKeeper(&f, s, log)
+}
+
+func environmentVault() (f vaultFlags, err error) {
+	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	if err != nil {
+		return f, err
+	}
+	_, err = parser.Parse(nil)
+	return f, err
 }
 
 // close ends idle connections.

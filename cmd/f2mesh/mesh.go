@@ -57,6 +57,7 @@ type meshConfig struct {
 	Decoder     decoder.Config
 	Writer      writer.Config
 	Registrar   server.Config
+	Issuer      issuerFlags
 	Secrets     secretFlags
 	Pooling     bool // through PgBouncer to PostgreSQL
 }
@@ -69,7 +70,8 @@ type mesh struct {
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
-	secrets   *keeper // where the servers' logins are from
+	issuer    identity.Issuer // of devices
+	secrets   *keeper         // where the servers' logins are from
 
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
@@ -96,6 +98,9 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	if err := m.prepareCertificates(); err != nil {
 		return nil, err
 	}
+	if m.issuer, err = cfg.Issuer.open(m.authority, cfg.Secrets.Config, secret.Value{}, log); err != nil {
+		return nil, err
+	}
 	m.Add(partNATS, m.runNATS)
 	m.Add(partPostgres, m.runPostgres)
 	if cfg.Pooling {
@@ -105,7 +110,7 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
-	m.Add(partRegistrar, m.service(partRegistrar, func() build { return newRegistrar(m.registrarConfig(), m.authority) }))
+	m.Add(partRegistrar, m.service(partRegistrar, func() build { return newRegistrar(m.registrarConfig(), m.issuer) }))
 	return m, nil
 }
 
@@ -167,7 +172,7 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 
 // admit registers the demo fleet: the broker takes who may connect from the registry.
 func (m *mesh) admit(ctx context.Context) error {
-	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.authority, m.secrets, m.log.With("service", partRegistrar))
+	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log.With("service", partRegistrar))
 	if err != nil {
 		return err
 	}

@@ -21,12 +21,13 @@ import (
 )
 
 const (
-	secretRegistry      = "registry_password"       //nolint:gosec // the name of a secret, not a secret
+	secretRegistry      = "registry_password"
 	secretMQTTRegistrar = "mqtt_registrar_password" //nolint:gosec // the name of a secret, not a secret
 )
 
 type registrarCommand struct {
 	serviceFlags
+	issuerFlags
 	Authority string        `help:"Folder of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
 	Config    server.Config `embed:""`
 }
@@ -40,7 +41,11 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Config.ServerCAs == "" {
 		c.Config.ServerCAs = authority.CAFile()
 	}
-	return c.serve(ctx, "registrar", newRegistrar(c.Config, authority), log)
+	issuer, err := c.open(authority, c.secretFlags.Config, secret.Value{}, log)
+	if err != nil {
+		return err
+	}
+	return c.serve(ctx, "registrar", newRegistrar(c.Config, issuer), log)
 }
 
 func newRegistrar(cfg server.Config, issuer identity.Issuer) build {

@@ -41,6 +41,7 @@ type upCommand struct {
 	Writer    writer.Config  `embed:"" prefix:"writer-"`
 	Registrar server.Config  `embed:"" prefix:"registrar-"`
 	Secrets   secretFlags    `embed:""`
+	Issuer    issuerFlags    `embed:""`
 	poolingFlags
 }
 
@@ -76,7 +77,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Pooling: c.pooled(),
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -136,6 +137,7 @@ func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
 		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
+		Issuer: m.cfg.Issuer,
 	}
 }
 
