@@ -25,6 +25,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -41,15 +42,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("F2MESH_TEST_RUN") != "" {
 		main()
 	}
-	// nats-server 2.15.2 leaves the store of a sourced stream running when it is
-	// shut down while messages flow.
-	const server = "github.com/nats-io/nats-server/v2/server"
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction(server+".(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreTopFunction(server+".(*msgBlock).flushLoop"),
-		// One that is shut down while it begins to source waits for the answer.
-		goleak.IgnoreTopFunction(server+".(*stream).trySetupSourceConsumer.func3"),
-		goleak.IgnoreTopFunction(server+"/ats.Register.func1"))
+	goleak.VerifyTestMain(m, natsservertest.Leftovers()...)
 }
 
 // testMesh is a mesh of real servers on free ports.
