@@ -147,9 +147,9 @@ func (m *mesh) registrarConfig() server.Config {
 
 // observing notes the registrar that is built, for it to be told of denied
 // publishes.
-func (m *mesh) observing(make build) build {
+func (m *mesh) observing(inner build) build {
 	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		r, err := make(h, streams, reg, log)
+		r, err := inner(h, streams, reg, log)
 		if s, ok := r.(*server.Server); ok && err == nil {
 			m.set(func() { m.observe = s.Observe })
 		}
