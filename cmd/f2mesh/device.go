@@ -21,6 +21,7 @@ type deviceCommands struct {
 	Revoke   deviceRevokeCommand   `cmd:"" help:"Shut controllers out: at once, and for good."`
 	RotateCA deviceRotateCommand   `cmd:"" help:"Make a new issuing CA; certificates of the old one stay valid." name:"rotate-ca"`
 	Export   deviceExportCommand   `cmd:"" help:"Copy a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
+	Log      deviceLogCommand      `cmd:"" help:"Show the audit trail: who issued, renewed, revoked or rotated what, and who was refused."`
 }
 
 // registryFlags are those of the commands that change who is in the fleet.

@@ -27,6 +27,7 @@ const (
 	databaseMetadata  = "metadata"
 	databaseRegistry  = "registry"
 	databaseTelemetry = "telemetry"
+	databaseAny       = "postgres" // where every role may log in, to nothing
 	metadataSchema    = "fleet"
 
 	secretSuperuser    = "postgres_superuser_password" //nolint:gosec // the name of a secret, not a secret
