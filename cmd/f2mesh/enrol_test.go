@@ -14,17 +14,21 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/smallstep/pkcs7"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
 
 // newcomer is a device that the fleet's metadata has and the registry has not.
@@ -197,4 +201,38 @@ func summaries(events []registrar.Event) (all []string) {
 		}
 	}
 	return all
+}
+
+// TestForeignTopic has the broker tell of a publish that it denied.
+func TestForeignTopic(t *testing.T) {
+	m := startMesh(t, func(c *meshConfig) { c.WatchTopics = true })
+	alarms, err := m.js.Conn().SubscribeSync(alarm.Subject("registrar", watch.ForeignTopic))
+	require.NoError(t, err)
+	client := m.device(t, mac)
+	publish(t, client, "tele/f2-"+string(mac)+"/alarm-mode/J3/siren-1", `{"status":true}`)
+	eventually(t, func() bool { return m.count(t, "SELECT count(*) FROM device_event") == 1 }, "the control: its own topic")
+	publish(t, client, "tele/f2-000000000000/alarm-mode/J3/siren-1", `{"status":true}`)
+	msg, err := alarms.NextMsg(time.Minute)
+	require.NoError(t, err)
+	var one alarm.Alarm
+	require.NoError(t, json.Unmarshal(msg.Data, &one))
+	assert.Equal(t, string(mac), one.Subject)
+	assert.Contains(t, one.Detail, "tele/f2-000000000000/alarm-mode/J3/siren-1")
+	_, err = alarms.NextMsg(200 * time.Millisecond)
+	require.ErrorIs(t, err, nats.ErrTimeout, "one alarm, and none for its own topic")
+}
+
+// TestRegistrarProcess has the registrar as a process of its own enrol a device.
+func TestRegistrarProcess(t *testing.T) {
+	m := startMesh(t)
+	m.claimable(t, newcomer, 9001, "one good code")
+	require.NoError(t, m.Stop(partRegistrar))
+	cmd := m.startProcess(t, partRegistrar)
+	eventually(t, func() bool { ready, _ := askReady(m.js.Conn(), partRegistrar); return ready }, "it does not get ready")
+	_, csr := newRequest(t, pkix.Name{})
+	status, certificate := m.enrol(t, enrolment{operation: "simpleenroll", user: string(newcomer), code: "one good code", csr: csr})
+	require.Equal(t, http.StatusOK, status)
+	assert.Equal(t, newcomer.Dashed(), certificate.Subject.CommonName)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), "a stop is not an error")
 }

@@ -52,6 +52,7 @@ type meshConfig struct {
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
+	WatchTopics bool // has the broker tell of each denied publish
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
@@ -76,6 +77,7 @@ type mesh struct {
 	cluster  *postgres.Cluster
 	mqtt     *mosquitto.Broker
 	services map[string]health.Service
+	observe  func(line string) // the registrar's, of the broker's log; nil: it does not run
 }
 
 // newMesh makes what is missing in the state directory: secrets, certificates,
@@ -104,7 +106,7 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
-	m.Add(partRegistrar, m.service(partRegistrar, func() build { return newRegistrar(m.registrarConfig(), m.issuer) }))
+	m.Add(partRegistrar, m.service(partRegistrar, func() build { return m.observing(newRegistrar(m.registrarConfig(), m.issuer)) }))
 	return m, nil
 }
 
@@ -187,12 +189,16 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	broker, err := mosquitto.Start(ctx, mosquitto.Config{
+	cfg := mosquitto.Config{
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
 		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
-	})
+	}
+	if m.cfg.WatchTopics {
+		cfg.Denied = m.denied
+	}
+	broker, err := mosquitto.Start(ctx, cfg)
 	if err != nil {
 		return err
 	}

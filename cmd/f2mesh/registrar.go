@@ -144,3 +144,25 @@ func (m *mesh) registrarConfig() server.Config {
 	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
 	return cfg
 }
+
+// observing notes the registrar that is built, for it to be told of denied
+// publishes.
+func (m *mesh) observing(inner build) build {
+	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+		r, err := inner(h, streams, reg, log)
+		if s, ok := r.(*server.Server); ok && err == nil {
+			m.set(func() { m.observe = s.Observe })
+		}
+		return r, err
+	}
+}
+
+// denied passes on what the broker tells of a denied publish.
+func (m *mesh) denied(line string) {
+	m.mu.Lock()
+	observe := m.observe
+	m.mu.Unlock()
+	if observe != nil {
+		observe(line)
+	}
+}
