@@ -26,6 +26,13 @@ type commands struct {
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
+	Setup       setupCommand       `cmd:"" help:"Make the secrets and settings of compose.yaml." group:"In containers (compose.yaml):"`
+	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"In containers (compose.yaml):"`
+	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"In containers (compose.yaml):"`
+	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"In containers (compose.yaml):"`
+	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"In containers (compose.yaml):"`
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask a server whether it works; the exit status is the answer." group:"In containers (compose.yaml):"`
+
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -34,6 +41,8 @@ type globals struct {
 	StateDir  string `help:"Where up keeps everything of its mesh." env:"F2MESH_STATE_DIR" default:".f2mesh" type:"path"`
 	LogLevel  string `help:"Least level that is logged (${enum})." env:"F2MESH_LOG_LEVEL" default:"info" enum:"debug,info,warn,error"`
 	LogFormat string `help:"Form of the log (${enum}); auto is text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
+
+	CheckConfig bool `help:"Check the command line and the environment, and do nothing."`
 }
 
 func (g *globals) logger(w io.Writer) *slog.Logger {

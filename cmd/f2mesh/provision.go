@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -45,7 +46,7 @@ func (m *mesh) provision(ctx context.Context) error {
 		return err
 	}
 	for database, owner := range map[string]string{databaseMetadata: "postgres", databaseTelemetry: roleWriter} {
-		if err := ensureDatabase(ctx, conn, database, owner); err != nil {
+		if err := ensureDatabase(ctx, conn, database, owner, roleDecoder, roleWriter, roleReader); err != nil {
 			return err
 		}
 	}
@@ -62,10 +63,16 @@ func (m *mesh) seed(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := fleet.CreateSchema(ctx, conn, metadataSchema); err != nil {
+	if err := prepareMetadata(ctx, conn); err != nil {
 		return err
 	}
-	if err := fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers)); err != nil {
+	return fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers))
+}
+
+// prepareMetadata makes the metadata's tables, as far as they are not there, and
+// lets the roles read them.
+func prepareMetadata(ctx context.Context, conn *pgx.Conn) error {
+	if err := fleet.CreateSchema(ctx, conn, metadataSchema); err != nil {
 		return err
 	}
 	if err := fleet.InstallTrigger(ctx, conn, metadataSchema); err != nil {
@@ -82,7 +89,12 @@ func (m *mesh) provisionTelemetry(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if timescaleInstalled() {
+	return prepareTelemetry(ctx, conn, timescaleInstalled())
+}
+
+// prepareTelemetry lets the reader see what the writer will make.
+func prepareTelemetry(ctx context.Context, conn *pgx.Conn, timescale bool) error {
+	if timescale {
 		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb"); err != nil {
 			return err
 		}
@@ -121,7 +133,8 @@ func ensureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) err
 	return nil
 }
 
-func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) error {
+// ensureDatabase makes a database that only the roles may connect to.
+func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, roles ...string) error {
 	var exists bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {
 		return fmt.Errorf("looking for database %s: %w", name, err)
@@ -131,11 +144,11 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) err
 			return err
 		}
 	}
-	// Nobody may connect who has not been named. The superuser's alternate becomes
-	// the superuser only once it is connected.
+	// The superuser's alternate becomes the superuser only once it is connected.
+	roles = append(roles, credential.Alternate(postgres.Superuser))
 	return execute(ctx, conn,
 		fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM PUBLIC", name),
-		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s, %s, %s", name, roleDecoder, roleWriter, roleReader, credential.Alternate(postgres.Superuser)))
+		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s", name, strings.Join(roles, ", ")))
 }
 
 func (m *mesh) superuser(ctx context.Context, database string) (*pgx.Conn, error) {

@@ -56,11 +56,15 @@ func deviceACL(macs []topic.MAC) []byte {
 var ErrNotRunning = errors.New("no broker runs on this folder")
 
 // Reload makes the broker that runs on dir, started by whichever process, read
-// passwords, ACLs and certificates again.
+// passwords, ACLs and certificates again. A broker in another container does so
+// a moment later, if it follows the folder (Follow).
 func Reload(dir string) error {
 	pid := runningPid(dir)
 	if pid == 0 {
-		return fmt.Errorf("reloading broker: %w", ErrNotRunning)
+		if err := requestReload(dir); err != nil {
+			return fmt.Errorf("reloading broker: %w", err)
+		}
+		return nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		return fmt.Errorf("reloading broker: %w", err)

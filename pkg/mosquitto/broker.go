@@ -25,7 +25,6 @@ import (
 	"syscall"
 	"time"
 
-	conf "github.com/f2mesh/f2mesh/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/process"
@@ -122,18 +121,9 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err := s.owner.Own(data); err != nil {
 		return err
 	}
-	passwords, err := passwordFile(s.cfg.Users)
+	files, err := s.cfg.files(s.dir)
 	if err != nil {
 		return err
-	}
-	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
-	if _, err := os.Stat(filepath.Join(s.dir, deviceACLFile)); err != nil {
-		files[deviceACLFile] = deviceACL(nil)
-	}
-	for name, source := range map[string]string{"ca.crt": s.cfg.CAFile, "server.crt": s.cfg.CertFile, "server.key": s.cfg.KeyFile} {
-		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
-			return err
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := s.owner.WriteFile(filepath.Join(s.dir, name), files[name], 0o600); err != nil {

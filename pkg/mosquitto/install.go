@@ -1,0 +1,124 @@
+package mosquitto
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha512"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	conf "github.com/f2mesh/f2mesh/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/account"
+)
+
+// Files is the configuration folder of a broker that somebody else starts, in a
+// container: what Start would write, but for addresses and ports, which are those
+// of the shipped file.
+type Files struct {
+	// Dir is the folder that the broker sees as /mosquitto/config. Whoever owns
+	// it must be whom the broker runs as.
+	Dir string
+	// CAFile is what controllers' certificates must come from; CertFile and
+	// KeyFile are the broker's own.
+	CAFile, CertFile, KeyFile string
+	// Users are the names and passwords of those who may log in by password. A
+	// line that is right already stays as it is: a changed one would end the
+	// sessions of its user.
+	Users map[string]string
+	// KeepUsers leaves a password file that is there as it is.
+	KeepUsers bool
+}
+
+// Write brings the folder up to date and keeps the list of controllers. A broker
+// that runs on it takes the changes at the next Reload.
+func (f Files) Write() error {
+	cfg := Config{CAFile: f.CAFile, CertFile: f.CertFile, KeyFile: f.KeyFile, Users: f.Users}
+	files, err := cfg.files(f.Dir)
+	if err != nil {
+		return fmt.Errorf("writing the broker's files: %w", err)
+	}
+	files[confFile] = []byte(conf.Conf)
+	if old, err := os.ReadFile(filepath.Join(f.Dir, passwordsFile)); err == nil { //nolint:gosec // the broker's own folder
+		files[passwordsFile] = keepLines(files[passwordsFile], old, f.Users)
+		if f.KeepUsers {
+			files[passwordsFile] = old
+		}
+	}
+	if _, err := os.Stat(filepath.Join(f.Dir, reloadFile)); err != nil {
+		files[reloadFile] = nil
+	}
+	var self account.Account
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := self.WriteFile(filepath.Join(f.Dir, name), files[name], 0o600); err != nil {
+			return fmt.Errorf("writing the broker's files: %w", err)
+		}
+	}
+	return nil
+}
+
+// files are those that stand beside the configuration file in dir.
+func (c Config) files(dir string) (map[string][]byte, error) {
+	passwords, err := passwordFile(c.Users)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
+	if _, err := os.Stat(filepath.Join(dir, deviceACLFile)); err != nil {
+		files[deviceACLFile] = deviceACL(nil)
+	}
+	for name, source := range map[string]string{"ca.crt": c.CAFile, "server.crt": c.CertFile, "server.key": c.KeyFile} {
+		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// keepLines takes the lines of an older password file that are right still.
+func keepLines(made, old []byte, users map[string]string) []byte {
+	right := map[string]string{}
+	for line := range strings.Lines(string(old)) {
+		name, hash, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if password, ok := users[name]; ok && isHashOf(hash, password) {
+			right[name] = line
+		}
+	}
+	var file bytes.Buffer
+	for line := range strings.Lines(string(made)) {
+		name, _, _ := strings.Cut(line, ":")
+		if kept, ok := right[name]; ok {
+			line = kept
+		}
+		file.WriteString(line)
+	}
+	return file.Bytes()
+}
+
+// isHashOf tells whether hash is one of hashPassword's for the password.
+func isHashOf(hash, password string) bool {
+	parts := strings.Split(hash, "$") // "", "7", rounds, salt, key
+	if len(parts) != 5 || parts[1] != "7" {
+		return false
+	}
+	n, err := strconv.Atoi(parts[2])
+	if err != nil || n < 1 || n > 100*rounds {
+		return false
+	}
+	salt, err := base64.StdEncoding.DecodeString(parts[3])
+	if err != nil {
+		return false
+	}
+	want, err := base64.StdEncoding.DecodeString(parts[4])
+	if err != nil {
+		return false
+	}
+	key, err := pbkdf2.Key(sha512.New, password, salt, n, sha512.Size)
+	return err == nil && hmac.Equal(key, want)
+}
