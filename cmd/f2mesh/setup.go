@@ -18,8 +18,8 @@ import (
 
 // Secrets that only the containers have.
 const (
-	secretTimescaleSuperuser = "timescale_superuser_password" //nolint:gosec // the name of a secret, not a secret
-	secretGrafanaAdmin       = "grafana_admin_password"       //nolint:gosec // the name of a secret, not a secret
+	secretTimescaleSuperuser = "timescale_superuser_password"
+	secretGrafanaAdmin       = "grafana_admin_password"
 )
 
 // containerID is whom the containers run as where root sets them up: the user
@@ -44,11 +44,11 @@ func (c *setupCommand) Run(ctx context.Context) error {
 	dir := credential.Files(filepath.Join(c.Dir, "secrets"))
 	var made []string
 	for _, name := range containerSecrets() {
-		_, new, err := dir.Ensure(ctx, name+secretSuffix)
+		_, isNew, err := dir.Ensure(ctx, name+secretSuffix)
 		if err != nil {
 			return err
 		}
-		if new {
+		if isNew {
 			made = append(made, name)
 		}
 	}
@@ -107,15 +107,16 @@ func (c *setupCommand) give(dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, name := range append(containerSecrets(), "") {
+		path := dir
+		if name != "" {
+			path = filepath.Join(dir, name+secretSuffix)
 		}
 		if err := os.Lchown(path, c.UID, c.GID); err != nil {
 			return fmt.Errorf("giving the secrets to the containers' user: %w", err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // settings adds to .env, which Compose reads, and refuses to change whom the

@@ -45,7 +45,7 @@ func (f Files) Write() error {
 		return fmt.Errorf("writing the broker's files: %w", err)
 	}
 	files[confFile] = []byte(conf.Conf)
-	if old, err := os.ReadFile(filepath.Join(f.Dir, passwordsFile)); err == nil { //nolint:gosec // the broker's own folder
+	if old, err := os.ReadFile(filepath.Join(f.Dir, passwordsFile)); err == nil {
 		files[passwordsFile] = keepLines(files[passwordsFile], old, f.Users)
 		if f.KeepUsers {
 			files[passwordsFile] = old

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,9 +52,7 @@ func (f Files) conf() string {
 	s := &starter{dir: f.At, cfg: Config{Host: "*", Settings: map[string]string{
 		"data_directory": f.DataDir, "unix_socket_directories": f.SocketDir, // the last of a name holds
 	}}}
-	for name, value := range f.Settings {
-		s.cfg.Settings[name] = value
-	}
+	maps.Copy(s.cfg.Settings, f.Settings)
 	const standard = 5432
 	return s.settings(standard)
 }

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,11 +26,11 @@ func program(t *testing.T) string {
 	t.Helper()
 	building.Do(func() {
 		var dir string
-		if dir, errBuild = os.MkdirTemp("", "f2mesh-compose-*"); errBuild != nil {
+		if dir, errBuild = os.MkdirTemp("", "f2mesh-compose-*"); errBuild != nil { //nolint:usetesting // it outlives the test that comes first
 			return
 		}
 		programAt = filepath.Join(dir, "f2mesh")
-		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=timetzdata", "-pgo=off", "-o", programAt, "./cmd/f2mesh")
+		build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-buildvcs=false", "-tags=timetzdata", "-pgo=off", "-o", programAt, "./cmd/f2mesh")
 		build.Dir, build.Stderr = root(t), os.Stderr
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly")
 		errBuild = build.Run()
@@ -120,9 +121,9 @@ func TestCommandsSee(t *testing.T) {
 	t.Parallel()
 	bridge := load(t, everything).Services["bridge"]
 	require.NoError(t, parse(t, &bridge, bridge.Command))
-	assert.Error(t, parse(t, &bridge, []string{"brigde"}))
-	assert.Error(t, parse(t, &bridge, []string{"bridge", "--unknown"}))
-	bridge.Environment["BRIDGE_BATCH"] = text("100000")
+	require.Error(t, parse(t, &bridge, []string{"brigde"}))
+	require.Error(t, parse(t, &bridge, []string{"bridge", "--unknown"}))
+	bridge.Environment["BRIDGE_BATCH"] = new("100000")
 	assert.Error(t, parse(t, &bridge, bridge.Command))
 }
 
@@ -137,7 +138,7 @@ func TestSettingsAreRead(t *testing.T) {
 		assert.Empty(t, unknownSettings(t, &s), name)
 	}
 	bridge := load(t, everything).Services["bridge"]
-	bridge.Environment["MQTT_ULR"] = text("tcp://mosquitto:1883")
+	bridge.Environment["MQTT_ULR"] = new("tcp://mosquitto:1883")
 	assert.Equal(t, []string{"MQTT_ULR"}, unknownSettings(t, &bridge), "the control")
 }
 

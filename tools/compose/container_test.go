@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -213,7 +214,7 @@ func (c *container) start(out io.Writer, connect func(pid int) error) (*exec.Cmd
 		return nil, err
 	}
 	defer func() { _ = errors.Join(wait.Close(), goOn.Close()) }()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe")
 	cmd.Env = []string{containerVariable + "=" + string(spec)}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, []*os.File{wait}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -240,7 +241,7 @@ func (c *container) inside(pid int, env []string, args ...string) ([]byte, error
 		"--target", number, "--mount", "--net", "--pid", "--ipc", "--uts", "--root", "--wd",
 		"--setuid", strconv.Itoa(c.UID), "--setgid", strconv.Itoa(c.GID), "--", path,
 	}
-	cmd := exec.Command("nsenter", append(all, args[1:]...)...)
+	cmd := exec.CommandContext(context.Background(), "nsenter", append(all, args[1:]...)...)
 	cmd.Env = append(append([]string{}, c.Env...), env...)
 	return cmd.CombinedOutput()
 }

@@ -138,7 +138,7 @@ func (e *engine) connect(name string) func(pid int) error {
 				[]string{"nsenter", "-t", number, "-n", "ip", "link", "set", inner, "up"})
 		}
 		for _, c := range commands {
-			if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			if out, err := exec.CommandContext(context.Background(), c[0], c[1:]...).CombinedOutput(); err != nil {
 				return fmt.Errorf("%v: %w: %s", c, err, out)
 			}
 		}
@@ -198,7 +198,7 @@ func (e *engine) container(name string) container {
 }
 
 // start starts a service and waits until it is healthy, or has run to its end.
-func (e *engine) start(name string) *service {
+func (e *engine) start(name string) {
 	e.t.Helper()
 	s := &service{container: e.container(name), done: make(chan struct{})}
 	cmd, err := s.start(&s.log, e.connect(name))
@@ -218,7 +218,6 @@ func (e *engine) start(name string) *service {
 		})
 	}
 	e.t.Logf("%-12s %s", name, time.Since(began).Round(time.Millisecond))
-	return s
 }
 
 func (s *service) ended() bool {

@@ -54,8 +54,6 @@ type breakage struct {
 	how  func(*types.ServiceConfig)
 }
 
-func text(s string) *string { return &s }
-
 var breakages = []breakage{
 	{"runs as a user of its own, by number", func(s *types.ServiceConfig) { s.User = "" }},
 	{"runs as a user of its own, by number", func(s *types.ServiceConfig) { s.User = "0:0" }},
@@ -91,13 +89,13 @@ var breakages = []breakage{
 	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats" }},
 	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:2" }},
 	{"has no secret in its environment or command", func(s *types.ServiceConfig) {
-		s.Environment = types.MappingWithEquals{"MQTT_PASSWORD": text("x")}
+		s.Environment = types.MappingWithEquals{"MQTT_PASSWORD": new("x")}
 	}},
 	{"has no secret in its environment or command", func(s *types.ServiceConfig) {
-		s.Environment = types.MappingWithEquals{"METADATA_DSN": text("postgres://a:b@postgres/metadata")}
+		s.Environment = types.MappingWithEquals{"METADATA_DSN": new("postgres://a:b@postgres/metadata")}
 	}},
 	{"has no secret in its environment or command", func(s *types.ServiceConfig) {
-		s.Environment = types.MappingWithEquals{"PLAIN": text("q83vEjRWeJASNFZ4kBI0VniQEjRWeJAS")}
+		s.Environment = types.MappingWithEquals{"PLAIN": new("q83vEjRWeJASNFZ4kBI0VniQEjRWeJAS")}
 	}},
 	{"has no secret in its environment or command", func(s *types.ServiceConfig) {
 		s.Environment = types.MappingWithEquals{"HOME": nil}

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -48,8 +49,8 @@ func image(t *testing.T, s *types.ServiceConfig, c *container) {
 // standin is this machine's program in place of an image, "" if there is none.
 func standin(name string) string {
 	if built, err := filepath.Abs("../../bin/tools/" + name); err == nil && exists(built) {
-		if real, err := filepath.EvalSymlinks(built); err == nil {
-			return real
+		if target, err := filepath.EvalSymlinks(built); err == nil {
+			return target
 		}
 	}
 	found, _ := exec.LookPath(name)
@@ -105,7 +106,7 @@ func natsServer(t *testing.T) string {
 	t.Helper()
 	at := filepath.Join(filepath.Dir(program(t)), "nats-server")
 	buildingServer.Do(func() {
-		build := exec.Command("go", "build", "-o", at, "github.com/nats-io/nats-server/v2")
+		build := exec.CommandContext(context.Background(), "go", "build", "-o", at, "github.com/nats-io/nats-server/v2")
 		build.Dir, build.Stderr = root(t), os.Stderr
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 		serverAt, errServer = at, build.Run()
