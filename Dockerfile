@@ -26,7 +26,7 @@ RUN mkdir -p /out/rootfs/usr/share/doc/f2mesh && cp LICENSE /out/rootfs/usr/shar
     /out/cyclonedx-gomod bin -json -std -noserial -notimestamp -version "$VERSION" \
     -output /out/rootfs/usr/share/doc/f2mesh/sbom.cdx.json /out/rootfs/usr/local/bin/f2mesh
 
-# Whom the services run as. `f2mesh setup` writes into .env who owns the secret files: only he reads them.
+# Whom the services run as. `f2mesh setup --compose .` writes into .env who owns the secret files: only he reads them.
 ARG UID=10001
 ARG GID=10001
 # The folders that volumes are mounted on in the init container: Docker gives a new volume the owner and

@@ -46,7 +46,12 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		return fmt.Errorf("opening JetStream: %w", err)
 	}
 	st := state{dir: g.StateDir}
-	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), st.files(), secretReader)
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), secrets, secretReader)
 	if err != nil {
 		return err
 	}
@@ -88,15 +93,7 @@ func (c *auditCommand) options() (o ledger.Options, err error) {
 func (c *auditCommand) audit(ctx context.Context, js jetstream.JetStream, db *pgx.Conn, options ledger.Options) (*ledger.Report, error) {
 	deadline := time.Now().Add(c.Wait)
 	for {
-		if c.Acknowledged != "" {
-			file, err := os.Open(filepath.Clean(c.Acknowledged))
-			if err != nil {
-				return nil, fmt.Errorf("reading the acknowledged ids: %w", err)
-			}
-			defer func() { _ = file.Close() }()
-			options.Acknowledged = file
-		}
-		report, err := ledger.Audit(ctx, js, db, withProgress(options))
+		report, err := c.once(ctx, js, db, options)
 		if err != nil || report.Total.Pending == 0 && report.Acknowledged.NeverReceived+report.Acknowledged.Elsewhere == 0 || time.Now().After(deadline) {
 			return report, err
 		}
@@ -106,6 +103,18 @@ func (c *auditCommand) audit(ctx context.Context, js jetstream.JetStream, db *pg
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+func (c *auditCommand) once(ctx context.Context, js jetstream.JetStream, db *pgx.Conn, options ledger.Options) (*ledger.Report, error) {
+	if c.Acknowledged != "" {
+		file, err := os.Open(filepath.Clean(c.Acknowledged))
+		if err != nil {
+			return nil, fmt.Errorf("reading the acknowledged ids: %w", err)
+		}
+		defer func() { _ = file.Close() }()
+		options.Acknowledged = file
+	}
+	return ledger.Audit(ctx, js, db, withProgress(options))
 }
 
 // withProgress shows a bar where people look at it.

@@ -23,9 +23,14 @@ func connectRunning(ctx context.Context, g *globals, log *slog.Logger) (*nats.Co
 	if err != nil {
 		return nil, r, err
 	}
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return nil, r, err
+	}
+	defer secrets.close()
 	h := &host{
 		nats:    stream.Config{URL: "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS)), CAFile: r.CAFile},
-		secrets: secret.NewStore(secret.Chain{secret.Files(st.secrets())}, log), log: log,
+		secrets: secret.NewStore(secrets.Chain, slog.New(slog.DiscardHandler)), log: log, // WaitConnected tells
 	}
 	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), log)
 	if err != nil {

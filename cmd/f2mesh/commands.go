@@ -21,17 +21,19 @@ type commands struct {
 	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
 	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
+	Secret   secretCommands  `cmd:"" help:"The mesh's credentials: where they are from, and their rotation."`
+	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh, or what compose.yaml needs."`
+	Vault    vaultCommands   `cmd:"" help:"HashiCorp Vault as the place of the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
-	Setup       setupCommand       `cmd:"" help:"Make the secrets and settings of compose.yaml." group:"In containers (compose.yaml):"`
-	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"In containers (compose.yaml):"`
-	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"In containers (compose.yaml):"`
-	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"In containers (compose.yaml):"`
-	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"In containers (compose.yaml):"`
-	Healthcheck healthcheckCommand `cmd:"" help:"Ask a server whether it works; the exit status is the answer." group:"In containers (compose.yaml):"`
+	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
+	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask a server whether it works; the exit status is the answer." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

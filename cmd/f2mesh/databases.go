@@ -17,7 +17,6 @@ import (
 type provisionCommand struct {
 	Metadata   string `help:"PostgreSQL server of the metadata, host:port." default:"postgres:5432"`
 	Telemetry  string `help:"TimescaleDB server of the readings, host:port." default:"timescaledb:5432"`
-	Timescale  bool   `help:"The readings' server has TimescaleDB." default:"true" negatable:""`
 	CAFile     string `help:"Certificates that the servers' must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
 	SecretsDir string `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
 	VaultAddr  string `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
@@ -34,7 +33,7 @@ func (c *provisionCommand) Run(ctx context.Context) error {
 		{
 			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, database: databaseTelemetry, owner: roleWriter,
 			secrets: []string{secretTimescale, secretReader},
-			prepare: func(ctx context.Context, conn *pgx.Conn) error { return prepareTelemetry(ctx, conn, c.Timescale) },
+			prepare: prepareTelemetry,
 		},
 	} {
 		if err := c.provision(ctx, &s); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -19,12 +18,12 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 		fmt.Println("no mesh runs on", st.dir)
 		return nil
 	}
-	r, err := st.last()
+	pid, err := st.holder()
 	if err != nil {
-		return errors.New("the mesh is still starting; try again in a moment")
+		return err
 	}
-	if err := syscall.Kill(r.PID, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stopping process %d: %w", r.PID, err)
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stopping process %d: %w", pid, err)
 	}
 	fmt.Println("stopping; messages in hand are stored first")
 	bounded, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -32,7 +31,7 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 	for st.locked() {
 		select {
 		case <-bounded.Done():
-			return fmt.Errorf("process %d has not stopped yet: see %s", r.PID, st.logFile())
+			return fmt.Errorf("process %d has not stopped yet: see %s", pid, st.logFile())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -11,17 +12,22 @@ import (
 type envCommand struct{}
 
 // Run prints shell variables for `eval`. Passwords are named by file.
-func (envCommand) Run(ctx context.Context, g *globals) error {
+func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	st := state{dir: g.StateDir}
 	r, err := st.load()
 	if err != nil {
 		return err
 	}
-	operator, _, err := logIn(ctx, st.files(), secretMQTTOperator)
+	secrets, err := st.keeper(log)
 	if err != nil {
 		return err
 	}
-	reader, _, err := logIn(ctx, st.files(), secretReader)
+	defer secrets.close()
+	operator, _, err := logIn(ctx, secrets, secretMQTTOperator)
+	if err != nil {
+		return err
+	}
+	reader, _, err := logIn(ctx, secrets, secretReader)
 	if err != nil {
 		return err
 	}

@@ -46,16 +46,6 @@ func logins(ctx context.Context, secrets secret.Source, kind credential.Kind) (m
 	return all, nil
 }
 
-// ensureSecrets makes the secrets that are missing.
-func (s state) ensureSecrets(ctx context.Context) error {
-	for _, c := range credential.All() {
-		if _, _, err := s.files().Ensure(ctx, c.Secret); err != nil {
-			return err
-		}
-	}
-	return s.files().WriteText(credential.Username, "bridge")
-}
-
 // tools writes what the command-line tools of people log in with, whoever the
 // alternates' turn it is: the `nats` CLI's context, psql's passfile, and the
 // password for mosquitto_sub.

@@ -63,7 +63,7 @@ type mesh struct {
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
-	secrets   secret.Source // where the servers' logins are from
+	secrets   *keeper // where the servers' logins are from
 
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
@@ -77,9 +77,13 @@ type mesh struct {
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
-		secrets: st.files(), services: map[string]health.Service{},
+		services: map[string]health.Service{},
 	}
-	if err := st.ensureSecrets(context.Background()); err != nil {
+	var err error
+	if m.secrets, err = newKeeper(&cfg.Secrets.vaultFlags, st, log); err != nil {
+		return nil, err
+	}
+	if err := m.secrets.ensure(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := m.prepareCertificates(); err != nil {
@@ -137,7 +141,7 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: m.state.path("postgres"), Host: m.cfg.Host, Port: m.cfg.Ports.Postgres,
 		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Superuser: user, SuperuserPassword: password,
-		Settings: postgresSettings(), Log: m.log.With("service", partPostgres),
+		Settings: postgresSettings(), Preload: []string{"timescaledb"}, Log: m.log.With("service", partPostgres),
 	})
 	if err != nil {
 		return err
@@ -162,11 +166,15 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	bridgeUser, _, err := logIn(ctx, m.secrets, secretMQTTPassword)
+	if err != nil {
+		return err
+	}
 	broker, err := mosquitto.Start(ctx, mosquitto.Config{
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
 		CAFile: m.authority.CAFile(), CertFile: cert, KeyFile: key,
-		Users: users, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
 	})
 	if err != nil {
 		return err
@@ -182,10 +190,11 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 // service is a part that runs one of the services in this process.
 func (m *mesh) service(name string, build func() build) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
-		secrets, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
+		secrets, done, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
 		if err != nil {
 			return err
 		}
+		defer done()
 		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
@@ -290,25 +299,16 @@ func (m *mesh) remove() error {
 
 // postgresSettings are for many small rows on a machine that also does other
 // things. None of them is about durability, which has PostgreSQL's defaults.
-// TimescaleDB is preloaded where it is installed.
 func postgresSettings() map[string]string {
-	settings := map[string]string{
+	return map[string]string{
 		"shared_buffers": "512MB", // the indexes' hot pages: 128 MB, the default, are written out and read in again
 		"max_wal_size":   "4GB",   // fewer checkpoints, after each of which every page goes to the WAL whole
+		// A policy's job of TimescaleDB is a worker; the default of 8 for all of
+		// PostgreSQL is too few. Without TimescaleDB its settings mean nothing.
+		"max_worker_processes":               "24",
+		"timescaledb.max_background_workers": "12",
+		"timescaledb.telemetry_level":        "off",
 	}
-	if timescaleInstalled() {
-		settings["shared_preload_libraries"] = "timescaledb"
-		settings["timescaledb.telemetry_level"] = "off"
-		// A policy's job is a worker; the default of 8 for all of PostgreSQL is too few.
-		settings["max_worker_processes"] = "24"
-		settings["timescaledb.max_background_workers"] = "12"
-	}
-	return settings
-}
-
-func timescaleInstalled() bool {
-	found, _ := filepath.Glob("/usr/share/postgresql/*/extension/timescaledb.control")
-	return len(found) > 0
 }
 
 func (m *mesh) secretFiles() secret.Files { return secret.Files(m.state.secrets()) }

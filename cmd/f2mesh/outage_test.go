@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
 // traffic publishes numbered readings until it is stopped, and remembers which
@@ -196,4 +198,52 @@ func TestFullStream(t *testing.T) {
 	_, err = m.js.UpdateStream(t.Context(), config)
 	require.NoError(t, err)
 	tr.finish(t, m)
+}
+
+// TestDeletedConsumer deletes each stage's place in its stream, as an operator
+// may by mistake: the stage makes it anew instead of waiting for ever.
+func TestDeletedConsumer(t *testing.T) {
+	m := startMesh(t)
+	tr := startTraffic(t, m.device(t, mac))
+	eventually(t, func() bool { return tr.count() > 100 }, "no traffic")
+	for _, c := range [][2]string{{bridge.CommandStream, partBridge}, {bridge.RawStream, partDecoder}, {decoder.DecodedStream, partWriter}} {
+		require.NoError(t, m.js.DeleteConsumer(t.Context(), c[0], c[1]))
+		eventually(t, func() bool {
+			_, err := m.js.Consumer(t.Context(), c[0], c[1])
+			return err == nil
+		}, "the consumer of %s is not made anew", c[1])
+	}
+	tr.finish(t, m)
+}
+
+// TestCommandsOnce stops the bridge while commands are under way, again and
+// again: a door opens once for each.
+func TestCommandsOnce(t *testing.T) {
+	m := startMesh(t, func(c *meshConfig) { c.Bridge.CommandMaxAge = time.Minute })
+	const commands = 400
+	var mu sync.Mutex
+	heard := map[string]int{}
+	token := m.device(t, mac).Subscribe("cmnd/f2-"+string(mac)+"/#", 1, func(_ mqtt.Client, msg mqtt.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard[string(msg.Payload())]++
+	})
+	require.True(t, token.WaitTimeout(10*time.Second))
+	require.NoError(t, token.Error())
+	count := func() int { mu.Lock(); defer mu.Unlock(); return len(heard) }
+	for n := range commands {
+		_, err := m.js.Publish(t.Context(), "f2.command."+string(mac)+".access-control-mode.2.strike-1",
+			fmt.Appendf(nil, `{"power-flag":%d,"period":%d}`, n/200, n%200+1))
+		require.NoError(t, err)
+		if n%100 == 50 {
+			seen := count()
+			eventually(t, func() bool { return count() > seen }, "no command comes")
+			require.NoError(t, m.Stop(partBridge))
+			require.NoError(t, m.Start(t.Context(), partBridge))
+		}
+	}
+	eventually(t, func() bool { return count() == commands }, "commands are missing")
+	for command, times := range heard {
+		assert.Equal(t, 1, times, command)
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -89,12 +90,17 @@ func (m *mesh) provisionTelemetry(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return prepareTelemetry(ctx, conn, timescaleInstalled())
+	return prepareTelemetry(ctx, conn)
 }
 
 // prepareTelemetry lets the reader see what the writer will make.
-func prepareTelemetry(ctx context.Context, conn *pgx.Conn, timescale bool) error {
-	if timescale {
+func prepareTelemetry(ctx context.Context, conn *pgx.Conn) error {
+	// The extension takes a superuser; the tables' owner does the rest.
+	var available bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')").Scan(&available); err != nil {
+		return fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	if available {
 		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb"); err != nil {
 			return err
 		}
@@ -217,7 +223,7 @@ func allowRegistered(st state) error {
 
 // enlarge makes the demo fleet of a running mesh at least as large as
 // controllers: certificates, the broker's list, metadata.
-func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller) error {
+func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller, log *slog.Logger) error {
 	authority, err := identity.OpenAuthority(st.path("pki"))
 	if err != nil {
 		return err
@@ -231,7 +237,12 @@ func enlarge(ctx context.Context, st state, r running, controllers []fleet.Contr
 	if err := mosquitto.Reload(st.path("mosquitto")); err != nil {
 		return fmt.Errorf("letting controllers in: %w", err)
 	}
-	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), st.files(), secretSuperuser)
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), secrets, secretSuperuser)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -20,16 +21,25 @@ type secretFlags struct {
 	SecretPoll time.Duration `help:"How often secrets are looked up again, give or take a fifth." env:"F2MESH_SECRET_POLL" default:"15s"`
 }
 
-// store is a service's own store; the caller runs it.
-func (f *secretFlags) store(service string, files secret.Files, log *slog.Logger) (*secret.Store, error) {
+// store is a service's own store. The caller runs it, and then calls done.
+func (f *secretFlags) store(service string, files secret.Files, log *slog.Logger) (store *secret.Store, done func(), err error) {
+	if f.SecretPoll < 0 {
+		return nil, nil, errors.New("secret-poll must not be negative")
+	}
 	log = log.With("service", service)
 	chain, err := f.chain(service, files, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	store := secret.NewStore(chain, log)
+	store = secret.NewStore(chain, log)
 	store.Poll = f.SecretPoll
-	return store, nil
+	return store, func() {
+		for _, link := range chain {
+			if client, ok := link.(interface{ Close() }); ok {
+				client.Close()
+			}
+		}
+	}, nil
 }
 
 // chain is where a service's secrets are sought: Vault, if it has an address, then

@@ -178,10 +178,11 @@ func announce(ctx context.Context, nc *nats.Conn, s health.Service, ready func()
 
 // serve is a service as a process of its own.
 func (f *serviceFlags) serve(ctx context.Context, name string, build build, log *slog.Logger) error {
-	secrets, err := f.store(name, secret.Files(f.SecretsDir), log)
+	secrets, done, err := f.store(name, secret.Files(f.SecretsDir), log)
 	if err != nil {
 		return err
 	}
+	defer done()
 	h := &host{nats: f.Config, secrets: secrets, log: log}
 	group, ctx := errgroup.WithContext(ctx)
 	process := prometheus.NewRegistry()

@@ -1,159 +1,67 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
-
-// Secrets that only the containers have.
-const (
-	secretTimescaleSuperuser = "timescale_superuser_password"
-	secretGrafanaAdmin       = "grafana_admin_password"
-)
-
-// containerID is whom the containers run as where root sets them up: the user
-// iotuser of the image.
-const containerID = 10001
-
-// secretSuffix ends the names of the secret files beside compose.yaml.
-const secretSuffix = ".txt"
 
 type setupCommand struct {
-	Dir string `arg:"" optional:"" help:"Folder of compose.yaml." default:"." type:"existingdir"`
-	UID int    `help:"Whom the containers run as. Default: you; 10001 if you are root." default:"-1" name:"uid"`
-	GID int    `help:"Their group." default:"-1" name:"gid"`
+	Dir    string `help:"Directory of the secret files; default: the mesh's own." type:"path"`
+	Force  bool   `help:"Replace secrets that are there. A mesh whose servers know the old ones must not run: rotate them instead."`
+	DryRun bool   `help:"Show what would be done."`
+
+	containerSetup
 }
 
-// Run makes the secret files and the settings that compose.yaml needs, as far as
-// they are not there.
-func (c *setupCommand) Run(ctx context.Context) error {
-	if err := c.chooseOwner(); err != nil {
-		return err
+// Run makes a file for each secret, and says what it made and what was there.
+func (c *setupCommand) Run(ctx context.Context, g *globals) error {
+	if c.Compose != "" {
+		return c.containerSetup.run(ctx)
 	}
-	dir := credential.Files(filepath.Join(c.Dir, "secrets"))
-	var made []string
-	for _, name := range containerSecrets() {
-		_, isNew, err := dir.Ensure(ctx, name+secretSuffix)
+	st := state{dir: g.StateDir}
+	files := st.files()
+	if c.Dir != "" {
+		files = credential.Files(c.Dir)
+	} else if c.Force && st.locked() {
+		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
+	}
+	for _, name := range append([]string{credential.Username}, credentialNames()...) {
+		done, err := c.one(ctx, files, name, st)
 		if err != nil {
 			return err
 		}
-		if isNew {
-			made = append(made, name)
-		}
+		fmt.Printf("%-14s %s\n", done, name)
 	}
-	if slices.Contains(made, credential.Username) {
-		if err := dir.WriteText(credential.Username+secretSuffix, "bridge"); err != nil {
-			return err
-		}
-	}
-	if err := c.give(string(dir)); err != nil {
-		return err
-	}
-	if err := c.settings(); err != nil {
-		return err
-	}
-	fmt.Printf("%s: %d secrets, %d of them new; the containers run as %d:%d\n", dir, len(containerSecrets()), len(made), c.UID, c.GID)
+	fmt.Println("in", string(files))
 	return nil
 }
 
-// containerSecrets are the secrets that compose.yaml has.
-func containerSecrets() []string {
-	names := []string{credential.Username, secretTimescaleSuperuser, secretGrafanaAdmin}
-	for _, cr := range credential.All() {
-		names = append(names, cr.Secret)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// chooseOwner settles whom the containers run as: who owns the secret files, for
-// nobody else may read them, and a secret of Compose is the file itself.
-func (c *setupCommand) chooseOwner() error {
-	self := os.Geteuid()
-	if c.UID < 0 {
-		c.UID = self
-		if self == 0 {
-			c.UID = containerID
-		}
-	}
-	if c.GID < 0 {
-		c.GID = c.UID
-		if c.UID == self {
-			c.GID = os.Getegid()
-		}
+// one makes one secret and answers what it did.
+func (c *setupCommand) one(ctx context.Context, files credential.Files, name string, st state) (string, error) {
+	_, err := files.Lookup(ctx, name)
+	missing := errors.Is(err, secret.ErrNotFound)
+	if err != nil && !missing {
+		return "", err
 	}
 	switch {
-	case c.UID == 0:
-		return errors.New("the containers must not run as root: choose another --uid")
-	case self != 0 && c.UID != self:
-		return errors.New("only root can make secret files for somebody else: leave out --uid, or run this as root")
+	case !missing && !c.Force:
+		return "kept", nil
+	case !missing && name == secretSuperuser && c.Dir == "" && exists(st.path("postgres", "data")):
+		return "kept: in use", nil // the cluster was made with it, and only a rotation can tell it another
 	}
-	return nil
-}
-
-// give hands the folder and its files to the containers' user.
-func (c *setupCommand) give(dir string) error {
-	if os.Geteuid() != 0 {
-		return nil
+	does := "made"
+	if !missing {
+		does = "replaced"
 	}
-	for _, name := range append(containerSecrets(), "") {
-		path := dir
-		if name != "" {
-			path = filepath.Join(dir, name+secretSuffix)
-		}
-		if err := os.Lchown(path, c.UID, c.GID); err != nil {
-			return fmt.Errorf("giving the secrets to the containers' user: %w", err)
-		}
+	if c.DryRun {
+		return "would be " + does, nil
 	}
-	return nil
-}
-
-// settings adds to .env, which Compose reads, and refuses to change whom the
-// containers run as: their volumes are that user's.
-func (c *setupCommand) settings() error {
-	path := filepath.Join(c.Dir, ".env")
-	old, err := os.ReadFile(path) //nolint:gosec // beside compose.yaml
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading .env: %w", err)
+	if name == credential.Username {
+		return does, files.WriteText(name, "bridge")
 	}
-	file := bytes.NewBuffer(old)
-	if len(old) > 0 && !bytes.HasSuffix(old, []byte("\n")) {
-		file.WriteByte('\n')
-	}
-	for _, setting := range []struct {
-		name  string
-		value int
-	}{{"F2MESH_UID", c.UID}, {"F2MESH_GID", c.GID}} {
-		switch value, ok := lookUpSetting(string(old), setting.name); {
-		case !ok:
-			fmt.Fprintf(file, "%s=%d\n", setting.name, setting.value)
-		case value != strconv.Itoa(setting.value):
-			return fmt.Errorf("%s has %s=%s already: name it by --uid and --gid, or remove the line and the volumes of that user", path, setting.name, value)
-		}
-	}
-	if file.Len() == len(old) {
-		return nil
-	}
-	var self account.Account
-	return self.WriteFile(path, file.Bytes(), 0o644)
-}
-
-func lookUpSetting(file, name string) (string, bool) {
-	for line := range strings.Lines(file) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.TrimSpace(key) == name {
-			return strings.Trim(strings.TrimSpace(value), `"'`), true
-		}
-	}
-	return "", false
+	return does, files.Make(name)
 }

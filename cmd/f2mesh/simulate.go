@@ -47,7 +47,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	controllers := fleet.Demo(c.Controllers)
 	here := c.Config.Devices == ""
 	if here {
-		if err := c.register(ctx, state{dir: g.StateDir}, controllers); err != nil {
+		if err := c.register(ctx, state{dir: g.StateDir}, controllers, log); err != nil {
 			return err
 		}
 	}
@@ -96,12 +96,12 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 }
 
 // register makes the fleet known to the mesh that runs here.
-func (c *simulateCommand) register(ctx context.Context, st state, controllers []fleet.Controller) error {
+func (c *simulateCommand) register(ctx context.Context, st state, controllers []fleet.Controller, log *slog.Logger) error {
 	r, err := st.load()
 	if err != nil {
 		return err
 	}
-	if err := enlarge(ctx, st, r, controllers); err != nil {
+	if err := enlarge(ctx, st, r, controllers, log); err != nil {
 		return fmt.Errorf("registering the fleet: %w", err)
 	}
 	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))

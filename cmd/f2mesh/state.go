@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -72,6 +73,39 @@ func (s state) lock() (*os.File, error) {
 	return f, nil
 }
 
+// hold notes in the lock which process has it.
+func hold(lock *os.File) error {
+	if err := lock.Truncate(0); err != nil {
+		return fmt.Errorf("writing the lock: %w", err)
+	}
+	if _, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+		return fmt.Errorf("writing the lock: %w", err)
+	}
+	return nil
+}
+
+// holder is the process that has the lock, if locked says that one has it.
+func (s state) holder() (pid int, err error) {
+	text, err := os.ReadFile(s.path("lock"))
+	if err != nil {
+		return 0, fmt.Errorf("reading the lock: %w", err)
+	}
+	if pid, err = strconv.Atoi(string(text)); err != nil {
+		return 0, errors.New("the mesh is still starting; try again in a moment")
+	}
+	return pid, nil
+}
+
+// command is how a person runs a command of this program on this directory.
+func (s state) command(name string) string {
+	command := os.Args[0] + " " + name
+	usual, err := filepath.Abs(".f2mesh")
+	if err == nil && s.dir != usual && s.dir != os.Getenv("F2MESH_STATE_DIR") {
+		command += " --state-dir " + shellQuote(s.dir)
+	}
+	return command
+}
+
 // locked tells whether an up holds the directory.
 func (s state) locked() bool {
 	f, err := s.lock()
@@ -87,6 +121,9 @@ func (s state) load() (running, error) {
 	r, err := s.last()
 	if err != nil || !s.locked() {
 		return running{}, fmt.Errorf("no mesh runs on %s: start one with `f2mesh up`, or name its directory with --state-dir", s.dir)
+	}
+	if pid, err := s.holder(); err != nil || pid != r.PID {
+		return running{}, fmt.Errorf("the mesh on %s is still starting: try again in a moment", s.dir) // run.json is the last one's
 	}
 	return r, nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -173,7 +174,11 @@ func (s *meshStatus) print(out io.Writer) error {
 		if !l.Ready {
 			state = "NOT READY"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%.0f\t%d\t%d\t%.0f\t\n", l.Stage, state, l.Rate, l.Lag, l.Redeliver, l.Dead)
+		lag, redelivered := strconv.FormatUint(l.Lag, 10), strconv.Itoa(l.Redeliver)
+		if l.Stage == "bridge" { // what waits for it is in the broker, which does not tell
+			lag, redelivered = "-", "-"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%.0f\t%s\t%s\t%.0f\t\n", l.Stage, state, l.Rate, lag, redelivered, l.Dead)
 	}
 	fmt.Fprintln(table, "\nSTREAM\tMESSAGES\tBYTES\tOF\t\t\t")
 	for _, l := range s.Streams {

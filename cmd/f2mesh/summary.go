@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -36,13 +35,13 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 		return err
 	}
 	fmt.Fprintf(out, `
-look inside, after  eval "$(bin/f2mesh env)":
+look inside, after  eval "$(%[1]s)":
   nats stream ls                                          streams (./task nats -- stream ls brings the CLI)
   nats consumer report RAW                                lag of the decoder
   psql -c 'SELECT * FROM measurement ORDER BY time DESC LIMIT 5'
   mosquitto_sub -h $MQTT_HOST -p $MQTT_PORT -u $MQTT_USERNAME -P "$(cat $MQTT_PASSWORD_FILE)" -t 'tele/#' -v
-  bin/f2mesh status | tail | audit
-`)
+  %[2]s status | tail | audit
+`, m.state.command("env"), os.Args[0])
 	if readings {
 		fmt.Fprintln(out, "\nfirst readings:")
 		if err := m.showReadings(ctx, out); err != nil {
@@ -149,7 +148,9 @@ func (m *mesh) figures() map[string]float64 {
 		if err != nil {
 			continue
 		}
-		maps.Copy(all, figures)
+		for name, value := range figures {
+			all[name] += value // those of secrets are every service's
+		}
 	}
 	return all
 }

@@ -50,6 +50,9 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		return err
 	}
 	defer func() { _ = lock.Close() }()
+	if err := hold(lock); err != nil {
+		return err
+	}
 	out := os.Stdout
 	chosen, err := c.choosePorts(st, out)
 	if err != nil {
@@ -193,6 +196,7 @@ func (c *upCommand) detach(ctx context.Context, st state) error {
 	}
 	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool { return a == "--detach" || a == "-d" })
 	child := exec.Command(self, args...) //nolint:gosec,noctx // this program, which outlives this process
+	child.Args[0] = os.Args[0]           // for what it tells people to type
 	child.Stdout, child.Stderr = shown, file
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
@@ -228,7 +232,7 @@ func follow(ctx context.Context, st state, ended <-chan error, cause func() stri
 			return fmt.Errorf("reading the output: %w", err)
 		}
 		if up {
-			fmt.Printf("running in the background; the log is in %s, stop it with: f2mesh down\n", st.logFile())
+			fmt.Printf("running in the background; the log is in %s, stop it with: %s\n", st.logFile(), st.command("down"))
 			return nil
 		}
 		select {
@@ -239,7 +243,7 @@ func follow(ctx context.Context, st state, ended <-chan error, cause func() stri
 			}
 			return fmt.Errorf("the mesh did not come up: %w; the log is in %s", err, st.logFile())
 		case <-ctx.Done():
-			return fmt.Errorf("interrupted while the mesh was starting; it goes on in the background: f2mesh down stops it")
+			return fmt.Errorf("interrupted while the mesh was starting; it goes on in the background: %s stops it", st.command("down"))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

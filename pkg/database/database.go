@@ -5,12 +5,11 @@ package database
 
 import (
 	"context"
-	"errors"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -72,13 +71,6 @@ func (p *Pool) Dedicated(ctx context.Context) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config.ConnConfig)
 }
 
-// Refused tells whether PostgreSQL did not take a user name or password: that is
-// over as soon as the credential is the right one again.
-func Refused(err error) bool {
-	refusal, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (refusal.Code == "28P01" || refusal.Code == "28000")
-}
-
 // refusals sees how logins end.
 type refusals struct{ credential secret.Credential }
 
@@ -87,7 +79,7 @@ func (refusals) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartDa
 }
 
 func (r refusals) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
-	if Refused(data.Err) {
+	if postgres.Refused(data.Err) {
 		r.credential.Refused()
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -148,6 +149,33 @@ func TestAnnounce(t *testing.T) {
 		_, err = operator.Request(ReadySubject("bridge"), nil, patience)
 		require.ErrorIs(t, err, nats.ErrNoResponders, "nobody answers for a service that is gone")
 	}
+}
+
+// TestAnnounceSecrets asks where a service's secrets are from.
+func TestAnnounceSecrets(t *testing.T) {
+	t.Parallel()
+	connect := startServer(t)
+	bridge, operator := connect(natsserver.Bridge), connect(natsserver.Operator)
+	s := service("bridge", nil)
+	want := []secret.Status{{Name: "mqtt_password", Source: "file", Version: "7", Downgraded: true, Problem: "sealed"}}
+	s.Secrets = func() []secret.Status { return want }
+	announced, err := Announce(bridge, s)
+	require.NoError(t, err)
+	require.NoError(t, bridge.Flush())
+	answer, err := operator.Request(SecretsSubject("bridge"), nil, patience)
+	require.NoError(t, err)
+	var got []secret.Status
+	require.NoError(t, json.Unmarshal(answer.Data, &got))
+	assert.Equal(t, want, got)
+	answer, err = operator.Request("$SRV.STATS.f2mesh-bridge", nil, patience)
+	require.NoError(t, err)
+	observed, ok := ParseStats(answer.Data)
+	require.True(t, ok, "the figures are still found")
+	assert.NotEmpty(t, observed.Figures)
+	require.NoError(t, announced.Stop())
+	require.NoError(t, bridge.Flush())
+	_, err = operator.Request(SecretsSubject("bridge"), nil, patience)
+	require.ErrorIs(t, err, nats.ErrNoResponders)
 }
 
 // The control of TestAnnounce: what is not a service of f2mesh is not taken for

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -13,14 +14,14 @@ import (
 // readyEndpoint is the first of a service's endpoints, which carries its figures.
 const readyEndpoint = "ready"
 
-// microName is a service's name in `nats micro`.
-func microName(name string) string { return "f2mesh-" + name }
+// MicroPrefix comes before a service's name in `nats micro`.
+const MicroPrefix = "f2mesh-"
 
 // ReadySubject is where a service answers whether it is ready, in JSON.
 func ReadySubject(name string) string { return "f2.ready." + name }
 
-// SecretsSubject is where a service answers where its secrets are from: a JSON
-// list of secret.Status.
+// SecretsSubject is where each instance of a service answers where its secrets are
+// from: a JSON list of secret.Status.
 func SecretsSubject(name string) string { return "f2.secrets." + name }
 
 // Readiness is the answer on ReadySubject.
@@ -34,7 +35,7 @@ type Readiness struct {
 // Stop ends both.
 func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 	svc, err := micro.AddService(nc, micro.Config{
-		Name: microName(s.Name), Version: s.Version, Description: s.Description,
+		Name: MicroPrefix + s.Name, Version: s.Version, Description: s.Description,
 		StatsHandler: func(e *micro.Endpoint) any {
 			if e.Name != readyEndpoint {
 				return nil
@@ -65,7 +66,8 @@ func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 		return svc, nil
 	}
 	list := func(r micro.Request) { _ = r.RespondJSON(s.Secrets()) }
-	if err := svc.AddEndpoint("secrets", micro.HandlerFunc(list), micro.WithEndpointSubject(SecretsSubject(s.Name))); err != nil {
+	// No queue: a rotation must hear every instance.
+	if err := svc.AddEndpoint("secrets", micro.HandlerFunc(list), micro.WithEndpointSubject(SecretsSubject(s.Name)), micro.WithEndpointQueueGroupDisabled()); err != nil {
 		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
 	}
 	return svc, nil
@@ -106,10 +108,10 @@ func ParseStats(data []byte) (o Observed, ok bool) {
 	if json.Unmarshal(data, &stats) != nil || len(stats.Endpoints) == 0 {
 		return o, false
 	}
-	const prefix = "f2mesh-"
-	if len(stats.Name) <= len(prefix) || stats.Name[:len(prefix)] != prefix {
+	name, ours := strings.CutPrefix(stats.Name, MicroPrefix)
+	if !ours || name == "" {
 		return o, false
 	}
-	o.Name, o.ID = stats.Name[len(prefix):], stats.ID
+	o.Name, o.ID = name, stats.ID
 	return o, json.Unmarshal(stats.Endpoints[0].Data, &o.Figures) == nil
 }

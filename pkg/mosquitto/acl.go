@@ -6,19 +6,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
+	conf "github.com/f2mesh/f2mesh/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/process"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 const (
-	confFile      = "mosquitto.conf"
-	deviceACLFile = "devices.acl"
+	confFile = "mosquitto.conf"
+	aclFile  = "acl"
 )
+
+// controllersLine divides the ACL: what stands before it is mosquitto/internal.acl.
+var controllersLine = []byte("\n# Controllers, one entry each: made by f2mesh.\n") //nolint:gochecknoglobals // a constant
 
 // WriteDeviceACL replaces the list of controllers in the broker folder dir. The
 // broker reads it at its next Reload. It may be called from any process that
@@ -28,10 +33,21 @@ func WriteDeviceACL(dir string, macs []topic.MAC) error {
 	if err != nil {
 		return fmt.Errorf("writing device ACL: %w", err)
 	}
-	if err := owner.WriteFile(filepath.Join(folder, deviceACLFile), deviceACL(macs), 0o600); err != nil {
+	if err := owner.WriteFile(filepath.Join(folder, aclFile), acl(deviceACL(macs)), 0o600); err != nil {
 		return fmt.Errorf("writing device ACL: %w", err)
 	}
 	return nil
+}
+
+// acl is the broker's one file of that kind: the services, then the controllers.
+func acl(controllers []byte) []byte {
+	return slices.Concat(conf.InternalACL, controllersLine, controllers)
+}
+
+// renewACL brings the services' part of an ACL to this version's form.
+func renewACL(file []byte) []byte {
+	_, controllers, _ := bytes.Cut(file, controllersLine)
+	return acl(controllers)
 }
 
 // deviceACL grants each controller its own topics in both spellings of its MAC
@@ -39,7 +55,6 @@ func WriteDeviceACL(dir string, macs []topic.MAC) error {
 // cannot be told apart by name here; the bridge does that.
 func deviceACL(macs []topic.MAC) []byte {
 	var file bytes.Buffer
-	file.WriteString("# Made by f2mesh: one entry a registered controller.\n")
 	for _, mac := range macs {
 		fmt.Fprintf(&file, "\nuser %s\n", mac.Dashed())
 		for _, spelling := range []string{string(mac), mac.Dashed()} {

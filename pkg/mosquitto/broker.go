@@ -190,9 +190,12 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 
 // await returns once the broker serves our user.
 func (s *starter) await(ctx context.Context, b *Broker) error {
-	user := slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	user := s.cfg.Session.User
+	if user == "" {
+		user = slices.Sorted(maps.Keys(s.cfg.Users))[0]
+	}
 	for {
-		err := LogIn(ctx, b.Address(), user, s.cfg.Users[user])
+		err := openSession(ctx, b.Address(), s.cfg.Session.ClientID, user, s.cfg.Users[user])
 		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}

@@ -24,12 +24,21 @@ type Config struct {
 	// Users are the names and passwords for Port and WebSocketPort. What a name
 	// may do stands in mosquitto/internal.acl.
 	Users map[string]string
+	// Session is a client's that must miss nothing while it is away. Start opens
+	// it for a moment.
+	Session Session
 	// Autosave says when sessions and queues are written to disk. The zero
 	// value leaves it to mosquitto/mosquitto.conf, which explains the choice.
 	Autosave Autosave
 	// Log receives the broker's log.
 	Log *slog.Logger
 }
+
+// Session names a persistent session and the user whose it is. Of one that it has
+// read from its file Mosquitto does not know the password, and takes its rights
+// away at the next Reload: what is then published is acknowledged and dropped,
+// until the client comes (measured with 2.0.11 and 2.0.22).
+type Session struct{ User, ClientID string }
 
 // Autosave bounds what a crash of the broker may lose (design 5.8). At most one
 // of the two may be set.
@@ -49,6 +58,8 @@ func (c Config) validate() error {
 		return errors.New("CA, certificate and key are required")
 	case len(c.Users) == 0:
 		return errors.New("at least one user is required")
+	case c.Session.User != "" && c.Users[c.Session.User] == "", (c.Session.User == "") != (c.Session.ClientID == ""):
+		return errors.New("a session takes one of the users and a client id")
 	case c.Autosave.Every < 0 || c.Autosave.Every%time.Second != 0 || c.Autosave.Changes < 0:
 		return errors.New("autosave takes whole seconds or a number of changes")
 	case c.Autosave.Every > 0 && c.Autosave.Changes > 0:

@@ -27,7 +27,7 @@ func TestRenderChangesOnlyWhatItMust(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, text, "\nlistener 20002 127.0.0.1\n")
 	assert.Contains(t, text, "\npersistence_location /state/broker/data/\n")
-	assert.Contains(t, text, "\nacl_file /state/broker/devices.acl\n")
+	assert.Contains(t, text, "\nacl_file /state/broker/acl\n")
 	before, after := strings.Split(conf.Conf, "\n"), strings.Split(text, "\n")
 	require.Len(t, after, len(before))
 	for i := range before {

@@ -6,7 +6,9 @@ import (
 	"crypto/pbkdf2"
 	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -69,10 +71,11 @@ func (c Config) files(dir string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{passwordsFile: passwords, "internal.acl": conf.InternalACL}
-	if _, err := os.Stat(filepath.Join(dir, deviceACLFile)); err != nil {
-		files[deviceACLFile] = deviceACL(nil)
+	rights, err := os.ReadFile(filepath.Join(dir, aclFile)) //nolint:gosec // the broker's own folder
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
+	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
 	for name, source := range map[string]string{"ca.crt": c.CAFile, "server.crt": c.CertFile, "server.key": c.KeyFile} {
 		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
 			return nil, err

@@ -19,6 +19,12 @@ var ErrRefused = errors.New("the broker refuses the user")
 // connections, knows the user, and serves. All its listeners are open by then,
 // since it binds them before it serves any.
 func LogIn(ctx context.Context, address, user, password string) error {
+	return openSession(ctx, address, "", user, password)
+}
+
+// openSession is LogIn, with a client id on that client's session, which stays;
+// what the broker sends on it stays unacknowledged.
+func openSession(ctx context.Context, address, clientID, user, password string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -27,7 +33,7 @@ func LogIn(ctx context.Context, address, user, password string) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	if _, err := conn.Write(connectPacket(user, password)); err != nil {
+	if _, err := conn.Write(connectPacket(clientID, user, password)); err != nil {
 		return err
 	}
 	var answer [4]byte // CONNACK: type, length 2, flags, return code
@@ -44,14 +50,18 @@ func LogIn(ctx context.Context, address, user, password string) error {
 	return err
 }
 
-// connectPacket is CONNECT with a clean session, no client id, and a password
-// (MQTT 3.1.1 section 3.1).
-func connectPacket(user, password string) []byte {
-	const cleanSessionUserPassword = 0xc2
+// connectPacket is CONNECT with a password, and with a clean session if there is
+// no client id (MQTT 3.1.1 section 3.1).
+func connectPacket(clientID, user, password string) []byte {
+	const userPassword, cleanSession = 0xc0, 0x02
 	const keepAlive = 10
+	flags := byte(userPassword)
+	if clientID == "" {
+		flags |= cleanSession
+	}
 	body := field(nil, "MQTT")
-	body = append(body, 4, cleanSessionUserPassword, 0, keepAlive)
-	body = field(body, "")
+	body = append(body, 4, flags, 0, keepAlive)
+	body = field(body, clientID)
 	body = field(body, user)
 	body = field(body, password)
 	packet := binary.AppendUvarint([]byte{0x10}, uint64(len(body)))

@@ -2,22 +2,35 @@ package natsserver
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
-// Admin changes the users of a running server, one that this or any other process
-// started from our files. It is safe for concurrent use, also by several
-// processes.
+// Admin changes the users of a running server, which this or any other process
+// started from our files. It connects for each call. It is safe for concurrent use,
+// also by several processes.
 type Admin struct {
 	// Dir is the server's folder, with passwords.conf.
 	Dir string
-	// Conn is a connection of the user Sys.
-	Conn *nats.Conn
+	// URL is where clients connect, CAFile what the server's certificate must chain to.
+	URL, CAFile string
+	// Sys answers the user Sys, or its alternate, and the password.
+	Sys func(context.Context) (user, password string, err error)
 }
+
+const (
+	// connectTimeout bounds a connection of Admin where the context does not.
+	connectTimeout = 5 * time.Second
+	connectRetries = 5
+	connectPause   = 50 * time.Millisecond
+)
 
 // SetPassword gives a user a password, at most 72 bytes long, and makes the server
 // take it; with "" nobody can log in as the user any more. Connections of that user
@@ -27,10 +40,23 @@ func (a Admin) SetPassword(ctx context.Context, user, password string) error {
 	if err := writePassword(a.Dir, user, password); err != nil {
 		return err
 	}
-	if err := a.request(ctx, "$SYS.REQ.SERVER."+a.Conn.ConnectedServerId()+".RELOAD", nil, nil); err != nil {
+	if err := a.request(ctx, "RELOAD", nil, nil); err != nil {
 		return fmt.Errorf("reloading nats-server.conf: %w", err)
 	}
 	return nil
+}
+
+// LogIn tells whether the server lets a user in.
+func (a Admin) LogIn(ctx context.Context, user, password string) (bool, error) {
+	nc, err := a.connect(ctx, user, password)
+	if errors.Is(err, nats.ErrAuthorization) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("logging in to NATS as %s: %w", user, err)
+	}
+	nc.Close()
+	return true, nil
 }
 
 // Sessions counts the connections that are open under a user.
@@ -42,7 +68,7 @@ func (a Admin) Sessions(ctx context.Context, user string) (int, error) {
 	var answer struct {
 		Connections int `json:"num_connections"`
 	}
-	if err := a.request(ctx, "$SYS.REQ.SERVER."+a.Conn.ConnectedServerId()+".CONNZ", filter, &answer); err != nil {
+	if err := a.request(ctx, "CONNZ", filter, &answer); err != nil {
 		return 0, fmt.Errorf("counting connections of %s: %w", user, err)
 	}
 	return answer.Connections, nil
@@ -56,8 +82,26 @@ func account(user string) string {
 }
 
 // request asks the server and reads the data of its answer into data.
-func (a Admin) request(ctx context.Context, subject string, body []byte, data any) error {
-	reply, err := a.Conn.RequestWithContext(ctx, subject, body)
+func (a Admin) request(ctx context.Context, operation string, body []byte, data any) error {
+	user, password, err := a.Sys(ctx)
+	if err != nil {
+		return err
+	}
+	nc, err := a.connect(ctx, user, password)
+	for range connectRetries { // another rotation's reload may have refused it
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		time.Sleep(connectPause)
+		nc, err = a.connect(ctx, user, password)
+	}
+	if err != nil {
+		return fmt.Errorf("connecting to NATS as %s: %w", user, err)
+	}
+	defer nc.Close()
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	reply, err := nc.RequestWithContext(ctx, "$SYS.REQ.SERVER."+nc.ConnectedServerId()+"."+operation, body)
 	if err != nil {
 		return err
 	}
@@ -72,4 +116,22 @@ func (a Admin) request(ctx context.Context, subject string, body []byte, data an
 		return errors.New(answer.Error.Description)
 	}
 	return nil
+}
+
+func (a Admin) connect(ctx context.Context, user, password string) (*nats.Conn, error) {
+	pem, err := os.ReadFile(a.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading CA certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", a.CAFile)
+	}
+	timeout := connectTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, max(time.Until(deadline), time.Millisecond))
+	}
+	return nats.Connect(a.URL, nats.UserInfo(user, password), nats.NoReconnect(), nats.Timeout(timeout),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints
+		nats.CustomInboxPrefix(InboxPrefix(user)), nats.Secure(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
 }

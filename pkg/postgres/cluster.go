@@ -92,7 +92,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if s.dir, err = account.Place(s.cfg.Dir, s.owner); err != nil {
 		return err
 	}
-	if s.programs, err = find(s.path("data")); err != nil {
+	if s.programs, err = find(ctx, s.path("data")); err != nil {
 		return err
 	}
 	if err := s.copyFiles(); err != nil {

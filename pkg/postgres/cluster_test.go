@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	if _, err := find(""); err != nil {
+	if _, err := find(t.Context(), ""); err != nil {
 		accounttest.SkipMissing(t, err)
 	}
 	dir := accounttest.TempDir(t)

@@ -28,6 +28,9 @@ type Config struct {
 	Superuser, SuperuserPassword string
 	// Settings are put behind our own in postgresql.conf, by name.
 	Settings map[string]string
+	// Preload names extensions' libraries that the server loads at its start,
+	// those that are installed for its version.
+	Preload []string
 	// Log receives the server's log.
 	Log *slog.Logger
 }

@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,23 +23,49 @@ var folders = []string{ //nolint:gochecknoglobals // a constant list
 }
 
 // find returns the folder of initdb and postgres: of the major version that made
-// the data if there is any, else the newest; else what PATH has.
-func find(data string) (string, error) {
+// the data if there is any; else what PATH has, else the newest installed.
+func find(ctx context.Context, data string) (string, error) {
 	candidates := installed()
-	if text, err := os.ReadFile(filepath.Join(data, "PG_VERSION")); err == nil { //nolint:gosec // the cluster's own folder
-		for _, folder := range candidates {
-			if major(folder) == major(string(text)) {
-				return folder, nil
-			}
-		}
-	}
 	if program, err := exec.LookPath("initdb"); err == nil {
-		return filepath.Dir(program), nil
+		if target, err := filepath.EvalSymlinks(program); err == nil {
+			program = target // the libraries lie beside the program itself
+		}
+		candidates = slices.Insert(candidates, 0, filepath.Dir(program))
 	}
 	if len(candidates) == 0 {
 		return "", ErrNotInstalled
 	}
-	return candidates[0], nil
+	text, err := os.ReadFile(filepath.Join(data, "PG_VERSION")) //nolint:gosec // the cluster's own folder
+	if err != nil {
+		return candidates[0], nil //nolint:nilerr // no data yet
+	}
+	for _, folder := range candidates {
+		if version(ctx, folder) == major(string(text)) {
+			return folder, nil
+		}
+	}
+	return "", fmt.Errorf("the data in %s are PostgreSQL %d's, which is not installed (Debian: apt-get install postgresql-%[2]d)", data, major(string(text)))
+}
+
+// version is the major version of the programs in a folder, 0 if they do not say.
+func version(ctx context.Context, folder string) int {
+	said, err := exec.CommandContext(ctx, filepath.Join(folder, "postgres"), "--version").Output() //nolint:gosec // a folder that was found
+	if err != nil {
+		return 0
+	}
+	return major(string(said))
+}
+
+// hasLibrary tells whether the server in a folder can load an extension's library.
+func hasLibrary(folder, name string) bool {
+	for _, place := range []string{"../lib", "../lib/postgresql"} {
+		for _, suffix := range []string{".so", ".dylib"} {
+			if _, err := os.Stat(filepath.Join(folder, place, name+suffix)); err == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // installed lists the folders that packages made, the newest version first.

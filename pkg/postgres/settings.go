@@ -53,10 +53,25 @@ func (s *starter) settings(number int) string {
 	} {
 		writeSetting(&file, setting[0], setting[1])
 	}
+	if libraries := s.preloaded(); len(libraries) > 0 {
+		writeSetting(&file, "shared_preload_libraries", strings.Join(libraries, ","))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Settings)) {
 		writeSetting(&file, name, s.cfg.Settings[name])
 	}
 	return file.String()
+}
+
+// preloaded are the libraries to preload: PostgreSQL refuses to start without one
+// that it is told to.
+func (s *starter) preloaded() []string {
+	var libraries []string
+	for _, name := range s.cfg.Preload {
+		if hasLibrary(s.programs, name) {
+			libraries = append(libraries, name)
+		}
+	}
+	return libraries
 }
 
 func writeSetting(file *strings.Builder, name, value string) {

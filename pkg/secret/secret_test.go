@@ -7,13 +7,9 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -131,88 +127,4 @@ func TestChain(t *testing.T) {
 		_, err = c.Lookup(t.Context(), "name")
 		require.ErrorIs(t, err, secret.ErrNotFound)
 	}
-}
-
-func TestFiles(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write := func(name, text string, mode fs.FileMode) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
-		require.NoError(t, os.Chmod(filepath.Join(dir, name), mode))
-	}
-	files := secret.Files(dir)
-	write("good", password+"\r\n", 0o600)
-	v, err := files.Lookup(t.Context(), "good")
-	require.NoError(t, err)
-	assert.Equal(t, password, v.Reveal(), "without the newline")
-	assert.Equal(t, "file", v.Source())
-
-	require.NoError(t, os.Chtimes(filepath.Join(dir, "good"), time.Time{}, time.Now().Add(time.Hour)))
-	later, err := files.Lookup(t.Context(), "good")
-	require.NoError(t, err)
-	assert.NotEqual(t, v.Version(), later.Version(), "a file that was written again is another version")
-
-	write("spaces", "  two words  \n", 0o400)
-	v, err = files.Lookup(t.Context(), "spaces")
-	require.NoError(t, err)
-	assert.Equal(t, "  two words  ", v.Reveal(), "spaces belong to it")
-
-	_, err = files.Lookup(t.Context(), "absent")
-	require.ErrorIs(t, err, secret.ErrNotFound)
-	write("empty", "\n", 0o600)
-	_, err = files.Lookup(t.Context(), "empty")
-	require.ErrorContains(t, err, "empty")
-	require.NotErrorIs(t, err, secret.ErrNotFound, "an empty file is a mistake, not an absence")
-}
-
-func TestFileModes(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "password")
-	require.NoError(t, os.WriteFile(path, []byte(password), 0o600))
-	for mode := range fs.FileMode(0o1000) {
-		if mode&0o400 == 0 {
-			continue // its owner could not read it, unless root
-		}
-		require.NoError(t, os.Chmod(path, mode))
-		v, err := secret.Files(filepath.Dir(path)).Lookup(t.Context(), "password")
-		if mode&0o077 == 0 {
-			require.NoError(t, err, "%04o", mode)
-			require.Equal(t, password, v.Reveal())
-			continue
-		}
-		require.ErrorContains(t, err, "chmod 600 "+path, "%04o: the command that mends it", mode)
-		require.NotErrorIs(t, err, secret.ErrNotFound, "it must not be fallen through")
-		require.NotContains(t, err.Error(), password)
-		require.Empty(t, v.Reveal())
-	}
-}
-
-func TestFileNames(t *testing.T) {
-	t.Parallel()
-	parent := t.TempDir()
-	dir := filepath.Join(parent, "secrets")
-	require.NoError(t, os.Mkdir(dir, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(parent, "outside"), []byte(password), 0o600))
-	for _, name := range []string{"../outside", "", ".", "..", "a/b", "/etc/hostname", "./x"} {
-		_, err := secret.Files(dir).Lookup(t.Context(), name)
-		require.Error(t, err, name)
-		require.NotErrorIs(t, err, secret.ErrNotFound, "%q is refused, not sought", name)
-	}
-	_, err := secret.Files(parent).Lookup(t.Context(), "outside")
-	require.NoError(t, err, "the control")
-}
-
-func TestEnvironment(t *testing.T) {
-	t.Setenv("F2TEST_NATS_PASSWORD", password)
-	t.Setenv("F2TEST_EMPTY", "")
-	v, err := secret.Environment("F2TEST_").Lookup(t.Context(), "nats_password")
-	require.NoError(t, err)
-	assert.Equal(t, password, v.Reveal())
-	assert.Equal(t, "environment", v.Source())
-	for _, name := range []string{"empty", "absent"} {
-		_, err = secret.Environment("F2TEST_").Lookup(t.Context(), name)
-		require.ErrorIs(t, err, secret.ErrNotFound, name)
-	}
-	_, err = secret.Environment("").Lookup(t.Context(), "nats_password")
-	require.ErrorIs(t, err, secret.ErrNotFound, "without its prefix it is another variable")
 }

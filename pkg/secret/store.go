@@ -96,13 +96,13 @@ func (s *Store) Get(ctx context.Context, name string) (Value, error) {
 // password, and when it is found for the first time by Run rather than by Get.
 // changed gets the value by Get, and is never called twice at the same time.
 func (s *Store) Notify(name string, changed func()) {
-	var one sync.Mutex
+	one := make(chan struct{}, 1)
 	h := s.hold(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h.notify = append(h.notify, func() {
-		one.Lock()
-		defer one.Unlock()
+		one <- struct{}{}
+		defer func() { <-one }()
 		changed()
 	})
 }

@@ -9,10 +9,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// ErrConsumerGone is why a service ends whose channel from Consume was closed
+// before its time: somebody deleted the consumer or its stream. Whoever starts
+// the service again has it make both anew.
+var ErrConsumerGone = errors.New("the consumer was deleted")
+
 // Consume delivers the consumer's messages on the returned channel until ctx
-// ends, and closes it when the last has been put there. At most prefetch
-// messages are on their way; a full channel stops the flow, and a message that
-// nobody acknowledges is delivered again after the consumer's ack_wait.
+// ends or the consumer is deleted, and closes it when the last has been put
+// there. At most prefetch messages are on their way; a full channel stops the
+// flow, and a message that nobody acknowledges is delivered again after the
+// consumer's ack_wait.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int) (<-chan jetstream.Msg, error) {
 	out := make(chan jetstream.Msg, prefetch)
 	consuming, err := c.pull(ctx, consumer, out)
@@ -29,6 +35,8 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			case <-ctx.Done():
 				consuming.Stop()
 				<-consuming.Closed()
+				return
+			case <-consuming.Closed():
 				return
 			case m := <-moves:
 				consuming = c.follow(ctx, m, consuming, func() (jetstream.ConsumeContext, error) { return c.pull(ctx, consumer, out) })

@@ -31,7 +31,9 @@ type move struct {
 // seconds for it; a connection that is not there by then goes on trying. What is
 // on its way is let through before: batches that are being stored,
 // acknowledgements, deliveries. So nothing is stored twice for want of an answer,
-// and nothing comes late and out of order because it had to be delivered again.
+// and nothing has to wait for the consumer's ack_wait to be delivered again. The
+// server may put back a few messages that it was just going to deliver, and then
+// those come behind some newer ones.
 func (c *Client) Reconnect(ctx context.Context) error {
 	c.moves.Lock()
 	defer c.moves.Unlock()

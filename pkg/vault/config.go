@@ -18,9 +18,9 @@ const Prefix = "f2mesh"
 // Config says where Vault is and how a service logs in.
 type Config struct {
 	Addr      string `help:"Vault's URL; empty: secrets are not from Vault." name:"vault-addr" env:"VAULT_ADDR" default:""`
-	CACert    string `help:"PEM file of the CA that Vault's certificate is checked against; default: the system's." name:"vault-cacert" env:"VAULT_CACERT" default:"" type:"path"`
+	CACert    string `help:"PEM file of the CA that Vault's certificate is checked against; default: the system's." name:"vault-cacert" env:"VAULT_CACERT"`
 	Namespace string `help:"Vault Enterprise namespace." name:"vault-namespace" env:"VAULT_NAMESPACE" default:""`
-	Mount     string `help:"KV version 2 engine that holds the secrets, below ${vault_prefix}/." name:"vault-mount" env:"F2MESH_VAULT_MOUNT" default:"secret"`
+	Mount     string `help:"KV version 2 engine that holds the secrets, below f2mesh/." name:"vault-mount" env:"F2MESH_VAULT_MOUNT" default:"secret"`
 	AuthDir   string `help:"Directory of <service>.role_id and <service>.secret_id, which a service logs in with." name:"vault-auth-dir" env:"F2MESH_VAULT_AUTH_DIR" default:".f2mesh/vault" type:"path"`
 }
 
@@ -36,7 +36,8 @@ func (c Config) connect() (*api.Client, error) {
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("reading Vault's environment variables: %w", cfg.Error)
 	}
-	cfg.Address, cfg.Timeout, cfg.MaxRetries = c.Addr, requestTimeout, 0 // whoever polls tries again
+	cfg.Address, cfg.AgentAddress = c.Addr, ""      // what check has seen, and nothing else
+	cfg.Timeout, cfg.MaxRetries = requestTimeout, 0 // whoever polls tries again
 	if c.CACert != "" {
 		if err := cfg.ConfigureTLS(&api.TLSConfig{CACert: c.CACert}); err != nil {
 			return nil, fmt.Errorf("reading %s for Vault: %w", c.CACert, err)

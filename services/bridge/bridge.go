@@ -31,8 +31,11 @@ const RawStream = "RAW"
 
 // inFlight is how many messages the broker can have unacknowledged at once: an
 // MQTT packet identifier has 16 bits. A queue of that length can always take
-// the next message, so the handler never blocks paho's loop; what bounds it in
-// bytes is the broker's max_inflight_messages and max_inflight_bytes.
+// the next message of a connection, so the handler does not block paho's loop;
+// what bounds it in bytes is the broker's max_inflight_messages and
+// max_inflight_bytes. Only where JetStream is away and the connection breaks
+// again and again do the same messages, sent anew, fill it: then the handler
+// waits, and memory stays bounded.
 const inFlight = 1 << 16
 
 // Bridge is one bridge; run it once.
@@ -69,7 +72,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	}, nil
 }
 
-// Run bridges until ctx ends, then stores and acknowledges what has arrived,
+// Run bridges until ctx ends, then stores and acknowledges the batch in hand,
 // within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
 // called once.
 func (b *Bridge) Run(ctx context.Context) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -29,10 +30,21 @@ func (b *Bridge) command(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A stop sees the command through that is on its way, or it would reach the
+	// door twice. Those behind it are the next bridge's.
+	draining, cancel := stream.DrainContext(ctx, b.cfg.DrainTimeout)
+	defer cancel()
 	for m := range commands {
-		if err := b.forward(ctx, m); err != nil {
+		if ctx.Err() != nil {
+			_ = m.Nak() // or JetStream finds out by itself
+			continue
+		}
+		if err := b.forward(draining, m); err != nil {
 			b.log.Warn("command not forwarded, JetStream will deliver it again", "subject", m.Subject(), "error", err)
 		}
+	}
+	if ctx.Err() == nil {
+		return fmt.Errorf("reading %s: %w", CommandStream, stream.ErrConsumerGone)
 	}
 	return nil
 }

@@ -84,8 +84,12 @@ func (b *Bridge) move(ctx context.Context) {
 	}
 }
 
-// drain takes nothing more, and returns when all that has arrived is acknowledged
-// or ctx ends. Without a connection nothing can be acknowledged.
+// noFilter is one that the bridge never subscribes to.
+const noFilter = "f2mesh/nothing"
+
+// drain takes nothing more, and returns when the broker has the acknowledgement of
+// all that has arrived, or ctx ends. Without a connection nothing can be
+// acknowledged.
 func (s *session) drain(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
@@ -98,6 +102,14 @@ func (s *session) drain(ctx context.Context) {
 	}
 	select {
 	case <-s.idle:
+	case <-ctx.Done():
+		return
+	}
+	// MQTT does not answer a PUBACK, but the answer to what was sent behind it says
+	// that it was read. A connection that is closed with messages unread is reset,
+	// and then the broker may not read what is on its way to it.
+	select {
+	case <-s.client.Unsubscribe(noFilter).Done():
 	case <-ctx.Done():
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -26,7 +26,13 @@ type cache struct {
 	// stored after it.
 	generation   atomic.Uint64
 	invalidating sync.Mutex // an invalidation does not fall between store's look and its Add
+	// away is until when PostgreSQL is taken to be away, in Unix nanoseconds.
+	away atomic.Int64
 }
+
+// readTimeout bounds one reading of metadata. After one that failed PostgreSQL is
+// left alone for as long, or a whole fleet would wait for it one by one.
+const readTimeout = 5 * time.Second
 
 type entry struct {
 	controller *controller // nil: unknown
@@ -58,7 +64,7 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	c.metrics.misses.Inc()
 	read := func() (*controller, error) {
 		generation := c.generation.Load()
-		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
 		found, err := c.load(bounded, mac)
 		if err == nil {
@@ -67,8 +73,12 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 		return found, err
 	}
 	if ok && known.controller != nil {
+		if time.Now().UnixNano() < c.away.Load() {
+			return known.controller, nil
+		}
 		found, err := read()
 		if err != nil {
+			c.leaveAlone(generation)
 			c.log.Warn("metadata cannot be read, using what was known", "mac", mac, "error", err)
 			known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // ask again soon, not for every message
 			c.store(mac, known, generation)
@@ -80,8 +90,8 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	wait.MaxInterval = 5 * time.Second
 	return backoff.Retry(ctx, func() (*controller, error) {
 		found, err := read()
-		if database.Refused(err) {
-			wait.Reset() // soon over: the credential is being looked up
+		if postgres.Refused(err) {
+			wait.Reset() // the credential is being looked up
 		}
 		return found, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
@@ -98,6 +108,15 @@ func (c *cache) store(mac topic.MAC, e entry, generation uint64) {
 	}
 }
 
+// leaveAlone takes PostgreSQL to be away, unless it has just told of a change.
+func (c *cache) leaveAlone(generation uint64) {
+	c.invalidating.Lock()
+	defer c.invalidating.Unlock()
+	if c.generation.Load() == generation {
+		c.away.Store(time.Now().Add(readTimeout).UnixNano())
+	}
+}
+
 func (c *cache) lifetime(e entry) time.Duration {
 	if e.controller == nil {
 		return c.unknownTTL
@@ -110,6 +129,7 @@ func (c *cache) forget(mac topic.MAC) {
 	c.invalidating.Lock()
 	defer c.invalidating.Unlock()
 	c.generation.Add(1)
+	c.away.Store(0)
 	c.entries.Remove(mac)
 }
 
@@ -119,6 +139,7 @@ func (c *cache) expire() {
 	c.invalidating.Lock()
 	defer c.invalidating.Unlock()
 	c.generation.Add(1)
+	c.away.Store(0)
 	for _, mac := range c.entries.Keys() {
 		if e, ok := c.entries.Peek(mac); ok {
 			e.loaded = time.Time{}

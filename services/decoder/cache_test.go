@@ -56,6 +56,7 @@ func (c *cache) age(t *testing.T, by time.Duration) {
 	require.True(t, ok)
 	e.loaded = e.loaded.Add(-by)
 	c.entries.Add(mac, e)
+	c.away.Store(c.away.Load() - int64(by))
 }
 
 func TestCacheLifetimes(t *testing.T) {
@@ -141,6 +142,30 @@ func TestOutageUsesWhatIsKnown(t *testing.T) {
 	c.age(t, 30*time.Second)
 	s.err, s.controller = nil, &controller{id: 8}
 	assert.EqualValues(t, 8, c.mustGet(t).id, "it asks again soon")
+}
+
+// TestOutageIsOneForAll has a fleet whose metadata are all due: a database that
+// does not answer must not hold up each controller for itself.
+func TestOutageIsOneForAll(t *testing.T) {
+	t.Parallel()
+	s := &source{controller: &controller{id: 7}}
+	c := newTestCache(t, s)
+	fleet := []topic.MAC{mac, "02f200000001", "02f200000002"}
+	get := func(want int32) {
+		for _, mac := range fleet {
+			found, err := c.get(t.Context(), mac)
+			require.NoError(t, err)
+			assert.Equal(t, want, found.id)
+		}
+	}
+	get(7)
+	s.err = errors.New("away")
+	c.expire()
+	get(7)
+	assert.Equal(t, len(fleet)+1, s.reads)
+	s.err, s.controller = nil, &controller{id: 8}
+	c.expire() // it listens again
+	get(8)
 }
 
 // TestOutageKeepsNothingForgotten has the change announced while the read of it

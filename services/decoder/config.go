@@ -14,6 +14,7 @@ type Config struct {
 	CacheTTL         int           `help:"Seconds that metadata is used before it is read again." env:"CACHE_TTL" default:"600" name:"cache-ttl"`
 	CacheUnknownTTL  int           `help:"Seconds that an unknown controller is remembered as unknown." env:"CACHE_UNKNOWN_TTL" default:"30" name:"cache-unknown-ttl"`
 	CacheControllers int           `help:"Most controllers whose metadata is held in memory." env:"CACHE_CONTROLLERS" default:"50000" name:"cache-controllers"`
+	MaxPayload       int           `help:"Largest payload in bytes; larger ones are dead letters. The bridge has a limit of its own." env:"DECODER_MAX_PAYLOAD" default:"65536" name:"max-payload"`
 	Batch            int           `help:"Most messages decoded and stored together (1..1000)." env:"DECODER_BATCH" default:"1000" name:"batch"`
 	Linger           time.Duration `help:"How long the first message of a batch waits for others." env:"DECODER_LINGER" default:"5ms" name:"linger"`
 	Workers          int           `help:"Messages decoded at once; those of one controller stay in order. 0: one per CPU." env:"DECODER_WORKERS" default:"0" name:"workers"`
@@ -27,6 +28,8 @@ func (c *Config) Validate() error {
 		return errors.New("metadata-dsn and metadata-schema must not be empty")
 	case c.CacheTTL < 1 || c.CacheUnknownTTL < 1 || c.CacheControllers < 1:
 		return errors.New("cache-ttl, cache-unknown-ttl and cache-controllers must be positive")
+	case c.MaxPayload < 0 || c.MaxPayload > 1<<20:
+		return errors.New("max-payload must be 0..1048576; 0 is 65536")
 	case c.Batch < 1 || c.Batch > 1000:
 		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
 	case c.Workers < 0 || c.Linger < 0 || c.DrainTimeout <= 0:

@@ -248,6 +248,8 @@ func TestConfigIsValidated(t *testing.T) {
 		"no TTL":               func(c *Config) { c.CacheTTL = 0 },
 		"no unknown TTL":       func(c *Config) { c.CacheUnknownTTL = 0 },
 		"no cache":             func(c *Config) { c.CacheControllers = 0 },
+		"payload over NATS's":  func(c *Config) { c.MaxPayload = 1<<20 + 1 },
+		"negative payload":     func(c *Config) { c.MaxPayload = -1 },
 		"no batch":             func(c *Config) { c.Batch = 0 },
 		"batch over the limit": func(c *Config) { c.Batch = 1001 },
 		"negative workers":     func(c *Config) { c.Workers = -1 },

@@ -5,7 +5,9 @@
 // stored (design 5.2).
 //
 // Batches are decoded by several workers; the messages of one controller go to
-// the same worker, and results are stored in RAW's order.
+// the same worker, and results are stored in RAW's order. Several decoders on
+// one consumer each get some of a controller's messages, and between them these
+// may pass one another: the rows are the same, LATEST may be of an older one.
 package decoder
 
 import (
@@ -64,7 +66,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	return &Decoder{
 		cfg: cfg, credential: credential, streams: streams, log: log,
 		metrics: newMetrics(reg),
-		parser:  payload.Parser{Zone: zone},
+		parser:  payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
 	}, nil
 }
 
@@ -117,7 +119,7 @@ func (d *Decoder) Ready(ctx context.Context) error {
 }
 
 // process takes batches until messages is closed, which it is soon after ctx
-// ends.
+// ends, or with the consumer.
 func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) error {
 	draining, cancel := stream.DrainContext(ctx, d.cfg.DrainTimeout)
 	defer cancel()
@@ -126,6 +128,9 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 		w.reset()
 		w.messages = batch.Gather(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger)
 		if len(w.messages) == 0 {
+			if ctx.Err() == nil {
+				return fmt.Errorf("reading %s: %w", RawStream, stream.ErrConsumerGone)
+			}
 			return nil
 		}
 		if err := d.processBatch(draining, w); err != nil {

@@ -30,6 +30,10 @@ type result struct {
 	dead    []deadletter.Letter
 }
 
+// maxDecoded is the largest DECODED message. The server takes no larger one than
+// its max_payload, which Store would try for ever.
+const maxDecoded = 1 << 20
+
 // worker holds what one goroutine needs; json holds the DECODED payloads of a
 // batch until they are stored.
 type worker struct {
@@ -138,6 +142,14 @@ func (d *Decoder) decodeOne(ctx context.Context, raw jetstream.Msg, own *worker,
 	if ok {
 		start := len(own.json)
 		own.json = own.decoded.AppendJSON(own.json)
+		if size := len(own.json) - start; size > maxDecoded {
+			out.dead = []deadletter.Letter{{ // in place of those of parts
+				Stage: stage, Reason: "decoded_too_large", MAC: m.topic.MAC, Topic: m.subject, ID: m.id,
+				Detail:  fmt.Sprintf("%d bytes with labels and units, the limit is %d: shorten them in the metadata", size, maxDecoded),
+				Payload: m.body, Received: m.received, Time: time.Now(), MetadataVersion: own.decoded.MetadataVersion,
+			}}
+			return nil
+		}
 		out.decoded = &nats.Msg{
 			Subject: m.topic.DecodedSubject(),
 			Header:  nats.Header{},

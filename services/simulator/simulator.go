@@ -75,12 +75,12 @@ func (s *Simulator) Run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("preparing simulator: %w", err)
 	}
-	s.log.Info("simulator started", "controllers", len(devices), "interval", s.cfg.Interval, "messages", s.cfg.Messages, "malformed", s.cfg.Malformed, "seed", s.cfg.Seed)
+	s.log.Info("simulator started", "controllers", len(devices), "interval", s.cfg.Interval.String(), "messages", s.cfg.Messages, "malformed", s.cfg.Malformed, "seed", s.cfg.Seed)
 
 	s.play(ctx, devices)
 
 	report := s.Report()
-	s.log.Info("simulator stopped", "sent", report.Sent, "acknowledged", report.Acknowledged, "retried", report.Retried, "duration", report.Duration)
+	s.log.Info("simulator stopped", "sent", report.Sent, "acknowledged", report.Acknowledged, "retried", report.Retried, "duration", report.Duration.String())
 	if s.budget.bounded() && (s.budget.left() || report.Unacknowledged > 0) {
 		return report, fmt.Errorf("simulating: %w", context.Cause(ctx))
 	}

@@ -49,7 +49,7 @@ func (w *Writer) prepareTables(ctx context.Context) error {
 func (w *Writer) migrate(ctx context.Context) error {
 	db := stdlib.OpenDBFromPool(w.pool)
 	defer func() { _ = db.Close() }()
-	locker, err := lock.NewPostgresSessionLocker()
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // looks each second, for five minutes
 	if err != nil {
 		return err
 	}

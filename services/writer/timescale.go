@@ -24,8 +24,11 @@ func (w *Writer) prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS timescaledb`); err != nil {
 		return err
 	}
-	for _, t := range []struct{ table, segmentBy string }{{"measurement", "device_id, datapoint_id"}, {"device_event", "mac"}} {
-		if err := w.prepareHypertable(ctx, conn, t.table, t.segmentBy); err != nil {
+	for _, t := range []struct{ table, segmentBy, orderBy string }{
+		{"measurement", "device_id, datapoint_id", "time DESC"},
+		{"device_event", "mac", "time DESC, event_id"}, // all of the key is in one of the two
+	} {
+		if err := w.prepareHypertable(ctx, conn, t.table, t.segmentBy, t.orderBy); err != nil {
 			return err
 		}
 	}
@@ -38,10 +41,10 @@ func (w *Writer) prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (w *Writer) prepareHypertable(ctx context.Context, conn *pgx.Conn, table, segmentBy string) error {
+func (w *Writer) prepareHypertable(ctx context.Context, conn *pgx.Conn, table, segmentBy, orderBy string) error {
 	statements := []string{
 		fmt.Sprintf(`SELECT create_hypertable('%s', by_range('time', INTERVAL '1 day'), if_not_exists => TRUE, migrate_data => TRUE)`, table),
-		fmt.Sprintf(`ALTER TABLE %s SET (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = 'time DESC')`, table, segmentBy),
+		fmt.Sprintf(`ALTER TABLE %s SET (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = '%s')`, table, segmentBy, orderBy),
 		fmt.Sprintf(`SELECT remove_compression_policy('%s', if_exists => TRUE)`, table),
 		fmt.Sprintf(`SELECT add_compression_policy('%s', %s)`, table, interval(w.cfg.CompressAfter)),
 		fmt.Sprintf(`SELECT remove_retention_policy('%s', if_exists => TRUE)`, table),
@@ -62,15 +65,20 @@ func (w *Writer) prepareHypertable(ctx context.Context, conn *pgx.Conn, table, s
 func prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) error {
 	var exists bool
 	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM timescaledb_information.continuous_aggregates WHERE view_name = $1)`, name).Scan(&exists)
-	if err != nil || exists {
+	if err != nil {
 		return err
 	}
-	for _, s := range []string{
-		fmt.Sprintf(`DROP VIEW IF EXISTS %s`, name),
-		fmt.Sprintf(`CREATE MATERIALIZED VIEW %s WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS %s WITH NO DATA`,
-			name, aggregateQuery(fmt.Sprintf("time_bucket(INTERVAL '%s', time)", bucket))),
-		fmt.Sprintf(`SELECT add_continuous_aggregate_policy('%s', start_offset => INTERVAL '7 days', end_offset => INTERVAL '%s', schedule_interval => INTERVAL '1 hour', if_not_exists => TRUE)`, name, bucket),
-	} {
+	var statements []string
+	if !exists {
+		statements = []string{
+			fmt.Sprintf(`DROP VIEW IF EXISTS %s`, name),
+			fmt.Sprintf(`CREATE MATERIALIZED VIEW %s WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS %s WITH NO DATA`,
+				name, aggregateQuery(fmt.Sprintf("time_bucket(INTERVAL '%s', time)", bucket))),
+		}
+	}
+	// Also where the last attempt ended before it.
+	statements = append(statements, fmt.Sprintf(`SELECT add_continuous_aggregate_policy('%s', start_offset => INTERVAL '7 days', end_offset => INTERVAL '%s', schedule_interval => INTERVAL '1 hour', if_not_exists => TRUE)`, name, bucket))
+	for _, s := range statements {
 		if _, err := conn.Exec(ctx, s); err != nil {
 			return fmt.Errorf("making the continuous aggregate %s: %w", name, err)
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
@@ -96,7 +97,7 @@ func (w *Writer) Ready(ctx context.Context) error {
 }
 
 // process takes batches until messages is closed, which it is soon after ctx
-// ends.
+// ends, or with the consumer.
 func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) error {
 	draining, cancel := stream.DrainContext(ctx, w.cfg.DrainTimeout)
 	defer cancel()
@@ -104,6 +105,9 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 	for {
 		buf = batch.Gather(draining, messages, buf[:0], w.cfg.Batch, w.cfg.Linger)
 		if len(buf) == 0 {
+			if ctx.Err() == nil {
+				return fmt.Errorf("reading %s: %w", DecodedStream, stream.ErrConsumerGone)
+			}
 			return nil
 		}
 		if err := w.write(draining, buf); err != nil {
@@ -241,6 +245,9 @@ func (w *Writer) conflicts(ctx context.Context, r *rows) ([]deadletter.Letter, e
 	return letters, nil
 }
 
+// refusedWait is how long a refused login waits for another attempt.
+const refusedWait = 250 * time.Millisecond
+
 // retry repeats what is not the rows' fault, with backoff.
 func retry[T any](ctx context.Context, w *Writer, operation func(context.Context) (T, error)) (T, error) {
 	wait := backoff.NewExponentialBackOff()
@@ -252,8 +259,9 @@ func retry[T any](ctx context.Context, w *Writer, operation func(context.Context
 		if _, refused := rowsFault(err); refused {
 			return v, backoff.Permanent(err)
 		}
-		if database.Refused(err) {
-			wait.Reset() // soon over: the credential is being looked up
+		if postgres.Refused(err) {
+			wait.InitialInterval = refusedWait // the credential is being looked up
+			wait.Reset()
 		}
 		return v, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {

@@ -78,7 +78,7 @@ func newEngine(t *testing.T, project *types.Project) *engine {
 	for _, dir := range []string{"volumes", "roots"} {
 		require.NoError(t, os.Mkdir(filepath.Join(e.dir, dir), 0o755))
 	}
-	out, err := exec.CommandContext(t.Context(), program(t), "setup", e.dir, "--uid=10001", "--gid=10001").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), program(t), "setup", "--compose="+e.dir, "--uid=10001", "--gid=10001").CombinedOutput()
 	require.NoError(t, err, string(out))
 	for name := range project.Volumes { // as the engine makes them: init's image has these folders
 		path := e.volume(name)

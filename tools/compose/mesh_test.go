@@ -27,11 +27,6 @@ func TestMesh(t *testing.T) {
 		}
 	}
 	delete(project.Services, "grafana")
-	provision := project.Services["provision"]
-	if !hasTimescale() {
-		provision.Command = append(provision.Command, "--no-timescale")
-		project.Services["provision"] = provision
-	}
 	for _, name := range e.order() {
 		e.start(name)
 		if name == "init" && !hasTimescale() {
@@ -108,7 +103,7 @@ func (e *engine) initAgain(t *testing.T) {
 		require.NoError(t, err)
 		return string(data)
 	}
-	files := []string{"mosquitto-config/passwords", "mosquitto-config/devices.acl", "mosquitto-config/server.crt", "nats-config/passwords.conf", "state/pki/ca.crt"}
+	files := []string{"mosquitto-config/passwords", "mosquitto-config/acl", "mosquitto-config/server.crt", "nats-config/passwords.conf", "state/pki/ca.crt"}
 	before := map[string]string{}
 	for _, name := range files {
 		before[name] = read(name)

@@ -59,7 +59,7 @@ func TestSecrets(t *testing.T) {
 func TestSetup(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	out, err := exec.CommandContext(t.Context(), program(t), "setup", dir).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), program(t), "setup", "--compose="+dir).CombinedOutput()
 	require.NoError(t, err, string(out))
 	entries, err := os.ReadDir(filepath.Join(dir, "secrets"))
 	require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestSetup(t *testing.T) {
 	assert.Equal(t, "f2mesh:v1.2.3", project.Services["bridge"].Image)
 
 	before := values
-	require.NoError(t, exec.CommandContext(t.Context(), program(t), "setup", dir).Run())
+	require.NoError(t, exec.CommandContext(t.Context(), program(t), "setup", "--compose="+dir).Run())
 	for value, name := range before {
 		data, err := os.ReadFile(filepath.Join(dir, "secrets", name+".txt"))
 		require.NoError(t, err)

@@ -113,7 +113,7 @@ func start(ctx context.Context, dir string) (*postgres.Cluster, error) {
 	}
 	return postgres.Start(ctx, postgres.Config{
 		Dir: filepath.Join(dir, "postgres"), CAFile: authority.CAFile(), CertFile: certificate, KeyFile: key,
-		SuperuserPassword: Password, Log: slog.New(slog.DiscardHandler),
+		SuperuserPassword: Password, Preload: []string{"timescaledb"}, Log: slog.New(slog.DiscardHandler),
 	})
 }
 

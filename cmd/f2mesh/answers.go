@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+const (
+	// firstAnswer is how long a question to all instances waits for the first if
+	// nothing else is said, nextAnswer how long for each further one.
+	firstAnswer = 500 * time.Millisecond
+	nextAnswer  = 100 * time.Millisecond
+)
+
+// answers asks the running services over NATS.
+type answers struct{ *nats.Conn }
+
+// ask gathers the answers of all instances: as many as there should be, or if that
+// is not known (0) as many as come.
+func (a answers) ask(ctx context.Context, subject string, instances int, wait time.Duration) ([][]byte, error) {
+	inbox := a.NewRespInbox()
+	sub, err := a.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := a.PublishRequest(subject, inbox, nil); err != nil {
+		return nil, err
+	}
+	var all [][]byte
+	for ; instances == 0 || len(all) < instances; wait = nextAnswer {
+		bounded, cancel := context.WithTimeout(ctx, wait)
+		m, err := sub.NextMsgWithContext(bounded)
+		cancel()
+		switch {
+		case errors.Is(err, nats.ErrNoResponders), err != nil && bounded.Err() != nil:
+			return all, ctx.Err()
+		case err != nil:
+			return nil, err
+		}
+		all = append(all, m.Data)
+	}
+	return all, nil
+}
+
+// instances counts the running instances of services, by name.
+func (a answers) instances(ctx context.Context) (map[string]int, error) {
+	pings, err := a.ask(ctx, micro.APIPrefix+".PING", 0, firstAnswer)
+	if err != nil {
+		return nil, fmt.Errorf("looking for services: %w", err)
+	}
+	counts := map[string]int{}
+	for _, data := range pings {
+		var ping micro.Ping
+		if json.Unmarshal(data, &ping) != nil {
+			continue
+		}
+		if name, ours := strings.CutPrefix(ping.Name, health.MicroPrefix); ours {
+			counts[name]++
+		}
+	}
+	return counts, nil
+}
+
+// all answers what every instance says of every secret.
+func (a answers) all(ctx context.Context) ([]secretStatus, error) {
+	counts, err := a.instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []secretStatus
+	for service, n := range counts {
+		statuses, err := a.secrets(ctx, service, n)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range statuses {
+			all = append(all, secretStatus{Service: service, Status: s})
+		}
+	}
+	slices.SortStableFunc(all, func(x, y secretStatus) int {
+		return strings.Compare(x.Service+" "+x.Name, y.Service+" "+y.Name)
+	})
+	return all, nil
+}
+
+// Status makes answers the rotation.Services.
+func (a answers) Status(ctx context.Context, service, name string) ([]secret.Status, error) {
+	counts, err := a.instances(ctx)
+	if err != nil || counts[service] == 0 {
+		return nil, err
+	}
+	all, err := a.secrets(ctx, service, counts[service])
+	return slices.DeleteFunc(all, func(s secret.Status) bool { return s.Name != name }), err
+}
+
+// secrets asks the instances of one service, all of which must answer.
+func (a answers) secrets(ctx context.Context, service string, instances int) ([]secret.Status, error) {
+	replies, err := a.ask(ctx, health.SecretsSubject(service), instances, firstAnswer)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
+	}
+	if len(replies) < instances {
+		return nil, fmt.Errorf("asking %s for its secrets: %d of %d instances answer", service, len(replies), instances)
+	}
+	var all []secret.Status
+	for _, data := range replies {
+		var one []secret.Status
+		if err := json.Unmarshal(data, &one); err != nil {
+			return nil, fmt.Errorf("reading what %s says of its secrets: %w", service, err)
+		}
+		all = append(all, one...)
+	}
+	return all, nil
+}
+
+// figures asks the instances of one service for their counters and adds them up.
+func (a answers) figures(ctx context.Context, service string, instances int) (map[string]float64, error) {
+	replies, err := a.ask(ctx, micro.APIPrefix+".STATS."+health.MicroPrefix+service, instances, nextAnswer)
+	if err != nil {
+		return nil, err
+	}
+	if len(replies) < instances {
+		return nil, fmt.Errorf("%d of %d instances of %s answer", len(replies), instances, service)
+	}
+	all := map[string]float64{}
+	for _, data := range replies {
+		o, ok := health.ParseStats(data)
+		if !ok {
+			continue
+		}
+		for name, v := range o.Figures {
+			all[name] += v
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+)
+
+// keeper is where a mesh's secrets are kept, with the operator's rights: what the
+// servers are set up from, what our own commands log in with, and what a rotation
+// replaces. It seeks as a service does (design 8).
+type keeper struct {
+	secret.Chain
+	files credential.Files
+	vault *vault.Client // nil: none
+}
+
+// newKeeper logs in to Vault as the operator, or with the token in VAULT_TOKEN.
+func newKeeper(f *vaultFlags, st state, log *slog.Logger) (*keeper, error) {
+	k := &keeper{files: st.files()}
+	k.Chain = secret.Chain{secret.VaultOnly(f.VaultOnly), secret.Files(st.secrets()), secret.Environment("F2MESH_")}
+	if f.Addr == "" {
+		return k, nil
+	}
+	var err error
+	if token := os.Getenv("VAULT_TOKEN"); token != "" {
+		k.vault, err = vault.OpenToken(f.Config, secret.NewValue(token, "environment", ""), log)
+	} else {
+		k.vault, err = vault.Open(f.Config, "operator", log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.Chain = append(secret.Chain{k.vault}, k.Chain...)
+	return k, nil
+}
+
+// keeper is that of a command without flags of its own for Vault, which is taken as
+// the environment names it.
+func (s state) keeper(log *slog.Logger) (*keeper, error) {
+	var f vaultFlags
+	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parser.Parse(nil); err != nil {
+		return nil, err
+	}
+	return newKeeper(&f, s, log)
+}
+
+// close ends idle connections.
+func (k *keeper) close() {
+	if k.vault != nil {
+		k.vault.Close()
+	}
+}
+
+// ensure makes the secrets that are nowhere, as files.
+func (k *keeper) ensure(ctx context.Context) error {
+	for _, c := range credential.All() {
+		_, err := k.Lookup(ctx, c.Secret)
+		if errors.Is(err, secret.ErrNotFound) {
+			err = k.files.Make(c.Secret)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return k.files.WriteText(credential.Username, "bridge")
+}
+
+// Put makes a keeper a rotation.Store: it replaces a secret where it is.
+func (k *keeper) Put(ctx context.Context, name, user, password string, old secret.Value) (secret.Value, error) {
+	switch old.Source() {
+	case "vault":
+		version, err := strconv.Atoi(old.Version())
+		if err != nil {
+			return secret.Value{}, fmt.Errorf("reading the version of secret %s: %w", name, err)
+		}
+		if _, err := k.vault.Put(ctx, name, secret.NewValue(password, "", "").WithUsername(user), version); err != nil {
+			return secret.Value{}, fmt.Errorf("storing secret %s in Vault: %w", name, err)
+		}
+	case "file":
+		if now, err := k.Lookup(ctx, name); err != nil || now.Version() != old.Version() {
+			return secret.Value{}, errors.Join(err, fmt.Errorf("secret %s was changed meanwhile", name))
+		}
+		if err := k.files.Put(name, user, password); err != nil {
+			return secret.Value{}, err
+		}
+	default:
+		return secret.Value{}, errNotReplaceable(name, old)
+	}
+	return k.Lookup(ctx, name)
+}
+
+func errNotReplaceable(name string, v secret.Value) error {
+	return fmt.Errorf("secret %s is from source %q, which nobody but its owner can change: put it into a secret file or into Vault", name, v.Source())
+}

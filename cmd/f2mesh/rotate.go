@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/rotation"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+type secretRotateCommand struct {
+	vaultFlags
+	Names       []string      `arg:"" optional:"" name:"name" help:"Names of secrets, such as timescale_password."`
+	All         bool          `help:"Rotate every credential, one after the other."`
+	DryRun      bool          `help:"Show the steps and do nothing."`
+	Timeout     time.Duration `help:"How long services may take to move to the new credential." default:"1m"`
+	AllowAbsent bool          `help:"Go on though a service that uses the secret does not run."`
+	JSON        bool          `help:"Print the reports as JSON, one a line."`
+}
+
+// rotationReport is what is shown of a rotation.
+type rotationReport struct {
+	rotation.Result
+	flow
+}
+
+// Run rotates the credentials in turn, and stops at the first that fails.
+func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	credentials, err := c.chosen()
+	if err != nil {
+		return err
+	}
+	r, err := newRotator(ctx, g, &c.vaultFlags, log)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	for _, one := range credentials {
+		if err := c.rotate(ctx, r, one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *secretRotateCommand) chosen() ([]credential.Credential, error) {
+	if c.All != (len(c.Names) == 0) {
+		return nil, errors.New("name the secrets to rotate, or --all")
+	}
+	if c.All {
+		return credential.All(), nil
+	}
+	var chosen []credential.Credential
+	for _, name := range c.Names {
+		one, ok := credential.Find(name)
+		if !ok {
+			return nil, fmt.Errorf("there is no credential %q, only %s", name, strings.Join(credentialNames(), ", "))
+		}
+		chosen = append(chosen, one)
+	}
+	return chosen, nil
+}
+
+func credentialNames() []string {
+	var all []string
+	for _, c := range credential.All() {
+		all = append(all, c.Secret)
+	}
+	return all
+}
+
+func (c *secretRotateCommand) rotate(ctx context.Context, r *rotator, one credential.Credential) error {
+	cfg := r.config(ctx, one)
+	cfg.Timeout, cfg.AllowAbsent = c.Timeout, c.AllowAbsent
+	if c.DryRun {
+		steps, err := rotation.Plan(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s would\n  %s\n", one.Secret, strings.Join(steps, "\n  "))
+		return nil
+	}
+	report, err := r.run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(report)
+	}
+	fmt.Print(report)
+	return nil
+}
+
+// String is a report for people.
+func (r rotationReport) String() string {
+	how := "rotated"
+	if r.Resumed {
+		how = "completed the rotation of"
+	}
+	return fmt.Sprintf("%s %s: user %s -> %s, version %s -> %s (%s), in %s\n"+
+		"  meanwhile %.0f messages in, %.0f out; longest time without a commit %s\n",
+		how, r.Secret, r.From, r.To, r.Old, r.New, r.Source, r.Took.Round(time.Millisecond),
+		r.In, r.Out, r.Gap.Round(time.Millisecond))
+}
+
+// rotator rotates the credentials of the mesh that runs on the state directory.
+type rotator struct {
+	state   state
+	running running
+	keeper  *keeper
+	nc      *nats.Conn
+	log     *slog.Logger
+	stop    func() // of the store that nc logs in from
+}
+
+func newRotator(ctx context.Context, g *globals, vault *vaultFlags, log *slog.Logger) (*rotator, error) {
+	r := &rotator{state: state{dir: g.StateDir}, log: log}
+	var err error
+	if r.running, err = r.state.load(); err != nil {
+		return nil, err
+	}
+	if r.keeper, err = newKeeper(vault, r.state, log); err != nil {
+		return nil, err
+	}
+	if err := r.connect(ctx); err != nil {
+		r.keeper.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// connect logs in as the operator, and follows when that is rotated.
+func (r *rotator) connect(ctx context.Context) error {
+	store := secret.NewStore(r.keeper.Chain, slog.New(slog.DiscardHandler))
+	store.Poll = time.Second
+	own := secret.Credential{Store: store, Password: fmt.Sprintf(secretNATSPasswords, natsserver.Operator), User: natsserver.Operator}
+	nc, err := stream.Connect(stream.Config{URL: r.natsURL(), CAFile: r.running.CAFile}, natsserver.Operator, own, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	running, end := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = store.Run(running) // ends with its context, without an error
+	}()
+	r.nc, r.stop = nc, func() { nc.Close(); end(); <-done }
+	if err := r.connected(ctx); err != nil {
+		r.stop()
+		return err
+	}
+	return nil
+}
+
+// connected waits for the connection, which a rotation of the operator's own
+// credential has ended.
+func (r *rotator) connected(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := stream.WaitConnected(bounded, r.nc); err != nil {
+		return fmt.Errorf("connecting to NATS: %w", err)
+	}
+	return nil
+}
+
+func (r *rotator) close() {
+	r.stop()
+	r.keeper.close()
+}
+
+func (r *rotator) natsURL() string {
+	return "tls://" + net.JoinHostPort(r.running.Host, strconv.Itoa(r.running.Ports.NATS))
+}
+
+func (r *rotator) login(name string) func(context.Context) (string, string, error) {
+	return func(ctx context.Context) (string, string, error) { return logIn(ctx, r.keeper, name) }
+}
+
+func (r *rotator) config(ctx context.Context, c credential.Credential) rotation.Config {
+	return rotation.Config{
+		Credential: c, Server: r.server(c.Kind), Store: r.keeper, Services: answers{r.nc}, Dir: r.state.path("rotation"),
+		Timeout: time.Minute, Log: r.log,
+		Done: func(step string) error {
+			if step != "store" {
+				return nil
+			}
+			return r.state.tools(ctx, r.keeper, r.running)
+		},
+	}
+}
+
+// server is what a kind of credential is for.
+func (r *rotator) server(kind credential.Kind) rotation.Server {
+	switch kind {
+	case credential.NATS:
+		return natsserver.Admin{
+			Dir: r.state.path("nats"), URL: r.natsURL(), CAFile: r.running.CAFile,
+			Sys: r.login(fmt.Sprintf(secretNATSPasswords, natsserver.Sys)),
+		}
+	case credential.MQTT:
+		return mosquitto.Admin{Dir: r.state.path("mosquitto"), Address: net.JoinHostPort(r.running.Host, strconv.Itoa(r.running.Ports.MQTT))}
+	default:
+		return postgres.Admin{
+			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseTelemetry),
+			Superuser: r.login(secretSuperuser),
+		}
+	}
+}
+
+// run rotates and measures what goes through meanwhile.
+func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport, error) {
+	v, err := r.keeper.Lookup(ctx, cfg.Credential.Secret)
+	if err != nil {
+		return rotationReport{}, err
+	}
+	if v.Source() == "environment" {
+		return rotationReport{}, errNotReplaceable(cfg.Credential.Secret, v)
+	}
+	if err := r.connected(ctx); err != nil {
+		return rotationReport{}, err
+	}
+	m, err := measure(ctx, answers{r.nc})
+	if err != nil {
+		return rotationReport{}, err
+	}
+	result, err := rotation.Run(ctx, cfg)
+	return rotationReport{result, m.stop(ctx)}, err
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+type secretCommands struct {
+	Status secretStatusCommand `cmd:"" help:"Show where each service has its secrets from; the exit status is 1 while one is not from where it was."`
+	Rotate secretRotateCommand `cmd:"" help:"Replace credentials while they are in use."`
+}
+
+type secretStatusCommand struct {
+	vaultFlags
+	JSON bool `help:"Print JSON."`
+}
+
+// secretStatus is one line of the screen: what one instance of a service says.
+type secretStatus struct {
+	Service string `json:"service"` // "" for what only people and our own commands use
+	secret.Status
+	Age time.Duration `json:"age_ns"` // of the version, as far as it is known
+}
+
+// errDowngraded makes the exit status say what the screen says.
+var errDowngraded = errors.New("a secret is not from where it was")
+
+// Run prints one screen.
+func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	nc, _, err := connectRunning(ctx, g, log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	keeper, err := newKeeper(&c.vaultFlags, state{dir: g.StateDir}, log)
+	if err != nil {
+		return err
+	}
+	defer keeper.close()
+	all, err := answers{nc}.all(ctx)
+	if err != nil {
+		return err
+	}
+	all = append(all, unserved(ctx, keeper)...)
+	now := time.Now()
+	for i := range all {
+		all[i].Age = age(now, all[i].Status)
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(all)
+	} else {
+		err = printSecrets(os.Stdout, all)
+	}
+	if slices.ContainsFunc(all, func(s secretStatus) bool { return s.Downgraded }) {
+		err = errors.Join(err, errDowngraded)
+	}
+	return err
+}
+
+// unserved are the credentials that no service uses, as we see them.
+func unserved(ctx context.Context, keeper *keeper) []secretStatus {
+	store := secret.NewStore(keeper.Chain, slog.New(slog.DiscardHandler)) // the screen tells
+	for _, c := range credential.All() {
+		if len(c.Services) == 0 {
+			_, _ = store.Get(ctx, c.Secret)
+		}
+	}
+	var all []secretStatus
+	for _, s := range store.Status() {
+		all = append(all, secretStatus{Status: s})
+	}
+	return all
+}
+
+// age is how old a version is: a file's since it was written, any other's since
+// the service has had it.
+func age(now time.Time, s secret.Status) time.Duration {
+	since := s.Since
+	if written, err := time.Parse(time.RFC3339, s.Version); err == nil {
+		since = written
+	}
+	if since.IsZero() {
+		return 0
+	}
+	return now.Sub(since)
+}
+
+func printSecrets(out io.Writer, all []secretStatus) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SERVICE\tSECRET\tSOURCE\tVERSION\tAGE\tSTATE")
+	for _, s := range all {
+		state := "ok"
+		switch {
+		case s.Downgraded:
+			state = "DOWNGRADED"
+		case s.Problem != "":
+			state = "PROBLEM"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(s.Service, "-"), s.Name, cmp.Or(s.Source, "none"), s.Version, s.Age.Round(time.Second), state)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.Problem != "" {
+			fmt.Fprintf(out, "%s: %s: %s\n", cmp.Or(s.Service, "-"), s.Name, s.Problem)
+		}
+	}
+	return nil
+}

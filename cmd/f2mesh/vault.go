@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+)
+
+type vaultCommands struct {
+	Bootstrap vaultBootstrapCommand `cmd:"" help:"Prepare a Vault for the mesh; what is as it should be stays as it is. Takes an administrator's token from VAULT_TOKEN."`
+}
+
+type vaultBootstrapCommand struct {
+	vault.Config
+	vault.Roles
+	SecretsDir string   `help:"Secret files that become the first versions of the secrets, as far as Vault has none; empty: the mesh's own."`
+	Reissue    []string `help:"Services whose SecretIDs and tokens are revoked, and that get a new SecretID; all for every one." name:"reissue" placeholder:"SERVICE"`
+	DryRun     bool     `help:"Show what would be done."`
+
+	PKI       bool   `help:"Also prepare a PKI engine that signs devices' certificates." name:"pki" group:"PKI engine"`
+	PKIMount  string `help:"Path of the engine." name:"pki-mount" default:"pki" group:"PKI engine"`
+	PKIImport string `help:"Directory with issuer.crt, issuer.key and root.crt to import; default: Vault makes a root and an issuer." name:"pki-import" type:"existingdir" group:"PKI engine"`
+
+	Database         bool   `help:"Also prepare a database engine that makes short-lived users for people." group:"Database engine"`
+	DatabaseURL      string `help:"The database as Vault reaches it." name:"database-url" placeholder:"postgresql://HOST:PORT/DATABASE" group:"Database engine"`
+	DatabaseCA       string `help:"PEM file of the CA of its certificate." name:"database-ca" type:"existingfile" group:"Database engine"`
+	DatabaseUser     string `help:"The user that makes the others; its password is secret postgres_superuser_password." default:"postgres" group:"Database engine"`
+	DatabaseReadRole string `help:"The role that they are members of." default:"f2mesh_reader" group:"Database engine"`
+}
+
+// Run prepares the Vault and prints each step.
+func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) error {
+	if c.Addr == "" {
+		return errors.New("VAULT_ADDR is not set: name the Vault to prepare, such as https://vault.example.org:8200")
+	}
+	token, err := administrator()
+	if err != nil {
+		return err
+	}
+	b, err := c.bootstrap(ctx, state{dir: g.StateDir})
+	if err != nil {
+		return err
+	}
+	counts := map[vault.Change]int{}
+	b.Report = func(s vault.Step) {
+		counts[s.Change]++
+		fmt.Printf("%-10s %s\n", s.Change, s.What)
+	}
+	if err := b.Run(ctx, token); err != nil {
+		return err
+	}
+	fmt.Println(conclusion(counts, c.DryRun))
+	return nil
+}
+
+func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault.Bootstrap, error) {
+	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, SecretsDir: c.SecretsDir, Reissue: c.Reissue, DryRun: c.DryRun}
+	if slices.Contains(b.Reissue, "all") {
+		b.Reissue = vault.Services
+	}
+	for _, service := range b.Reissue {
+		if !slices.Contains(vault.Services, service) {
+			return nil, fmt.Errorf("--reissue %s: there is no such service; there are %v", service, vault.Services)
+		}
+	}
+	if _, err := os.Stat(st.secrets()); b.SecretsDir == "" && err == nil {
+		b.SecretsDir = st.secrets()
+	}
+	if c.PKI {
+		b.PKI = &vault.PKI{Mount: c.PKIMount, Import: c.PKIImport}
+	}
+	if !c.Database {
+		return b, nil
+	}
+	password, err := secret.Chain{secret.Files(b.SecretsDir), secret.Environment("F2MESH_")}.Lookup(ctx, secretSuperuser)
+	if err != nil {
+		return nil, err
+	}
+	b.Database = &vault.Database{URL: c.DatabaseURL, Username: c.DatabaseUser, Password: password, Reader: c.DatabaseReadRole}
+	if c.DatabaseCA != "" {
+		ca, err := os.ReadFile(c.DatabaseCA)
+		if err != nil {
+			return nil, fmt.Errorf("reading the database's CA: %w", err)
+		}
+		b.Database.CA = string(ca)
+	}
+	return b, nil
+}
+
+// administrator is the token that the vault CLI would use. It is no flag: those
+// show in process listings.
+func administrator() (secret.Value, error) {
+	if text := os.Getenv("VAULT_TOKEN"); text != "" {
+		return secret.NewValue(text, "environment", ""), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return secret.Value{}, fmt.Errorf("looking for the token of `vault login`: %w", err)
+	}
+	v, err := tokenFile(filepath.Join(home, ".vault-token"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, errors.New("VAULT_TOKEN is not set, and `vault login` has left no token: set an administrator's")
+	}
+	return v, err
+}
+
+// tokenFile reads what `vault login` left, in a directory that need not be private.
+func tokenFile(path string) (secret.Value, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return secret.Value{}, fmt.Errorf("%s can be read by others: chmod 600 %s", path, path)
+	}
+	data, err := os.ReadFile(path) //nolint:gosec // the vault CLI's own file
+	if err != nil {
+		return secret.Value{}, err
+	}
+	return secret.NewValue(string(data), "file", ""), nil
+}
+
+func conclusion(counts map[vault.Change]int, dryRun bool) string {
+	made, changed := counts[vault.Made], counts[vault.Changed]
+	attention := ""
+	if n := counts[vault.Attention]; n > 0 {
+		attention = fmt.Sprintf("; %d need attention", n)
+	}
+	switch {
+	case made+changed == 0:
+		return "Nothing to change" + attention + "."
+	case dryRun:
+		return fmt.Sprintf("Would make %d and change %d%s; nothing was written.", made, changed, attention)
+	}
+	return fmt.Sprintf("Made %d, changed %d%s.", made, changed, attention)
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
+)
+
+// secretsOf makes a state directory with secret files, named like their texts.
+func secretsOf(t *testing.T, names ...string) state {
+	t.Helper()
+	st := state{dir: t.TempDir()}
+	for _, name := range names {
+		require.NoError(t, st.files().WriteText(name, "of-file"))
+	}
+	return st
+}
+
+func TestChainWithoutVault(t *testing.T) {
+	st := secretsOf(t, "mqtt_password", "nats_bridge_password")
+	t.Setenv("F2MESH_MQTT_PASSWORD", "of-environment")
+	t.Setenv("F2MESH_POSTGRES_PASSWORD", "of-environment")
+	t.Setenv("F2MESH_NATS_BRIDGE_PASSWORD", "of-environment")
+	flags := vaultFlags{VaultOnly: []string{"nats_bridge_password"}}
+	chain, err := flags.chain("bridge", secret.Files(st.secrets()), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	for name, want := range map[string]string{"mqtt_password": "of-file", "postgres_password": "of-environment"} {
+		v, err := chain.Lookup(t.Context(), name)
+		require.NoError(t, err)
+		assert.Equal(t, want, v.Reveal(), name)
+	}
+	_, err = chain.Lookup(t.Context(), "nats_bridge_password")
+	require.ErrorContains(t, err, "Vault-only")
+
+	flags.Addr = "http://vault.example.org:8200"
+	_, err = flags.chain("bridge", secret.Files(st.secrets()), slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "in the clear")
+}
+
+// TestVaultBootstrap goes the way of a person: bootstrap, and services that log in.
+func TestVaultBootstrap(t *testing.T) {
+	server := vaulttest.StartDev(t)
+	st := secretsOf(t, "mqtt_password", "nats_bridge_password")
+	auth := filepath.Join(st.dir, "vault")
+	t.Setenv("VAULT_ADDR", server.Addr)
+	arguments := []string{"--state-dir", st.dir, "vault", "bootstrap", "--vault-auth-dir", auth}
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("VAULT_TOKEN", "")
+	require.Equal(t, 1, run(t.Context(), arguments), "no token")
+	require.NoError(t, os.WriteFile(filepath.Join(os.Getenv("HOME"), ".vault-token"), []byte(server.Root.Reveal()), 0o644))
+	require.Equal(t, 1, run(t.Context(), arguments), "a token that others can read")
+	require.NoError(t, os.Chmod(filepath.Join(os.Getenv("HOME"), ".vault-token"), 0o600))
+	require.Equal(t, 0, run(t.Context(), append(arguments, "--dry-run")))
+	require.NoDirExists(t, auth)
+	require.Equal(t, 0, run(t.Context(), arguments))
+	require.Equal(t, 1, run(t.Context(), append(arguments, "--reissue", "nobody")))
+	require.Equal(t, 0, run(t.Context(), append(arguments, "--reissue", "all")))
+
+	// Vault goes before files: with another file the value is still Vault's.
+	require.NoError(t, st.files().WriteText("mqtt_password", "changed"))
+	flags := vaultFlags{Config: vault.Config{Addr: server.Addr, Mount: "secret", AuthDir: auth}}
+	chain, err := flags.chain("bridge", secret.Files(st.secrets()), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	v, err := chain.Lookup(t.Context(), "mqtt_password")
+	require.NoError(t, err)
+	assert.Equal(t, "of-file", v.Reveal())
+	assert.Equal(t, "vault", v.Source())
+}

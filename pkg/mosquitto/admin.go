@@ -1,0 +1,27 @@
+package mosquitto
+
+import (
+	"context"
+	"errors"
+)
+
+// Admin changes the users of a running broker, which this or any other process
+// started from our files. It is safe for concurrent use, also by several processes.
+type Admin struct {
+	// Dir is the broker's folder, Address host and port of its listener for services.
+	Dir, Address string
+}
+
+// SetPassword is the package's function of that name.
+func (a Admin) SetPassword(_ context.Context, user, password string) error {
+	return SetPassword(a.Dir, user, password)
+}
+
+// LogIn tells whether the broker lets a user in.
+func (a Admin) LogIn(ctx context.Context, user, password string) (bool, error) {
+	err := LogIn(ctx, a.Address, user, password)
+	if errors.Is(err, ErrRefused) {
+		return false, nil
+	}
+	return err == nil, err
+}

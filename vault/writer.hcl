@@ -1,0 +1,18 @@
+# The writer reads its TimescaleDB and its NATS password, and nothing else.
+path "secret/data/f2mesh/timescale_password" {
+  capabilities = ["read"]
+}
+path "secret/data/f2mesh/nats_writer_password" {
+  capabilities = ["read"]
+}
+
+# Its own token: keep it alive, look whether it still is, give it back.
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
