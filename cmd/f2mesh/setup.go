@@ -20,7 +20,7 @@ type setupCommand struct {
 // Run makes a file for each secret, and says what it made and what was there.
 func (c *setupCommand) Run(ctx context.Context, g *globals) error {
 	if c.Compose != "" {
-		return c.containerSetup.run(ctx)
+		return c.run(ctx)
 	}
 	st := state{dir: g.StateDir}
 	files := st.files()
