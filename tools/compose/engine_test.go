@@ -245,7 +245,7 @@ func (e *engine) await(name string, done func() bool) {
 			continue
 		}
 		cause := error(nil)
-		if e.project.Services[name].HealthCheck != nil {
+		if model := e.project.Services[name]; !oneShot(&model) {
 			cause = e.healthy(name)
 		}
 		require.FailNow(e.t, name+" does not come up", "%v\n%s", cause, e.running[name].log.String())

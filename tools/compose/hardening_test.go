@@ -85,6 +85,7 @@ var breakages = []breakage{
 	{"waits for what it needs", func(s *types.ServiceConfig) {
 		s.DependsOn = types.DependsOnConfig{"init": {Condition: types.ServiceConditionStarted, Required: true}}
 	}},
+	{"is asked after", func(s *types.ServiceConfig) { s.HealthCheck = nil }}, // the image's own would be in force
 	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:latest" }},
 	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats" }},
 	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:2" }},
@@ -118,7 +119,6 @@ var breakages = []breakage{
 var longRunning = []breakage{
 	{"has time to stop", func(s *types.ServiceConfig) { s.StopGracePeriod = nil }},
 	{"starts again when it ends", func(s *types.ServiceConfig) { s.Restart = "" }},
-	{"is asked after", func(s *types.ServiceConfig) { s.HealthCheck = nil }},
 	{"is asked after", func(s *types.ServiceConfig) {
 		s.HealthCheck = &types.HealthCheckConfig{Test: types.HealthCheckTest{"CMD-SHELL", "exit 0"}}
 	}},

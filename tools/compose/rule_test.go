@@ -122,7 +122,7 @@ func limits(s *types.ServiceConfig) string {
 // healthcheck wants a program that asks the server itself, without a shell.
 func healthcheck(s *types.ServiceConfig) string {
 	if oneShot(s) {
-		return unless(s.HealthCheck == nil, "it runs to its end")
+		return unless(s.HealthCheck != nil && s.HealthCheck.Disable, "it runs to its end: the image's health check is to be off")
 	}
 	h := s.HealthCheck
 	if h == nil || h.Disable || len(h.Test) < 3 || h.Test[0] != "CMD" || h.Test[2] != "healthcheck" {
