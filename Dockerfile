@@ -31,9 +31,9 @@ ARG UID=10001
 ARG GID=10001
 # The folders that volumes are mounted on in the init container: Docker gives a new volume the owner and
 # the mode of the folder that it is first mounted on.
-ARG VOLUMES="program trust state devices mosquitto-config mosquitto-data nats-config nats-data \
-    postgres-config postgres-data timescaledb-config timescaledb-data vault-config vault-data \
-    prometheus-data grafana-config grafana-data bridge-vault decoder-vault writer-vault"
+ARG VOLUMES="program trust state devices mosquitto-config mosquitto-data mosquitto-run nats-config nats-data \
+    postgres-config postgres-data timescaledb-config timescaledb-data vault-config vault-data registrar-config \
+    prometheus-data grafana-config grafana-data bridge-vault decoder-vault writer-vault registrar-vault"
 RUN mkdir -p /out/rootfs/etc/ssl/certs && \
     echo "iotuser:x:$UID:$GID:f2mesh:/nonexistent:/sbin/nologin" >/out/rootfs/etc/passwd && \
     echo "iotuser:x:$GID:" >/out/rootfs/etc/group && \

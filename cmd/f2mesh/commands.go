@@ -29,6 +29,8 @@ type commands struct {
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
+	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
+
 	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
 	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
 	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -124,32 +125,36 @@ func TestInit(t *testing.T) {
 // TestBroker: signals and reloads reach the broker, and its end is the container's.
 func TestBroker(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir, run := t.TempDir(), t.TempDir()
+	require.NoError(t, os.Symlink(run, filepath.Join(dir, "run")))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
 	seen := filepath.Join(dir, "seen")
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("listener "+port+"\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
 	log := slog.New(slog.DiscardHandler)
-	c := brokerCommand{Dir: dir, Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen}}
+	c := brokerCommand{
+		Dir: dir, RunDir: run, Host: "127.0.0.1",
+		Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
+	}
 	ended := make(chan error)
-	go func() { ended <- c.Run(log) }()
+	go func() { ended <- c.Run(t.Context(), log) }()
 	read := func() string { data, _ := os.ReadFile(seen); return string(data) }
 	eventually(t, func() bool { return strings.Contains(read(), "up") }, "the broker does not start")
-	var err error
-	eventually(t, func() bool {
-		require.NoError(t, mosquitto.Reload(dir))
-		select {
-		case err = <-ended:
-			return true
-		case <-time.After(300 * time.Millisecond):
-			return false
-		}
-	}, "the broker is not reloaded")
-	require.ErrorContains(t, err, "exit status 3")
+	eventually(t, func() bool { return mosquitto.Reload(dir) == nil }, "the broker is not known")
+	require.ErrorContains(t, <-ended, "exit status 3")
 	assert.Contains(t, read(), "hup")
+	require.ErrorIs(t, mosquitto.Reload(dir), mosquitto.ErrNotRunning)
 
-	require.NoError(t, (&brokerCommand{Dir: dir, Command: []string{"true"}}).Run(log))
-	require.Error(t, (&brokerCommand{Dir: dir, Command: []string{"false"}}).Run(log))
-	require.Error(t, (&brokerCommand{Dir: dir, Command: []string{filepath.Join(dir, "nothing")}}).Run(log))
-	require.Error(t, (&brokerCommand{Dir: dir, Command: []string{"--"}}).Run(log))
+	for _, command := range [][]string{{"false"}, {filepath.Join(dir, "nothing")}, {"--"}} {
+		c.Command = command
+		require.Error(t, c.Run(t.Context(), log), command)
+	}
+	c.Command = []string{"true"}
+	require.NoError(t, c.Run(t.Context(), log))
 }
 
 // TestProvision prepares both databases, twice, on one server: roles have the
@@ -178,8 +183,8 @@ func TestProvision(t *testing.T) {
 	require.NoError(t, c.Run(t.Context()))
 	require.NoError(t, asReader.Run(t.Context()))
 
-	demo := demoCommand{Controllers: 4, Metadata: address, CAFile: c.CAFile, SecretsDir: c.SecretsDir}
-	require.NoError(t, demo.Run(t.Context(), &globals{StateDir: m.state.dir}))
+	demo := demoCommand{containerRegistry: containerRegistry{Registry: address, SecretsDir: c.SecretsDir}, Controllers: 4}
+	require.NoError(t, demo.Run(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler)))
 	mac := fleet.Demo(4)[3].MAC
 	rights, err := os.ReadFile(m.state.path("mosquitto", "acl"))
 	require.NoError(t, err)

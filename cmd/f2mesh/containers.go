@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/identity"
@@ -65,7 +68,7 @@ func (c *initCommand) Run(ctx context.Context) (err error) {
 // servers are the services that have a certificate. Each finds it in its volume
 // <service>-config.
 func servers() []string {
-	return []string{"mosquitto", "nats", "postgres", "timescaledb", "vault", "grafana"}
+	return []string{"mosquitto", "nats", "postgres", "timescaledb", "vault", "registrar", "grafana"}
 }
 
 func (c *initCommand) volume(elements ...string) string {
@@ -102,6 +105,9 @@ func (c *initCommand) certificate(server string) error {
 	if err := c.authority.IssueServer(cert, key, names); err != nil {
 		return fmt.Errorf("for %s: %w", server, err)
 	}
+	if server == "mosquitto" {
+		return nil // whom it trusts is the registrar's to say
+	}
 	return c.copyFile(c.authority.CAFile(), 0o644, server+"-config", "ca.crt")
 }
 
@@ -110,11 +116,43 @@ func (c *initCommand) mosquitto(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cas, crls, err := c.firstLists(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"data", "run"} { // further volumes are mounted there
+		if err := os.MkdirAll(c.volume("mosquitto-config", name), 0o700); err != nil {
+			return fmt.Errorf("preparing volume mosquitto-config: %w", err)
+		}
+	}
 	cert, key := c.pair("mosquitto")
 	return mosquitto.Files{
-		Dir: c.volume("mosquitto-config"), CAFile: c.authority.CAFile(), CertFile: cert, KeyFile: key,
+		Dir: c.volume("mosquitto-config"), CertFile: cert, KeyFile: key, CAs: cas, CRLs: crls,
 		Users: users, KeepUsers: c.VaultAddr != "",
 	}.Write()
+}
+
+// firstListLife is how long the registrar may take to come up for the first time.
+const firstListLife = 7 * 24 * time.Hour
+
+// firstLists are the broker's CAs, and revocation lists with nothing on them: what it
+// needs to start before the registrar has asked the registry.
+func (c *initCommand) firstLists(ctx context.Context) (cas, crls []byte, err error) {
+	all, err := c.authority.Authorities(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	for _, issuer := range all.Issuing {
+		der, err := c.authority.SignList(ctx, issuer, &x509.RevocationList{
+			Number: big.NewInt(0), ThisUpdate: now, NextUpdate: now.Add(firstListLife),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		crls = append(crls, identity.EncodeList(der)...)
+	}
+	return all.Bundle(), crls, nil
 }
 
 func (c *initCommand) nats(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // Secrets that only the containers have.
@@ -44,12 +45,12 @@ func (c *containerSetup) run(ctx context.Context) error {
 	dir := credential.Files(filepath.Join(c.Compose, "secrets"))
 	var made []string
 	for _, name := range containerSecrets() {
-		_, isNew, err := dir.Ensure(ctx, name+secretSuffix)
+		_, err := dir.Lookup(ctx, name+secretSuffix)
+		if errors.Is(err, secret.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			made, err = append(made, name), dir.Make(name+secretSuffix)
+		}
 		if err != nil {
 			return err
-		}
-		if isNew {
-			made = append(made, name)
 		}
 	}
 	if slices.Contains(made, credential.Username) {
@@ -71,7 +72,7 @@ func (c *containerSetup) run(ctx context.Context) error {
 func containerSecrets() []string {
 	names := []string{credential.Username, secretTimescaleSuperuser, secretGrafanaAdmin}
 	for _, cr := range credential.All() {
-		names = append(names, cr.Secret)
+		names = append(names, cr.Name)
 	}
 	slices.Sort(names)
 	return names

@@ -27,19 +27,21 @@ type provisionCommand struct {
 func (c *provisionCommand) Run(ctx context.Context) error {
 	for _, s := range []databaseServer{
 		{
-			address: c.Metadata, superuserSecret: secretSuperuser, database: databaseMetadata, owner: postgres.Superuser,
-			secrets: []string{secretPostgres, secretReader}, prepare: prepareMetadata,
+			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry},
+			databases: []databaseOf{
+				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, prepareMetadata},
+				{databaseRegistry, roleRegistrar, []string{roleRegistrar}, nil},
+			},
 		},
 		{
-			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, database: databaseTelemetry, owner: roleWriter,
-			secrets: []string{secretTimescale, secretReader},
-			prepare: prepareTelemetry,
+			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, secrets: []string{secretTimescale, secretReader},
+			databases: []databaseOf{{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}, prepareTelemetry}},
 		},
 	} {
 		if err := c.provision(ctx, &s); err != nil {
 			return fmt.Errorf("preparing %s: %w", s.address, err)
 		}
-		fmt.Printf("database %s on %s is ready\n", s.database, s.address)
+		fmt.Println("the databases on", s.address, "are ready")
 	}
 	return nil
 }
@@ -48,9 +50,14 @@ func (c *provisionCommand) Run(ctx context.Context) error {
 type databaseServer struct {
 	address         string
 	superuserSecret string
-	database, owner string
 	secrets         []string // of the roles that log in
-	prepare         func(context.Context, *pgx.Conn) error
+	databases       []databaseOf
+}
+
+type databaseOf struct {
+	name, owner string
+	users       []string
+	prepare     func(context.Context, *pgx.Conn) error // as the superuser; nil: its owner does
 }
 
 func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) error {
@@ -62,44 +69,53 @@ func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) err
 	if err := postgres.EnsureRole(ctx, conn, postgres.Superuser); err != nil {
 		return err
 	}
-	var roles []string
 	for _, name := range s.secrets {
-		role, err := c.role(ctx, conn, name)
-		if err != nil {
+		if err := c.role(ctx, conn, name); err != nil {
 			return err
 		}
-		roles = append(roles, role)
 	}
-	if err := ensureDatabase(ctx, conn, s.database, s.owner, roles...); err != nil {
-		return err
+	for _, d := range s.databases {
+		if err := ensureDatabase(ctx, conn, d.name, d.owner, d.users); err != nil {
+			return err
+		}
+		if err := c.prepare(ctx, s, d); err != nil {
+			return err
+		}
 	}
-	inside, err := c.connect(ctx, s, s.database)
+	return nil
+}
+
+func (c *provisionCommand) prepare(ctx context.Context, s *databaseServer, d databaseOf) error {
+	if d.prepare == nil {
+		return nil
+	}
+	conn, err := c.connect(ctx, s, d.name)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = inside.Close(context.WithoutCancel(ctx)) }()
-	return s.prepare(ctx, inside)
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return d.prepare(ctx, conn)
 }
 
 // role makes a role that may log in with the secret, and locks its alternate out.
-func (c *provisionCommand) role(ctx context.Context, conn *pgx.Conn, name string) (string, error) {
+func (c *provisionCommand) role(ctx context.Context, conn *pgx.Conn, name string) error {
 	cred, ok := credential.Find(name)
 	if !ok {
-		return "", fmt.Errorf("there is no credential %q", name)
+		return fmt.Errorf("there is no credential %q", name)
 	}
 	if err := postgres.EnsureRole(ctx, conn, cred.User); err != nil {
-		return "", err
+		return err
 	}
 	if c.VaultAddr != "" {
 		if there, err := hasPassword(ctx, conn, cred.User); there || err != nil {
-			return cred.User, err
+			return err
 		}
 	}
 	user, password, err := logIn(ctx, secret.Files(c.SecretsDir), name)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return cred.User, errors.Join(
+	return errors.Join(
 		postgres.SetPassword(ctx, conn, user, password),
 		postgres.SetPassword(ctx, conn, cred.Other(user), ""))
 }

@@ -3,39 +3,31 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
-	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 type demoCommand struct {
-	Controllers int    `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
-	Metadata    string `help:"PostgreSQL server of the metadata, host:port." default:"postgres:5432"`
-	CAFile      string `help:"Certificates that the server's must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
-	SecretsDir  string `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
+	containerRegistry
+	Controllers int `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
 }
 
-// Run makes the demo fleet's certificates, lets the broker know them, and puts the
-// fleet into the metadata.
-func (c *demoCommand) Run(ctx context.Context, g *globals) error {
-	st, controllers := state{dir: g.StateDir}, fleet.Demo(c.Controllers)
-	authority, err := identity.OpenAuthority(st.path("pki"))
+// Run registers the demo fleet and puts it into the metadata.
+func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	controllers := fleet.Demo(c.Controllers)
+	err := c.open(ctx, state{dir: g.StateDir}, log, func(r *registry) error {
+		if err := registrar.Migrate(ctx, r.pool.Pool); err != nil {
+			return err
+		}
+		return r.admit(ctx, registrar.Origin{Actor: "demo"}, controllers)
+	})
 	if err != nil {
 		return err
 	}
-	if err := issue(authority, st, controllers); err != nil {
-		return err
-	}
-	if err := allowRegistered(st); err != nil {
-		return err
-	}
-	if err := mosquitto.Reload(st.path("mosquitto")); err != nil {
-		return fmt.Errorf("letting controllers in: %w", err)
-	}
-	conn, err := dial(ctx, c.Metadata, c.CAFile, databaseMetadata, postgres.Superuser, secret.Files(c.SecretsDir), secretSuperuser)
+	conn, err := dial(ctx, c.Registry, state{dir: g.StateDir}.authority(), databaseMetadata, postgres.Superuser, c.secrets(), secretSuperuser)
 	if err != nil {
 		return err
 	}
@@ -43,6 +35,6 @@ func (c *demoCommand) Run(ctx context.Context, g *globals) error {
 	if err := fleet.Seed(ctx, conn, metadataSchema, controllers); err != nil {
 		return err
 	}
-	fmt.Printf("%d controllers are registered\n", len(controllers))
+	fmt.Println(len(controllers), "controllers are registered")
 	return nil
 }

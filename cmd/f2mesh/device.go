@@ -1,76 +1,195 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
+	"os/user"
+	"strings"
 
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 type deviceCommands struct {
-	List   deviceListCommand   `cmd:"" help:"List the controllers that have a certificate."`
-	Export deviceExportCommand `cmd:"" help:"Copy a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
+	Register deviceRegisterCommand `cmd:"" help:"Give controllers a certificate and let them in."`
+	List     deviceListCommand     `cmd:"" help:"List the registered controllers."`
+	Show     deviceShowCommand     `cmd:"" help:"Show one controller."`
+	Renew    deviceRenewCommand    `cmd:"" help:"Give registered controllers another certificate; the old one serves until it expires."`
+	Revoke   deviceRevokeCommand   `cmd:"" help:"Shut controllers out: at once, and for good."`
+	RotateCA deviceRotateCommand   `cmd:"" help:"Make a new issuing CA; certificates of the old one stay valid." name:"rotate-ca"`
+	Export   deviceExportCommand   `cmd:"" help:"Copy a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
 }
 
-type deviceListCommand struct{}
+// registryFlags are those of the commands that change who is in the fleet.
+type registryFlags struct {
+	issuerFlags
+	containerRegistry
+}
 
-// Run prints one MAC a line.
-func (deviceListCommand) Run(g *globals) error {
-	macs, err := state{dir: g.StateDir}.registered()
-	for _, mac := range macs {
-		fmt.Println(mac.Dashed())
+// with runs do on the registry of the mesh that runs on the state directory.
+func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registry) error) error {
+	st := state{dir: g.StateDir}
+	if f.Registry != "" {
+		return f.containerRegistry.open(ctx, st, log, do)
 	}
-	return err
-}
-
-type deviceExportCommand struct {
-	MAC string `arg:"" help:"MAC address, in any spelling."`
-	To  string `help:"Directory to write to; made if missing, never overwritten. Default: <MAC> in the current one." type:"path"`
-}
-
-// Run copies the bundle; the key's file keeps mode 600.
-func (c *deviceExportCommand) Run(g *globals) error {
-	mac, err := topic.ParseMAC(c.MAC)
+	r, err := st.load()
 	if err != nil {
-		return fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
+		return err
 	}
-	from := filepath.Join(state{dir: g.StateDir}.devices(), mac.Dashed())
-	if c.To == "" {
-		c.To = mac.Dashed()
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return err
 	}
-	if err := os.MkdirAll(c.To, 0o700); err != nil {
-		return fmt.Errorf("exporting: %w", err)
+	defer secrets.close()
+	issuer, err := f.issuerFlags.open(st, secrets, log)
+	if err != nil {
+		return err
 	}
-	for _, name := range []string{"device.crt", "device.key", "ca.crt", "mqtt_config.json"} {
-		data, err := os.ReadFile(filepath.Join(from, name)) //nolint:gosec // a file of the state directory
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s has no certificate here: `f2mesh device list` shows those that have", mac.Dashed())
-		}
+	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
+	if err != nil {
+		return err
+	}
+	defer registry.close()
+	return do(registry)
+}
+
+// person is who runs a command, for the audit trail.
+func person() registrar.Origin {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return registrar.Origin{Actor: name}
+	}
+	if u, err := user.Current(); err == nil {
+		return registrar.Origin{Actor: u.Username}
+	}
+	return registrar.Origin{Actor: "operator"}
+}
+
+func parseMACs(texts []string) ([]topic.MAC, error) {
+	macs := make([]topic.MAC, len(texts))
+	for i, text := range texts {
+		mac, err := topic.ParseMAC(text)
 		if err != nil {
-			return fmt.Errorf("exporting: %w", err)
+			return nil, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", text)
 		}
-		if err := writeNew(filepath.Join(c.To, name), data); err != nil {
+		macs[i] = mac
+	}
+	return macs, nil
+}
+
+func until(d *registrar.Device) string { return d.NotAfter.Local().Format("2006-01-02") }
+
+type deviceRenewCommand struct {
+	registryFlags
+	MAC []string `arg:"" optional:"" help:"MAC addresses, in any spelling."`
+	Due bool     `help:"Renew all that are two thirds through their life and whose key was made here."`
+	CSR string   `help:"File with a certificate request (PEM) by the controller's own key." name:"csr" type:"existingfile"`
+}
+
+// Run renews, one after the other.
+func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	macs, err := parseMACs(c.MAC)
+	switch {
+	case err != nil:
+		return err
+	case c.Due != (len(macs) == 0), c.CSR != "" && len(macs) != 1:
+		return fmt.Errorf("name the controllers to renew, or --due; --csr is for one")
+	}
+	csr, err := readRequest(c.CSR)
+	if err != nil {
+		return err
+	}
+	return c.with(ctx, g, log, func(r *registry) error {
+		if c.Due {
+			if macs, err = r.due(ctx); err != nil {
+				return err
+			}
+		}
+		for _, mac := range macs {
+			result, err := r.Renew(ctx, person(), mac, csr)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("%s renewed: certificate %s, valid until %s, in %s\n",
+				mac.Dashed(), result.Device.Certificate, until(&result.Device), r.Bundle(mac))
+		}
+		return nil
+	})
+}
+
+type deviceRevokeCommand struct {
+	registryFlags
+	MAC    []string         `arg:"" help:"MAC addresses, in any spelling."`
+	Reason registrar.Reason `help:"Why: unspecified, key-compromise, superseded or cessation-of-operation." default:"unspecified"`
+	DryRun bool             `help:"Show what would be revoked and do nothing."`
+}
+
+// Run returns once the controllers are out.
+func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	macs, err := parseMACs(c.MAC)
+	if err != nil {
+		return err
+	}
+	return c.with(ctx, g, log, func(r *registry) error {
+		if c.DryRun {
+			return showEach(ctx, r, macs, "would be revoked")
+		}
+		devices, err := r.Revoke(ctx, person(), c.Reason, macs...)
+		for i := range devices {
+			fmt.Printf("%s is revoked since %s\n", devices[i].MAC.Dashed(), devices[i].RevokedAt.Local().Format("2006-01-02 15:04:05"))
+		}
+		return err
+	})
+}
+
+func showEach(ctx context.Context, r *registry, macs []topic.MAC, what string) error {
+	for _, mac := range macs {
+		d, err := r.Show(ctx, mac)
+		if err != nil {
 			return err
 		}
+		if d.Status == registrar.Revoked {
+			what = "is revoked already"
+		}
+		fmt.Printf("%s, serial number %s, certificate %s, %s\n", d.MAC.Dashed(), d.SerialNumber, d.Certificate, what)
 	}
-	fmt.Println(c.To)
 	return nil
 }
 
-func writeNew(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the operator names the directory
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already: remove it or export --to another directory", path)
-	}
-	if err != nil {
-		return fmt.Errorf("exporting: %w", err)
-	}
-	if _, err := f.Write(data); err != nil {
-		_ = f.Close()
-		return fmt.Errorf("exporting: %w", err)
-	}
-	return f.Close()
+type deviceRotateCommand struct {
+	registryFlags
+	RootKey string `help:"The root's key, if it is kept elsewhere, as it should be. Default: root.key of the certificate authority." type:"existingfile"`
+	DryRun  bool   `help:"Show what would be done and do nothing."`
 }
+
+// Run makes a new issuing CA.
+func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	return c.with(ctx, g, log, func(r *registry) error {
+		all, err := r.issuer.Authorities(ctx)
+		if err != nil {
+			return err
+		}
+		for _, old := range all.Issuing {
+			fmt.Printf("%s (key %s) is trusted until the last certificate that it signed has run out or is replaced\n",
+				old.Subject.CommonName, short(identity.KeyID(old)))
+		}
+		if c.DryRun {
+			fmt.Println("a new issuing CA would sign from now on; nothing was done")
+			return nil
+		}
+		issuer, err := r.RotateIssuer(ctx, person(), c.RootKey)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s (key %s) signs from now on, until %s\n",
+			issuer.Subject.CommonName, short(identity.KeyID(issuer)), issuer.NotAfter.Format("2006-01-02"))
+		return nil
+	})
+}
+
+func short(id string) string { return id[:min(len(id), 12)] }
+
+// titled is what of a list of controllers people read.
+func titled(columns ...string) string { return strings.Join(columns, "\t") + "\n" }

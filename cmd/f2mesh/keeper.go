@@ -68,9 +68,9 @@ func (k *keeper) close() {
 // ensure makes the secrets that are nowhere, as files.
 func (k *keeper) ensure(ctx context.Context) error {
 	for _, c := range credential.All() {
-		_, err := k.Lookup(ctx, c.Secret)
+		_, err := k.Lookup(ctx, c.Name)
 		if errors.Is(err, secret.ErrNotFound) {
-			err = k.files.Make(c.Secret)
+			err = k.files.Make(c.Name)
 		}
 		if err != nil {
 			return err

@@ -50,7 +50,7 @@ func (m *testMesh) logins(t *testing.T) []login {
 	var all []login
 	for _, c := range credential.All() {
 		for _, service := range c.Services {
-			all = append(all, login{service: service, secret: c.Secret, user: c.User, server: servers[c.Kind]})
+			all = append(all, login{service: service, secret: c.Name, user: c.User, server: servers[c.Kind]})
 		}
 	}
 	return all

@@ -37,7 +37,7 @@ func logIn(ctx context.Context, secrets secret.Source, name string) (user, passw
 func logins(ctx context.Context, secrets secret.Source, kind credential.Kind) (map[string]string, error) {
 	all := map[string]string{}
 	for _, c := range credential.Of(kind) {
-		user, password, err := logIn(ctx, secrets, c.Secret)
+		user, password, err := logIn(ctx, secrets, c.Name)
 		if err != nil {
 			return nil, err
 		}

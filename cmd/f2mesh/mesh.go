@@ -25,6 +25,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/supervisor"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
@@ -36,6 +38,7 @@ const (
 	partBridge    = "bridge"
 	partDecoder   = "decoder"
 	partWriter    = "writer"
+	partRegistrar = "registrar"
 	partHTTP      = "http"
 	partSimulator = "simulator"
 )
@@ -52,6 +55,7 @@ type meshConfig struct {
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
+	Registrar   server.Config
 	Secrets     secretFlags
 }
 
@@ -95,6 +99,7 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
+	m.Add(partRegistrar, m.service(partRegistrar, func() build { return newRegistrar(m.registrarConfig(), m.authority) }))
 	return m, nil
 }
 
@@ -147,21 +152,28 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 		return err
 	}
 	m.set(func() { m.cluster, m.cfg.Ports.Postgres = cluster, cluster.Port() })
-	if err := m.provision(ctx); err != nil {
+	if err := errors.Join(m.provision(ctx), m.admit(ctx)); err != nil {
 		return errors.Join(err, stopped(ctx, cluster.Stop))
 	}
 	ready()
 	return whileRunning(ctx, cluster.Done(), cluster.Err, cluster.Stop)
 }
 
+// admit registers the demo fleet: the broker takes who may connect from the registry.
+func (m *mesh) admit(ctx context.Context) error {
+	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.authority, m.secrets, m.log.With("service", partRegistrar))
+	if err != nil {
+		return err
+	}
+	defer registry.close()
+	if err := registrar.Migrate(ctx, registry.pool.Pool); err != nil {
+		return err
+	}
+	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.cfg.Controllers))
+}
+
 func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	cert, key := m.serverPair()
-	if err := issue(m.authority, m.state, fleet.Demo(m.cfg.Controllers)); err != nil {
-		return err
-	}
-	if err := allowRegistered(m.state); err != nil {
-		return err
-	}
 	users, err := logins(ctx, m.secrets, credential.MQTT)
 	if err != nil {
 		return err
@@ -173,7 +185,7 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	broker, err := mosquitto.Start(ctx, mosquitto.Config{
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
-		CAFile: m.authority.CAFile(), CertFile: cert, KeyFile: key,
+		CertFile: cert, KeyFile: key,
 		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -24,12 +25,14 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
@@ -39,13 +42,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("F2MESH_TEST_RUN") != "" {
 		main()
 	}
-	// nats-server 2.15.2 leaves the store of a sourced stream running when it is
-	// shut down while messages flow.
-	const server = "github.com/nats-io/nats-server/v2/server"
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction(server+".(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreTopFunction(server+".(*msgBlock).flushLoop"),
-		goleak.IgnoreTopFunction(server+"/ats.Register.func1"))
+	goleak.VerifyTestMain(m, natsservertest.Leftovers()...)
 }
 
 // testMesh is a mesh of real servers on free ports.
@@ -73,6 +70,7 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 			Batch: 2000, Linger: 2 * time.Millisecond, Timescale: true,
 			CompressAfter: 168 * time.Hour, Retention: 2160 * time.Hour, DrainTimeout: 5 * time.Second,
 		},
+		Registrar: registrarDefaults(t),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -91,6 +89,16 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 	tm := &testMesh{mesh: m}
 	tm.openReaders(t)
 	return tm
+}
+
+// registrarDefaults are those of the command line.
+func registrarDefaults(t *testing.T) (cfg server.Config) {
+	t.Helper()
+	parser, err := kong.New(&cfg)
+	require.NoError(t, err)
+	_, err = parser.Parse(nil)
+	require.NoError(t, err)
+	return cfg
 }
 
 // openReaders connects the test itself, to NATS over the wire and to the tables.

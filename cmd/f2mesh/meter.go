@@ -19,7 +19,8 @@ type flow struct {
 	In  float64 `json:"messages_in"`
 	Out float64 `json:"messages_out"`
 	// Gap is the longest time in which nothing was committed, give or take
-	// meterInterval. It says something only while messages flow.
+	// meterInterval. It says something only while messages flow, and leaves out while
+	// the operator's own connection was away.
 	Gap time.Duration `json:"longest_gap_ns"`
 }
 
@@ -61,23 +62,29 @@ func (m *meter) figure(ctx context.Context, service, name string) float64 {
 func (m *meter) watch(ctx context.Context) {
 	began := m.figure(ctx, "writer", figureOut)
 	last, at := began, time.Now()
+	blind := false // since at, for a while: nobody knows what was committed
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(meterInterval):
 		}
 		now := m.figure(ctx, "writer", figureOut)
-		if now < 0 || now == last {
+		blind = blind || !m.services.IsConnected()
+		if now < 0 || now == last && !blind {
 			continue
 		}
 		if began < 0 {
 			began = now
 		}
-		m.flow.Gap = max(m.flow.Gap, time.Since(at))
+		if !blind {
+			m.flow.Gap = max(m.flow.Gap, time.Since(at))
+		}
 		m.flow.Out = now - began
-		last, at = now, time.Now()
+		last, at, blind = now, time.Now(), false
 	}
-	m.flow.Gap = max(m.flow.Gap, time.Since(at))
+	if !blind {
+		m.flow.Gap = max(m.flow.Gap, time.Since(at))
+	}
 }
 
 // stop answers what went through since measure.

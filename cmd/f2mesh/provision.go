@@ -5,28 +5,28 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // Roles, databases and further secrets of the local PostgreSQL.
 const (
-	roleDecoder = "f2mesh_decoder" // reads metadata
-	roleWriter  = "f2mesh_writer"  // owns the tables of readings
-	roleReader  = "f2mesh_reader"  // reads both: people, dashboards
+	roleDecoder   = "f2mesh_decoder"   // reads metadata
+	roleWriter    = "f2mesh_writer"    // owns the tables of readings
+	roleReader    = "f2mesh_reader"    // reads both: people, dashboards
+	roleRegistrar = "f2mesh_registrar" // owns the registry, reads claiming codes
 
 	databaseMetadata  = "metadata"
+	databaseRegistry  = "registry"
 	databaseTelemetry = "telemetry"
 	metadataSchema    = "fleet"
 
@@ -46,8 +46,15 @@ func (m *mesh) provision(ctx context.Context) error {
 	if err := ensureRoles(ctx, conn, m.secrets); err != nil {
 		return err
 	}
-	for database, owner := range map[string]string{databaseMetadata: "postgres", databaseTelemetry: roleWriter} {
-		if err := ensureDatabase(ctx, conn, database, owner, roleDecoder, roleWriter, roleReader); err != nil {
+	for _, d := range []struct {
+		name, owner string
+		users       []string
+	}{
+		{databaseMetadata, "postgres", []string{roleDecoder, roleReader, roleRegistrar}},
+		{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}},
+		{databaseRegistry, roleRegistrar, []string{roleRegistrar}},
+	} {
+		if err := ensureDatabase(ctx, conn, d.name, d.owner, d.users); err != nil {
 			return err
 		}
 	}
@@ -79,9 +86,15 @@ func prepareMetadata(ctx context.Context, conn *pgx.Conn) error {
 	if err := fleet.InstallTrigger(ctx, conn, metadataSchema); err != nil {
 		return err
 	}
+	// A claiming code is a secret of the device and the registrar.
+	device := pgx.Identifier{metadataSchema, "Device"}.Sanitize()
 	return execute(ctx, conn,
-		"GRANT USAGE ON SCHEMA "+metadataSchema+" TO "+roleDecoder+", "+roleReader,
-		"GRANT SELECT ON ALL TABLES IN SCHEMA "+metadataSchema+" TO "+roleDecoder+", "+roleReader)
+		"GRANT USAGE ON SCHEMA "+metadataSchema+" TO "+roleDecoder+", "+roleReader+", "+roleRegistrar,
+		"GRANT SELECT ON ALL TABLES IN SCHEMA "+metadataSchema+" TO "+roleDecoder+", "+roleReader,
+		"REVOKE SELECT ON "+device+" FROM "+roleDecoder+", "+roleReader,
+		`GRANT SELECT ("DeviceId", "DeviceName", "DeviceTemplateId", "SerialNumber", "Uuid", "MacAddress", "IpAddress", "PcbVersion") ON `+
+			device+" TO "+roleDecoder+", "+roleReader,
+		`GRANT SELECT ("DeviceId", "MacAddress", "SerialNumber", "ClaimingCode") ON `+device+" TO "+roleRegistrar)
 }
 
 func (m *mesh) provisionTelemetry(ctx context.Context) error {
@@ -125,7 +138,7 @@ func ensureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) err
 		if err := postgres.EnsureRole(ctx, conn, c.User); err != nil {
 			return err
 		}
-		user, password, err := logIn(ctx, secrets, c.Secret)
+		user, password, err := logIn(ctx, secrets, c.Name)
 		if err != nil {
 			return err
 		}
@@ -139,8 +152,7 @@ func ensureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) err
 	return nil
 }
 
-// ensureDatabase makes a database that only the roles may connect to.
-func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, roles ...string) error {
+func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, users []string) error {
 	var exists bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {
 		return fmt.Errorf("looking for database %s: %w", name, err)
@@ -150,11 +162,11 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, rol
 			return err
 		}
 	}
-	// The superuser's alternate becomes the superuser only once it is connected.
-	roles = append(roles, credential.Alternate(postgres.Superuser))
+	// Nobody may connect who has not been named. The superuser's alternate becomes
+	// the superuser only once it is connected.
 	return execute(ctx, conn,
 		fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM PUBLIC", name),
-		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s", name, strings.Join(roles, ", ")))
+		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s", name, strings.Join(users, ", "), credential.Alternate(postgres.Superuser)))
 }
 
 func (m *mesh) superuser(ctx context.Context, database string) (*pgx.Conn, error) {
@@ -194,54 +206,26 @@ func localDSN(host string, port int, caFile, role, database string) string {
 	return u.String()
 }
 
-// issue makes the certificates of controllers that have none.
-func issue(authority *identity.Authority, st state, controllers []fleet.Controller) error {
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, c := range controllers {
-		group.Go(func() error {
-			if _, err := authority.IssueDevice(st.devices(), c.MAC, c.SerialNumber); err != nil {
-				return fmt.Errorf("issuing the certificate of %s: %w", c.MAC, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-// allowRegistered tells the broker's files which controllers have a certificate.
-func allowRegistered(st state) error {
-	macs, err := st.registered()
-	if err != nil {
-		return err
-	}
-	if err := mosquitto.WriteDeviceACL(st.path("mosquitto"), macs); err != nil {
-		return fmt.Errorf("letting controllers in: %w", err)
-	}
-	return nil
-}
-
 // enlarge makes the demo fleet of a running mesh at least as large as
-// controllers: certificates, the broker's list, metadata.
+// controllers: registry and metadata.
 func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller, log *slog.Logger) error {
-	authority, err := identity.OpenAuthority(st.path("pki"))
-	if err != nil {
-		return err
-	}
-	if err := issue(authority, st, controllers); err != nil {
-		return err
-	}
-	if err := allowRegistered(st); err != nil {
-		return err
-	}
-	if err := mosquitto.Reload(st.path("mosquitto")); err != nil {
-		return fmt.Errorf("letting controllers in: %w", err)
-	}
 	secrets, err := st.keeper(log)
 	if err != nil {
 		return err
 	}
 	defer secrets.close()
+	authority, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return err
+	}
+	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, authority, secrets, log)
+	if err != nil {
+		return err
+	}
+	defer registry.close()
+	if err := registry.admit(ctx, registrar.Origin{Actor: "operator"}, controllers); err != nil {
+		return err
+	}
 	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), secrets, secretSuperuser)
 	if err != nil {
 		return err

@@ -79,7 +79,7 @@ func (c *secretRotateCommand) chosen() ([]credential.Credential, error) {
 func credentialNames() []string {
 	var all []string
 	for _, c := range credential.All() {
-		all = append(all, c.Secret)
+		all = append(all, c.Name)
 	}
 	return all
 }
@@ -92,7 +92,7 @@ func (c *secretRotateCommand) rotate(ctx context.Context, r *rotator, one creden
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s would\n  %s\n", one.Secret, strings.Join(steps, "\n  "))
+		fmt.Printf("%s would\n  %s\n", one.Name, strings.Join(steps, "\n  "))
 		return nil
 	}
 	report, err := r.run(ctx, cfg)
@@ -224,12 +224,12 @@ func (r *rotator) server(kind credential.Kind) rotation.Server {
 
 // run rotates and measures what goes through meanwhile.
 func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport, error) {
-	v, err := r.keeper.Lookup(ctx, cfg.Credential.Secret)
+	v, err := r.keeper.Lookup(ctx, cfg.Credential.Name)
 	if err != nil {
 		return rotationReport{}, err
 	}
 	if v.Source() == "environment" {
-		return rotationReport{}, errNotReplaceable(cfg.Credential.Secret, v)
+		return rotationReport{}, errNotReplaceable(cfg.Credential.Name, v)
 	}
 	if err := r.connected(ctx); err != nil {
 		return rotationReport{}, err
@@ -239,5 +239,6 @@ func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport,
 		return rotationReport{}, err
 	}
 	result, err := rotation.Run(ctx, cfg)
+	err = errors.Join(err, r.connected(ctx)) // for the last figures
 	return rotationReport{result, m.stop(ctx)}, err
 }

@@ -76,7 +76,7 @@ func unserved(ctx context.Context, keeper *keeper) []secretStatus {
 	store := secret.NewStore(keeper.Chain, slog.New(slog.DiscardHandler)) // the screen tells
 	for _, c := range credential.All() {
 		if len(c.Services) == 0 {
-			_, _ = store.Get(ctx, c.Secret)
+			_, _ = store.Get(ctx, c.Name)
 		}
 	}
 	var all []secretStatus

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,11 +11,10 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// state is the directory of a mesh that `f2mesh up` runs: everything that it
-// makes is in there, so that removing it removes the mesh.
+// state is the directory of a mesh that `f2mesh up` runs. Everything that it
+// makes is in there, or as root behind a link in there (account.Place).
 type state struct{ dir string }
 
 func (s state) path(elements ...string) string {
@@ -52,6 +50,7 @@ type ports struct {
 	Monitor   int `json:"nats_monitor"`
 	Postgres  int `json:"postgres"`
 	HTTP      int `json:"http"`
+	EST       int `json:"est"`
 }
 
 // errAlreadyRunning is what lock returns while another up holds the directory.
@@ -147,24 +146,6 @@ func (s state) save(r running) error {
 		return fmt.Errorf("saving run.json: %w", err)
 	}
 	return os.Rename(temporary, s.path("run.json"))
-}
-
-// registered lists the controllers that have a certificate.
-func (s state) registered() ([]topic.MAC, error) {
-	entries, err := os.ReadDir(s.devices())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listing controllers: %w", err)
-	}
-	var macs []topic.MAC
-	for _, e := range entries {
-		if mac, err := topic.ParseMAC(e.Name()); err == nil {
-			macs = append(macs, mac)
-		}
-	}
-	return macs, nil
 }
 
 func exists(path string) bool {

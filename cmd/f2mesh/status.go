@@ -84,6 +84,7 @@ var stages = []struct{ name, stream, counter string }{
 	{"bridge", "", "f2mesh_bridge_messages_received_total"},
 	{"decoder", bridge.RawStream, "f2mesh_decoder_messages_received_total"},
 	{"writer", decoder.DecodedStream, "f2mesh_writer_messages_received_total"},
+	{"registrar", "", "f2mesh_registrar_enrolments_total"},
 }
 
 func (c *statusCommand) observe(ctx context.Context, nc *nats.Conn) (*meshStatus, error) {

@@ -27,6 +27,7 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 		{"MQTT over WebSocket (TLS, password)", m.address(p.WebSocket)},
 		{"NATS (TLS, password)", m.address(p.NATS)},
 		{"PostgreSQL (TLS, password)", m.address(p.Postgres)},
+		{"enrolment, EST (TLS, claiming code)", "https://" + m.address(p.EST) + "/.well-known/est"},
 		{"health, metrics", "http://" + m.address(p.HTTP) + "/readyz"},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])

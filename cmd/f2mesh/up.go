@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +21,12 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, bridge, decoder, writer."`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, bridge, decoder, writer, registrar."`
 	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
@@ -32,10 +34,11 @@ type upCommand struct {
 	Controllers  int           `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
 
-	Bridge  bridge.Config  `embed:"" prefix:"bridge-"`
-	Decoder decoder.Config `embed:"" prefix:"decoder-"`
-	Writer  writer.Config  `embed:"" prefix:"writer-"`
-	Secrets secretFlags    `embed:""`
+	Bridge    bridge.Config  `embed:"" prefix:"bridge-"`
+	Decoder   decoder.Config `embed:"" prefix:"decoder-"`
+	Writer    writer.Config  `embed:"" prefix:"writer-"`
+	Registrar server.Config  `embed:"" prefix:"registrar-"`
+	Secrets   secretFlags    `embed:""`
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -70,7 +73,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Secrets: c.Secrets,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -136,9 +139,10 @@ func (m *mesh) describe() running {
 // choosePorts takes the ports of the last run, or the standard ones, and says
 // where one was taken.
 func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
-	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, HTTP: 8000}
+	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, HTTP: 8000, EST: 8443}
 	if last, err := st.last(); err == nil {
 		want = last.Ports
+		want.EST = cmp.Or(want.EST, 8443) // of a version that had none
 	}
 	for _, p := range []struct {
 		name string
@@ -151,6 +155,7 @@ func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
 		{"NATS monitoring", &want.Monitor},
 		{"PostgreSQL", &want.Postgres},
 		{"HTTP", &want.HTTP},
+		{"EST", &want.EST},
 	} {
 		free, err := port.Pick(c.Host, *p.port)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 )
 
@@ -31,13 +32,18 @@ func TestUp(t *testing.T) {
 		require.NoError(t, err, "%v: %s", args, out)
 		return out
 	}
-	t.Cleanup(func() { _, _ = f2mesh("down") })
+	t.Cleanup(func() {
+		_, _ = f2mesh("down")
+		for _, server := range []string{"postgres", "mosquitto"} { // as root they lie elsewhere
+			assert.NoError(t, account.Remove(filepath.Join(dir, "state", server)))
+		}
+	})
 
 	out, err := f2mesh("up", "--detach", "--host=192.0.2.1")
 	require.Error(t, err, "the control: an address that this machine has not")
 	assert.Contains(t, out, "192.0.2.1", "the failure names its cause")
 
-	works("up", "--detach", "--interval=100ms", "--controllers=2")
+	works("up", "--detach", "--interval=100ms", "--controllers=2", "--secret-poll=300ms")
 	out, err = f2mesh("up", "--detach")
 	require.Error(t, err)
 	assert.Contains(t, out, "already")
@@ -50,10 +56,43 @@ func TestUp(t *testing.T) {
 		assert.NoError(c, err, out)
 		assert.Contains(c, out, "written")
 	}, time.Minute, 100*time.Millisecond)
+	rotateFromCommandLine(t, f2mesh, filepath.Join(dir, "state", "secrets", "timescale_password"))
 	works("down")
 	works("up", "--detach", "--no-simulate")
 	assert.Contains(t, works("env"), "PGHOST=", "the second start, too, returns when the mesh is up")
 	works("audit", "--wait=30s")
 	works("down")
 	assert.Contains(t, works("down"), "no mesh runs")
+}
+
+// rotateFromCommandLine rotates a credential of the running mesh, and looks at all.
+func rotateFromCommandLine(t *testing.T, f2mesh func(...string) (string, error), file string) {
+	t.Helper()
+	for _, wrong := range [][]string{{}, {"stranger"}, {"--all", "timescale_password"}} {
+		out, err := f2mesh(append([]string{"secret", "rotate"}, wrong...)...)
+		require.Error(t, err, out)
+	}
+	out, err := f2mesh("secret", "rotate", "--dry-run", "timescale_password")
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "lock user f2mesh_writer out")
+	out, err = f2mesh("secret", "rotate", "timescale_password")
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "user f2mesh_writer -> f2mesh_writer_b")
+	assert.Contains(t, out, "messages in")
+	out, err = f2mesh("secret", "status")
+	require.NoError(t, err, out)
+	assert.Regexp(t, `writer +timescale_password +file`, out)
+
+	require.NoError(t, os.Chmod(file, 0o644))
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		out, err := f2mesh("secret", "status")
+		assert.Error(c, err)
+		assert.Contains(c, out, "DOWNGRADED")
+		assert.Contains(c, out, "chmod 600")
+	}, time.Minute, 100*time.Millisecond)
+	require.NoError(t, os.Chmod(file, 0o600))
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		out, err := f2mesh("secret", "status", "--json")
+		assert.NoError(c, err, out)
+	}, time.Minute, 100*time.Millisecond)
 }

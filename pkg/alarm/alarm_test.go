@@ -14,7 +14,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
 
 func TestPublish(t *testing.T) {
 	t.Parallel()

@@ -18,9 +18,9 @@ const (
 // Credential is a secret that logs a user in. Of each user there are two, which
 // alternate in a rotation (design 8); the secret says which of them it is for.
 type Credential struct {
-	// Secret is the name of the secret.
-	Secret string
-	Kind   Kind
+	// Name is the name of the secret.
+	Name string
+	Kind Kind
 	// User is the first of the two users, which a secret without a user name is for.
 	User string
 	// Services log in with it while they run. People's and our own commands'
@@ -30,19 +30,22 @@ type Credential struct {
 
 // All lists the credentials of a mesh.
 func All() []Credential {
-	return []Credential{
-		{Secret: "mqtt_password", Kind: MQTT, User: "bridge", Services: []string{"bridge"}},
-		{Secret: "mqtt_operator_password", Kind: MQTT, User: "operator"},
-		{Secret: "nats_bridge_password", Kind: NATS, User: "bridge", Services: []string{"bridge"}},
-		{Secret: "nats_decoder_password", Kind: NATS, User: "decoder", Services: []string{"decoder"}},
-		{Secret: "nats_writer_password", Kind: NATS, User: "writer", Services: []string{"writer"}},
-		{Secret: "nats_console_password", Kind: NATS, User: "console"},
-		{Secret: "nats_operator_password", Kind: NATS, User: "operator"},
-		{Secret: "nats_sys_password", Kind: NATS, User: "sys"},
-		{Secret: "postgres_password", Kind: Postgres, User: "f2mesh_decoder", Services: []string{"decoder"}},
-		{Secret: "timescale_password", Kind: Postgres, User: "f2mesh_writer", Services: []string{"writer"}},
-		{Secret: "postgres_reader_password", Kind: Postgres, User: "f2mesh_reader"},
-		{Secret: "postgres_superuser_password", Kind: Postgres, User: "postgres"},
+	return []Credential{ //nolint:gosec // names of secrets, not secrets
+		{Name: "mqtt_password", Kind: MQTT, User: "bridge", Services: []string{"bridge"}},
+		{Name: "mqtt_registrar_password", Kind: MQTT, User: "registrar", Services: []string{"registrar"}},
+		{Name: "mqtt_operator_password", Kind: MQTT, User: "operator"},
+		{Name: "nats_bridge_password", Kind: NATS, User: "bridge", Services: []string{"bridge"}},
+		{Name: "nats_decoder_password", Kind: NATS, User: "decoder", Services: []string{"decoder"}},
+		{Name: "nats_writer_password", Kind: NATS, User: "writer", Services: []string{"writer"}},
+		{Name: "nats_registrar_password", Kind: NATS, User: "registrar", Services: []string{"registrar"}},
+		{Name: "nats_console_password", Kind: NATS, User: "console"},
+		{Name: "nats_operator_password", Kind: NATS, User: "operator"},
+		{Name: "nats_sys_password", Kind: NATS, User: "sys"},
+		{Name: "postgres_password", Kind: Postgres, User: "f2mesh_decoder", Services: []string{"decoder"}},
+		{Name: "timescale_password", Kind: Postgres, User: "f2mesh_writer", Services: []string{"writer"}},
+		{Name: "registry_password", Kind: Postgres, User: "f2mesh_registrar", Services: []string{"registrar"}},
+		{Name: "postgres_reader_password", Kind: Postgres, User: "f2mesh_reader"},
+		{Name: "postgres_superuser_password", Kind: Postgres, User: "postgres"},
 	}
 }
 
@@ -56,9 +59,9 @@ func Of(kind Kind) []Credential {
 }
 
 // Find answers the credential of a secret.
-func Find(secret string) (c Credential, ok bool) {
+func Find(name string) (c Credential, ok bool) {
 	all := All()
-	i := slices.IndexFunc(all, func(c Credential) bool { return c.Secret == secret })
+	i := slices.IndexFunc(all, func(c Credential) bool { return c.Name == name })
 	if i < 0 {
 		return c, false
 	}

@@ -28,20 +28,6 @@ func Generate() string {
 // reads, with the modes that secret.Files insists on.
 type Files string
 
-// Ensure reads a secret, or makes a password if there is none, and tells whether
-// it did.
-func (dir Files) Ensure(ctx context.Context, name string) (v secret.Value, made bool, err error) {
-	v, err = dir.Lookup(ctx, name)
-	if !errors.Is(err, secret.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
-		return v, false, err
-	}
-	if err := dir.Make(name); err != nil {
-		return secret.Value{}, false, err
-	}
-	v, err = dir.Lookup(ctx, name)
-	return v, err == nil, err
-}
-
 // Lookup makes Files a secret.Source.
 func (dir Files) Lookup(ctx context.Context, name string) (secret.Value, error) {
 	v, err := secret.Files(dir).Lookup(ctx, name)
@@ -61,7 +47,7 @@ func (dir Files) WriteText(name, text string) error { return dir.write(name, []b
 // Put replaces a secret by a password and the user that it is for, together and in
 // one step. When it returns the secret is on disk.
 func (dir Files) Put(name, user, password string) error {
-	data, err := json.Marshal(struct {
+	data, err := json.Marshal(struct { //nolint:gosec // a secret file is what holds the password
 		Username string `json:"username"`
 		Password string `json:"password"`
 	}{user, password})

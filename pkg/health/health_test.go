@@ -23,7 +23,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
 
 const patience = time.Minute
 

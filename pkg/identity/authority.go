@@ -1,19 +1,22 @@
 // Package identity is the certificate authority of a mesh: it makes the
-// certificates of its servers and of its controllers (design 9).
+// certificates of its servers and of its controllers, and the lists of those that
+// are revoked (design 9).
 //
-// A root signs one issuing CA and nothing else; the issuing CA signs servers
+// A root signs issuing CAs and nothing else; the newest issuing CA signs servers
 // and devices. Servers and devices hand out the issuing certificate with their
-// own, and trust CAFile, which holds both. Keys are ECDSA P-256 in PKCS #8, in
-// files of mode 600. Every file is written whole under another name and then
-// put in place, so that a reader or a crash never meets half of one; two
-// processes that open the same new authority at once end up with one.
+// own, and trust CAFile, which holds the root and all issuing CAs in use. Keys are
+// ECDSA P-256 in PKCS #8, in files of mode 600; RSA keys are accepted, of a device
+// as of the authority itself. The root's key is needed only for Rotate and is
+// better kept elsewhere. Every file is written whole under another name and then
+// put in place, so that a reader or a crash never meets half of one; two processes
+// that open the same new authority at once end up with one.
 //
-// The package does not revoke, does not keep a registry of what it issued, and
-// does not write broker configuration. An Authority is immutable and safe for
-// concurrent use.
+// The package keeps no registry of what it issued, decides who is revoked nowhere,
+// and does not write broker configuration.
 package identity
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -22,14 +25,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	rootFile    = "root.crt"
-	rootKeyFile = "root.key"
-	issuerFile  = "issuer.crt"
-	issuerKey   = "issuer.key"
+	rootKeyName = "root.key"
 	bundleFile  = "ca.crt"
 )
 
@@ -38,11 +40,24 @@ const (
 	issuerLife = 10 * 365 * 24 * time.Hour
 )
 
-// Authority is a root and an issuing CA in a folder.
+// Authority is a root and its issuing CAs in a folder. It is safe for concurrent
+// use, also by several processes.
 type Authority struct {
 	dir    string
-	issuer *x509.Certificate
-	key    crypto.Signer
+	loaded atomic.Pointer[loaded]
+}
+
+// loaded is what stood in the folder when it was last read. It is immutable.
+type loaded struct {
+	root    *x509.Certificate
+	issuers []issuing // newest first, never empty
+}
+
+// issuing is an issuing CA.
+type issuing struct {
+	number      int // of its files
+	certificate *x509.Certificate
+	key         crypto.Signer
 }
 
 // OpenAuthority loads the authority in dir, or makes it there on first use.
@@ -57,20 +72,48 @@ func OpenAuthority(dir string) (*Authority, error) {
 		}
 	}
 	a := &Authority{dir: dir}
-	if a.issuer, err = readCertificate(filepath.Join(dir, issuerFile)); err != nil {
+	if err := a.load(); err != nil {
 		return nil, fmt.Errorf("opening certificate authority: %w", err)
-	}
-	if a.key, err = readKey(filepath.Join(dir, issuerKey)); err != nil {
-		return nil, fmt.Errorf("opening certificate authority: %w", err)
-	}
-	if !matches(a.issuer, a.key) {
-		return nil, fmt.Errorf("opening certificate authority: %s does not belong to %s", issuerKey, issuerFile)
 	}
 	return a, nil
 }
 
-// CAFile is the PEM file that clients and servers trust: root and issuing CA.
+// load reads the folder, which another process may have changed, and brings CAFile
+// up to date if that one died before it did.
+func (a *Authority) load() error {
+	root, err := readCertificate(filepath.Join(a.dir, rootFile))
+	if err != nil {
+		return err
+	}
+	issuers, err := readIssuers(a.dir)
+	if err != nil {
+		return err
+	}
+	l := &loaded{root: root, issuers: issuers}
+	bundle := l.authorities().Bundle()
+	if now, err := os.ReadFile(a.CAFile()); err != nil || !bytes.Equal(now, bundle) {
+		if err := writeFile(a.CAFile(), bundle, 0o644); err != nil {
+			return err
+		}
+	}
+	a.loaded.Store(l)
+	return nil
+}
+
+// CAFile is the PEM file that clients and servers trust: the root and all issuing
+// CAs in use.
 func (a *Authority) CAFile() string { return filepath.Join(a.dir, bundleFile) }
+
+// current is the issuing CA that signs now.
+func (a *Authority) current() issuing { return a.loaded.Load().issuers[0] }
+
+func (l *loaded) authorities() Authorities {
+	all := Authorities{Root: l.root}
+	for _, i := range l.issuers {
+		all.Issuing = append(all.Issuing, i.certificate)
+	}
+	return all
+}
 
 // create makes the authority in a folder beside dir and puts it in place in one
 // step. Losing the race against another process is as good as winning it.
@@ -98,18 +141,14 @@ func fill(dir string) error {
 	if err != nil {
 		return err
 	}
-	issuer, key, err := sign(authorityTemplate("f2mesh issuing CA", issuerLife, 0), root, rootKey)
+	if err := writePair(filepath.Join(dir, rootFile), filepath.Join(dir, rootKeyName), encodeCertificate(root), rootKey); err != nil {
+		return err
+	}
+	issuer, err := addIssuer(dir, 1, root, rootKey)
 	if err != nil {
 		return err
 	}
-	bundle := append(encodeCertificate(root), encodeCertificate(issuer)...)
-	if err := writePair(filepath.Join(dir, rootFile), filepath.Join(dir, rootKeyFile), encodeCertificate(root), rootKey); err != nil {
-		return err
-	}
-	if err := writePair(filepath.Join(dir, issuerFile), filepath.Join(dir, issuerKey), encodeCertificate(issuer), key); err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(dir, bundleFile), bundle, 0o644)
+	return writeFile(filepath.Join(dir, bundleFile), Authorities{root, []*x509.Certificate{issuer}}.Bundle(), 0o644)
 }
 
 // authorityTemplate describes a CA below which there are at most depth others.

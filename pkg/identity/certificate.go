@@ -79,7 +79,7 @@ func fresh(certificate *x509.Certificate, now time.Time) bool {
 	return now.After(certificate.NotBefore) && now.Before(certificate.NotBefore.Add(life/3*2))
 }
 
-// signedBy reports whether the certificate is the authority's own work.
+// signedBy reports whether the issuing CA that signs now signed the certificate.
 func (a *Authority) signedBy(certificate *x509.Certificate) bool {
-	return certificate.CheckSignatureFrom(a.issuer) == nil
+	return certificate.CheckSignatureFrom(a.current().certificate) == nil
 }

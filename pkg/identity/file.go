@@ -19,15 +19,22 @@ func encodeCertificate(c *x509.Certificate) []byte {
 // writePair writes a key and then its certificate: whoever sees the certificate
 // finds the key.
 func writePair(certificateFile, keyFile string, chain []byte, key crypto.Signer) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	text, err := encodeKey(key)
 	if err != nil {
-		return fmt.Errorf("encoding key: %w", err)
+		return err
 	}
-	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := writeFile(keyFile, block, 0o600); err != nil {
+	if err := writeFile(keyFile, text, 0o600); err != nil {
 		return err
 	}
 	return writeFile(certificateFile, chain, 0o644)
+}
+
+func encodeKey(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // writeFile replaces the file in one step.

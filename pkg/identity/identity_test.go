@@ -46,7 +46,7 @@ func TestAuthorityIsMadeOnceAndKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "certs")
 	first := open(t, dir)
 	assert.Equal(t, filepath.Join(dir, "ca.crt"), first.CAFile())
-	assert.Equal(t, first.issuer.Raw, open(t, dir).issuer.Raw)
+	assert.Equal(t, first.current().certificate.Raw, open(t, dir).current().certificate.Raw)
 	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		require.NoError(t, err)
 		info, err := entry.Info()
@@ -62,8 +62,8 @@ func TestAuthorityIsMadeOnceAndKept(t *testing.T) {
 	root, err := readCertificate(filepath.Join(dir, rootFile))
 	require.NoError(t, err)
 	assert.Equal(t, 1, root.MaxPathLen)
-	assert.True(t, first.issuer.MaxPathLenZero, "the issuing CA makes no further CA")
-	require.NoError(t, first.issuer.CheckSignatureFrom(root))
+	assert.True(t, first.current().certificate.MaxPathLenZero, "the issuing CA makes no further CA")
+	require.NoError(t, first.current().certificate.CheckSignatureFrom(root))
 }
 
 func TestConcurrentOpensEndWithOneAuthority(t *testing.T) {
@@ -80,7 +80,7 @@ func TestConcurrentOpensEndWithOneAuthority(t *testing.T) {
 	}
 	wg.Wait()
 	for _, a := range opened {
-		assert.Equal(t, opened[0].issuer.Raw, a.issuer.Raw)
+		assert.Equal(t, opened[0].current().certificate.Raw, a.current().certificate.Raw)
 	}
 	left, err := os.ReadDir(filepath.Dir(dir))
 	require.NoError(t, err)
@@ -92,7 +92,7 @@ func TestForeignKeyIsRefused(t *testing.T) {
 	dir, other := filepath.Join(t.TempDir(), "certs"), filepath.Join(t.TempDir(), "certs")
 	open(t, dir)
 	open(t, other)
-	require.NoError(t, os.Rename(filepath.Join(other, issuerKey), filepath.Join(dir, issuerKey)))
+	require.NoError(t, os.Rename(filepath.Join(other, "issuer.key"), filepath.Join(dir, "issuer.key")))
 	_, err := OpenAuthority(dir)
 	require.ErrorContains(t, err, "does not belong")
 }

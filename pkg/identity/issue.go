@@ -1,12 +1,11 @@
 package identity
 
 import (
+	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -51,80 +50,35 @@ func (a *Authority) keepServer(certFile, keyFile string, names []string) bool {
 	return true
 }
 
-// deviceConfig is what a controller's own tools read beside its certificate.
-type deviceConfig struct {
-	ClientID     string `json:"client_id"`
-	SerialNumber string `json:"serial_number"`
-	CAFile       string `json:"ca_file"`
-	CertFile     string `json:"cert_file"`
-	KeyFile      string `json:"key_file"`
-}
-
-// IssueDevice makes the bundle of a controller in dir/<MAC with dashes>:
-// device.crt (with the issuing CA), device.key, ca.crt and mqtt_config.json.
-// The certificate's common name is the MAC with dashes, which Mosquitto takes as
-// the user name. A bundle that is complete, ours, and less than two thirds
-// through its year is kept; created says whether a new one was made.
+// IssueDevice makes the bundle of a controller in dir/<MAC with dashes>, without a
+// registry: for tests and trials. A bundle that is complete, ours, and less than two
+// thirds through its year is kept; created says whether a new one was made.
 func (a *Authority) IssueDevice(dir string, mac topic.MAC, serialNumber string) (created bool, err error) {
-	name := mac.Dashed()
-	folder := filepath.Join(dir, name)
-	certFile, keyFile := filepath.Join(folder, "device.crt"), filepath.Join(folder, "device.key")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return false, fmt.Errorf("issuing device certificate: %w", err)
-	}
-	if kept, ok := a.usable(certFile, keyFile); ok && kept.Subject.CommonName == name && complete(folder) {
+	folder := filepath.Join(dir, mac.Dashed())
+	if kept, complete := DeviceCertificate(folder, false); complete && a.signedBy(kept) && !Due(kept, time.Now()) {
 		return false, nil
 	}
-	t := template(pkix.Name{CommonName: name, SerialNumber: serialNumber}, leafLife)
-	t.KeyUsage = x509.KeyUsageDigitalSignature
-	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	if err := a.writeBundle(folder, name, serialNumber); err != nil {
-		return false, fmt.Errorf("issuing device certificate: %w", err)
-	}
-	if err := a.issue(t, certFile, keyFile); err != nil {
-		return false, fmt.Errorf("issuing device certificate: %w", err)
-	}
-	return true, nil
-}
-
-// complete reports whether the folder holds what writeBundle writes.
-func complete(folder string) bool {
-	for _, name := range []string{"ca.crt", "mqtt_config.json"} {
-		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// writeBundle writes what stands beside certificate and key.
-func (a *Authority) writeBundle(folder, name, serialNumber string) error {
-	trusted, err := os.ReadFile(a.CAFile())
+	key, csr, err := NewRequest()
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := writeFile(filepath.Join(folder, "ca.crt"), trusted, 0o644); err != nil {
-		return err
-	}
-	config, err := json.MarshalIndent(deviceConfig{
-		ClientID: name, SerialNumber: serialNumber,
-		CAFile: "ca.crt", CertFile: "device.crt", KeyFile: "device.key",
-	}, "", "  ")
+	signed, err := a.SignDevice(context.Background(), csr, mac, serialNumber)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return writeFile(filepath.Join(folder, "mqtt_config.json"), append(config, '\n'), 0o600)
+	bundle := Bundle{MAC: mac, SerialNumber: serialNumber, Signed: signed, Trusted: a.loaded.Load().authorities().Bundle(), Key: key}
+	return true, bundle.Write(folder)
 }
 
 // issue signs the template for a new key and writes the pair, the issuing CA
 // behind the certificate.
 func (a *Authority) issue(t *x509.Certificate, certFile, keyFile string) error {
-	certificate, key, err := sign(t, a.issuer, a.key)
+	by := a.current()
+	certificate, key, err := sign(t, by.certificate, by.key)
 	if err != nil {
 		return err
 	}
-	chain := append(encodeCertificate(certificate), encodeCertificate(a.issuer)...)
-	return writePair(certFile, keyFile, chain, key)
+	return writePair(certFile, keyFile, Signed{certificate, by.certificate}.Chain(), key)
 }
 
 // usable reads a pair and reports whether it is ours, complete, and fresh.

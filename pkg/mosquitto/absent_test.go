@@ -30,7 +30,7 @@ func TestQueueForAnAbsentBridge(t *testing.T) {
 			b := newBench(t)
 			b.cfg.Session = Session{User: "bridge", ClientID: "bridge"}
 			b.start()
-			require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+			b.setDevices([]topic.MAC{device})
 			b.absentBridge()
 			b.publish("before")
 			for _, f := range meanwhile {
@@ -50,7 +50,7 @@ func (b *bench) reload() {
 	defer client.Disconnect(100)
 	newcomer := connectMQTT(b.t, b.deviceOptions(neighbor))
 	defer newcomer.Disconnect(100)
-	require.NoError(b.t, b.broker.SetDevices([]topic.MAC{device, neighbor}))
+	b.setDevices([]topic.MAC{device, neighbor})
 	require.Eventually(b.t, func() bool {
 		wait(b.t, newcomer.Publish("stat/f2-"+string(neighbor)+"/x", 1, false, "registered"))
 		return len(arrived) > 0
@@ -60,7 +60,7 @@ func (b *bench) reload() {
 func TestSessionIsForgottenUnlessItIsNamed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	b.absentBridge()
 	b.stop()
 	b.start()

@@ -18,7 +18,7 @@ import (
 func TestNobodyConnectsAnonymously(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	web := "wss://" + mqttHost(b.broker.WebSocketPort())
 
 	assert.True(t, refused(b.options("tcp://"+b.broker.Address())), "1883 without a password")
@@ -39,7 +39,7 @@ func TestNobodyConnectsAnonymously(t *testing.T) {
 func TestCertificateOfAnotherAuthorityIsRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	stranger, err := identity.OpenAuthority(filepath.Join(t.TempDir(), "certs"))
 	require.NoError(t, err)
 	config := b.tls()
@@ -58,7 +58,7 @@ func TestCertificateOfAnotherAuthorityIsRefused(t *testing.T) {
 func TestDevicePublishesOnlyItsOwnTopics(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device, neighbor}))
+	b.setDevices([]topic.MAC{device, neighbor})
 	_, arrived := listen(t, b.serviceOptions("bridge"), "#")
 	own := connectMQTT(t, b.deviceOptions(device))
 	for _, name := range []string{
@@ -94,7 +94,7 @@ func TestDevicePublishesOnlyItsOwnTopics(t *testing.T) {
 func TestDeviceReadsOnlyItsOwnCommands(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device, neighbor}))
+	b.setDevices([]topic.MAC{device, neighbor})
 	_, arrived := listen(t, b.deviceOptions(device), "#")
 	bridge := connectMQTT(t, b.serviceOptions("bridge"))
 	for _, name := range []string{
@@ -130,7 +130,7 @@ func TestServicesHaveTheirOwnRights(t *testing.T) {
 func TestDeviceCannotTakeOverASession(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	lost := make(chan struct{}, 1)
 	options := b.serviceOptions("bridge").SetClientID("bridge").SetConnectionLostHandler(func(mqtt.Client, error) { lost <- struct{}{} })
 	_, arrived := listen(t, options, "#")
@@ -163,7 +163,7 @@ func TestDevicesChangeWhileRunning(t *testing.T) {
 	}, patience, 20*time.Millisecond)
 	assert.Equal(t, name+"=registered", <-arrived)
 
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{neighbor}))
+	b.setDevices([]topic.MAC{neighbor})
 	require.Eventually(t, func() bool {
 		for len(arrived) > 0 {
 			<-arrived

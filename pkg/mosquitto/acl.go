@@ -17,23 +17,33 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
+// Files of a broker's folder.
 const (
-	confFile = "mosquitto.conf"
-	aclFile  = "acl"
+	confFile       = "mosquitto.conf"
+	caFile         = "ca.crt"
+	serverCertFile = "server.crt"
+	serverKeyFile  = "server.key"
+	aclFile        = "acl"
+	deviceCRLFile  = "devices.crl"
 )
 
 // controllersLine divides the ACL: what stands before it is mosquitto/internal.acl.
 var controllersLine = []byte("\n# Controllers, one entry each: made by f2mesh.\n") //nolint:gochecknoglobals // a constant
 
-// WriteDeviceACL replaces the list of controllers in the broker folder dir. The
-// broker reads it at its next Reload. It may be called from any process that
-// may write there, also before the broker's first start.
+// WriteDeviceACL replaces the list of controllers in the broker folder dir, for a
+// broker that no Gate keeps. The broker reads it at its next Reload. It may be
+// called from any process that may write there, also before the broker's first
+// start.
 func WriteDeviceACL(dir string, macs []topic.MAC) error {
 	owner, folder, err := place(dir)
 	if err != nil {
 		return fmt.Errorf("writing device ACL: %w", err)
 	}
-	if err := owner.WriteFile(filepath.Join(folder, aclFile), acl(deviceACL(macs)), 0o600); err != nil {
+	list := deviceACL(macs)
+	if err := checkACL(list); err != nil {
+		return fmt.Errorf("writing device ACL: %w", err)
+	}
+	if err := owner.WriteFile(filepath.Join(folder, aclFile), acl(list), 0o600); err != nil {
 		return fmt.Errorf("writing device ACL: %w", err)
 	}
 	return nil
@@ -71,17 +81,23 @@ func deviceACL(macs []topic.MAC) []byte {
 var ErrNotRunning = errors.New("no broker runs on this folder")
 
 // Reload makes the broker that runs on dir, started by whichever process, read
-// passwords, ACLs and certificates again. A broker in another container does so
-// a moment later, if it follows the folder (Follow).
+// passwords, ACLs and certificates again. One in another container does so a moment
+// later (Attendant).
 func Reload(dir string) error {
-	pid := runningPid(dir)
-	if pid == 0 {
-		if err := requestReload(dir); err != nil {
-			return fmt.Errorf("reloading broker: %w", err)
-		}
-		return nil
+	folder, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return fmt.Errorf("reloading broker: %w", ErrNotRunning)
 	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+	broker, runs := running(folder)
+	switch {
+	case !runs:
+		err = ErrNotRunning
+	case broker.pid != 0:
+		err = syscall.Kill(broker.pid, syscall.SIGHUP)
+	default:
+		_, err = requestReload(folder)
+	}
+	if err != nil {
 		return fmt.Errorf("reloading broker: %w", err)
 	}
 	return nil

@@ -6,14 +6,18 @@
 // the broker serves. The broker is a child process: it ends in order when we die.
 // What it has queued is kept in Dir and is there again after Stop and Start; what
 // a Kill loses is told in mosquitto.conf beside autosave_interval. The package
-// does not restart a broker that exits (Done tells) and speaks no MQTT beyond
-// the CONNECT that proves readiness. A Broker is immutable.
+// does not restart a broker that exits (Done tells). A Broker is immutable.
+//
+// A Gate changes who comes in through the controllers' listener while a broker
+// runs, from any process that may write its folder. Of MQTT the package speaks no
+// more than these two need to try what they have done.
 package mosquitto
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -28,7 +32,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/process"
-	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // ErrNotInstalled is returned by Start when there is no mosquitto program.
@@ -101,6 +104,9 @@ type starter struct {
 	dir     string
 }
 
+// gated reports whether a Gate keeps the lists of who comes in.
+func (s *starter) gated() bool { return s.cfg.CAFile == "" }
+
 func (s *starter) fixedPorts() bool {
 	return s.cfg.Port != 0 && s.cfg.TLSPort != 0 && s.cfg.WebSocketPort != 0
 }
@@ -121,9 +127,27 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err := s.owner.Own(data); err != nil {
 		return err
 	}
-	files, err := s.cfg.files(s.dir)
+	passwords, err := passwordFile(s.cfg.Users)
 	if err != nil {
 		return err
+	}
+	rights, err := os.ReadFile(filepath.Join(s.dir, aclFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
+	sources := map[string]string{serverCertFile: s.cfg.CertFile, serverKeyFile: s.cfg.KeyFile}
+	if s.gated() {
+		if err := haveLists(s.dir); err != nil {
+			return err
+		}
+	} else {
+		sources[caFile] = s.cfg.CAFile
+	}
+	for name, source := range sources {
+		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
+			return err
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := s.owner.WriteFile(filepath.Join(s.dir, name), files[name], 0o600); err != nil {
@@ -164,7 +188,7 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 			*p.chosen = number
 		}
 	}
-	text, err := rendering{dir: s.dir, host: s.cfg.Host, autosave: s.cfg.Autosave, ports: map[string]int{
+	text, err := rendering{dir: s.dir, host: s.cfg.Host, autosave: s.cfg.Autosave, noCRL: !s.gated(), ports: map[string]int{
 		standardPort: b.port, standardTLSPort: b.tlsPort, standardWebSocketPort: b.webSocketPort,
 	}}.conf()
 	if err != nil {
@@ -195,7 +219,7 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 		user = slices.Sorted(maps.Keys(s.cfg.Users))[0]
 	}
 	for {
-		err := openSession(ctx, b.Address(), s.cfg.Session.ClientID, user, s.cfg.Users[user])
+		err := connect(ctx, b.Address(), client{id: s.cfg.Session.ClientID, user: user, password: s.cfg.Users[user], keep: s.cfg.Session.ClientID != ""})
 		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}
@@ -218,15 +242,6 @@ func exited(p *process.Process) error {
 		return errPortTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)
-}
-
-// SetDevices replaces the list of controllers that may connect at all, and lets
-// the broker know. It takes effect within milliseconds; sessions stay open.
-func (b *Broker) SetDevices(macs []topic.MAC) error {
-	if err := WriteDeviceACL(b.dir, macs); err != nil {
-		return err
-	}
-	return b.Signal(syscall.SIGHUP)
 }
 
 // Save makes the broker write sessions and queues to disk now. It does not wait.

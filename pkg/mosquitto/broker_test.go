@@ -65,6 +65,13 @@ func (b *bench) start() *bench {
 	return b
 }
 
+// setDevices is for a broker that no Gate keeps.
+func (b *bench) setDevices(macs []topic.MAC) {
+	b.t.Helper()
+	require.NoError(b.t, WriteDeviceACL(b.cfg.Dir, macs))
+	require.NoError(b.t, Reload(b.cfg.Dir))
+}
+
 func (b *bench) stop() {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)

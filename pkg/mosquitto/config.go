@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Config says what broker to run. Dir, CAFile, CertFile, KeyFile, Users and Log
-// are required.
+// Config says what broker to run. Dir, CertFile, KeyFile, Users and Log are
+// required.
 type Config struct {
 	// Dir holds everything of the broker: rendered configuration, ACLs and
 	// saved sessions. Start again on the same Dir continues with them. As root
@@ -18,9 +18,13 @@ type Config struct {
 	// Port (services), TLSPort (controllers) and WebSocketPort are TCP ports; 0
 	// takes a free one.
 	Port, TLSPort, WebSocketPort int
-	// CAFile is what controllers' certificates must come from; CertFile and
-	// KeyFile are the broker's own. They are copied at Start.
-	CAFile, CertFile, KeyFile string
+	// CAFile is what controllers' certificates must come from, for a broker that
+	// asks for no revocation list; it is copied at Start. "" stands for a broker
+	// whose CAs, lists and ACL a Gate keeps: it must have put them in place before
+	// Start.
+	CAFile string
+	// CertFile and KeyFile are the broker's own. They are copied at Start.
+	CertFile, KeyFile string
 	// Users are the names and passwords for Port and WebSocketPort. What a name
 	// may do stands in mosquitto/internal.acl.
 	Users map[string]string
@@ -54,8 +58,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Dir == "" || c.Log == nil:
 		return errors.New("folder and logger are required")
-	case c.CAFile == "" || c.CertFile == "" || c.KeyFile == "":
-		return errors.New("CA, certificate and key are required")
+	case c.CertFile == "" || c.KeyFile == "":
+		return errors.New("certificate and key are required")
 	case len(c.Users) == 0:
 		return errors.New("at least one user is required")
 	case c.Session.User != "" && c.Users[c.Session.User] == "", (c.Session.User == "") != (c.Session.ClientID == ""):

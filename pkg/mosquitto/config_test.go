@@ -65,7 +65,6 @@ func TestConfigIsValidated(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"no folder":        func(c *Config) { c.Dir = "" },
 		"no logger":        func(c *Config) { c.Log = nil },
-		"no CA":            func(c *Config) { c.CAFile = "" },
 		"no users":         func(c *Config) { c.Users = nil },
 		"empty password":   func(c *Config) { c.Users = map[string]string{"bridge": ""} },
 		"part of a second": func(c *Config) { c.Autosave.Every = time.Millisecond },

@@ -55,7 +55,7 @@ func (b *bench) queued(last string) []string {
 func TestQueueOutlastsStop(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	b.absentBridge()
 	b.publish("1", oldFirmware, "2")
 	first := b.broker.Pid()
@@ -69,7 +69,7 @@ func TestQueueOutlastsStop(t *testing.T) {
 func TestQueueOutlastsKillOnceSaved(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	b.absentBridge()
 	b.publish("saved")
 	require.NoError(t, b.broker.Save())
@@ -92,7 +92,7 @@ func TestAutosaveBoundsTheLoss(t *testing.T) {
 			b := newBench(t)
 			b.cfg.Autosave = autosave
 			b.start()
-			require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+			b.setDevices([]topic.MAC{device})
 			b.absentBridge()
 			b.publish("saved")
 			time.Sleep(autosave.Every + 2500*time.Millisecond) // the broker looks once a second

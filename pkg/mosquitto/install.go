@@ -27,9 +27,10 @@ type Files struct {
 	// Dir is the folder that the broker sees as /mosquitto/config. Whoever owns
 	// it must be whom the broker runs as.
 	Dir string
-	// CAFile is what controllers' certificates must come from; CertFile and
-	// KeyFile are the broker's own.
-	CAFile, CertFile, KeyFile string
+	// CertFile and KeyFile are the broker's own certificate.
+	CertFile, KeyFile string
+	// CAs and CRLs are what the broker begins with, in PEM: a Gate keeps them later.
+	CAs, CRLs []byte
 	// Users are the names and passwords of those who may log in by password. A
 	// line that is right already stays as it is: a changed one would end the
 	// sessions of its user.
@@ -38,23 +39,12 @@ type Files struct {
 	KeepUsers bool
 }
 
-// Write brings the folder up to date and keeps the list of controllers. A broker
+// Write brings the folder up to date and keeps the lists of controllers. A broker
 // that runs on it takes the changes at the next Reload.
 func (f Files) Write() error {
-	cfg := Config{CAFile: f.CAFile, CertFile: f.CertFile, KeyFile: f.KeyFile, Users: f.Users}
-	files, err := cfg.files(f.Dir)
+	files, err := f.contents()
 	if err != nil {
 		return fmt.Errorf("writing the broker's files: %w", err)
-	}
-	files[confFile] = []byte(conf.Conf)
-	if old, err := os.ReadFile(filepath.Join(f.Dir, passwordsFile)); err == nil {
-		files[passwordsFile] = keepLines(files[passwordsFile], old, f.Users)
-		if f.KeepUsers {
-			files[passwordsFile] = old
-		}
-	}
-	if _, err := os.Stat(filepath.Join(f.Dir, reloadFile)); err != nil {
-		files[reloadFile] = nil
 	}
 	var self account.Account
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -65,23 +55,42 @@ func (f Files) Write() error {
 	return nil
 }
 
-// files are those that stand beside the configuration file in dir.
-func (c Config) files(dir string) (map[string][]byte, error) {
-	passwords, err := passwordFile(c.Users)
+func (f Files) contents() (map[string][]byte, error) {
+	passwords, err := f.passwords()
 	if err != nil {
 		return nil, err
 	}
-	rights, err := os.ReadFile(filepath.Join(dir, aclFile)) //nolint:gosec // the broker's own folder
+	rights, err := os.ReadFile(filepath.Join(f.Dir, aclFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
-	for name, source := range map[string]string{"ca.crt": c.CAFile, "server.crt": c.CertFile, "server.key": c.KeyFile} {
-		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
+	files := map[string][]byte{confFile: []byte(conf.Conf), passwordsFile: passwords, aclFile: renewACL(rights)}
+	for name, source := range map[string]string{serverCertFile: f.CertFile, serverKeyFile: f.KeyFile} {
+		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificate that the caller names
 			return nil, err
 		}
 	}
+	for name, first := range map[string][]byte{caFile: f.CAs, deviceCRLFile: f.CRLs, reloadFile: nil} {
+		if _, err := os.Stat(filepath.Join(f.Dir, name)); errors.Is(err, fs.ErrNotExist) {
+			files[name] = first
+		}
+	}
 	return files, nil
+}
+
+func (f Files) passwords() ([]byte, error) {
+	made, err := passwordFile(f.Users)
+	if err != nil {
+		return nil, err
+	}
+	old, err := os.ReadFile(filepath.Join(f.Dir, passwordsFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return made, nil
+	case err != nil || f.KeepUsers:
+		return old, err
+	}
+	return keepLines(made, old, f.Users), nil
 }
 
 // keepLines takes the lines of an older password file that are right still.

@@ -33,7 +33,7 @@ func (b *bench) logsIn(want bool, user, password string) {
 func TestSetPassword(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	others := []<-chan error{
 		watched(t, b.deviceOptions(device)),
 		watched(t, b.serviceOptions("operator")),
@@ -51,7 +51,8 @@ func TestSetPassword(t *testing.T) {
 	b.logsIn(false, "bridge", "bridge password")
 	b.logsIn(true, "bridge_b", "new")
 	select {
-	case <-bridge:
+	case err := <-bridge:
+		require.Error(t, err)
 	case <-time.After(patience):
 		require.Fail(t, "a session of the retired user stays")
 	}
@@ -67,7 +68,7 @@ func TestAlternateTakesOverTheSession(t *testing.T) {
 	b := newBench(t)
 	b.cfg.Users["bridge_b"] = "new"
 	b.start()
-	require.NoError(t, b.broker.SetDevices([]topic.MAC{device}))
+	b.setDevices([]topic.MAC{device})
 	session := func(user, password string) (*mqtt.ClientOptions, <-chan string) {
 		got := make(chan string, 100)
 		options := b.serviceOptions(user).SetPassword(password).SetClientID("f2mesh-bridge").SetCleanSession(false).
@@ -89,7 +90,8 @@ func TestAlternateTakesOverTheSession(t *testing.T) {
 	second, after := session("bridge_b", "new")
 	connectMQTT(t, second)
 	select {
-	case <-lost:
+	case err := <-lost:
+		require.Error(t, err)
 	case <-time.After(patience):
 		require.Fail(t, "both are connected under one client id")
 	}

@@ -19,12 +19,10 @@ var ErrRefused = errors.New("the broker refuses the user")
 // connections, knows the user, and serves. All its listeners are open by then,
 // since it binds them before it serves any.
 func LogIn(ctx context.Context, address, user, password string) error {
-	return openSession(ctx, address, "", user, password)
+	return connect(ctx, address, client{user: user, password: password})
 }
 
-// openSession is LogIn, with a client id on that client's session, which stays;
-// what the broker sends on it stays unacknowledged.
-func openSession(ctx context.Context, address, clientID, user, password string) error {
+func connect(ctx context.Context, address string, c client) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -33,7 +31,7 @@ func openSession(ctx context.Context, address, clientID, user, password string) 
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	if _, err := conn.Write(connectPacket(clientID, user, password)); err != nil {
+	if _, err := conn.Write(c.connectPacket()); err != nil {
 		return err
 	}
 	var answer [4]byte // CONNACK: type, length 2, flags, return code
@@ -50,25 +48,35 @@ func openSession(ctx context.Context, address, clientID, user, password string) 
 	return err
 }
 
-// connectPacket is CONNECT with a password, and with a clean session if there is
-// no client id (MQTT 3.1.1 section 3.1).
-func connectPacket(clientID, user, password string) []byte {
+// client is whom a connection is for. Without an id the broker chooses one.
+type client struct {
+	id, user, password string
+	// keep opens the client's session, which stays; what the broker sends on it stays
+	// unacknowledged. Otherwise the session of this id is ended, with what is queued.
+	keep bool
+}
+
+// connectPacket is CONNECT with a password (MQTT 3.1.1 section 3.1).
+func (c client) connectPacket() []byte {
 	const userPassword, cleanSession = 0xc0, 0x02
 	const keepAlive = 10
 	flags := byte(userPassword)
-	if clientID == "" {
+	if !c.keep {
 		flags |= cleanSession
 	}
 	body := field(nil, "MQTT")
 	body = append(body, 4, flags, 0, keepAlive)
-	body = field(body, clientID)
-	body = field(body, user)
-	body = field(body, password)
-	packet := binary.AppendUvarint([]byte{0x10}, uint64(len(body)))
-	return append(packet, body...)
+	body = field(body, c.id)
+	body = field(body, c.user)
+	body = field(body, c.password)
+	return packet(0x10, body)
+}
+
+func packet(kind byte, body []byte) []byte {
+	return append(binary.AppendUvarint([]byte{kind}, uint64(len(body))), body...)
 }
 
 func field(packet []byte, text string) []byte {
-	packet = binary.BigEndian.AppendUint16(packet, uint16(len(text))) //nolint:gosec // user and password are short
+	packet = binary.BigEndian.AppendUint16(packet, uint16(len(text))) //nolint:gosec // users, passwords and topics are short
 	return append(packet, text...)
 }

@@ -29,6 +29,7 @@ type rendering struct {
 	host     string
 	ports    map[string]int
 	autosave Autosave
+	noCRL    bool // revocation lists are not asked for
 }
 
 func (r rendering) conf() (string, error) {
@@ -46,6 +47,8 @@ func (r rendering) conf() (string, error) {
 			listeners++
 		case strings.HasPrefix(name, "autosave_"):
 			lines[i] = r.autosaveLine(name, line)
+		case name == "crlfile" && r.noCRL:
+			lines[i] = "#" + line
 		case strings.HasPrefix(value, "/mosquitto/") && !strings.HasPrefix(name, "#"):
 			value = strings.Replace(value, imageConfig, r.dir+"/", 1)
 			lines[i] = name + " " + strings.Replace(value, imageData, r.dir+"/data/", 1)

@@ -12,16 +12,17 @@ import (
 // Users of nats/nats-server.conf. All but Sys are in the account F2. Each has an
 // alternate, credential.Alternate.
 const (
-	Bridge   = "bridge"
-	Decoder  = "decoder"
-	Writer   = "writer"
-	Console  = "console"
-	Operator = "operator"
-	Sys      = "sys"
+	Bridge    = "bridge"
+	Decoder   = "decoder"
+	Writer    = "writer"
+	Registrar = "registrar"
+	Console   = "console"
+	Operator  = "operator"
+	Sys       = "sys"
 )
 
 // Users lists all users but the alternates, sorted by name.
-func Users() []string { return []string{Bridge, Console, Decoder, Operator, Sys, Writer} }
+func Users() []string { return []string{Bridge, Console, Decoder, Operator, Registrar, Sys, Writer} }
 
 // logins lists the users with their alternates.
 func logins() []string {

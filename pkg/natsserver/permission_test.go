@@ -47,7 +47,7 @@ func declare(t *testing.T, s *Server, cfg Config) jetstream.JetStream {
 		_, err := js.CreateStream(t.Context(), stream)
 		require.NoError(t, err, name)
 	}
-	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge"} {
+	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge", "AUDIT": "audit_registrar"} {
 		var consumer jetstream.ConsumerConfig
 		unmarshal(t, "consumer_"+name+".json", &consumer)
 		require.NotEmpty(t, consumer.Description, name)
@@ -78,6 +78,9 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 		{Writer, []string{"dead_letter"}, []string{
 			"f2.dead.writer.22003.e4fd45f654be",
 		}, "DECODED", "decoded_writer"},
+		{Registrar, []string{"audit"}, []string{
+			"f2.audit.issue.e4fd45f654be",
+		}, "AUDIT", "audit_registrar"},
 	}
 	console, err := jetstream.New(connect(t, s, cfg, Console))
 	require.NoError(t, err)
@@ -161,13 +164,15 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.command.e4fd45f654be.alarm-mode.1.siren-1":    {Console},
 		"f2.alarm.bridge.stream_full":                     {Bridge},
 		"f2.alarm.writer.database":                        {Writer},
+		"f2.alarm.registrar.clone":                        {Registrar},
+		"f2.audit.revoke.e4fd45f654be":                    {Registrar},
 		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
-		"anything.else":        {},
-		"_INBOX_operator.abc":  {},
-		"_INBOX.abc":           {},
-		"$SRV.PING.bridge":     {Console},
-		"$JS.API.INFO":         {Console},
-		"$JS.API.STREAM.NAMES": {Console},
+		"anything.else":                                   {},
+		"_INBOX_operator.abc":                             {},
+		"_INBOX.abc":                                      {},
+		"$SRV.PING.bridge":                                {Console},
+		"$JS.API.INFO":                                    {Console},
+		"$JS.API.STREAM.NAMES":                            {Console},
 
 		"$JS.API.STREAM.CREATE.RAW":                            {Bridge},
 		"$JS.API.STREAM.CREATE.DECODED":                        {Decoder},
@@ -202,11 +207,22 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.writer":        {Writer},
 		"$JS.API.CONSUMER.MSG.NEXT.COMMANDS.bridge":       {Bridge},
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.tail":          {Console},
+		"$JS.API.STREAM.CREATE.AUDIT":                     {Registrar},
+		"$JS.API.STREAM.DELETE.AUDIT":                     {},
+		"$JS.API.STREAM.PURGE.AUDIT":                      {},
+		"$JS.API.STREAM.MSG.DELETE.AUDIT":                 {},
+		"$JS.API.CONSUMER.CREATE.AUDIT.registrar":         {Registrar},
+		"$JS.API.CONSUMER.CREATE.AUDIT.other":             {Console},
+		"$JS.API.CONSUMER.DELETE.AUDIT.registrar":         {},
+		"$JS.API.CONSUMER.CREATE.KV_LATEST.registrar":     {Registrar, Console},
+		"$JS.API.CONSUMER.MSG.NEXT.KV_LATEST.registrar":   {Registrar, Console},
+		"$JS.API.CONSUMER.MSG.NEXT.KV_LATEST.other":       {Console},
+		"$JS.ACK.AUDIT.registrar.1.1.1.1.1":               {Registrar},
 		"$JS.ACK.RAW.decoder.1.1.1.1.1":                   {Decoder},
 		"$JS.ACK.DECODED.writer.1.1.1.1.1":                {Writer},
 		"$JS.ACK.COMMANDS.bridge.1.1.1.1.1":               {Bridge},
 	}
-	for _, user := range []string{Bridge, Decoder, Writer, Console, Operator} {
+	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Console, Operator} {
 		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		for subject, users := range allowed {
 			want := user == Operator
@@ -235,14 +251,16 @@ func TestSubscribePermissions(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
-	services := []string{Bridge, Decoder, Writer}
+	services := []string{Bridge, Decoder, Writer, Registrar}
 	allowed := map[string][]string{
 		"_INBOX_bridge.abc":   {Bridge},
 		"_INBOX_bridge.>":     {Bridge},
 		"_INBOX_decoder.>":    {Decoder},
+		"_INBOX_registrar.>":  {Registrar},
 		"_INBOX_operator.>":   {},
 		"_INBOX.>":            {},
 		">":                   {},
+		"f2.audit.>":          {Console},
 		"f2.raw.>":            {Console},
 		"f2.decoded.>":        {Console},
 		"f2.command.>":        {Console},
@@ -252,7 +270,7 @@ func TestSubscribePermissions(t *testing.T) {
 		"$JS.ACK.>":           {},
 		"$SYS.>":              {},
 	}
-	for _, user := range []string{Bridge, Decoder, Writer, Console, Operator} {
+	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Console, Operator} {
 		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		for subject, users := range allowed {
 			want := user == Operator
@@ -298,4 +316,32 @@ func TestConsoleReads(t *testing.T) {
 	}
 	_, err = bucket.Put(t.Context(), "e4fd45f654be.sensor-mode.1.sensor-1", []byte("forged"))
 	require.Error(t, err)
+}
+
+// Nobody, the operator included, takes anything out of the audit trail.
+func TestAuditIsOnlyAddedTo(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	operator := declare(t, s, cfg)
+	ack, err := operator.Publish(t.Context(), "f2.audit.issue.e4fd45f654be", []byte("{}"))
+	require.NoError(t, err)
+	_, err = operator.Publish(t.Context(), "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", []byte("{}"))
+	require.NoError(t, err)
+	for name, refused := range map[string]bool{"AUDIT": true, "DECODED": false} { // the second is the control
+		stream, err := operator.Stream(t.Context(), name)
+		require.NoError(t, err)
+		deletion, purge := stream.DeleteMsg(t.Context(), ack.Sequence), stream.Purge(t.Context())
+		if refused {
+			require.Error(t, deletion, name)
+			require.Error(t, purge, name)
+			weaker := stream.CachedInfo().Config
+			weaker.DenyDelete, weaker.DenyPurge = false, false
+			_, err = operator.UpdateStream(t.Context(), weaker)
+			require.Error(t, err, "nor is it made so that one could")
+		} else {
+			require.NoError(t, deletion, name)
+			require.NoError(t, purge, name)
+		}
+	}
 }

@@ -175,7 +175,7 @@ func TestFolderIsNotShared(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	startCluster(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := Start(ctx, cfg)
 	require.ErrorContains(t, err, "another server")

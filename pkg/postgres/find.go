@@ -44,6 +44,9 @@ func find(ctx context.Context, data string) (string, error) {
 			return folder, nil
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return "", fmt.Errorf("looking for the programs of %s: %w", data, err)
+	}
 	return "", fmt.Errorf("the data in %s are PostgreSQL %d's, which is not installed (Debian: apt-get install postgresql-%[2]d)", data, major(string(text)))
 }
 

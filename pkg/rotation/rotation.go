@@ -107,7 +107,8 @@ type rotation struct {
 	Config
 	journal *journal
 
-	current  secret.Value // as it is stored
+	current  secret.Value   // as it is stored
+	seen     map[string]int // instances of each service before anything was changed
 	from, to string
 	password string // of to
 	result   Result
@@ -133,7 +134,7 @@ func (r *rotation) steps() []step {
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	r, err := open(ctx, cfg)
 	if err != nil {
-		return Result{}, fmt.Errorf("rotating %s: %w", cfg.Credential.Secret, err)
+		return Result{}, fmt.Errorf("rotating %s: %w", cfg.Credential.Name, err)
 	}
 	defer r.journal.close()
 	steps := r.steps()
@@ -149,7 +150,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		}
 	}
 	if err != nil {
-		return r.result, fmt.Errorf("rotating %s: %w", cfg.Credential.Secret, err)
+		return r.result, fmt.Errorf("rotating %s: %w", cfg.Credential.Name, err)
 	}
 	r.result.Took = time.Since(r.result.Started)
 	return r.result, r.journal.remove()
@@ -159,14 +160,14 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 func Plan(ctx context.Context, cfg Config) ([]string, error) {
 	r, err := open(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("planning the rotation of %s: %w", cfg.Credential.Secret, err)
+		return nil, fmt.Errorf("planning the rotation of %s: %w", cfg.Credential.Name, err)
 	}
 	defer r.journal.close()
 	steps := r.steps()
 	if r.result.Resumed {
 		steps = steps[3:]
 	} else if err := r.check(ctx); err != nil {
-		return nil, fmt.Errorf("planning the rotation of %s: %w", cfg.Credential.Secret, err)
+		return nil, fmt.Errorf("planning the rotation of %s: %w", cfg.Credential.Name, err)
 	}
 	lines := make([]string, 0, len(steps))
 	for _, s := range steps {
@@ -178,11 +179,11 @@ func Plan(ctx context.Context, cfg Config) ([]string, error) {
 // open locks the credential and finds out where to begin.
 func open(ctx context.Context, cfg Config) (*rotation, error) {
 	c := cfg.Credential
-	j, err := openJournal(cfg.Dir, c.Secret)
+	j, err := openJournal(cfg.Dir, c.Name)
 	if err != nil {
 		return nil, err
 	}
-	r := &rotation{Config: cfg, journal: j}
+	r := &rotation{Config: cfg, journal: j, seen: map[string]int{}}
 	if err := r.begin(ctx); err != nil {
 		j.close()
 		return nil, err
@@ -192,7 +193,7 @@ func open(ctx context.Context, cfg Config) (*rotation, error) {
 
 func (r *rotation) begin(ctx context.Context) (err error) {
 	c := r.Credential
-	if r.current, err = r.Store.Lookup(ctx, c.Secret); err != nil {
+	if r.current, err = r.Store.Lookup(ctx, c.Name); err != nil {
 		return err
 	}
 	user := r.current.Username(c.User)
@@ -201,7 +202,7 @@ func (r *rotation) begin(ctx context.Context) (err error) {
 	}
 	entry := r.journal.entry
 	r.from, r.to = user, c.Other(user)
-	r.result = Result{Secret: c.Secret, Kind: string(c.Kind), Source: r.current.Source(), Old: r.current.Version(), Started: time.Now()}
+	r.result = Result{Secret: c.Name, Kind: string(c.Kind), Source: r.current.Source(), Old: r.current.Version(), Started: time.Now()}
 	if entry.To == user { // it was stored by the run that this journal is of
 		r.from, r.to = r.to, user
 		r.password = r.current.Reveal()
@@ -212,7 +213,7 @@ func (r *rotation) begin(ctx context.Context) (err error) {
 }
 
 func (r *rotation) do(ctx context.Context, s step) error {
-	r.Log.Info("rotation step", "secret", r.Credential.Secret, "step", s.name, "from", r.from, "to", r.to)
+	r.Log.Info("rotation step", "secret", r.Credential.Name, "step", s.name, "from", r.from, "to", r.to)
 	if err := s.run(ctx); err != nil {
 		return fmt.Errorf("step %s: %w", s.name, err)
 	}

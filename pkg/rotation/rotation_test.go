@@ -35,6 +35,7 @@ type world struct {
 	service   secret.Value // what the service uses
 	stuck     bool         // the service does not move
 	absent    bool         // the service does not run
+	instances int          // of the service, which all say the same
 	source    string       // where the service has it from, if not from the store
 
 	calls, crashAt int
@@ -44,7 +45,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	c, _ := credential.Find(name)
-	w := &world{t: t, dir: filepath.Join(t.TempDir(), "rotation"), passwords: map[string]string{c.User: "first"}, version: 1}
+	w := &world{t: t, dir: filepath.Join(t.TempDir(), "rotation"), passwords: map[string]string{c.User: "first"}, version: 1, instances: 1}
 	w.stored = secret.NewValue("first", "file", "1")
 	w.service = w.stored
 	return w
@@ -121,7 +122,9 @@ func (w *world) Status(context.Context, string, string) (all []secret.Status, er
 		if w.source != "" {
 			source = w.source
 		}
-		all = []secret.Status{{Name: name, Source: source, Version: w.service.Version()}}
+		for range w.instances {
+			all = append(all, secret.Status{Name: name, Source: source, Version: w.service.Version()})
+		}
 	})
 	return all, err
 }
@@ -241,6 +244,26 @@ func TestOldCredentialStaysWhileAServiceUsesIt(t *testing.T) {
 	w.completed(t)
 }
 
+// An instance that does not answer for a moment has not moved for that.
+func TestEveryInstanceIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.instances = 2
+	cfg := w.config()
+	cfg.Done = func(step string) error {
+		if step == "store" {
+			w.instances = 1
+		}
+		return nil
+	}
+	_, err := Run(t.Context(), cfg)
+	require.ErrorContains(t, err, "only 1 of 2 instances of writer answer")
+	assert.Len(t, w.passwords, 2)
+	_, err = Run(t.Context(), w.config()) // by now it has ended, or it is lost
+	require.NoError(t, err)
+	w.completed(t)
+}
+
 // The control of TestRunIsResumable: what must hold does not if the old one is
 // retired before the service has moved.
 func TestRetiringTooEarlyIsSeen(t *testing.T) {
@@ -294,12 +317,12 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.passwords["f2mesh_writer"] = "another"
-	real := w.t
+	judge := w.t
 	w.t = &testing.T{} // until then nothing works
 	cfg := w.config()
 	cfg.Done = func(step string) error {
 		if step == "wait" {
-			w.t = real
+			w.t = judge
 		}
 		return nil
 	}
@@ -335,9 +358,9 @@ func TestTwoAtATimeAreRefused(t *testing.T) {
 	cfg := w.config()
 	cfg.Done = func(string) error {
 		_, err := Run(t.Context(), w.config())
-		assert.ErrorIs(t, err, ErrRunning)
+		require.ErrorIs(t, err, ErrRunning)
 		_, err = Plan(t.Context(), w.config())
-		assert.ErrorIs(t, err, ErrRunning)
+		require.ErrorIs(t, err, ErrRunning)
 		return nil
 	}
 	_, err := Run(t.Context(), cfg)

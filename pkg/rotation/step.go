@@ -18,7 +18,7 @@ func (r *rotation) check(ctx context.Context) error {
 		return err
 	}
 	if !in { // put there by hand; the rotation is the remedy
-		r.Log.Warn("the server refuses the credential that is stored now", "secret", r.Credential.Secret, "user", r.from)
+		r.Log.Warn("the server refuses the credential that is stored now", "secret", r.Credential.Name, "user", r.from)
 	}
 	bounded, cancel := context.WithTimeout(ctx, min(checkTimeout, r.Timeout))
 	defer cancel()
@@ -39,7 +39,7 @@ func (r *rotation) verify(ctx context.Context) error { return r.see(ctx, r.to, r
 
 // store is the step of no return: the journal is written before.
 func (r *rotation) store(ctx context.Context) error {
-	entry := entry{Secret: r.Credential.Secret, From: r.from, To: r.to, Version: r.current.Version(), Started: r.result.Started}
+	entry := entry{Secret: r.Credential.Name, From: r.from, To: r.to, Version: r.current.Version(), Started: r.result.Started}
 	var err error
 	if entry.Sealed, err = seal(r.current.Reveal(), r.password); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (r *rotation) store(ctx context.Context) error {
 	if err := r.journal.save(entry); err != nil {
 		return err
 	}
-	if r.current, err = r.Store.Put(ctx, r.Credential.Secret, r.to, r.password, r.current); err != nil {
+	if r.current, err = r.Store.Put(ctx, r.Credential.Name, r.to, r.password, r.current); err != nil {
 		return err
 	}
 	r.result.New = r.current.Version()
@@ -123,13 +123,17 @@ func (r *rotation) settle(ctx context.Context) {
 
 // look answers what keeps a service from using what is stored, "" if nothing does.
 func (r *rotation) look(ctx context.Context, service string) (problem string, err error) {
-	all, err := r.Services.Status(ctx, service, r.Credential.Secret)
+	all, err := r.Services.Status(ctx, service, r.Credential.Name)
 	if err != nil {
 		return service + " does not answer", err
 	}
 	if len(all) == 0 && !r.AllowAbsent {
 		return service + " does not run, or does not use the secret; --allow-absent goes on without it", nil
 	}
+	if len(all) < r.seen[service] { // it may be on its way
+		return fmt.Sprintf("only %d of %d instances of %s answer", len(all), r.seen[service], service), nil
+	}
+	r.seen[service] = len(all)
 	for _, s := range all {
 		switch {
 		case s.Source != r.current.Source():
@@ -151,7 +155,7 @@ func (r *rotation) retire(ctx context.Context) error {
 	old, err := unseal(r.journal.entry.Sealed, r.password)
 	if err != nil {
 		// The secret was replaced by hand since: nobody knows the old password.
-		r.Log.Warn("the old password is not known any more", "secret", r.Credential.Secret)
+		r.Log.Warn("the old password is not known any more", "secret", r.Credential.Name)
 		old = credential.Generate()
 	}
 	if err := r.see(ctx, r.from, old, false); err != nil {

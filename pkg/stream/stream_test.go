@@ -22,16 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
 )
 
-// A server that stops in the middle of an atomic batch, as one test lets it,
-// forgets to close the store that gathered the batch: nats-server 2.15.2 leaves
-// these three goroutines. Nothing of this package is among them.
-func TestMain(m *testing.M) {
-	const server = "github.com/nats-io/nats-server/v2/server"
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction(server+".(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreTopFunction(server+".(*msgBlock).flushLoop"),
-		goleak.IgnoreTopFunction(server+"/ats.Register.func1"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
 
 // patience is how long a test waits for what must happen: a busy machine only
 // makes it slower. moment is how long it looks for what must not happen.

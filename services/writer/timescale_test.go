@@ -7,6 +7,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
 )
 
 // newTimescaleMesh is a mesh whose tables are TimescaleDB's. Debian does not
@@ -40,12 +42,20 @@ func (m *mesh) policies(procedure, setting string) map[string]time.Duration {
 	return found
 }
 
+// lately moves what the decoder made to the last hour: of older rows the policies,
+// which run as soon as they are made, take hold.
+func lately(d event.Decoded) event.Decoded {
+	d.Time = time.Now().UTC().Truncate(time.Hour).Add(d.Time.Sub(epoch))
+	return d
+}
+
 // TestTimescale begins with plain tables that hold rows, as a fleet does that
 // installs the extension later.
 func TestTimescale(t *testing.T) {
 	t.Parallel()
 	m := newTimescaleMesh(t)
-	m.write(reading(0), occurrence(0))
+	first, second := lately(reading(0)), lately(reading(1))
+	m.write(first, lately(occurrence(0)))
 	require.NoError(t, m.w.prepareTables(t.Context()))
 
 	assert.Equal(t, 2, query[int](m, `SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name IN ('measurement', 'device_event')`))
@@ -62,10 +72,11 @@ func TestTimescale(t *testing.T) {
 	// that is late is still written.
 	assert.Positive(t, query[int](m, `SELECT count(compress_chunk(c)) FROM show_chunks('measurement') c`))
 	before := count(t, m.w.metrics.duplicates)
-	m.write(reading(0), reading(1))
+	m.write(first, second)
 	assert.Equal(t, 2, count(t, m.w.metrics.duplicates)-before)
 	assert.Equal(t, 4, query[int](m, `SELECT count(*) FROM measurement`))
-	other := reading(0)
+	other := lately(reading(0))
+	other.Time = first.Time
 	other.Values[0].Number = 1
 	m.write(other)
 	require.Len(t, m.letters(), 1, "another value at the same time")

@@ -13,7 +13,7 @@ import (
 // here, and with it what it may reach and know.
 var services = []string{
 	"bridge", "decoder", "demo", "grafana", "init", "mosquitto", "nats", "postgres", "prometheus",
-	"provision", "simulator", "timescaledb", "vault", "writer",
+	"provision", "registrar", "simulator", "timescaledb", "vault", "writer",
 }
 
 // TestHardening holds every rule against every service, in every variant.

@@ -37,6 +37,7 @@ func TestMesh(t *testing.T) {
 	e.await("writer", func() bool { return e.rows() > 0 })
 	e.segmentation(t) // no subtests: they would run outside of the engine's networks
 	e.initAgain(t)
+	e.registerAndRevoke(t)
 	for _, name := range names(project) {
 		s := project.Services[name]
 		if oneShot(&s) {
@@ -93,6 +94,29 @@ func (e *engine) segmentation(t *testing.T) {
 	require.Error(t, reach("simulator", "nats", "mesh", 4222))
 	require.Error(t, reach("postgres", "nats", "mesh", 4222))
 	require.Error(t, reach("writer", "mosquitto", "devices", 8883))
+}
+
+// registerAndRevoke is the registrar's work, by command and across containers: the
+// broker in its own lets a controller in, and shuts it out again.
+func (e *engine) registerAndRevoke(t *testing.T) {
+	t.Helper()
+	const mac = "02-f2-aa-00-00-09"
+	inside := func(args ...string) error {
+		s := e.running["registrar"]
+		out, err := s.inside(s.cmd.Process.Pid, nil, args...)
+		t.Logf("%v: %s", args[:3], out)
+		return err
+	}
+	bundle := "/state/devices/" + mac
+	publish := func() error {
+		return inside("/usr/bin/mosquitto_pub", "-h", "mosquitto", "-p", "8883", "-q", "1", "-t", "tele/f2-02f2aa000009/sensor-mode/J1/sensor-1",
+			"-m", "{}", "--cafile", bundle+"/ca.crt", "--cert", bundle+"/device.crt", "--key", bundle+"/device.key")
+	}
+	require.NoError(t, inside("/opt/f2mesh/f2mesh", "device", "register", mac, "--serial-number=SN-9"))
+	require.NoError(t, publish())
+	require.NoError(t, inside("/opt/f2mesh/f2mesh", "device", "revoke", mac))
+	require.Error(t, publish(), "revoked")
+	require.NoError(t, e.healthy("simulator"), "the others go on")
 }
 
 // initAgain is `docker compose up` on a mesh that runs: what is in force stays.

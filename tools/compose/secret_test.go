@@ -17,16 +17,17 @@ import (
 // known is who is given which secret, and nobody else is.
 var known = map[string][]string{
 	"init": {
-		"mqtt_operator_password", "mqtt_password", "nats_bridge_password", "nats_console_password", "nats_decoder_password",
-		"nats_operator_password", "nats_sys_password", "nats_writer_password",
+		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
+		"nats_decoder_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
 	},
-	"provision": {"postgres_password", "postgres_reader_password", "postgres_superuser_password", "timescale_password", "timescale_superuser_password"},
-	"demo":      {"postgres_superuser_password"},
-	"mosquitto": {"mqtt_operator_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
-	"bridge":  {"mqtt_password", "mqtt_username", "nats_bridge_password"},
-	"decoder": {"nats_decoder_password", "postgres_password"},
-	"writer":  {"nats_writer_password", "timescale_password"},
-	"grafana": {"grafana_admin_password", "postgres_reader_password"},
+	"provision": {"postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
+	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
+	"mosquitto": {"mqtt_operator_password", "mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
+	"bridge":    {"mqtt_password", "mqtt_username", "nats_bridge_password"},
+	"decoder":   {"nats_decoder_password", "postgres_password"},
+	"writer":    {"nats_writer_password", "timescale_password"},
+	"registrar": {"mqtt_registrar_password", "nats_registrar_password", "registry_password"},
+	"grafana":   {"grafana_admin_password", "postgres_reader_password"},
 }
 
 func secretsOf(s *types.ServiceConfig) (all []string) {

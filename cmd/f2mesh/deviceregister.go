@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/services/registrar"
+)
+
+type deviceRegisterCommand struct {
+	registryFlags
+	MAC          string `arg:"" optional:"" help:"MAC address, in any spelling."`
+	SerialNumber string `help:"Serial number on the controller's label." placeholder:"SN"`
+	CSR          string `help:"File with a certificate request (PEM): the key stays on the controller." name:"csr" type:"existingfile"`
+	From         string `help:"CSV file of many controllers, a MAC and a serial number a line." type:"existingfile" placeholder:"FILE"`
+	Force        bool   `help:"Issue anew for a controller that is registered or revoked; all its other certificates are revoked."`
+	DryRun       bool   `help:"Show what would be done and do nothing."`
+}
+
+func (c *deviceRegisterCommand) check() error {
+	switch {
+	case (c.From != "") == (c.MAC != ""):
+		return errors.New("name one controller, or --from a list of many")
+	case c.From != "" && (c.SerialNumber != "" || c.CSR != "" || c.Force || c.DryRun):
+		return errors.New("--serial-number, --csr, --force and --dry-run are for one controller, not for a list")
+	case c.MAC != "" && c.SerialNumber == "":
+		return errors.New("--serial-number is missing: it stands on the controller's label")
+	}
+	return nil
+}
+
+// Run registers one controller, or a list.
+func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if c.From != "" {
+		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, c.From) })
+	}
+	macs, err := parseMACs([]string{c.MAC})
+	if err != nil {
+		return err
+	}
+	csr, err := readRequest(c.CSR)
+	if err != nil {
+		return err
+	}
+	request := registrar.Request{MAC: macs[0], SerialNumber: c.SerialNumber, CSR: csr, Force: c.Force}
+	return c.with(ctx, g, log, func(r *registry) error {
+		if c.DryRun {
+			return r.foretell(ctx, &request)
+		}
+		return r.registerOne(ctx, &request)
+	})
+}
+
+func readRequest(file string) (*x509.CertificateRequest, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate request: %w", err)
+	}
+	csr, err := identity.ParseRequest(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return csr, nil
+}
+
+func (r *registry) registerOne(ctx context.Context, q *registrar.Request) error {
+	results, err := r.Register(ctx, person(), *q)
+	if err != nil {
+		return err
+	}
+	d := &results[0].Device
+	switch err := results[0].Err; {
+	case errors.Is(err, registrar.ErrRevoked):
+		return fmt.Errorf("%s was revoked: --force registers it again", q.MAC.Dashed())
+	case errors.Is(err, registrar.ErrConflict):
+		return fmt.Errorf("%s is registered with serial number %s: --force replaces it and revokes its certificate", q.MAC.Dashed(), d.SerialNumber)
+	case err != nil:
+		return fmt.Errorf("registering %s: %w", q.MAC.Dashed(), err)
+	case !results[0].Issued:
+		fmt.Printf("%s is registered already, certificate %s, valid until %s: nothing changed\n", d.MAC.Dashed(), d.Certificate, until(d))
+	default:
+		fmt.Printf("%s is registered: certificate %s, valid until %s, in %s\n", d.MAC.Dashed(), d.Certificate, until(d), r.Bundle(d.MAC))
+	}
+	return nil
+}
+
+// foretell says what registerOne would do.
+func (r *registry) foretell(ctx context.Context, q *registrar.Request) error {
+	d, err := r.Show(ctx, q.MAC)
+	switch {
+	case errors.Is(err, registrar.ErrUnknown):
+		fmt.Printf("%s would be registered\n", q.MAC.Dashed())
+	case err != nil:
+		return err
+	case q.Force:
+		fmt.Printf("%s would get a new certificate; certificate %s would be revoked and its session ended\n", q.MAC.Dashed(), d.Certificate)
+	default:
+		fmt.Printf("%s is registered already (%s): nothing would change\n", q.MAC.Dashed(), d.Status)
+	}
+	return nil
+}
+
+// importList registers a list. What it registers stays registered if it is
+// interrupted, and a second time it goes on from there.
+func (r *registry) importList(ctx context.Context, file string) error {
+	text, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return fmt.Errorf("reading the list of controllers: %w", err)
+	}
+	advance, end := countLines(bytes.Count(text, []byte("\n")))
+	var issued, there, refused int
+	err = r.Import(ctx, person(), bytes.NewReader(text), func(l registrar.Line) {
+		advance(l.Number)
+		switch {
+		case l.Result.Err != nil:
+			refused++
+			fmt.Fprintf(os.Stderr, "%s:%d: %v\n", file, l.Number, l.Result.Err)
+		case l.Result.Issued:
+			issued++
+		default:
+			there++
+		}
+	})
+	end()
+	fmt.Printf("%d registered, %d were registered already, %d lines refused\n", issued, there, refused)
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted: the same command goes on where it stopped")
+	case err != nil:
+		return err
+	case refused > 0:
+		return fmt.Errorf("%d lines of %s were refused", refused, file)
+	}
+	return nil
+}
+
+// countLines shows on a terminal how far a list is done.
+func countLines(total int) (advance func(line int), end func()) {
+	var out io.Writer = io.Discard
+	if isTerminal(os.Stderr) {
+		out = os.Stderr
+	}
+	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("registering"),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
+	return func(line int) { _ = bar.Set(min(line, total)) }, func() { _ = bar.Finish() }
+}

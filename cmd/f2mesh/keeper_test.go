@@ -1,0 +1,83 @@
+package main
+
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/rotation"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
+)
+
+// vaultWithSecrets is a Vault that holds all secrets of a mesh.
+func vaultWithSecrets(t *testing.T) vaultFlags {
+	t.Helper()
+	server := vaulttest.StartDev(t)
+	files := credential.Files(filepath.Join(t.TempDir(), "secrets"))
+	for _, name := range credentialNames() {
+		require.NoError(t, files.Make(name))
+	}
+	flags := vaultFlags{Config: server.Config(filepath.Join(t.TempDir(), "vault"))}
+	b := vault.Bootstrap{
+		Config: flags.Config, SecretsDir: string(files), Report: func(vault.Step) {},
+		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: 24 * time.Hour, WrapTTL: 5 * time.Minute},
+	}
+	require.NoError(t, b.Run(t.Context(), server.Root))
+	return flags
+}
+
+// TestRotateInVault rotates credentials that are in Vault alone, of each kind, with
+// the operator's own login.
+func TestRotateInVault(t *testing.T) {
+	flags := vaultWithSecrets(t)
+	m := startMesh(t, quickPoll, func(c *meshConfig) { c.Secrets.vaultFlags = flags })
+	r := m.rotator(t)
+	tr := startTraffic(t, m.device(t, mac))
+	for _, name := range []string{"mqtt_password", "nats_writer_password", "timescale_password", "nats_operator_password"} {
+		c, _ := credential.Find(name)
+		_, before, err := logIn(t.Context(), r.keeper, name)
+		require.NoError(t, err)
+		result, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+		require.NoError(t, err, name)
+		assert.Equal(t, "vault 1 2", result.Source+" "+result.Old+" "+result.New)
+		require.NoError(t, r.connected(t.Context()))
+		rotated(t, r, c, before)
+		assert.NoFileExists(t, filepath.Join(m.state.secrets(), name))
+	}
+	m.reconnectReaders(t)
+	tr.finish(t, m)
+}
+
+func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
+	flags := vaultWithSecrets(t)
+	st := state{dir: t.TempDir()}
+	inVault, err := newKeeper(&flags, st, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer inVault.close()
+	inFiles, err := newKeeper(&vaultFlags{}, st, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, inFiles.ensure(t.Context()))
+	for source, k := range map[string]*keeper{"vault": inVault, "file": inFiles} {
+		first, err := k.Lookup(t.Context(), "mqtt_password")
+		require.NoError(t, err)
+		require.Equal(t, source, first.Source())
+		second, err := k.Put(t.Context(), "mqtt_password", "bridge_b", "second", first)
+		require.NoError(t, err)
+		assert.Equal(t, "bridge_b second", second.Username("")+" "+second.Reveal())
+		assert.NotEqual(t, first.Version(), second.Version())
+		_, err = k.Put(t.Context(), "mqtt_password", "bridge", "third", first)
+		require.Error(t, err, source)
+		now, err := k.Lookup(t.Context(), "mqtt_password")
+		require.NoError(t, err)
+		assert.Equal(t, "second", now.Reveal(), source)
+	}
+	_, err = inFiles.Put(t.Context(), "mqtt_password", "bridge", "x", secret.NewValue("x", "environment", ""))
+	require.ErrorContains(t, err, "put it into a secret file or into Vault")
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
+)
+
+const (
+	secretRegistry      = "registry_password"       //nolint:gosec // the name of a secret, not a secret
+	secretMQTTRegistrar = "mqtt_registrar_password" //nolint:gosec // the name of a secret, not a secret
+)
+
+type registrarCommand struct {
+	serviceFlags
+	Authority string        `help:"Folder of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
+	Config    server.Config `embed:""`
+}
+
+// Run runs the registrar until it is stopped.
+func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
+	authority, err := identity.OpenAuthority(c.Authority)
+	if err != nil {
+		return err
+	}
+	if c.Config.ServerCAs == "" {
+		c.Config.ServerCAs = authority.CAFile()
+	}
+	return c.serve(ctx, "registrar", newRegistrar(c.Config, authority), log)
+}
+
+func newRegistrar(cfg server.Config, issuer identity.Issuer) build {
+	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+		return server.New(cfg, issuer, server.Logins{
+			Registry: secret.Credential{Store: h.secrets, Password: secretRegistry},
+			MQTT:     secret.Credential{Store: h.secrets, Password: secretMQTTRegistrar, User: "registrar"},
+		}, streams, reg, log)
+	}
+}
+
+// registry is the registrar's core for a command, or for the start of a mesh, and
+// the pool that it works with.
+type registry struct {
+	*registrar.Registrar
+	pool   *database.Pool
+	issuer identity.Issuer
+}
+
+func (r *registry) close() { r.pool.Close() }
+
+// openRegistry opens the registry of the mesh on the state directory. Nothing is
+// asked of PostgreSQL yet.
+func openRegistry(ctx context.Context, st state, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*registry, error) {
+	servers, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return nil, err
+	}
+	gate, err := mosquitto.OpenGate(st.path("mosquitto"))
+	if err != nil {
+		return nil, err
+	}
+	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
+	pool, err := database.Open(ctx, localDSN(host, number, servers.CAFile(), roleRegistrar, databaseRegistry),
+		secret.Credential{Store: store, Password: secretRegistry})
+	if err != nil {
+		return nil, fmt.Errorf("opening the registry: %w", err)
+	}
+	core, err := registrar.New(registrar.Config{
+		Devices: st.devices(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
+		Credential: secret.Credential{Store: store, Password: secretMQTTRegistrar, User: "registrar"}.Get,
+	})
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &registry{core, pool, issuer}, nil
+}
+
+// admit registers the controllers that are not registered yet, and brings the
+// broker's lists to what the registry says.
+func (r *registry) admit(ctx context.Context, origin registrar.Origin, controllers []fleet.Controller) error {
+	requests := make([]registrar.Request, len(controllers))
+	for i, c := range controllers {
+		requests[i] = registrar.Request{MAC: c.MAC, SerialNumber: c.SerialNumber}
+	}
+	results, err := r.Register(ctx, origin, requests...)
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		if result.Err != nil {
+			return fmt.Errorf("registering %s: %w", requests[i].MAC.Dashed(), result.Err)
+		}
+	}
+	return nil
+}
+
+// due are the controllers whose certificate should be renewed and can be here.
+func (r *registry) due(ctx context.Context) ([]topic.MAC, error) {
+	devices, err := r.List(ctx)
+	var macs []topic.MAC
+	for i := range devices {
+		if d := &devices[i]; d.Status == registrar.Active && !d.OwnKey && d.Due(time.Now()) {
+			macs = append(macs, d.MAC)
+		}
+	}
+	return macs, err
+}
+
+// registrarConfig is that of the part of a local mesh.
+func (m *mesh) registrarConfig() server.Config {
+	cfg := m.cfg.Registrar
+	cfg.RegistryDSN = m.dsn(roleRegistrar, databaseRegistry)
+	cfg.MetadataDSN = m.dsn(roleRegistrar, databaseMetadata)
+	cfg.MetadataSchema = metadataSchema
+	cfg.Devices, cfg.Broker, cfg.ServerCAs = m.state.devices(), m.state.path("mosquitto"), m.authority.CAFile()
+	cfg.CertFile, cfg.KeyFile = m.serverPair()
+	if m.ports().EST == 0 {
+		// The service listens where it is told to.
+		if free, err := port.Pick(m.cfg.Host, 0); err == nil {
+			m.set(func() { m.cfg.Ports.EST = free })
+		}
+	}
+	cfg.Listen = m.address(m.ports().EST)
+	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
+	return cfg
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+)
+
+func readSecrets(t *testing.T, st state) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, name := range credentialNames() {
+		text, err := os.ReadFile(filepath.Join(st.secrets(), name))
+		require.NoError(t, err)
+		all[name] = string(text)
+	}
+	return all
+}
+
+func TestSetup(t *testing.T) {
+	st := state{dir: filepath.Join(t.TempDir(), "state")}
+	g := &globals{StateDir: st.dir}
+	run := func(c setupCommand) error { return c.Run(t.Context(), g) }
+	require.NoError(t, run(setupCommand{DryRun: true}))
+	assert.NoDirExists(t, st.secrets())
+
+	require.NoError(t, run(setupCommand{}))
+	first := readSecrets(t, st)
+	unique := map[string]bool{}
+	for _, text := range first {
+		unique[text] = true
+	}
+	assert.Len(t, unique, len(first))
+
+	require.NoError(t, run(setupCommand{}))
+	require.NoError(t, run(setupCommand{DryRun: true, Force: true}))
+	assert.Equal(t, first, readSecrets(t, st), "nothing is replaced unasked")
+
+	require.NoError(t, os.MkdirAll(st.path("postgres", "data"), 0o700))
+	require.NoError(t, run(setupCommand{Force: true}))
+	for name, text := range readSecrets(t, st) {
+		assert.Equal(t, name == secretSuperuser, text == first[name], "%s: a cluster that is there knows the superuser's", name)
+	}
+
+	lock, err := st.lock()
+	require.NoError(t, err)
+	require.ErrorContains(t, run(setupCommand{Force: true}), "f2mesh secret rotate --all")
+	require.NoError(t, run(setupCommand{Force: true, Dir: filepath.Join(t.TempDir(), "other")}))
+	require.NoError(t, lock.Close())
+
+	require.NoError(t, os.Chmod(st.secrets(), 0o755))
+	require.ErrorContains(t, run(setupCommand{}), "chmod 700")
+}
+
+// The table of credentials has all users of the servers.
+func TestCredentialsAreThoseOfTheServers(t *testing.T) {
+	var users []string
+	for _, c := range credential.Of(credential.NATS) {
+		users = append(users, c.User)
+	}
+	assert.ElementsMatch(t, natsserver.Users(), users)
+}

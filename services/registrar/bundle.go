@@ -1,0 +1,107 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// Folders beside the bundles: of those that wait for the registry, and of those
+// that were replaced.
+const (
+	stagingFolder = ".staged"
+	retiredFolder = ".retired"
+)
+
+// Bundle is the folder of a device's bundle.
+func (r *Registrar) Bundle(mac topic.MAC) string {
+	return filepath.Join(r.cfg.Devices, mac.Dashed())
+}
+
+// stage writes a bundle where nobody looks for it, under a name that tells whether
+// the registry has it.
+func (r *Registrar) stage(b *identity.Bundle) (name string, err error) {
+	name = string(b.MAC) + "." + serialOf(b.Certificate)
+	return name, b.Write(filepath.Join(r.cfg.Devices, stagingFolder, name))
+}
+
+// unstage takes back what this change has staged.
+func (c *change) unstage() {
+	for _, name := range c.staged {
+		_ = os.RemoveAll(filepath.Join(c.cfg.Devices, stagingFolder, name)) // else the next operation does
+	}
+}
+
+// flush waits until what is staged is on disk. One call for all files of a batch
+// costs less than one a file.
+func (c *change) flush() {
+	if len(c.staged) > 0 {
+		syscall.Sync()
+	}
+}
+
+// settleBundles puts the staged bundles in place that the registry has, and removes
+// the others: those of an operation that died before its commit.
+func (r *Registrar) settleBundles(ctx context.Context, q asker) error {
+	root, err := os.OpenRoot(r.cfg.Devices)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("placing bundles: %w", err)
+	}
+	defer func() { _ = root.Close() }() // only read
+	entries, err := fs.ReadDir(root.FS(), stagingFolder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("placing bundles: %w", err)
+	}
+	staged := make([]topic.MAC, len(entries))
+	for i, e := range entries {
+		mac, _, _ := strings.Cut(e.Name(), ".")
+		staged[i] = topic.MAC(mac)
+	}
+	registered, err := known(ctx, q, staged)
+	if err != nil {
+		return err
+	}
+	for i, e := range entries {
+		from := filepath.Join(stagingFolder, e.Name())
+		device, ok := registered[staged[i]]
+		if !ok || e.Name() != string(device.MAC)+"."+device.Certificate {
+			err = root.RemoveAll(from)
+		} else {
+			err = r.place(root, from, device.MAC)
+		}
+		if err != nil {
+			return fmt.Errorf("placing bundles: %w", err)
+		}
+	}
+	return root.RemoveAll(retiredFolder)
+}
+
+// place puts a bundle where the device's is. A folder that is not empty cannot be
+// renamed over, so that for a moment there is none; who dies then is finished by
+// the next operation.
+func (r *Registrar) place(root *os.Root, from string, mac topic.MAC) error {
+	to := mac.Dashed()
+	err := root.Rename(from, to)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := root.MkdirAll(retiredFolder, 0o700); err != nil {
+		return err
+	}
+	if err := root.Rename(to, filepath.Join(retiredFolder, filepath.Base(from))); err != nil {
+		return err
+	}
+	r.reached("bundle away")
+	return root.Rename(from, to)
+}

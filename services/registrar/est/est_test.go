@@ -1,0 +1,359 @@
+package est
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/registrar"
+)
+
+func right() credential { return credential{user: device.Dashed(), code: code} }
+
+func TestCACertificates(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	a := b.do(credential{}, http.MethodGet, "cacerts", nil, "")
+	require.Equal(t, http.StatusOK, a.status)
+	assert.Equal(t, "application/pkcs7-mime; smime-type=certs-only", a.header.Get("Content-Type"))
+	assert.Equal(t, "base64", a.header.Get("Content-Transfer-Encoding"))
+	require.Len(t, a.certificates, 2)
+	assert.True(t, a.certificates[0].Equal(b.root))
+	assert.True(t, a.certificates[1].Equal(b.issuer))
+	assert.Equal(t, http.StatusNoContent, b.do(credential{}, http.MethodGet, "csrattrs", nil, "").status)
+	assert.Equal(t, http.StatusMethodNotAllowed, b.do(credential{}, http.MethodPost, "cacerts", nil, "").status)
+	assert.Equal(t, http.StatusNotFound, b.do(credential{}, http.MethodPost, "serverkeygen", nil, "").status)
+}
+
+func TestEnrolAndReenrol(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	key := newKey(t)
+	a := b.post(right(), "simpleenroll", newCSR(t, key, named("")))
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	require.Len(t, a.certificates, 1, "RFC 7030 4.2.3: the issued certificate and nothing else")
+	first := a.certificates[0]
+	assert.True(t, key.PublicKey.Equal(first.PublicKey))
+	assert.Equal(t, device.Dashed(), first.Subject.CommonName)
+
+	next := newKey(t)
+	a = b.post(shown(first, key), "simplereenroll", newCSR(t, next, x509.CertificateRequest{Subject: first.Subject}))
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	require.Len(t, a.certificates, 1)
+	assert.True(t, next.PublicKey.Equal(a.certificates[0].PublicKey))
+	assert.Empty(t, b.details(), "nobody was refused")
+}
+
+// Whatever is wrong with name or code, the answer is the same to the byte.
+func TestWrongCode(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	csr := newCSR(t, newKey(t), named(""))
+	wrong := []credential{
+		{user: device.Dashed(), code: "guess"},
+		{user: device.Dashed(), code: ""},
+		{user: device.Dashed(), code: code + "x"},
+		{user: device.Dashed(), code: strings.ToUpper(code)},
+		{user: "00-00-00-00-00-00", code: code},     // unknown
+		{user: "e4-fd-45-f6-54-bf", code: ""},       // has no code
+		{user: "e4-fd-45-f6-54-c0", code: ""},       // has an empty one
+		{user: "no mac'; --", code: "other code"},   // a device without a MAC has it
+		{user: strings.Repeat("e", 3000), code: ""}, // long
+	}
+	var first answer
+	for i, who := range wrong {
+		a := b.post(who, "simpleenroll", csr)
+		require.Equal(t, http.StatusUnauthorized, a.status, i)
+		a.header.Del("Date")
+		if i == 0 {
+			first = a
+		}
+		assert.Equal(t, first, a, "%d is told apart", i)
+	}
+	assert.Contains(t, first.header.Get("WWW-Authenticate"), "Basic")
+	require.Len(t, b.details(), len(wrong), "each is on the audit trail")
+	assert.Equal(t, string(device)+" enrolment: wrong_code", b.details()[0])
+	assert.Equal(t, "000000000000 enrolment: unknown_device", b.details()[4])
+
+	without := b.post(credential{}, "simpleenroll", csr)
+	assert.Equal(t, http.StatusUnauthorized, without.status)
+	assert.Len(t, b.details(), len(wrong), "asking without credentials is how clients begin")
+	assert.Zero(t, b.registered)
+	assert.Equal(t, http.StatusOK, b.post(right(), "simpleenroll", csr).status, "the control")
+
+	replayed := b.post(right(), "simpleenroll", csr)
+	replayed.header.Del("Date")
+	assert.Equal(t, first, replayed, "a used code is told apart")
+	assert.NotContains(t, b.log.String()+strings.Join(b.details(), ""), "guess", "codes are in no log")
+	assert.NotContains(t, b.log.String()+strings.Join(b.details(), ""), code)
+}
+
+// A code opens once: not again after a restart, and not for two at once.
+func TestCodeOpensOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	csr := newCSR(t, newKey(t), named(device.Dashed()))
+	var wait sync.WaitGroup
+	answers := make([]answer, 20)
+	for i := range answers {
+		wait.Go(func() { answers[i] = b.post(right(), "simpleenroll", csr) })
+	}
+	wait.Wait()
+	granted := 0
+	for _, a := range answers {
+		if a.status == http.StatusOK {
+			granted++
+		} else {
+			assert.Equal(t, http.StatusUnauthorized, a.status)
+		}
+	}
+	assert.Equal(t, 1, granted)
+	assert.Equal(t, 1, b.registered)
+
+	b.stop()
+	b.mu.Lock()
+	delete(b.devices, device) // also where the registry no longer knows the device
+	b.mu.Unlock()
+	b.serve(t, wide)
+	assert.Equal(t, http.StatusUnauthorized, b.post(right(), "simpleenroll", csr).status)
+	_, err := b.pool.Exec(t.Context(), `UPDATE fleet."Device" SET "ClaimingCode" = 'new code' WHERE "DeviceId" = 1`)
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusOK, b.post(credential{user: string(device), code: "new code"}, "simpleenroll", csr).status, "the control: the next code does")
+}
+
+// What fails for no fault of the code leaves it good.
+func TestCodeIsNotBurnt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	csr := newCSR(t, newKey(t), named(device.Dashed()))
+	assert.Equal(t, http.StatusBadRequest, b.post(right(), "simpleenroll", []byte("not a CSR")).status)
+	b.mu.Lock()
+	b.err = errors.New("the registry is away")
+	b.mu.Unlock()
+	a := b.post(right(), "simpleenroll", csr)
+	assert.Equal(t, http.StatusServiceUnavailable, a.status)
+	assert.NotEmpty(t, a.header.Get("Retry-After"))
+	assert.NotContains(t, a.body, "registry", "what is wrong with us is in the log")
+	b.mu.Lock()
+	b.err = nil
+	b.mu.Unlock()
+	assert.Equal(t, http.StatusOK, b.post(right(), "simpleenroll", csr).status)
+}
+
+func TestRegisteredAndRevokedDevices(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	csr := newCSR(t, newKey(t), named(""))
+	for _, status := range []registrar.Status{registrar.Active, registrar.Revoked} {
+		b.mu.Lock()
+		b.devices[device] = status
+		b.mu.Unlock()
+		assert.Equal(t, http.StatusForbidden, b.post(right(), "simpleenroll", csr).status, status)
+	}
+}
+
+func TestMalformedRequests(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	good := newCSR(t, newKey(t), named(device.Dashed()))
+	forged := bytes.Clone(good)
+	forged[len(forged)-1] ^= 1
+	other := newCSR(t, newKey(t), named("e4-fd-45-f6-54-bf"))
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	require.NoError(t, err)
+	odd, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	require.NoError(t, err)
+	encode := func(der []byte) string { return base64.StdEncoding.EncodeToString(der) }
+	for name, c := range map[string]struct {
+		body, kind string
+		status     int
+	}{
+		"nothing":            {"", "application/pkcs10", http.StatusBadRequest},
+		"no base64":          {"%%%", "application/pkcs10", http.StatusBadRequest},
+		"binary":             {string(good), "application/pkcs10", http.StatusBadRequest},
+		"no CSR":             {encode([]byte("hello")), "application/pkcs10", http.StatusBadRequest},
+		"a certificate":      {encode(b.root.Raw), "application/pkcs10", http.StatusBadRequest},
+		"truncated":          {encode(good[:len(good)-10]), "application/pkcs10", http.StatusBadRequest},
+		"something behind":   {encode(append(bytes.Clone(good), 0)), "application/pkcs10", http.StatusBadRequest},
+		"a weak key":         {encode(newCSR(t, weak, named(device.Dashed()))), "application/pkcs10", http.StatusBadRequest},
+		"an odd curve":       {encode(newCSR(t, odd, named(device.Dashed()))), "application/pkcs10", http.StatusBadRequest},
+		"a wrong signature":  {encode(forged), "application/pkcs10", http.StatusBadRequest},
+		"another device's":   {encode(other), "application/pkcs10", http.StatusBadRequest},
+		"another type":       {encode(good), "application/json", http.StatusUnsupportedMediaType},
+		"no type":            {encode(good), "", http.StatusUnsupportedMediaType},
+		"too large":          {strings.Repeat("A", maxBody+1), "application/pkcs10", http.StatusRequestEntityTooLarge},
+		"large and spacious": {strings.Repeat(" ", maxBody+1) + encode(good), "application/pkcs10", http.StatusRequestEntityTooLarge},
+	} {
+		a := b.do(right(), http.MethodPost, "simpleenroll", []byte(c.body), c.kind)
+		assert.Equal(t, c.status, a.status, "%s: %s", name, a.body)
+	}
+	a := b.do(right(), http.MethodPost, "simpleenroll", []byte(" "+strings.ReplaceAll(encode(good), "A", "\r\n A\t")+"\n"), "Application/PKCS10; charset=utf-8")
+	assert.Equal(t, http.StatusOK, a.status, "the control, in RFC 8951's looser base64: %s", a.body)
+}
+
+// A CSR that asks for more than it should gets a device's certificate.
+func TestExtensionsAreIgnored(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	ca, err := asn1.Marshal(struct{ CA bool }{true})
+	require.NoError(t, err)
+	usage, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}}) // serverAuth
+	require.NoError(t, err)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	a := b.post(right(), "simpleenroll", newCSR(t, key, x509.CertificateRequest{
+		Subject:  pkix.Name{CommonName: string(device), Organization: []string{"evil"}},
+		DNSNames: []string{"localhost", "bridge"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtraExtensions: []pkix.Extension{
+			{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: ca},
+			{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: usage},
+		},
+	}))
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	c := a.certificates[0]
+	assert.False(t, c.IsCA)
+	assert.Empty(t, c.DNSNames)
+	assert.Empty(t, c.IPAddresses)
+	assert.Empty(t, c.Subject.Organization)
+	assert.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, c.ExtKeyUsage)
+}
+
+func TestReenrolIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	const other topic.MAC = "e4fd45f654bf"
+	b.devices[device], b.devices[other] = registrar.Active, registrar.Active
+	key := newKey(t)
+	own := b.deviceCertificate(device, &key.PublicKey)
+	csr := newCSR(t, newKey(t), x509.CertificateRequest{Subject: own.Subject})
+	expired := b.sign(&x509.Certificate{
+		Subject: own.Subject, ExtKeyUsage: own.ExtKeyUsage,
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
+	}, &key.PublicKey, b.issuer, b.key)
+	early := b.sign(&x509.Certificate{
+		Subject: own.Subject, ExtKeyUsage: own.ExtKeyUsage,
+		NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(2 * time.Hour),
+	}, &key.PublicKey, b.issuer, b.key)
+	server := b.sign(&x509.Certificate{Subject: own.Subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, &key.PublicKey, b.issuer, b.key)
+	stranger := newAuthority(t)
+	revoked := b.deviceCertificate(device, &key.PublicKey)
+	b.revoked[revoked.SerialNumber.String()] = true
+	gone := b.deviceCertificate("e4fd45f654c0", &key.PublicKey)
+
+	for name, who := range map[string]credential{
+		"no_certificate":                               {},
+		"no_certificate, but":                          right(), // a code does not do here
+		"expired_certificate":                          shown(expired, key),
+		"expired_certificate, or rather not yet valid": shown(early, key),
+		"foreign_certificate":                          shown(stranger.deviceCertificate(device, &key.PublicKey), key),
+		"foreign_certificate, self-signed":             shown(stranger.sign(&x509.Certificate{Subject: own.Subject, ExtKeyUsage: own.ExtKeyUsage}, &key.PublicKey, own, key), key),
+		"foreign_certificate, for servers":             shown(server, key),
+		"revoked":                                      shown(revoked, key),
+		"unknown_device":                               shown(gone, key),
+	} {
+		a := b.post(who, "simplereenroll", csr)
+		assert.Equal(t, http.StatusForbidden, a.status, "%s: %s", name, a.body)
+		reason, _, _ := strings.Cut(name, ",")
+		last := b.details()[len(b.details())-1]
+		assert.Contains(t, last, "enrolment: "+reason)
+	}
+
+	// Another's name, or more in the name, with a certificate that is good.
+	for _, subject := range []pkix.Name{
+		{CommonName: other.Dashed(), SerialNumber: "SN-1"},
+		{CommonName: device.Dashed()},
+		{CommonName: device.Dashed(), SerialNumber: "SN-1", Organization: []string{"more"}},
+		{},
+	} {
+		a := b.post(shown(own, key), "simplereenroll", newCSR(t, newKey(t), x509.CertificateRequest{Subject: subject}))
+		assert.Equal(t, http.StatusBadRequest, a.status, subject)
+	}
+	a := b.post(shown(own, key), "simplereenroll", csr)
+	require.Equal(t, http.StatusOK, a.status, "the control: %s", a.body)
+
+	b.mu.Lock()
+	b.devices[device] = registrar.Revoked
+	b.mu.Unlock()
+	assert.Equal(t, http.StatusForbidden, b.post(shown(own, key), "simplereenroll", csr).status, "the device was revoked")
+	_, err := b.try(shown(own, newKey(t)), http.MethodPost, "simplereenroll", nil, "application/pkcs10")
+	require.Error(t, err, "a certificate without its key gets no connection")
+}
+
+func TestRateLimits(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Limits{SourceRate: 0.001, SourceBurst: 8, DeviceRate: 0.001, DeviceBurst: 3})
+	csr := newCSR(t, newKey(t), named(""))
+	guess := credential{user: string(device), code: "guess"}
+	for range 3 {
+		assert.Equal(t, http.StatusUnauthorized, b.post(guess, "simpleenroll", csr).status)
+	}
+	a := b.post(right(), "simpleenroll", csr)
+	assert.Equal(t, http.StatusTooManyRequests, a.status, "the right code is not tried either")
+	assert.NotEmpty(t, a.header.Get("Retry-After"))
+	guess.user = "e4-fd-45-f6-54-bf"
+	assert.Equal(t, http.StatusUnauthorized, b.post(guess, "simpleenroll", csr).status, "another device has a bucket of its own")
+	for range 3 {
+		assert.Equal(t, http.StatusOK, b.do(credential{}, http.MethodGet, "cacerts", nil, "").status)
+	}
+	assert.Equal(t, http.StatusTooManyRequests, b.do(credential{}, http.MethodGet, "cacerts", nil, "").status)
+	assert.Len(t, b.details(), 4, "who is too fast does not fill the audit trail")
+}
+
+func TestSourceLimitIsByNetwork(t *testing.T) {
+	t.Parallel()
+	l, err := newLimits(Limits{SourceRate: 0.001, SourceBurst: 1, DeviceRate: 1, DeviceBurst: 1})
+	require.NoError(t, err)
+	assert.True(t, l.source("192.0.2.1:1000"))
+	assert.False(t, l.source("192.0.2.1:1001"))
+	assert.False(t, l.source("[::ffff:192.0.2.1]:1002"))
+	assert.True(t, l.source("192.0.2.2:1000"))
+	assert.True(t, l.source("[2001:db8::1]:1000"))
+	assert.False(t, l.source("[2001:db8::ffff:1]:1000"), "of the same /64")
+	assert.True(t, l.source("[2001:db8:0:1::1]:1000"))
+}
+
+// A flood of refusals is counted on the audit trail, not written out.
+func TestTrailIsNotFlooded(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	trail := newTrail(a, nil)
+	for range 1000 {
+		trail.refused(t.Context(), unauthorised(device, "wrong_code"), "192.0.2.1")
+	}
+	assert.LessOrEqual(t, len(a.details()), trailBurst+10)
+	trail.limiter.SetBurst(1000)
+	trail.limiter.SetLimit(1e6)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		trail.refused(t.Context(), unauthorised(device, "wrong_code"), "192.0.2.1")
+		assert.Contains(c, strings.Join(a.details(), "\n"), "more refusals before")
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	old := b.dial(tlsVersion(0x0302))
+	require.Error(t, old, "TLS 1.1")
+	require.NoError(t, b.dial(tlsVersion(0x0303)), "the control: TLS 1.2")
+
+	before := b.serverSerial()
+	b.certificates()
+	require.Eventually(t, func() bool { return b.serverSerial() != before }, 10*time.Second, 10*time.Millisecond, "a renewed certificate needs no restart")
+}

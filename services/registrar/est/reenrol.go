@@ -1,0 +1,121 @@
+package est
+
+import (
+	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/registrar"
+)
+
+// reenrol is RFC 7030 section 4.2.2: another certificate for the one that the
+// connection was opened with. Its handshake has proved that the client has the
+// old key, the CSR's signature that it has the new one.
+func (s *Server) reenrol(w http.ResponseWriter, r *http.Request) *refusal {
+	body, f := readBody(r)
+	if f != nil {
+		return f
+	}
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return forbidden("", "no_certificate", "a client certificate is needed to re-enrol")
+	}
+	current := r.TLS.PeerCertificates[0]
+	mac, f := s.identify(r.Context(), current)
+	if f != nil {
+		return f
+	}
+	if !s.limits.device(mac) {
+		return tooMany(mac)
+	}
+	csr, err := parseCSR(body)
+	if err != nil {
+		return malformed(mac, err.Error())
+	}
+	if !sameName(csr.Subject, current.Subject) {
+		return malformed(mac, "the CSR's subject must be that of the certificate")
+	}
+	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: host(r.RemoteAddr)}, mac, csr)
+	if err == nil {
+		err = result.Err
+	}
+	if f := outcome(mac, err); f != nil {
+		return f
+	}
+	s.metrics.issued.WithLabelValues("reenrol").Inc()
+	return s.answer(w, mac, result.Certificate)
+}
+
+// identify answers whose certificate it is: valid now, of our CA, for clients, and
+// neither it nor its device revoked.
+func (s *Server) identify(ctx context.Context, certificate *x509.Certificate) (topic.MAC, *refusal) {
+	trusted, err := s.cfg.Trusted()
+	if err != nil {
+		return "", unavailable("", err)
+	}
+	if err := verify(certificate, trusted); err != nil {
+		return "", forbidden("", reasonOf(err), textCertificate)
+	}
+	mac, err := topic.ParseMAC(certificate.Subject.CommonName)
+	if err != nil {
+		return "", forbidden("", "not_a_device", textCertificate)
+	}
+	if f := outcome(mac, s.cfg.Standing.Check(ctx, mac, certificate)); f != nil {
+		return "", f
+	}
+	return mac, nil
+}
+
+// verify trusts the CAs that hold now and no others: what else a client sends along
+// is not looked at.
+func verify(certificate *x509.Certificate, trusted []*x509.Certificate) error {
+	roots := x509.NewCertPool()
+	for _, c := range trusted {
+		roots.AddCert(c)
+	}
+	_, err := certificate.Verify(x509.VerifyOptions{
+		Roots: roots, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err
+}
+
+func reasonOf(err error) string {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return "expired_certificate"
+	}
+	return "foreign_certificate"
+}
+
+// sameName compares names by what they say, not by their encoding, which differs
+// from library to library.
+func sameName(a, b pkix.Name) bool {
+	return slices.Equal(attributes(a), attributes(b))
+}
+
+func attributes(n pkix.Name) []string {
+	all := make([]string, 0, len(n.Names))
+	for _, attribute := range n.Names {
+		value, ok := attribute.Value.(string)
+		if !ok {
+			value = "\x00" // equals nothing that we issue
+		}
+		all = append(all, attribute.Type.String()+"="+strings.ToLower(value))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// namesDevice reports whether a first CSR is for the device: its common name is
+// the MAC in any spelling, or it has none and leaves the name to us.
+func namesDevice(n pkix.Name, mac topic.MAC) bool {
+	if n.CommonName == "" {
+		return true
+	}
+	named, err := topic.ParseMAC(n.CommonName)
+	return err == nil && named == mac
+}

@@ -1,0 +1,190 @@
+package registrar
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// longestSerialNumber is that of the attribute in a name (X.520 ub-serial-number).
+const longestSerialNumber = 64
+
+// Register gives each device a certificate and lets it in. The answers are in the
+// order of the requests; one that is refused does not stop the others, and each
+// happens whole or not at all. A device that is registered already stays as it is.
+// The error is one that stopped the batch. A batch costs the broker one reading of
+// its lists, whatever its size.
+func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]Result, error) {
+	results := make([]Result, len(requests))
+	err := r.change(ctx, origin, func(ctx context.Context, c *change) error {
+		orders, replaced, err := c.decide(ctx, requests, results)
+		if err != nil {
+			return err
+		}
+		done, err := c.issue(ctx, orders)
+		if err != nil {
+			return err
+		}
+		var replacing []topic.MAC
+		for _, o := range done {
+			c.admit(o.mac)
+			c.record(Issue, o.mac, o.result.Device.Certificate, issueDetail(o))
+			if replaced[o.mac] {
+				replacing = append(replacing, o.mac)
+			}
+		}
+		// Before the new ones are entered: those are not to be revoked.
+		if err := c.revokeCertificates(ctx, Superseded, replacing); err != nil {
+			return err
+		}
+		return c.enter(ctx, done)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("registering: %w", err)
+	}
+	return results, nil
+}
+
+func issueDetail(o *order) string {
+	detail := "serial number " + o.serialNumber
+	if o.csr != nil {
+		detail += ", key of the device"
+	}
+	return detail
+}
+
+// decide sorts the requests: into orders, devices whose certificates are replaced,
+// and results for the others.
+func (c *change) decide(ctx context.Context, requests []Request, results []Result) (orders []*order, replaced map[topic.MAC]bool, err error) {
+	named := make([]topic.MAC, len(requests))
+	for i := range requests {
+		named[i] = requests[i].MAC
+	}
+	registered, err := known(ctx, c.tx, named)
+	if err != nil {
+		return nil, nil, err
+	}
+	seen := make(map[topic.MAC]bool, len(requests))
+	replaced = map[topic.MAC]bool{}
+	for i := range requests {
+		q, result := &requests[i], &results[i]
+		device, exists := registered[q.MAC]
+		switch {
+		case seen[q.MAC]:
+			result.Err = fmt.Errorf("%w: named twice in one batch", ErrRefused)
+			continue
+		case exists && !q.Force:
+			result.Device, result.Err = device, unchanged(&device, q)
+			continue
+		}
+		if result.Err = check(q); result.Err != nil {
+			continue
+		}
+		seen[q.MAC], replaced[q.MAC] = true, exists
+		orders = append(orders, &order{mac: q.MAC, serialNumber: q.SerialNumber, csr: q.CSR, result: result})
+	}
+	return orders, replaced, nil
+}
+
+// unchanged is what a device that is registered answers to who registers it again.
+func unchanged(d *Device, q *Request) error {
+	switch {
+	case d.Status == Revoked:
+		return ErrRevoked
+	case d.SerialNumber != q.SerialNumber:
+		return fmt.Errorf("%w: %s", ErrConflict, d.SerialNumber)
+	}
+	return nil
+}
+
+func check(q *Request) error {
+	if mac, err := topic.ParseMAC(string(q.MAC)); err != nil || mac != q.MAC {
+		return fmt.Errorf("%w: %q is not a MAC", ErrRefused, string(q.MAC))
+	}
+	if err := checkSerialNumber(q.SerialNumber); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if q.CSR == nil {
+		return nil
+	}
+	if err := identity.CheckRequest(q.CSR); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return nil
+}
+
+func checkSerialNumber(s string) error {
+	odd := func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
+	switch {
+	case strings.TrimSpace(s) == "":
+		return errors.New("the serial number is missing")
+	case strings.TrimSpace(s) != s:
+		return errors.New("the serial number begins or ends with a space")
+	case len(s) > longestSerialNumber:
+		return fmt.Errorf("the serial number has more than %d bytes", longestSerialNumber)
+	case strings.ContainsFunc(s, odd):
+		return errors.New("the serial number has a character that does not print")
+	}
+	return nil
+}
+
+// Renew gives an active device another certificate. The old one stays valid until
+// it expires: the device goes on with it until it has the new one. A nil csr is
+// refused for a device that made its own key.
+func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest) (Result, error) {
+	var result Result
+	err := r.change(ctx, origin, func(ctx context.Context, c *change) error {
+		registered, err := known(ctx, c.tx, []topic.MAC{mac})
+		if err != nil {
+			return err
+		}
+		device, ok := registered[mac]
+		if err := renewable(&device, ok, csr); err != nil {
+			return err
+		}
+		done, err := c.issue(ctx, []*order{{mac: mac, serialNumber: device.SerialNumber, csr: csr, result: &result}})
+		if err != nil {
+			return err
+		}
+		if result.Err != nil {
+			return result.Err
+		}
+		result.Device.RegisteredAt, result.Device.RenewedAt = device.RegisteredAt, &c.now
+		c.admit(mac)
+		c.record(RenewAction, mac, result.Device.Certificate, "until then "+device.Certificate)
+		return c.enter(ctx, done)
+	})
+	if err != nil {
+		return Result{Err: err}, fmt.Errorf("renewing %s: %w", mac.Dashed(), err)
+	}
+	return result, nil
+}
+
+func renewable(d *Device, registered bool, csr *x509.CertificateRequest) error {
+	switch {
+	case !registered:
+		return ErrUnknown
+	case d.Status == Revoked:
+		return ErrRevoked
+	case csr == nil && d.OwnKey:
+		return fmt.Errorf("%w: the device made its own key, and only a certificate request of its own can renew it", ErrRefused)
+	case csr != nil:
+		if err := identity.CheckRequest(csr); err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+	}
+	return nil
+}
+
+// Due reports whether the device's certificate should be renewed: two thirds of its
+// life are over (design 9).
+func (d *Device) Due(now time.Time) bool {
+	return identity.Due(&x509.Certificate{NotBefore: d.NotBefore, NotAfter: d.NotAfter}, now)
+}
