@@ -127,7 +127,7 @@ func TestBroker(t *testing.T) {
 	t.Parallel()
 	dir, run := t.TempDir(), t.TempDir()
 	require.NoError(t, os.Symlink(run, filepath.Join(dir, "run")))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = listener.Close() }()
 	seen := filepath.Join(dir, "seen")
