@@ -10,11 +10,11 @@ path "secret/data/f2mesh/registry_password" {
 }
 
 # Where Vault is the issuer (--pki): sign a device's request, with what role `device` permits, and
-# the list of revoked certificates.
+# the lists of revoked certificates: also that of an issuer before the present one.
 path "pki/sign/device" {
   capabilities = ["update"]
 }
-path "pki/issuer/default/sign-revocation-list" {
+path "pki/issuer/+/sign-revocation-list" {
   capabilities = ["update"]
 }
 

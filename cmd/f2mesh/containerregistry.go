@@ -20,8 +20,8 @@ type containerRegistry struct {
 
 func (c *containerRegistry) secrets() secret.Files { return secret.Files(c.SecretsDir) }
 
-// open runs do on the registry.
-func (c *containerRegistry) open(ctx context.Context, st state, log *slog.Logger, do func(*registry) error) error {
+// within runs do on the registry.
+func (c *containerRegistry) within(ctx context.Context, st state, log *slog.Logger, do func(*registry) error) error {
 	host, port, err := net.SplitHostPort(c.Registry)
 	if err != nil {
 		return fmt.Errorf("--registry: %w", err)

@@ -21,6 +21,7 @@ type deviceCommands struct {
 	Revoke   deviceRevokeCommand   `cmd:"" help:"Shut controllers out: at once, and for good."`
 	RotateCA deviceRotateCommand   `cmd:"" help:"Make a new issuing CA; certificates of the old one stay valid." name:"rotate-ca"`
 	Export   deviceExportCommand   `cmd:"" help:"Copy a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
+	Log      deviceLogCommand      `cmd:"" help:"Show the audit trail: who issued, renewed, revoked or rotated what, and who was refused."`
 }
 
 // registryFlags are those of the commands that change who is in the fleet.
@@ -33,7 +34,7 @@ type registryFlags struct {
 func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registry) error) error {
 	st := state{dir: g.StateDir}
 	if f.Registry != "" {
-		return f.containerRegistry.open(ctx, st, log, do)
+		return f.within(ctx, st, log, do)
 	}
 	r, err := st.load()
 	if err != nil {
@@ -44,7 +45,7 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 		return err
 	}
 	defer secrets.close()
-	issuer, err := f.issuerFlags.open(st, secrets, log)
+	issuer, err := f.issuer(st, r, log)
 	if err != nil {
 		return err
 	}
@@ -54,6 +55,22 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 	}
 	defer registry.close()
 	return do(registry)
+}
+
+// issuer is the one that is asked for, or that of the running mesh.
+func (f *registryFlags) issuer(st state, r running, log *slog.Logger) (identity.Issuer, error) {
+	own, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return nil, err
+	}
+	at, err := environmentVault()
+	if err != nil {
+		return nil, err
+	}
+	if f.Issuer == "" {
+		f.issuerFlags = r.Issuer
+	}
+	return f.open(own, at.Config, personal(), log)
 }
 
 // person is who runs a command, for the audit trail.

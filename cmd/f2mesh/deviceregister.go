@@ -152,7 +152,7 @@ func (r *registry) importList(ctx context.Context, file string) error {
 
 // countLines shows on a terminal how far a list is done.
 func countLines(total int) (advance func(line int), end func()) {
-	var out io.Writer = io.Discard
+	out := io.Discard
 	if isTerminal(os.Stderr) {
 		out = os.Stderr
 	}

@@ -1,16 +1,45 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
+	"os"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/vault"
 )
 
 // issuerFlags say who signs devices' certificates.
 type issuerFlags struct {
-	Issuer string `help:"Who signs devices' certificates (${enum})." env:"F2MESH_ISSUER" default:"files" enum:"files,vault"`
+	Issuer string `help:"Who signs devices' certificates: files (the mesh's own authority) or vault (its PKI engine). Default: as the mesh was started, else files." env:"F2MESH_ISSUER" default:"" enum:",files,vault" json:"name,omitempty"`
+	Mount  string `help:"Path of Vault's PKI engine." env:"F2MESH_PKI_MOUNT" default:"pki" name:"pki-mount" json:"mount,omitempty"`
 }
 
-func (f *issuerFlags) open(st state, _ *keeper, _ *slog.Logger) (identity.Issuer, error) {
-	return identity.OpenAuthority(st.path("pki"))
+const issuerVault = "vault"
+
+// open answers the issuer. With Vault the files' own goes on for the devices that
+// have their certificates from it. A service logs in as the registrar; a person may
+// have a token of their own.
+func (f *issuerFlags) open(own *identity.Authority, cfg vault.Config, token secret.Value, log *slog.Logger) (identity.Issuer, error) {
+	if f.Issuer != issuerVault {
+		return own, nil
+	}
+	if cfg.Addr == "" {
+		return nil, errors.New("--issuer vault needs a Vault: set VAULT_ADDR, and prepare its PKI engine with `f2mesh vault bootstrap --pki`")
+	}
+	var client *vault.Client
+	var err error
+	if token.Reveal() != "" {
+		client, err = vault.OpenToken(cfg, token, log)
+	} else {
+		client, err = vault.Open(cfg, "registrar", log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return identity.Several{vault.NewIssuer(client, f.Mount), own}, nil
 }
+
+// personal is the token that a person has set.
+func personal() secret.Value { return secret.NewValue(os.Getenv("VAULT_TOKEN"), "environment", "") }

@@ -22,11 +22,30 @@ type keeper struct {
 	secret.Chain
 	files credential.Files
 	vault *vault.Client // nil: none
+	// last is set for commands that only log in: they go on with what stands below
+	// Vault while that cannot be asked, and say so. A device must be revocable also
+	// during an outage; what changes credentials must not take an old one for the new.
+	last *secret.Store
+	log  *slog.Logger
+}
+
+// Lookup is the chain's, or what it gave last.
+func (k *keeper) Lookup(ctx context.Context, name string) (secret.Value, error) {
+	if k.last == nil {
+		return k.Chain.Lookup(ctx, name)
+	}
+	v, err := k.last.Get(ctx, name)
+	for _, s := range k.last.Status() {
+		if err == nil && s.Name == name && s.Downgraded {
+			k.log.Warn("Vault cannot be asked: a secret is taken from below it", "secret", name, "source", s.Source, "error", s.Problem)
+		}
+	}
+	return v, err
 }
 
 // newKeeper logs in to Vault as the operator, or with the token in VAULT_TOKEN.
 func newKeeper(f *vaultFlags, st state, log *slog.Logger) (*keeper, error) {
-	k := &keeper{files: st.files()}
+	k := &keeper{files: st.files(), log: log}
 	k.Chain = secret.Chain{secret.VaultOnly(f.VaultOnly), secret.Files(st.secrets()), secret.Environment("F2MESH_")}
 	if f.Addr == "" {
 		return k, nil
@@ -44,18 +63,28 @@ func newKeeper(f *vaultFlags, st state, log *slog.Logger) (*keeper, error) {
 	return k, nil
 }
 
-// keeper is that of a command without flags of its own for Vault, which is taken as
-// the environment names it.
+// keeper is that of a command which only logs in, and has no flags of its own for
+// Vault: that is taken as the environment names it.
 func (s state) keeper(log *slog.Logger) (*keeper, error) {
-	var f vaultFlags
-	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	f, err := environmentVault()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := parser.Parse(nil); err != nil {
+	k, err := newKeeper(&f, s, log)
+	if err != nil {
 		return nil, err
 	}
-	return newKeeper(&f, s, log)
+	k.last = secret.NewStore(k.Chain, slog.New(slog.DiscardHandler))
+	return k, nil
+}
+
+func environmentVault() (f vaultFlags, err error) {
+	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	if err != nil {
+		return f, err
+	}
+	_, err = parser.Parse(nil)
+	return f, err
 }
 
 // close ends idle connections.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -80,4 +82,36 @@ func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
 	}
 	_, err = inFiles.Put(t.Context(), "mqtt_password", "bridge", "x", secret.NewValue("x", "environment", ""))
 	require.ErrorContains(t, err, "put it into a secret file or into Vault")
+}
+
+// TestCommandsDuringAnOutage log in with what stands below Vault. A rotation does
+// not: what is in Vault may be newer.
+func TestCommandsDuringAnOutage(t *testing.T) {
+	st := state{dir: t.TempDir()}
+	for _, name := range credentialNames() {
+		require.NoError(t, st.files().Make(name))
+	}
+	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1") // nobody listens there
+	t.Setenv("F2MESH_VAULT_AUTH_DIR", st.path("vault"))
+	require.NoError(t, os.MkdirAll(st.path("vault"), 0o700))
+	for _, name := range []string{"operator.role_id", "operator.secret_id"} {
+		require.NoError(t, os.WriteFile(st.path("vault", name), []byte("00000000-0000-0000-0000-000000000000\n"), 0o600))
+	}
+	var log bytes.Buffer
+	lenient, err := st.keeper(slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	defer lenient.close()
+	v, err := lenient.Lookup(t.Context(), "registry_password")
+	require.NoError(t, err)
+	assert.Equal(t, "file", v.Source())
+	assert.Contains(t, log.String(), "Vault cannot be asked")
+	assert.NotContains(t, log.String(), v.Reveal())
+
+	flags, err := environmentVault()
+	require.NoError(t, err)
+	strict, err := newKeeper(&flags, st, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer strict.close()
+	_, err = strict.Lookup(t.Context(), "registry_password")
+	require.ErrorIs(t, err, secret.ErrUnavailable, "the control")
 }

@@ -52,10 +52,12 @@ type meshConfig struct {
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
+	WatchTopics bool // has the broker tell of each denied publish
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
 	Registrar   server.Config
+	Issuer      issuerFlags
 	Secrets     secretFlags
 }
 
@@ -67,13 +69,15 @@ type mesh struct {
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
-	secrets   *keeper // where the servers' logins are from
+	issuer    identity.Issuer // of devices
+	secrets   *keeper         // where the servers' logins are from
 
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
 	cluster  *postgres.Cluster
 	mqtt     *mosquitto.Broker
 	services map[string]health.Service
+	observe  func(line string) // the registrar's, of the broker's log; nil: it does not run
 }
 
 // newMesh makes what is missing in the state directory: secrets, certificates,
@@ -93,13 +97,16 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	if err := m.prepareCertificates(); err != nil {
 		return nil, err
 	}
+	if m.issuer, err = cfg.Issuer.open(m.authority, cfg.Secrets.Config, secret.Value{}, log); err != nil {
+		return nil, err
+	}
 	m.Add(partNATS, m.runNATS)
 	m.Add(partPostgres, m.runPostgres)
 	m.Add(partMosquitto, m.runMosquitto)
 	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
-	m.Add(partRegistrar, m.service(partRegistrar, func() build { return newRegistrar(m.registrarConfig(), m.authority) }))
+	m.Add(partRegistrar, m.service(partRegistrar, func() build { return m.observing(newRegistrar(m.registrarConfig(), m.issuer)) }))
 	return m, nil
 }
 
@@ -161,7 +168,7 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 
 // admit registers the demo fleet: the broker takes who may connect from the registry.
 func (m *mesh) admit(ctx context.Context) error {
-	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.authority, m.secrets, m.log.With("service", partRegistrar))
+	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log.With("service", partRegistrar))
 	if err != nil {
 		return err
 	}
@@ -182,12 +189,16 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	broker, err := mosquitto.Start(ctx, mosquitto.Config{
+	cfg := mosquitto.Config{
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
 		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
-	})
+	}
+	if m.cfg.WatchTopics {
+		cfg.Denied = m.denied
+	}
+	broker, err := mosquitto.Start(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,12 @@ type testMesh struct {
 // startMesh starts everything but the simulator, and stops it at the test's end.
 func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
+	return startMeshLogging(t, testLog(t), change...)
+}
+
+// startMeshLogging is startMesh with a log of the test's own.
+func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
+	t.Helper()
 	dir := accounttest.TempDir(t)
 	cfg := meshConfig{
 		Host: "127.0.0.1", Controllers: 3,
@@ -75,7 +81,7 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 	for _, c := range change {
 		c(&cfg)
 	}
-	m, err := newMesh(state{dir: filepath.Join(dir, "state")}, cfg, testLog(t))
+	m, err := newMesh(state{dir: filepath.Join(dir, "state")}, cfg, log)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		m.StopAll()

@@ -169,11 +169,15 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
+	r := m.registrarConfig()
 	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")
 	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1",
 		"NATS_URL="+m.nats.URL(), "F2MESH_CA="+m.authority.CAFile(), "F2MESH_SECRETS_DIR="+m.state.secrets(),
 		"MQTT_URL="+m.bridgeConfig().URL, "METADATA_DSN="+m.decoderConfig().DSN, "METADATA_SCHEMA="+metadataSchema,
-		"TIMESCALE_DSN="+m.writerConfig().DSN)
+		"TIMESCALE_DSN="+m.writerConfig().DSN,
+		"REGISTRY_DSN="+r.RegistryDSN, "REGISTRAR_METADATA_DSN="+r.MetadataDSN, "REGISTRAR_EST="+r.Listen,
+		"REGISTRAR_EST_CERT="+r.CertFile, "REGISTRAR_EST_KEY="+r.KeyFile, "REGISTRAR_DEVICES="+r.Devices,
+		"REGISTRAR_BROKER_DIR="+r.Broker, "REGISTRAR_PKI_DIR="+m.state.path("pki"))
 	cmd.Stderr = t.Output()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })

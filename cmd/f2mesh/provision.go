@@ -12,7 +12,6 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -28,6 +27,7 @@ const (
 	databaseMetadata  = "metadata"
 	databaseRegistry  = "registry"
 	databaseTelemetry = "telemetry"
+	databaseAny       = "postgres" // where every role may log in, to nothing
 	metadataSchema    = "fleet"
 
 	secretSuperuser    = "postgres_superuser_password" //nolint:gosec // the name of a secret, not a secret
@@ -214,11 +214,11 @@ func enlarge(ctx context.Context, st state, r running, controllers []fleet.Contr
 		return err
 	}
 	defer secrets.close()
-	authority, err := identity.OpenAuthority(st.path("pki"))
+	issuer, err := new(registryFlags).issuer(st, r, log)
 	if err != nil {
 		return err
 	}
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, authority, secrets, log)
+	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
 	if err != nil {
 		return err
 	}

@@ -21,12 +21,13 @@ import (
 )
 
 const (
-	secretRegistry      = "registry_password"       //nolint:gosec // the name of a secret, not a secret
+	secretRegistry      = "registry_password"
 	secretMQTTRegistrar = "mqtt_registrar_password" //nolint:gosec // the name of a secret, not a secret
 )
 
 type registrarCommand struct {
 	serviceFlags
+	issuerFlags
 	Authority string        `help:"Folder of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
 	Config    server.Config `embed:""`
 }
@@ -40,7 +41,11 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Config.ServerCAs == "" {
 		c.Config.ServerCAs = authority.CAFile()
 	}
-	return c.serve(ctx, "registrar", newRegistrar(c.Config, authority), log)
+	issuer, err := c.open(authority, c.secretFlags.Config, secret.Value{}, log)
+	if err != nil {
+		return err
+	}
+	return c.serve(ctx, "registrar", newRegistrar(c.Config, issuer), log)
 }
 
 func newRegistrar(cfg server.Config, issuer identity.Issuer) build {
@@ -138,4 +143,26 @@ func (m *mesh) registrarConfig() server.Config {
 	cfg.Listen = m.address(m.ports().EST)
 	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
 	return cfg
+}
+
+// observing notes the registrar that is built, for it to be told of denied
+// publishes.
+func (m *mesh) observing(inner build) build {
+	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+		r, err := inner(h, streams, reg, log)
+		if s, ok := r.(*server.Server); ok && err == nil {
+			m.set(func() { m.observe = s.Observe })
+		}
+		return r, err
+	}
+}
+
+// denied passes on what the broker tells of a denied publish.
+func (m *mesh) denied(line string) {
+	m.mu.Lock()
+	observe := m.observe
+	m.mu.Unlock()
+	if observe != nil {
+		observe(line)
+	}
 }

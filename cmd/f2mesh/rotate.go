@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
@@ -21,6 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 type secretRotateCommand struct {
@@ -216,7 +218,7 @@ func (r *rotator) server(kind credential.Kind) rotation.Server {
 		return mosquitto.Admin{Dir: r.state.path("mosquitto"), Address: net.JoinHostPort(r.running.Host, strconv.Itoa(r.running.Ports.MQTT))}
 	default:
 		return postgres.Admin{
-			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseTelemetry),
+			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseAny),
 			Superuser: r.login(secretSuperuser),
 		}
 	}
@@ -239,6 +241,32 @@ func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport,
 		return rotationReport{}, err
 	}
 	result, err := rotation.Run(ctx, cfg)
-	err = errors.Join(err, r.connected(ctx)) // for the last figures
+	err = errors.Join(err, r.connected(ctx), r.record(ctx, cfg.Credential.Name, result, err)) // and for the last figures
 	return rotationReport{result, m.stop(ctx)}, err
+}
+
+// record puts the rotation on the audit trail, without the secret. The registrar
+// copies it to its table.
+func (r *rotator) record(ctx context.Context, name string, result rotation.Result, failure error) error {
+	detail := fmt.Sprintf("%s: user %s, version %s (%s)", name, result.To, result.New, result.Source)
+	if failure != nil {
+		detail = name + ": not completed"
+	}
+	m, err := registrar.AuditMessage(registrar.Event{Time: time.Now().UTC(), Actor: "operator", Action: registrar.RotateSecret, Detail: detail})
+	if err != nil {
+		return err
+	}
+	streams, err := stream.NewClient(r.nc, natsfiles.Files, r.log)
+	if err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := streams.Ensure(bounded, registrar.AuditStream); err != nil {
+		return fmt.Errorf("recording in the audit trail: %w", err)
+	}
+	if _, err := streams.Store(bounded, registrar.AuditStream, []*nats.Msg{m}); err != nil {
+		return fmt.Errorf("recording in the audit trail: %w", err)
+	}
+	return nil
 }

@@ -39,6 +39,8 @@ type running struct {
 	Controllers int       `json:"controllers"` // of the demo fleet
 	CAFile      string    `json:"ca_file"`
 	Context     string    `json:"nats_context"`
+
+	Issuer issuerFlags `json:"issuer"` // who signs devices' certificates
 }
 
 // ports are where the parts of a mesh listen.

@@ -33,12 +33,14 @@ type upCommand struct {
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
 	Controllers  int           `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
+	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 
 	Bridge    bridge.Config  `embed:"" prefix:"bridge-"`
 	Decoder   decoder.Config `embed:"" prefix:"decoder-"`
 	Writer    writer.Config  `embed:"" prefix:"writer-"`
 	Registrar server.Config  `embed:"" prefix:"registrar-"`
 	Secrets   secretFlags    `embed:""`
+	Issuer    issuerFlags    `embed:""`
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -72,8 +74,8 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
 	}
 	cfg := meshConfig{
-		Host: c.Host, Ports: chosen, Controllers: c.Controllers,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets,
+		Host: c.Host, Ports: chosen, Controllers: c.Controllers, WatchTopics: c.WatchTopics,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Issuer: c.Issuer,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -133,6 +135,7 @@ func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
 		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
+		Issuer: m.cfg.Issuer,
 	}
 }
 

@@ -56,6 +56,7 @@ func TestUp(t *testing.T) {
 		assert.NoError(c, err, out)
 		assert.Contains(c, out, "written")
 	}, time.Minute, 100*time.Millisecond)
+	devicesFromCommandLine(t, f2mesh)
 	rotateFromCommandLine(t, f2mesh, filepath.Join(dir, "state", "secrets", "timescale_password"))
 	works("down")
 	works("up", "--detach", "--no-simulate")

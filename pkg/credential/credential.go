@@ -30,7 +30,7 @@ type Credential struct {
 
 // All lists the credentials of a mesh.
 func All() []Credential {
-	return []Credential{ //nolint:gosec // names of secrets, not secrets
+	return []Credential{
 		{Name: "mqtt_password", Kind: MQTT, User: "bridge", Services: []string{"bridge"}},
 		{Name: "mqtt_registrar_password", Kind: MQTT, User: "registrar", Services: []string{"registrar"}},
 		{Name: "mqtt_operator_password", Kind: MQTT, User: "operator"},

@@ -108,7 +108,7 @@ func (a *Authority) CAFile() string { return filepath.Join(a.dir, bundleFile) }
 func (a *Authority) current() issuing { return a.loaded.Load().issuers[0] }
 
 func (l *loaded) authorities() Authorities {
-	all := Authorities{Root: l.root}
+	all := Authorities{Roots: []*x509.Certificate{l.root}}
 	for _, i := range l.issuers {
 		all.Issuing = append(all.Issuing, i.certificate)
 	}
@@ -148,7 +148,7 @@ func fill(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, bundleFile), Authorities{root, []*x509.Certificate{issuer}}.Bundle(), 0o644)
+	return writeFile(filepath.Join(dir, bundleFile), Authorities{[]*x509.Certificate{root}, []*x509.Certificate{issuer}}.Bundle(), 0o644)
 }
 
 // authorityTemplate describes a CA below which there are at most depth others.

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"slices"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
@@ -35,7 +36,7 @@ func (s Signed) Chain() []byte {
 
 // Authorities are the CAs that devices' certificates may come from.
 type Authorities struct {
-	Root *x509.Certificate // nil where an issuing CA is its own root
+	Roots []*x509.Certificate // which sign no devices; none where an issuing CA is its own root
 	// Issuing are the issuing CAs in use, the one that signs now first.
 	Issuing []*x509.Certificate
 }
@@ -43,14 +44,14 @@ type Authorities struct {
 // Bundle is all of them in PEM.
 func (a Authorities) Bundle() []byte {
 	var all []byte
-	if a.Root != nil {
-		all = encodeCertificate(a.Root)
-	}
-	for _, c := range a.Issuing {
+	for _, c := range a.All() {
 		all = append(all, encodeCertificate(c)...)
 	}
 	return all
 }
+
+// All is all of them, the roots first.
+func (a Authorities) All() []*x509.Certificate { return slices.Concat(a.Roots, a.Issuing) }
 
 // KeyID names an issuing CA: its subject key identifier in lower-case hex.
 func KeyID(issuer *x509.Certificate) string { return hex.EncodeToString(issuer.SubjectKeyId) }

@@ -188,7 +188,7 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 			*p.chosen = number
 		}
 	}
-	text, err := rendering{dir: s.dir, host: s.cfg.Host, autosave: s.cfg.Autosave, noCRL: !s.gated(), ports: map[string]int{
+	text, err := rendering{dir: s.dir, host: s.cfg.Host, autosave: s.cfg.Autosave, noCRL: !s.gated(), debug: s.cfg.Denied != nil, ports: map[string]int{
 		standardPort: b.port, standardTLSPort: b.tlsPort, standardWebSocketPort: b.webSocketPort,
 	}}.conf()
 	if err != nil {
@@ -200,7 +200,7 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 	}
 	b.Process, err = process.Start(process.Config{
 		Path: s.program, Args: []string{"-c", file}, Dir: s.dir,
-		Credential: s.owner.Credential(), Parse: parseLine, Log: s.cfg.Log,
+		Credential: s.owner.Credential(), Parse: s.cfg.parse(), Log: s.cfg.Log,
 	})
 	if err != nil {
 		return nil, err

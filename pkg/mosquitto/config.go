@@ -34,6 +34,11 @@ type Config struct {
 	// Autosave says when sessions and queues are written to disk. The zero
 	// value leaves it to mosquitto/mosquitto.conf, which explains the choice.
 	Autosave Autosave
+	// Denied gets each line of the broker's log that tells of a publish which the
+	// ACL denied; it must not block. nil asks for none: Mosquitto tells that in its
+	// log for debugging alone, which has two lines or more a message and doubles its
+	// CPU time a message (2.7 to 5.7 µs, measured), and never on a topic below $SYS.
+	Denied func(line string)
 	// Log receives the broker's log.
 	Log *slog.Logger
 }

@@ -30,6 +30,7 @@ type rendering struct {
 	ports    map[string]int
 	autosave Autosave
 	noCRL    bool // revocation lists are not asked for
+	debug    bool // the log tells of each message
 }
 
 func (r rendering) conf() (string, error) {
@@ -47,6 +48,8 @@ func (r rendering) conf() (string, error) {
 			listeners++
 		case strings.HasPrefix(name, "autosave_"):
 			lines[i] = r.autosaveLine(name, line)
+		case line == "log_type notice" && r.debug:
+			lines[i] += "\nlog_type debug"
 		case name == "crlfile" && r.noCRL:
 			lines[i] = "#" + line
 		case strings.HasPrefix(value, "/mosquitto/") && !strings.HasPrefix(name, "#"):

@@ -84,6 +84,7 @@ func deviceRole() map[string]any {
 		"allow_ip_sans":               false,
 		"allow_subdomains":            false,
 		"enforce_hostnames":           true,
+		"use_csr_common_name":         false, // the registrar names the device, not its request
 		"use_csr_sans":                false,
 		"server_flag":                 false,
 		"client_flag":                 true,

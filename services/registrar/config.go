@@ -47,7 +47,8 @@ func (c *Config) validate() error {
 
 // Registrar carries out the operations.
 type Registrar struct {
-	cfg Config
+	cfg   Config
+	queue queue
 	// reached is told of the places where a crash is worth trying.
 	reached func(place string)
 }

@@ -17,6 +17,7 @@ import (
 
 // order is a certificate to be made, and where its result goes.
 type order struct {
+	origin       Origin
 	mac          topic.MAC
 	serialNumber string
 	csr          *x509.CertificateRequest // nil: we make the key

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -22,11 +23,36 @@ func (c *change) prepareLists(ctx context.Context) (*mosquitto.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.checkIssuers(ctx); err != nil {
+		return nil, err
+	}
 	crls, err := c.revocationLists(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return c.cfg.Gate.Prepare(ctx, mosquitto.Lists{Devices: active, CAs: c.authorities.Bundle(), CRLs: crls}, c.sample)
+}
+
+// checkIssuers keeps a registrar that was given another issuer from shutting out
+// the devices whose certificates it does not know.
+func (c *change) checkIssuers(ctx context.Context) error {
+	here := make([]string, len(c.authorities.Issuing))
+	for i, issuer := range c.authorities.Issuing {
+		here[i] = identity.KeyID(issuer)
+	}
+	var issuer string
+	var devices int
+	err := c.tx.QueryRow(ctx, `
+SELECT issuer, count(*) FROM device d JOIN certificate c USING (issuer, serial)
+WHERE status = 'active' AND c.revoked_at IS NULL AND not_after > $1 AND issuer <> ALL($2) GROUP BY issuer LIMIT 1`,
+		c.now, here).Scan(&issuer, &devices)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the registry: %w", err)
+	}
+	return fmt.Errorf("%d devices have certificates of an issuing CA (key %s) that is not at hand here and would be shut out: name the issuer that has it", devices, issuer)
 }
 
 // revocationLists answers a list of each issuing CA, the one in place as long as it

@@ -20,36 +20,58 @@ const longestSerialNumber = 64
 // order of the requests; one that is refused does not stop the others, and each
 // happens whole or not at all. A device that is registered already stays as it is.
 // The error is one that stopped the batch. A batch costs the broker one reading of
-// its lists, whatever its size.
+// its lists, whatever its size, and what is asked for while one is under way becomes
+// the next batch together. Whoever gives up waiting (ctx) does not stop it.
 func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]Result, error) {
-	results := make([]Result, len(requests))
-	err := r.change(ctx, origin, func(ctx context.Context, c *change) error {
-		orders, replaced, err := c.decide(ctx, requests, results)
-		if err != nil {
-			return err
-		}
-		done, err := c.issue(ctx, orders)
-		if err != nil {
-			return err
-		}
-		var replacing []topic.MAC
-		for _, o := range done {
-			c.admit(o.mac)
-			c.record(Issue, o.mac, o.result.Device.Certificate, issueDetail(o))
-			if replaced[o.mac] {
-				replacing = append(replacing, o.mac)
-			}
-		}
-		// Before the new ones are entered: those are not to be revoked.
-		if err := c.revokeCertificates(ctx, Superseded, replacing); err != nil {
-			return err
-		}
-		return c.enter(ctx, done)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("registering: %w", err)
+	w := &call{origin: origin, requests: requests, results: make([]Result, len(requests)), done: make(chan struct{})}
+	r.queue.join(w, func() { r.registerQueue(context.WithoutCancel(ctx)) })
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("registering: %w", ctx.Err())
+	case <-w.done:
 	}
-	return results, nil
+	if w.err != nil {
+		return nil, fmt.Errorf("registering: %w", w.err)
+	}
+	return w.results, nil
+}
+
+// registerQueue works until nobody waits.
+func (r *Registrar) registerQueue(ctx context.Context) {
+	for batch := r.queue.take(); len(batch) > 0; batch = r.queue.take() {
+		bounded, cancel := context.WithTimeout(ctx, followTimeout)
+		err := r.change(bounded, Origin{}, func(ctx context.Context, c *change) error { return c.register(ctx, batch) })
+		cancel()
+		for _, w := range batch {
+			w.err = err
+			close(w.done)
+		}
+	}
+}
+
+func (c *change) register(ctx context.Context, batch []*call) error {
+	orders, replaced, err := c.decide(ctx, batch)
+	if err != nil {
+		return err
+	}
+	done, err := c.issue(ctx, orders)
+	if err != nil {
+		return err
+	}
+	var replacing []topic.MAC
+	for _, o := range done {
+		c.admit(o.mac)
+		c.origin = o.origin
+		c.record(Issue, o.mac, o.result.Device.Certificate, issueDetail(o))
+		if replaced[o.mac] {
+			replacing = append(replacing, o.mac)
+		}
+	}
+	// Before the new ones are entered: those are not to be revoked.
+	if err := c.revokeCertificates(ctx, Superseded, replacing); err != nil {
+		return err
+	}
+	return c.enter(ctx, done)
 }
 
 func issueDetail(o *order) string {
@@ -62,33 +84,37 @@ func issueDetail(o *order) string {
 
 // decide sorts the requests: into orders, devices whose certificates are replaced,
 // and results for the others.
-func (c *change) decide(ctx context.Context, requests []Request, results []Result) (orders []*order, replaced map[topic.MAC]bool, err error) {
-	named := make([]topic.MAC, len(requests))
-	for i := range requests {
-		named[i] = requests[i].MAC
+func (c *change) decide(ctx context.Context, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
+	var named []topic.MAC
+	for _, w := range batch {
+		for i := range w.requests {
+			named = append(named, w.requests[i].MAC)
+		}
 	}
 	registered, err := known(ctx, c.tx, named)
 	if err != nil {
 		return nil, nil, err
 	}
-	seen := make(map[topic.MAC]bool, len(requests))
+	seen := make(map[topic.MAC]bool, len(named))
 	replaced = map[topic.MAC]bool{}
-	for i := range requests {
-		q, result := &requests[i], &results[i]
-		device, exists := registered[q.MAC]
-		switch {
-		case seen[q.MAC]:
-			result.Err = fmt.Errorf("%w: named twice in one batch", ErrRefused)
-			continue
-		case exists && !q.Force:
-			result.Device, result.Err = device, unchanged(&device, q)
-			continue
+	for _, w := range batch {
+		for i := range w.requests {
+			q, result := &w.requests[i], &w.results[i]
+			device, exists := registered[q.MAC]
+			switch {
+			case seen[q.MAC]:
+				result.Err = fmt.Errorf("%w: named twice in one batch", ErrRefused)
+				continue
+			case exists && !q.Force:
+				result.Device, result.Err = device, unchanged(&device, q)
+				continue
+			}
+			if result.Err = check(q); result.Err != nil {
+				continue
+			}
+			seen[q.MAC], replaced[q.MAC] = true, exists
+			orders = append(orders, &order{origin: w.origin, mac: q.MAC, serialNumber: q.SerialNumber, csr: q.CSR, result: result})
 		}
-		if result.Err = check(q); result.Err != nil {
-			continue
-		}
-		seen[q.MAC], replaced[q.MAC] = true, exists
-		orders = append(orders, &order{mac: q.MAC, serialNumber: q.SerialNumber, csr: q.CSR, result: result})
 	}
 	return orders, replaced, nil
 }

@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -299,6 +301,56 @@ func TestProcessesDoNotMix(t *testing.T) {
 	wg.Wait()
 	assert.Len(t, b.whole(), len(all))
 	assert.Equal(t, len(all), b.events(Issue), "each once")
+}
+
+// Calls that come while one is under way cost the broker one reading together, and
+// answer as if they had come one after the other.
+func TestCallsAtOnceAreOneBatch(t *testing.T) {
+	t.Parallel()
+	b := newBench(t).start()
+	var batches atomic.Int64
+	b.reached = func(place string) {
+		if place == "committed" {
+			batches.Add(1)
+		}
+	}
+	const n = 40
+	var issued atomic.Int64
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			origin := Origin{Actor: macOf(i / 2).Dashed()}
+			results, err := b.Register(t.Context(), origin, Request{MAC: macOf(i / 2), SerialNumber: "SN"})
+			if assert.NoError(t, err) && assert.NoError(t, results[0].Err) && results[0].Issued {
+				issued.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	assert.EqualValues(t, n/2, issued.Load(), "each device was named twice")
+	assert.Less(t, batches.Load(), int64(n/4))
+	assert.Len(t, b.whole(), n/2)
+	var own int
+	require.NoError(t, b.cfg.Pool.QueryRow(t.Context(), "SELECT count(*) FROM audit WHERE actor = regexp_replace(mac, '(..)(?!$)', '\\1-', 'g')").Scan(&own))
+	assert.Equal(t, n/2, own, "the audit trail knows who asked for each")
+}
+
+// Who gives up waiting does not stop the operation half-way.
+func TestRegisterOutlastsItsCaller(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.reached = func(place string) {
+		if place == "decided" {
+			cancel()
+		}
+	}
+	_, err := b.Register(ctx, operator, Request{MAC: device, SerialNumber: "SN-1"})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Eventually(t, func() bool { return len(b.registered()) == 1 }, patience, 5*time.Millisecond)
+	_, err = b.Refresh(t.Context()) // waits for the lock
+	require.NoError(t, err)
+	b.whole()
 }
 
 // Standard tools agree about what we put in place.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,7 @@ type Logins struct {
 type Server struct {
 	cfg      Config
 	issuer   identity.Issuer
+	trust    *trust
 	logins   Logins
 	streams  *stream.Client
 	reg      prometheus.Registerer
@@ -55,7 +57,7 @@ func New(cfg Config, issuer identity.Issuer, logins Logins, streams *stream.Clie
 	if cfg.Listen != "" && (cfg.CertFile == "" || cfg.KeyFile == "") {
 		return nil, errors.New("registrar: EST needs est-cert and est-key; --est= leaves it out")
 	}
-	s := &Server{cfg: cfg, issuer: issuer, logins: logins, streams: streams, reg: reg, log: log}
+	s := &Server{cfg: cfg, issuer: issuer, trust: &trust{issuer: issuer, log: log}, logins: logins, streams: streams, reg: reg, log: log}
 	var err error
 	if s.watcher, err = watch.New(cfg.Watch, fleet{s}, s.own, logins.MQTT, streams.JetStream(), reg, log); err != nil {
 		return nil, fmt.Errorf("registrar: %w", err)
@@ -116,7 +118,7 @@ func (s *Server) enrol(ctx context.Context, group *errgroup.Group, trail *regist
 	server, err := est.New(est.Config{
 		Authority: s.core, Standing: s.core, Recorder: trail,
 		Codes: est.NewMetadata(metadata.Pool, s.cfg.MetadataSchema), Claims: est.NewRegistry(registry.Pool),
-		Trusted: func() ([]*x509.Certificate, error) { return s.trusted(ctx) },
+		Trusted: func() ([]*x509.Certificate, error) { return s.trust.get(ctx) },
 		Limits:  s.cfg.Limits, Log: s.log,
 	}, s.reg)
 	if err != nil {
@@ -130,18 +132,9 @@ func (s *Server) enrol(ctx context.Context, group *errgroup.Group, trail *regist
 	return nil
 }
 
-// trusted are the CAs that hold now.
-func (s *Server) trusted(ctx context.Context) ([]*x509.Certificate, error) {
-	all, err := s.issuer.Authorities(ctx)
-	if err != nil || all.Root == nil {
-		return all.Issuing, err
-	}
-	return append([]*x509.Certificate{all.Root}, all.Issuing...), nil
-}
-
 // own are the mesh's own certificates, whose end is watched.
 func (s *Server) own() ([]*x509.Certificate, error) {
-	all, err := s.trusted(context.Background())
+	all, err := s.trust.get(context.Background())
 	if err != nil || s.cfg.CertFile == "" {
 		return all, err
 	}
@@ -149,7 +142,7 @@ func (s *Server) own() ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(all, server), nil
+	return append(slices.Clone(all), server), nil
 }
 
 // Ready proves that registry, claiming codes, JetStream and the broker's log answer.

@@ -138,7 +138,10 @@ func (b *broker) subscribe(client mqtt.Client) {
 		if sub, ok := token.(*mqtt.SubscribeToken); ok && err == nil && sub.Result()[logTopic] == 0x80 {
 			err = errors.New("the broker refuses its log: check the ACL of this user")
 		}
-		if err != nil {
+		switch {
+		case !client.IsConnectionOpen(): // lost meanwhile: the next one subscribes
+			return
+		case err != nil:
 			b.log.Error("subscribing to the broker's log", "error", err)
 			return
 		}

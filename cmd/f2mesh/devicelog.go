@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/registrar"
+)
+
+type deviceLogCommand struct {
+	MAC   string        `arg:"" optional:"" help:"Only this controller, in any spelling."`
+	Since time.Duration `help:"How far back; 0 takes everything." default:"0"`
+	Limit int           `help:"Most events; the latest are shown." default:"1000"`
+	JSON  bool          `help:"Print JSON, an event a line."`
+}
+
+// Run prints the audit trail from its table. The stream AUDIT has the same:
+// `nats stream view AUDIT`.
+func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	mac, since, err := c.parse()
+	if err != nil {
+		return err
+	}
+	var events []registrar.Event
+	err = new(registryFlags).with(ctx, g, log, func(r *registry) (err error) {
+		events, err = registrar.NewTrail(r.pool.Pool).Since(ctx, since, string(mac), c.Limit)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printEvents(os.Stdout, events)
+	}
+	return tabulateEvents(os.Stdout, events)
+}
+
+func (c *deviceLogCommand) parse() (mac topic.MAC, since time.Time, err error) {
+	if c.Since > 0 {
+		since = time.Now().Add(-c.Since)
+	}
+	if c.MAC == "" {
+		return "", since, nil
+	}
+	if mac, err = topic.ParseMAC(c.MAC); err != nil {
+		err = fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
+	}
+	return mac, since, err
+}
+
+func printEvents(out io.Writer, events []registrar.Event) error {
+	encoder := json.NewEncoder(out)
+	for _, e := range events {
+		if err := encoder.Encode(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tabulateEvents(out io.Writer, events []registrar.Event) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "TIME\tACTOR\tACTION\tCONTROLLER\tCERTIFICATE\tFROM\tDETAIL")
+	for _, e := range events {
+		fmt.Fprintln(table, strings.Join([]string{
+			e.Time.UTC().Format(time.RFC3339), e.Actor, string(e.Action), e.MAC.Dashed(), e.Serial, e.Address, e.Detail,
+		}, "\t"))
+	}
+	return table.Flush()
+}
