@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
+
 	pgbouncerfiles "github.com/f2mesh/f2mesh/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 )
@@ -58,21 +60,24 @@ func (m *mesh) runPgBouncer(ctx context.Context, ready func()) error {
 // provisionPooler lets services through a pooler to the databases, whether or not
 // one runs.
 func (m *mesh) provisionPooler(ctx context.Context) error {
-	for _, database := range []string{databaseMetadata, databaseTelemetry} {
-		if err := m.preparePooled(ctx, database); err != nil {
-			return fmt.Errorf("preparing %s for the pooler: %w", database, err)
+	for database, role := range map[string]string{databaseMetadata: roleDecoder, databaseTelemetry: roleWriter} {
+		conn, err := m.superuser(ctx, database)
+		if err != nil {
+			return err
+		}
+		err = letThrough(ctx, conn, role)
+		_ = conn.Close(context.WithoutCancel(ctx))
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (m *mesh) preparePooled(ctx context.Context, database string) error {
-	conn, err := m.superuser(ctx, database)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return execute(ctx, conn, pgbouncerfiles.AuthSQL, "GRANT "+rolePooled+" TO "+roleDecoder+", "+roleWriter)
+// letThrough has the pooler look its clients up in the database, and the role be
+// one of them. conn is a superuser's.
+func letThrough(ctx context.Context, conn *pgx.Conn, role string) error {
+	return execute(ctx, conn, pgbouncerfiles.AuthSQL, "GRANT "+rolePooled+" TO "+role)
 }
 
 // pooledDSN addresses a database through the pooler, "" if there is none.
