@@ -117,7 +117,7 @@ func prepareTelemetry(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("looking for TimescaleDB: %w", err)
 	}
 	if available {
-		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb"); err != nil {
+		if err := execute(ctx, conn, "CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public"); err != nil {
 			return err
 		}
 	}
@@ -184,6 +184,11 @@ func connectPostgres(ctx context.Context, dsn string, secrets secret.Source, nam
 	}
 	if config.User, config.Password, err = logIn(ctx, secrets, name); err != nil {
 		return nil, err
+	}
+	if name == secretSuperuser {
+		// A database's owner sets the search path of all who come, and could have a
+		// superuser call functions and operators of their own.
+		config.RuntimeParams["search_path"] = "pg_catalog"
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
