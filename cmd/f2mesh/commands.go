@@ -23,7 +23,7 @@ type commands struct {
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
 	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
 	Secret   secretCommands  `cmd:"" help:"The mesh's credentials: where they are from, and their rotation."`
-	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh."`
+	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh, or what compose.yaml needs."`
 	Vault    vaultCommands   `cmd:"" help:"HashiCorp Vault as the place of the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
@@ -31,6 +31,12 @@ type commands struct {
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
+
+	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
+	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask a server whether it works; the exit status is the answer." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -40,6 +46,8 @@ type globals struct {
 	StateDir  string `help:"Where up keeps everything of its mesh." env:"F2MESH_STATE_DIR" default:".f2mesh" type:"path"`
 	LogLevel  string `help:"Least level that is logged (${enum})." env:"F2MESH_LOG_LEVEL" default:"info" enum:"debug,info,warn,error"`
 	LogFormat string `help:"Form of the log (${enum}); auto is text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
+
+	CheckConfig bool `help:"Check the command line and the environment, and do nothing."`
 }
 
 func (g *globals) logger(w io.Writer) *slog.Logger {

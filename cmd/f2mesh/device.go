@@ -27,11 +27,15 @@ type deviceCommands struct {
 // registryFlags are those of the commands that change who is in the fleet.
 type registryFlags struct {
 	issuerFlags
+	containerRegistry
 }
 
 // with runs do on the registry of the mesh that runs on the state directory.
 func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registry) error) error {
 	st := state{dir: g.StateDir}
+	if f.Registry != "" {
+		return f.within(ctx, st, log, do)
+	}
 	r, err := st.load()
 	if err != nil {
 		return err

@@ -40,6 +40,9 @@ func run(ctx context.Context, args []string) int {
 	)
 	parsed, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)
+	if cli.CheckConfig {
+		return 0
+	}
 	log := cli.logger(os.Stderr)
 	if err := parsed.Run(&cli.globals, log); err != nil {
 		fmt.Fprintf(os.Stderr, "f2mesh: %v\n", err)

@@ -71,10 +71,16 @@ func (m *mesh) seed(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := fleet.CreateSchema(ctx, conn, metadataSchema); err != nil {
+	if err := prepareMetadata(ctx, conn); err != nil {
 		return err
 	}
-	if err := fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers)); err != nil {
+	return fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers))
+}
+
+// prepareMetadata makes the metadata's tables, as far as they are not there, and
+// lets the roles read them.
+func prepareMetadata(ctx context.Context, conn *pgx.Conn) error {
+	if err := fleet.CreateSchema(ctx, conn, metadataSchema); err != nil {
 		return err
 	}
 	if err := fleet.InstallTrigger(ctx, conn, metadataSchema); err != nil {
@@ -97,6 +103,11 @@ func (m *mesh) provisionTelemetry(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return prepareTelemetry(ctx, conn)
+}
+
+// prepareTelemetry lets the reader see what the writer will make.
+func prepareTelemetry(ctx context.Context, conn *pgx.Conn) error {
 	// The extension takes a superuser; the tables' owner does the rest.
 	var available bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')").Scan(&available); err != nil {

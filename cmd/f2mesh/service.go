@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 	"time"
 
@@ -215,12 +216,20 @@ func (f *serviceFlags) serve(ctx context.Context, name string, build build, log 
 
 var errStopped = errors.New("stopped")
 
+// semantic is what `nats micro` takes for a version.
+var semantic = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`) //nolint:gochecknoglobals // a constant
+
 // semanticVersion is version in the form that `nats micro` insists on. The build
-// stamps what git describes: v1.2.3, v1.2.3-4-g0123abc, or in a clone without
-// tags the commit alone.
+// stamps what git describes: v1.2.3, v1.2.3-4-g0123abc, another tag, or in a clone
+// without tags the commit alone. What is in no such form stands behind a plus.
 func semanticVersion(version string) string {
-	if strings.HasPrefix(version, "v") || strings.Count(version, ".") == 2 {
-		return strings.TrimPrefix(version, "v")
+	if bare := strings.TrimPrefix(version, "v"); semantic.MatchString(bare) {
+		return bare
 	}
-	return "0.0.0+" + version
+	return "0.0.0+" + strings.Map(func(r rune) rune {
+		if r == '.' || r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
+			return r
+		}
+		return '-'
+	}, version)
 }

@@ -15,6 +15,8 @@ func TestSemanticVersion(t *testing.T) {
 		"0123abc":                 "0.0.0+0123abc",
 		"0123456-dirty":           "0.0.0+0123456-dirty",
 		"unknown":                 "0.0.0+unknown",
+		"v0.1-x":                  "0.0.0+v0.1-x",
+		"door/1.2":                "0.0.0+door-1.2",
 	} {
 		assert.Equal(t, want, semanticVersion(version), version)
 	}

@@ -13,10 +13,15 @@ type setupCommand struct {
 	Dir    string `help:"Directory of the secret files; default: the mesh's own." type:"path"`
 	Force  bool   `help:"Replace secrets that are there. A mesh whose servers know the old ones must not run: rotate them instead."`
 	DryRun bool   `help:"Show what would be done."`
+
+	containerSetup
 }
 
 // Run makes a file for each secret, and says what it made and what was there.
 func (c *setupCommand) Run(ctx context.Context, g *globals) error {
+	if c.Compose != "" {
+		return c.run(ctx)
+	}
 	st := state{dir: g.StateDir}
 	files := st.files()
 	if c.Dir != "" {

@@ -29,31 +29,28 @@ import (
 )
 
 type simulateCommand struct {
-	Controllers int            `help:"Controllers of the fleet. Those that are not registered yet are, with their metadata." default:"5"`
+	Controllers int            `help:"Controllers of the fleet. Those that are not registered yet are, with their metadata, unless --devices names certificates." env:"F2MESH_CONTROLLERS" default:"5"`
 	Interval    *time.Duration `help:"Time between two readings of a component; 0 is full speed, as fast as the broker acknowledges. 30s as the real device, unless --messages or --rate ask for full speed."`
 	MaxAhead    int64          `help:"At full speed, pause while the bridge has this many acknowledged messages still to take from the broker; 0 never pauses." default:"200000"`
+	HTTP        string         `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
 	Report      string         `help:"Write the id of each acknowledged message to this file, for audit --acknowledged." type:"path"`
 
 	Config simulator.Config `embed:""`
 }
 
-// Run simulates against the mesh that runs on the state directory; bounded runs
-// end with a report.
+// Run simulates against the mesh that runs on the state directory, or with
+// --devices against any broker; bounded runs end with a report.
 func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	st := state{dir: g.StateDir}
-	r, err := st.load()
-	if err != nil {
-		return err
-	}
 	if c.Controllers < 1 {
 		return errors.New("a fleet has at least one controller")
 	}
 	controllers := fleet.Demo(c.Controllers)
-	if err := enlarge(ctx, st, r, controllers, log); err != nil {
-		return fmt.Errorf("registering the fleet: %w", err)
+	here := c.Config.Devices == ""
+	if here {
+		if err := c.register(ctx, state{dir: g.StateDir}, controllers, log); err != nil {
+			return err
+		}
 	}
-	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))
-	c.Config.CAFile, c.Config.Devices = r.CAFile, st.devices()
 	switch {
 	case c.Interval != nil:
 		c.Config.Interval = *c.Interval
@@ -68,7 +65,14 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		return err
 	}
 	c.Config.OnAcknowledged = acknowledged
-	if c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
+	if c.HTTP != "" {
+		stop, err := c.serveHealth(ctx, log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	if here && c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
 		nc, _, err := connectRunning(ctx, g, log)
 		if err != nil {
 			return err
@@ -89,6 +93,20 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		return nil // stopped by its user
 	}
 	return err
+}
+
+// register makes the fleet known to the mesh that runs here.
+func (c *simulateCommand) register(ctx context.Context, st state, controllers []fleet.Controller, log *slog.Logger) error {
+	r, err := st.load()
+	if err != nil {
+		return err
+	}
+	if err := enlarge(ctx, st, r, controllers, log); err != nil {
+		return fmt.Errorf("registering the fleet: %w", err)
+	}
+	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))
+	c.Config.CAFile, c.Config.Devices = r.CAFile, st.devices()
+	return nil
 }
 
 // bridgeCount answers a function that says how many messages the bridge has

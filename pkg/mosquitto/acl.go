@@ -81,13 +81,23 @@ func deviceACL(macs []topic.MAC) []byte {
 var ErrNotRunning = errors.New("no broker runs on this folder")
 
 // Reload makes the broker that runs on dir, started by whichever process, read
-// passwords, ACLs and certificates again.
+// passwords, ACLs and certificates again. One in another container does so a moment
+// later (Attendant).
 func Reload(dir string) error {
-	pid := runningPid(dir)
-	if pid == 0 {
+	folder, err := filepath.EvalSymlinks(dir)
+	if err != nil {
 		return fmt.Errorf("reloading broker: %w", ErrNotRunning)
 	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+	broker, runs := running(folder)
+	switch {
+	case !runs:
+		err = ErrNotRunning
+	case broker.pid != 0:
+		err = syscall.Kill(broker.pid, syscall.SIGHUP)
+	default:
+		_, err = requestReload(folder)
+	}
+	if err != nil {
 		return fmt.Errorf("reloading broker: %w", err)
 	}
 	return nil

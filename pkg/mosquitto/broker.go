@@ -238,7 +238,8 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 
 func exited(p *process.Process) error {
 	tail := p.Tail()
-	if strings.Contains(tail, "Address already in use") {
+	// Of the WebSocket listener Mosquitto does not say why.
+	if strings.Contains(tail, "Address already in use") || strings.Contains(tail, "Unable to create websockets listener") {
 		return errPortTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)

@@ -11,9 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/account"
@@ -21,7 +19,7 @@ import (
 )
 
 // inForceFile tells which lists the broker has read last: their digest and the
-// broker's process id.
+// broker's mark.
 const inForceFile = "devices.applied"
 
 // Lists say who comes in through the controllers' listener, and what for.
@@ -118,27 +116,27 @@ func (c *Change) Commit(ctx context.Context) error {
 			}
 		}
 	}
-	pid := runningPid(c.gate.folder)
-	if pid == 0 || c.same && c.gate.reads(c.mark(pid)) {
+	broker, runs := running(c.gate.folder)
+	if !runs || c.same && c.gate.reads(c.mark(broker)) {
 		return nil
 	}
-	if err := c.gate.reload(ctx, pid); err != nil {
+	if err := c.gate.reload(ctx, broker); err != nil {
 		return fmt.Errorf("changing the broker's lists: %w", err)
 	}
-	if err := c.gate.owner.WriteFile(filepath.Join(c.gate.folder, inForceFile), c.mark(pid), 0o600); err != nil {
+	if err := c.gate.owner.WriteFile(filepath.Join(c.gate.folder, inForceFile), c.mark(broker), 0o600); err != nil {
 		return fmt.Errorf("changing the broker's lists: %w", err)
 	}
 	return nil
 }
 
-// mark is what inForceFile says once broker pid has read the lists.
-func (c *Change) mark(pid int) []byte {
+// mark is what inForceFile says once the broker has read the lists.
+func (c *Change) mark(broker instance) []byte {
 	digest := sha256.New()
 	for _, f := range c.files {
 		sum := sha256.Sum256(f.data)
 		digest.Write(sum[:])
 	}
-	return []byte(hex.EncodeToString(digest.Sum(nil)) + " " + strconv.Itoa(pid) + "\n")
+	return []byte(hex.EncodeToString(digest.Sum(nil)) + " " + broker.mark + "\n")
 }
 
 func (g *Gate) reads(mark []byte) bool {
@@ -150,8 +148,8 @@ func (g *Gate) reads(mark []byte) bool {
 // between two turns of its loop and answers nobody meanwhile: whoever connects
 // after the signal may be served in the turn that was under way, whoever connects
 // after that one was answered is served after the reading.
-func (g *Gate) reload(ctx context.Context, pid int) error {
-	services, _, err := g.addresses()
+func (g *Gate) reload(ctx context.Context, broker instance) error {
+	services, _, err := g.addresses(broker)
 	if err != nil {
 		return err
 	}
@@ -161,8 +159,8 @@ func (g *Gate) reload(ctx context.Context, pid int) error {
 			return err
 		}
 	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
-		return fmt.Errorf("signalling the broker: %w", err)
+	if err := broker.signal(ctx, g.folder); err != nil {
+		return err
 	}
 	for range 2 {
 		// It may not know us and say so, which is an answer.
@@ -173,9 +171,8 @@ func (g *Gate) reload(ctx context.Context, pid int) error {
 	return nil
 }
 
-// addresses are the listeners for services and for controllers of the broker that
-// was last started here.
-func (g *Gate) addresses() (services, devices string, err error) {
+// addresses are the broker's listeners for services and for controllers.
+func (g *Gate) addresses(broker instance) (services, devices string, err error) {
 	text, err := os.ReadFile(filepath.Join(g.folder, confFile))
 	if err != nil {
 		return "", "", fmt.Errorf("looking for the broker's listeners: %w", err)
@@ -183,7 +180,11 @@ func (g *Gate) addresses() (services, devices string, err error) {
 	var all []string
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if len(fields) == 3 && fields[0] == "listener" {
+		switch {
+		case len(fields) < 2 || fields[0] != "listener":
+		case broker.host != "":
+			all = append(all, net.JoinHostPort(broker.host, fields[1]))
+		case len(fields) == 3:
 			all = append(all, net.JoinHostPort(fields[2], fields[1]))
 		}
 	}

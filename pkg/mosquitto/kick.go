@@ -23,10 +23,11 @@ const kicksAtOnce = 16
 // back at once unless the lists in force keep it out. Without a broker there is
 // nothing to do.
 func (g *Gate) Kick(ctx context.Context, user, password string, macs []topic.MAC) error {
-	if runningPid(g.folder) == 0 {
+	broker, runs := running(g.folder)
+	if !runs {
 		return nil
 	}
-	services, _, err := g.addresses()
+	services, _, err := g.addresses(broker)
 	if err != nil {
 		return fmt.Errorf("ending sessions: %w", err)
 	}
@@ -50,10 +51,11 @@ var ErrShut = errors.New("the broker refuses the certificate")
 // that it would be let in. It opens no MQTT session, so that the controller's own
 // goes on. Without a broker it answers ErrNotRunning.
 func (g *Gate) Handshake(ctx context.Context, certificate *tls.Certificate) error {
-	if runningPid(g.folder) == 0 {
+	broker, runs := running(g.folder)
+	if !runs {
 		return ErrNotRunning
 	}
-	_, devices, err := g.addresses()
+	_, devices, err := g.addresses(broker)
 	if err != nil {
 		return err
 	}

@@ -50,11 +50,15 @@ func (c Config) localConf(number, monitor int) ([]byte, error) {
 			return nil, fmt.Errorf("writing local.conf: %w", err)
 		}
 	}
+	return renderLocal(c.Host, number, net.JoinHostPort(c.Host, strconv.Itoa(monitor)), paths[0], paths[1], paths[2]), nil
+}
+
+func renderLocal(host string, number int, monitor, certFile, keyFile, storeDir string) []byte {
 	var file bytes.Buffer
 	file.WriteString("# Made by f2mesh at each start.\n")
-	fmt.Fprintf(&file, "F2_HOST: %q\nF2_PORT: %d\nF2_MONITOR: %q\n", c.Host, number, net.JoinHostPort(c.Host, strconv.Itoa(monitor)))
-	fmt.Fprintf(&file, "F2_CERT_FILE: %q\nF2_KEY_FILE: %q\nF2_STORE_DIR: %q\n", paths[0], paths[1], paths[2])
-	return file.Bytes(), nil
+	fmt.Fprintf(&file, "F2_HOST: %q\nF2_PORT: %d\nF2_MONITOR: %q\n", host, number, monitor)
+	fmt.Fprintf(&file, "F2_CERT_FILE: %q\nF2_KEY_FILE: %q\nF2_STORE_DIR: %q\n", certFile, keyFile, storeDir)
+	return file.Bytes()
 }
 
 // writeFile replaces the file in one step; its mode is 600.

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"io/fs"
@@ -198,7 +199,7 @@ func TestPKI(t *testing.T) {
 				require.ErrorIs(t, err, vault.ErrPermission, service)
 			}
 			answer, err := registrar.Write(t.Context(), "pki/issuer/default/sign-revocation-list", map[string]any{
-				"crl_number": 1, "next_update": "72h", "format": "pem", "revoked_certs": []any{map[string]any{"serial_number": certificate.SerialNumber.Text(16), "revocation_time": time.Now().Format(time.RFC3339)}},
+				"crl_number": 1, "next_update": "72h", "format": "pem", "revoked_certs": []any{map[string]any{"serial_number": hex.EncodeToString(certificate.SerialNumber.Bytes()), "revocation_time": time.Now().Format(time.RFC3339)}},
 			})
 			require.NoError(t, err)
 			text, _ := answer["crl"].(string)

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+type brokerCommand struct {
+	Dir        string   `help:"The broker's configuration folder, as init made it." default:"/mosquitto/config" type:"existingdir"`
+	RunDir     string   `help:"Folder that tells other containers of the broker." default:"/mosquitto/run" type:"existingdir"`
+	Host       string   `help:"Name under which they reach it." default:"mosquitto"`
+	Session    string   `help:"Client id of the bridge, whose session is opened once at the start; empty: none." default:"f2mesh-bridge"`
+	SecretsDir string   `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
+	Command    []string `arg:"" passthrough:"" help:"The broker and its arguments: /usr/sbin/mosquitto -c /mosquitto/config/mosquitto.conf"`
+}
+
+// Run runs the broker in a container of its own, and reloads it when another
+// container has changed its files: neither sees the other's processes.
+func (c *brokerCommand) Run(ctx context.Context, log *slog.Logger) error {
+	command := c.Command
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 {
+		return errors.New("name the broker's program behind --")
+	}
+	attendant, err := mosquitto.Attend(c.Dir, c.RunDir, c.Host)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = attendant.Close() }()
+	broker := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // the container's own command; it stops by signal
+	broker.Stdout, broker.Stderr = os.Stdout, os.Stderr
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	if err := broker.Start(); err != nil {
+		return fmt.Errorf("starting the broker: %w", err)
+	}
+	return c.stand(context.WithoutCancel(ctx), attendant, broker, signals, log)
+}
+
+// stand hands signals on and reloads, until the broker has ended.
+func (c *brokerCommand) stand(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, signals <-chan os.Signal, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var group errgroup.Group
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case s := <-signals:
+				_ = broker.Process.Signal(s) // it may have ended just now
+			}
+		}
+	})
+	group.Go(func() error {
+		if err := c.attend(ctx, attendant, broker, log); err != nil && ctx.Err() == nil {
+			log.Error("the broker is not reloaded any more", "error", err)
+			_ = broker.Process.Signal(syscall.SIGTERM) // a revoked controller must not stay
+		}
+		return nil
+	})
+	err := broker.Wait()
+	cancel()
+	_ = group.Wait() // reports nothing
+	if err != nil {
+		return fmt.Errorf("the broker ended: %w", err)
+	}
+	return nil
+}
+
+// attend waits until the broker serves, opens the bridge's session, and reloads the
+// broker whenever it is asked for.
+func (c *brokerCommand) attend(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, log *slog.Logger) error {
+	address, err := c.listener()
+	if err != nil {
+		return err
+	}
+	for {
+		err := c.open(ctx, address)
+		if err == nil {
+			break
+		}
+		if _, network := errors.AsType[*net.OpError](err); !network {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return attendant.Follow(ctx, func() error {
+		log.Info("the broker's files have changed, reloading")
+		return broker.Process.Signal(syscall.SIGHUP)
+	})
+}
+
+// open opens the bridge's session, or tries the listener if there is none.
+func (c *brokerCommand) open(ctx context.Context, address string) error {
+	if c.Session == "" {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	}
+	user, password, err := logIn(ctx, secret.Files(c.SecretsDir), secretMQTTPassword)
+	if err != nil {
+		return err
+	}
+	return mosquitto.OpenSession(ctx, address, mosquitto.Session{User: user, ClientID: c.Session}, password)
+}
+
+// listener is where the broker serves services, in its own container.
+func (c *brokerCommand) listener() (string, error) {
+	file, err := os.Open(filepath.Join(c.Dir, "mosquitto.conf"))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = file.Close() }()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if port, ok := strings.CutPrefix(lines.Text(), "listener "); ok {
+			return net.JoinHostPort("127.0.0.1", port), nil
+		}
+	}
+	return "", errors.New("mosquitto.conf has no listener")
+}

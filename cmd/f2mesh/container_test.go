@@ -1,0 +1,198 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+// TestHealthcheck asks real servers, and each time one thing is wrong.
+func TestHealthcheck(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t)
+	check := func(url string, change ...func(*healthcheckCommand)) error {
+		c := healthcheckCommand{URL: url, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), Timeout: 10 * time.Second}
+		for _, do := range change {
+			do(&c)
+		}
+		return c.Run(t.Context())
+	}
+	with := func(name string) func(*healthcheckCommand) { return func(c *healthcheckCommand) { c.Secret = name } }
+
+	broker := "mqtt://operator@" + m.address(m.ports().MQTT)
+	require.NoError(t, check(broker, with(secretMQTTOperator)))
+	require.ErrorIs(t, check(broker, with(secretMQTTPassword)), mosquitto.ErrRefused)
+	require.ErrorIs(t, check(broker, with("unknown")), secret.ErrNotFound)
+	require.Error(t, check(broker))
+
+	database := "postgres://f2mesh_reader@" + m.address(m.ports().Postgres) + "/telemetry"
+	require.NoError(t, check(database, with(secretReader)))
+	require.ErrorContains(t, check(database, with(secretPostgres)), "28P01")
+	require.Error(t, check(database, with(secretReader), func(c *healthcheckCommand) { c.CAFile = m.state.path("pki", "root.key") }))
+
+	require.NoError(t, check("http://"+m.address(m.ports().Monitor)+"/healthz"))
+	require.ErrorContains(t, check("http://"+m.address(m.ports().Monitor)+"/nothing"), "404")
+	require.ErrorContains(t, check("ftp://127.0.0.1"), "ftp")
+	require.Error(t, check("mqtt://operator@127.0.0.1:1", with(secretMQTTOperator)), "there is no broker")
+}
+
+// Without a URL the service of the same container is asked whether it is ready.
+func TestHealthcheckOfOwnService(t *testing.T) {
+	t.Parallel()
+	status := http.StatusOK
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(t, "/readyz", r.URL.Path)
+		w.WriteHeader(status)
+	}))
+	defer plain.Close()
+	c := healthcheckCommand{HTTP: plain.Listener.Addr().String(), Timeout: 10 * time.Second}
+	require.NoError(t, c.Run(t.Context()))
+	status = http.StatusServiceUnavailable
+	require.ErrorContains(t, c.Run(t.Context()), "503")
+	status = http.StatusOK
+	require.Error(t, (&healthcheckCommand{URL: server.URL, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
+	require.Error(t, (&healthcheckCommand{HTTP: "9100", Timeout: time.Second}).Run(t.Context()))
+}
+
+// The simulator is ready while something is acknowledged.
+func TestSimulateHealth(t *testing.T) {
+	t.Parallel()
+	c := simulateCommand{HTTP: "127.0.0.1:0"}
+	told := 0
+	c.Config.OnAcknowledged = func(string, []byte) { told++ }
+	ready := c.watchAcknowledged()
+	require.Error(t, ready(t.Context()))
+	c.Config.OnAcknowledged("topic", nil)
+	require.NoError(t, ready(t.Context()))
+	assert.Equal(t, 1, told, "the one who asked for it is told too")
+	stop, err := c.serveHealth(t.Context(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	stop()
+}
+
+// TestContainerSetup: what is there stays, and whom the containers run as does not
+// change under their volumes.
+func TestContainerSetup(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".env"), []byte("CACHE_TTL=60"), 0o600))
+	c := containerSetup{Compose: dir, UID: os.Geteuid(), GID: os.Getegid()}
+	if c.UID == 0 {
+		require.ErrorContains(t, c.run(t.Context()), "root")
+		c.UID, c.GID = 4321, 4321
+	}
+	require.NoError(t, c.run(t.Context()))
+	env, err := os.ReadFile(filepath.Join(dir, ".env"))
+	require.NoError(t, err)
+	assert.Equal(t, "CACHE_TTL=60\nF2MESH_UID="+strconv.Itoa(c.UID)+"\nF2MESH_GID="+strconv.Itoa(c.GID)+"\n", string(env))
+	require.NoError(t, c.run(t.Context()), "a second time")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".env"), []byte(`F2MESH_UID="1"`), 0o600))
+	require.ErrorContains(t, c.run(t.Context()), "F2MESH_UID=1")
+	if os.Geteuid() != 0 {
+		c.UID++
+		require.ErrorContains(t, c.run(t.Context()), "root")
+	}
+}
+
+// TestInit: volumes of somebody else, and a broker without passwords, are refused.
+func TestInit(t *testing.T) {
+	t.Parallel()
+	c := initCommand{Volumes: t.TempDir(), SecretsDir: t.TempDir()}
+	require.ErrorContains(t, c.Run(t.Context()), "ENABLE_MQTT_AUTH")
+	c.MQTTAuth = true
+	require.NoError(t, os.WriteFile(filepath.Join(c.Volumes, "state"), nil, 0o600)) // nothing can be made in it
+	require.ErrorContains(t, c.Run(t.Context()), "volume state")
+}
+
+// TestBroker: signals and reloads reach the broker, and its end is the container's.
+func TestBroker(t *testing.T) {
+	t.Parallel()
+	dir, run := t.TempDir(), t.TempDir()
+	require.NoError(t, os.Symlink(run, filepath.Join(dir, "run")))
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
+	seen := filepath.Join(dir, "seen")
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("listener "+port+"\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
+	log := slog.New(slog.DiscardHandler)
+	c := brokerCommand{
+		Dir: dir, RunDir: run, Host: "127.0.0.1",
+		Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
+	}
+	ended := make(chan error)
+	go func() { ended <- c.Run(t.Context(), log) }()
+	read := func() string { data, _ := os.ReadFile(seen); return string(data) }
+	eventually(t, func() bool { return strings.Contains(read(), "up") }, "the broker does not start")
+	eventually(t, func() bool { return mosquitto.Reload(dir) == nil }, "the broker is not known")
+	require.ErrorContains(t, <-ended, "exit status 3")
+	assert.Contains(t, read(), "hup")
+	require.ErrorIs(t, mosquitto.Reload(dir), mosquitto.ErrNotRunning)
+
+	for _, command := range [][]string{{"false"}, {filepath.Join(dir, "nothing")}, {"--"}} {
+		c.Command = command
+		require.Error(t, c.Run(t.Context(), log), command)
+	}
+	c.Command = []string{"true"}
+	require.NoError(t, c.Run(t.Context(), log))
+}
+
+// TestProvision prepares both databases, twice, on one server: roles have the
+// passwords of the files and no more rights than they need.
+func TestProvision(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t)
+	superuser, err := secret.Files(m.state.secrets()).Lookup(t.Context(), secretSuperuser)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(m.state.secrets(), secretTimescaleSuperuser), []byte(superuser.Reveal()), 0o600))
+	address := m.address(m.ports().Postgres)
+	c := provisionCommand{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets()}
+	require.NoError(t, c.Run(t.Context()))
+
+	reader := filepath.Join(m.state.secrets(), secretReader)
+	require.NoError(t, os.WriteFile(reader, []byte("another-password-of-the-reader"), 0o600))
+	asReader := healthcheckCommand{
+		URL: "postgres://" + roleReader + "@" + address + "/" + databaseTelemetry, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
+		Secret: secretReader, Timeout: 10 * time.Second,
+	}
+	require.Error(t, asReader.Run(t.Context()), "the control: the new password is not in force yet")
+	c.VaultAddr = "https://vault:8200"
+	require.NoError(t, c.Run(t.Context()))
+	require.Error(t, asReader.Run(t.Context()), "with a Vault the files are not the newest")
+	c.VaultAddr = ""
+	require.NoError(t, c.Run(t.Context()))
+	require.NoError(t, asReader.Run(t.Context()))
+
+	demo := demoCommand{containerRegistry: containerRegistry{Registry: address, SecretsDir: c.SecretsDir}, Controllers: 4}
+	require.NoError(t, demo.Run(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler)))
+	mac := fleet.Demo(4)[3].MAC
+	rights, err := os.ReadFile(m.state.path("mosquitto", "acl"))
+	require.NoError(t, err)
+	assert.Contains(t, string(rights), "user "+mac.Dashed()+"\n")
+	conn, err := m.superuser(t.Context(), databaseMetadata)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(t.Context()) }()
+	var known int
+	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM fleet."Device" WHERE lower(replace(replace("MacAddress", ':', ''), '-', '')) = $1`, string(mac)).Scan(&known))
+	assert.Equal(t, 1, known)
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+// Secrets that only the containers have.
+const (
+	secretTimescaleSuperuser = "timescale_superuser_password"
+	secretGrafanaAdmin       = "grafana_admin_password"
+)
+
+// containerID is whom the containers run as where root sets them up: the user
+// iotuser of the image.
+const containerID = 10001
+
+// secretSuffix ends the names of the secret files beside compose.yaml.
+const secretSuffix = ".txt"
+
+type containerSetup struct {
+	Compose string `help:"Folder of compose.yaml: make what it needs, its secret files and .env, instead." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	UID     int    `help:"Whom the containers run as. Default: you; 10001 if you are root." default:"-1" name:"uid" group:"Containers (compose.yaml)"`
+	GID     int    `help:"Their group." default:"-1" name:"gid" group:"Containers (compose.yaml)"`
+}
+
+// run makes the secret files and the settings that compose.yaml needs, as far as
+// they are not there.
+func (c *containerSetup) run(ctx context.Context) error {
+	if err := c.chooseOwner(); err != nil {
+		return err
+	}
+	dir := credential.Files(filepath.Join(c.Compose, "secrets"))
+	var made []string
+	for _, name := range containerSecrets() {
+		_, err := dir.Lookup(ctx, name+secretSuffix)
+		if errors.Is(err, secret.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			made, err = append(made, name), dir.Make(name+secretSuffix)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if slices.Contains(made, credential.Username) {
+		if err := dir.WriteText(credential.Username+secretSuffix, "bridge"); err != nil {
+			return err
+		}
+	}
+	if err := c.give(string(dir)); err != nil {
+		return err
+	}
+	if err := c.settings(); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d secrets, %d of them new; the containers run as %d:%d\n", dir, len(containerSecrets()), len(made), c.UID, c.GID)
+	return nil
+}
+
+// containerSecrets are the secrets that compose.yaml has.
+func containerSecrets() []string {
+	names := []string{credential.Username, secretTimescaleSuperuser, secretGrafanaAdmin}
+	for _, cr := range credential.All() {
+		names = append(names, cr.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// chooseOwner settles whom the containers run as: who owns the secret files, for
+// nobody else may read them, and a secret of Compose is the file itself.
+func (c *containerSetup) chooseOwner() error {
+	self := os.Geteuid()
+	if c.UID < 0 {
+		c.UID = self
+		if self == 0 {
+			c.UID = containerID
+		}
+	}
+	if c.GID < 0 {
+		c.GID = c.UID
+		if c.UID == self {
+			c.GID = os.Getegid()
+		}
+	}
+	switch {
+	case c.UID == 0:
+		return errors.New("the containers must not run as root: choose another --uid")
+	case self != 0 && c.UID != self:
+		return errors.New("only root can make secret files for somebody else: leave out --uid, or run this as root")
+	}
+	return nil
+}
+
+// give hands the folder and its files to the containers' user.
+func (c *containerSetup) give(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, name := range append(containerSecrets(), "") {
+		path := dir
+		if name != "" {
+			path = filepath.Join(dir, name+secretSuffix)
+		}
+		if err := os.Lchown(path, c.UID, c.GID); err != nil {
+			return fmt.Errorf("giving the secrets to the containers' user: %w", err)
+		}
+	}
+	return nil
+}
+
+// settings adds to .env, which Compose reads, and refuses to change whom the
+// containers run as: their volumes are that user's.
+func (c *containerSetup) settings() error {
+	path := filepath.Join(c.Compose, ".env")
+	old, err := os.ReadFile(path) //nolint:gosec // beside compose.yaml
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading .env: %w", err)
+	}
+	file := bytes.NewBuffer(old)
+	if len(old) > 0 && !bytes.HasSuffix(old, []byte("\n")) {
+		file.WriteByte('\n')
+	}
+	for _, setting := range []struct {
+		name  string
+		value int
+	}{{"F2MESH_UID", c.UID}, {"F2MESH_GID", c.GID}} {
+		switch value, ok := lookUpSetting(string(old), setting.name); {
+		case !ok:
+			fmt.Fprintf(file, "%s=%d\n", setting.name, setting.value)
+		case value != strconv.Itoa(setting.value):
+			return fmt.Errorf("%s has %s=%s already: name it by --uid and --gid, or remove the line and the volumes of that user", path, setting.name, value)
+		}
+	}
+	if file.Len() == len(old) {
+		return nil
+	}
+	var self account.Account
+	return self.WriteFile(path, file.Bytes(), 0o644)
+}
+
+func lookUpSetting(file, name string) (string, bool) {
+	for line := range strings.Lines(file) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.TrimSpace(key) == name {
+			return strings.Trim(strings.TrimSpace(value), `"'`), true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+type provisionCommand struct {
+	Metadata   string `help:"PostgreSQL server of the metadata, host:port." default:"postgres:5432"`
+	Telemetry  string `help:"TimescaleDB server of the readings, host:port." default:"timescaledb:5432"`
+	CAFile     string `help:"Certificates that the servers' must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
+	SecretsDir string `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
+	VaultAddr  string `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
+}
+
+// Run makes roles, databases and tables on both servers, as far as they are not
+// there, and puts the passwords of the secret files in force.
+func (c *provisionCommand) Run(ctx context.Context) error {
+	for _, s := range []databaseServer{
+		{
+			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry},
+			databases: []databaseOf{
+				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, prepareMetadata},
+				{databaseRegistry, roleRegistrar, []string{roleRegistrar}, nil},
+			},
+		},
+		{
+			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, secrets: []string{secretTimescale, secretReader},
+			databases: []databaseOf{{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}, prepareTelemetry}},
+		},
+	} {
+		if err := c.provision(ctx, &s); err != nil {
+			return fmt.Errorf("preparing %s: %w", s.address, err)
+		}
+		fmt.Println("the databases on", s.address, "are ready")
+	}
+	return nil
+}
+
+// databaseServer is what one server is to have.
+type databaseServer struct {
+	address         string
+	superuserSecret string
+	secrets         []string // of the roles that log in
+	databases       []databaseOf
+}
+
+type databaseOf struct {
+	name, owner string
+	users       []string
+	prepare     func(context.Context, *pgx.Conn) error // as the superuser; nil: its owner does
+}
+
+func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) error {
+	conn, err := c.connect(ctx, s, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := postgres.EnsureRole(ctx, conn, postgres.Superuser); err != nil {
+		return err
+	}
+	for _, name := range s.secrets {
+		if err := c.role(ctx, conn, name); err != nil {
+			return err
+		}
+	}
+	for _, d := range s.databases {
+		if err := ensureDatabase(ctx, conn, d.name, d.owner, d.users); err != nil {
+			return err
+		}
+		if err := c.prepare(ctx, s, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *provisionCommand) prepare(ctx context.Context, s *databaseServer, d databaseOf) error {
+	if d.prepare == nil {
+		return nil
+	}
+	conn, err := c.connect(ctx, s, d.name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return d.prepare(ctx, conn)
+}
+
+// role makes a role that may log in with the secret, and locks its alternate out.
+func (c *provisionCommand) role(ctx context.Context, conn *pgx.Conn, name string) error {
+	cred, ok := credential.Find(name)
+	if !ok {
+		return fmt.Errorf("there is no credential %q", name)
+	}
+	if err := postgres.EnsureRole(ctx, conn, cred.User); err != nil {
+		return err
+	}
+	if c.VaultAddr != "" {
+		if there, err := hasPassword(ctx, conn, cred.User); there || err != nil {
+			return err
+		}
+	}
+	user, password, err := logIn(ctx, secret.Files(c.SecretsDir), name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		postgres.SetPassword(ctx, conn, user, password),
+		postgres.SetPassword(ctx, conn, cred.Other(user), ""))
+}
+
+// hasPassword tells whether one of a role's two logins has a password.
+func hasPassword(ctx context.Context, conn *pgx.Conn, role string) (there bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_authid WHERE rolname IN ($1, $2) AND rolpassword IS NOT NULL)",
+		role, credential.Alternate(role)).Scan(&there)
+	if err != nil {
+		return false, fmt.Errorf("looking for the password of role %s: %w", role, err)
+	}
+	return there, nil
+}
+
+func (c *provisionCommand) connect(ctx context.Context, s *databaseServer, database string) (*pgx.Conn, error) {
+	return dial(ctx, s.address, c.CAFile, database, postgres.Superuser, secret.Files(c.SecretsDir), s.superuserSecret)
+}
+
+// dial connects to a database of another container, as the user, or whom the
+// secret is for.
+func dial(ctx context.Context, address, caFile, database, user string, secrets secret.Source, name string) (*pgx.Conn, error) {
+	password, err := secrets.Lookup(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("reading secret %s: %w", name, err)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		host, port = address, "5432"
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no host:port: %w", address, err)
+	}
+	config, err := pgx.ParseConfig(localDSN(host, number, caFile, password.Username(user), database))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	config.Password = password.Reveal()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/services/registrar"
+)
+
+type demoCommand struct {
+	containerRegistry
+	Controllers int `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
+}
+
+// Run registers the demo fleet and puts it into the metadata.
+func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	controllers := fleet.Demo(c.Controllers)
+	err := c.within(ctx, state{dir: g.StateDir}, log, func(r *registry) error {
+		if err := registrar.Migrate(ctx, r.pool.Pool); err != nil {
+			return err
+		}
+		return r.admit(ctx, registrar.Origin{Actor: "demo"}, controllers)
+	})
+	if err != nil {
+		return err
+	}
+	conn, err := dial(ctx, c.Registry, state{dir: g.StateDir}.authority(), databaseMetadata, postgres.Superuser, c.secrets(), secretSuperuser)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := fleet.Seed(ctx, conn, metadataSchema, controllers); err != nil {
+		return err
+	}
+	fmt.Println(len(controllers), "controllers are registered")
+	return nil
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+type healthcheckCommand struct {
+	URL        string        `arg:"" optional:"" help:"What to ask: http(s)://… must answer 200, mqtt://USER@HOST:PORT and postgres://USER@HOST/DATABASE must let the user in. Default: /readyz of the service at F2MESH_HTTP."`
+	HTTP       string        `help:"Where the service of this container serves HTTP." env:"F2MESH_HTTP" default:":9100" hidden:"" name:"http"`
+	CAFile     string        `help:"Certificates that the server's must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
+	Secret     string        `help:"Name of the secret with the user's password."`
+	SecretsDir string        `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
+	Timeout    time.Duration `help:"How long the answer may take." default:"4s"`
+}
+
+// Run asks once; its exit status is the answer.
+func (c *healthcheckCommand) Run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	target, err := c.target()
+	if err != nil {
+		return err
+	}
+	switch target.Scheme {
+	case "http", "https":
+		return c.get(ctx, target)
+	case "mqtt":
+		return c.logIn(ctx, target)
+	case "postgres":
+		return c.query(ctx, target)
+	}
+	return fmt.Errorf("a health check of %q is not known: http, https, mqtt or postgres", target.Scheme)
+}
+
+func (c *healthcheckCommand) target() (*url.URL, error) {
+	if c.URL != "" {
+		return url.Parse(c.URL)
+	}
+	_, port, err := net.SplitHostPort(c.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("F2MESH_HTTP: %w", err)
+	}
+	return &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", port), Path: "/readyz"}, nil
+}
+
+func (c *healthcheckCommand) get(ctx context.Context, target *url.URL) error {
+	transport := &http.Transport{DisableKeepAlives: true}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return fmt.Errorf("reading the CA: %w", err)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
+	if err != nil {
+		return err
+	}
+	answer, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", target.Redacted(), answer.Status)
+	}
+	return nil
+}
+
+func (c *healthcheckCommand) logIn(ctx context.Context, target *url.URL) error {
+	v, err := secret.Files(c.SecretsDir).Lookup(ctx, c.Secret)
+	if err != nil {
+		return fmt.Errorf("reading secret %s: %w", c.Secret, err)
+	}
+	return mosquitto.LogIn(ctx, target.Host, v.Username(target.User.Username()), v.Reveal())
+}
+
+func (c *healthcheckCommand) query(ctx context.Context, target *url.URL) error {
+	database := strings.TrimPrefix(target.Path, "/")
+	conn, err := dial(ctx, target.Host, c.CAFile, database, target.User.Username(), secret.Files(c.SecretsDir), c.Secret)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	_, err = conn.Exec(ctx, "SELECT 1")
+	return err
+}

@@ -1,0 +1,296 @@
+package compose
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// patience is for a machine that does other things too.
+const patience = 2 * time.Minute
+
+// engine starts the services of a model as Compose does: in their order, each in
+// its container, the next when those that it waits for are healthy or done.
+type engine struct {
+	t       *testing.T
+	project *types.Project
+	dir     string // volumes, secrets, roots
+	running map[string]*service
+}
+
+// service is one that was started.
+type service struct {
+	container
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	log  logBuffer
+}
+
+// logBuffer collects what a service writes.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// newEngine needs root and namespaces. It leaves the machine's own networks alone:
+// from here on the test's thread is in a network namespace of its own.
+func newEngine(t *testing.T, project *types.Project) *engine {
+	t.Helper()
+	for _, program := range []string{"ip", "nsenter", "mosquitto", "psql"} {
+		if _, err := exec.LookPath(program); err != nil && !exists("/usr/sbin/"+program) {
+			missing(t, program+" is not installed (Debian: apt-get install iproute2 util-linux mosquitto postgresql)")
+		}
+	}
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		missing(t, "namespaces of its own take root: "+err.Error())
+	}
+	e := &engine{t: t, project: project, dir: t.TempDir(), running: map[string]*service{}}
+	for _, dir := range []string{"volumes", "roots"} {
+		require.NoError(t, os.Mkdir(filepath.Join(e.dir, dir), 0o755))
+	}
+	out, err := exec.CommandContext(t.Context(), program(t), "setup", "--compose="+e.dir, "--uid=10001", "--gid=10001").CombinedOutput()
+	require.NoError(t, err, string(out))
+	for name := range project.Volumes { // as the engine makes them: init's image has these folders
+		path := e.volume(name)
+		require.NoError(t, os.Mkdir(path, 0o700))
+		require.NoError(t, os.Chown(path, 10001, 10001))
+	}
+	for name := range project.Networks {
+		e.ip("link", "add", name, "type", "bridge")
+		e.ip("link", "set", name, "up")
+	}
+	t.Cleanup(e.killAll)
+	return e
+}
+
+// missing skips on a laptop and fails in CI.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("F2MESH_REQUIRE_SERVERS") != "" {
+		t.Fatal(what)
+	}
+	t.Skip("SKIPPED: " + what)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (e *engine) volume(name string) string { return filepath.Join(e.dir, "volumes", name) }
+
+func (e *engine) ip(args ...string) {
+	e.t.Helper()
+	out, err := exec.CommandContext(e.t.Context(), "ip", args...).CombinedOutput()
+	require.NoError(e.t, err, "ip %v: %s", args, out)
+}
+
+// address is a service's on a network.
+func (e *engine) address(name, network string) netip.Addr {
+	subnet := netip.MustParsePrefix(e.project.Networks[network].Ipam.Config[0].Subnet)
+	a := subnet.Addr().As4()
+	a[3] = byte(10 + slices.Index(names(e.project), name))
+	return netip.AddrFrom4(a)
+}
+
+// connect gives a container its networks.
+func (e *engine) connect(name string) func(pid int) error {
+	s := e.project.Services[name]
+	return func(pid int) error {
+		number := strconv.Itoa(pid)
+		commands := [][]string{{"nsenter", "-t", number, "-n", "ip", "link", "set", "lo", "up"}}
+		for i, network := range slices.Sorted(maps.Keys(s.Networks)) {
+			outer, inner := fmt.Sprintf("v%d-%d", pid, i), "eth"+strconv.Itoa(i)
+			commands = append(commands,
+				[]string{"ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", number},
+				[]string{"ip", "link", "set", outer, "master", network, "up"},
+				[]string{"nsenter", "-t", number, "-n", "ip", "addr", "add", e.address(name, network).String() + "/24", "dev", inner},
+				[]string{"nsenter", "-t", number, "-n", "ip", "link", "set", inner, "up"})
+		}
+		for _, c := range commands {
+			if out, err := exec.CommandContext(context.Background(), c[0], c[1:]...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%v: %w: %s", c, err, out)
+			}
+		}
+		return nil
+	}
+}
+
+// hosts is the engine's name service: a container knows those that it shares a
+// network with.
+func (e *engine) hosts(name string) string {
+	var file strings.Builder
+	file.WriteString("127.0.0.1 localhost\n")
+	for other, o := range e.project.Services {
+		for network := range o.Networks {
+			if _, shared := e.project.Services[name].Networks[network]; shared {
+				fmt.Fprintf(&file, "%s %s\n", e.address(other, network), other)
+				break
+			}
+		}
+	}
+	return file.String()
+}
+
+// container describes a service's.
+func (e *engine) container(name string) container {
+	s := e.project.Services[name]
+	uid, gid, _ := strings.Cut(s.User, ":")
+	c := container{
+		Root: filepath.Join(e.dir, "roots", name), Hostname: name, Tmpfs: s.Tmpfs, Env: environment(&s),
+		Args: slices.Concat(s.Entrypoint, s.Command), Links: map[string]string{},
+		Files: map[string]string{
+			"/etc/passwd": "iotuser:x:10001:10001::/nonexistent:/sbin/nologin\n", "/etc/group": "iotuser:x:10001:\n",
+			"/etc/hosts": e.hosts(name), "/etc/nsswitch.conf": "hosts: files\n",
+		},
+	}
+	c.UID, _ = strconv.Atoi(uid)
+	c.GID, _ = strconv.Atoi(gid)
+	_ = os.Mkdir(c.Root, 0o755)
+	for _, device := range []string{"null", "zero", "urandom", "random"} {
+		c.Mounts = append(c.Mounts, mountPoint{Source: "/dev/" + device, Target: "/dev/" + device})
+	}
+	image(e.t, &s, &c)
+	volumes := slices.SortedFunc(slices.Values(s.Volumes), func(a, b types.ServiceVolumeConfig) int { return len(a.Target) - len(b.Target) })
+	for _, v := range volumes {
+		source := v.Source
+		if v.Type == types.VolumeTypeVolume {
+			source = e.volume(v.Source)
+		}
+		c.Mounts = append(c.Mounts, mountPoint{Source: source, Target: v.Target, ReadOnly: v.ReadOnly})
+	}
+	for _, secret := range s.Secrets {
+		c.Mounts = append(c.Mounts, mountPoint{
+			Source: filepath.Join(e.dir, "secrets", secret.Source+".txt"), Target: "/run/secrets/" + secret.Source, ReadOnly: true,
+		})
+	}
+	return c
+}
+
+// start starts a service and waits until it is healthy, or has run to its end.
+func (e *engine) start(name string) {
+	e.t.Helper()
+	s := &service{container: e.container(name), done: make(chan struct{})}
+	cmd, err := s.start(&s.log, e.connect(name))
+	require.NoError(e.t, err, name)
+	s.cmd = cmd
+	go func() { _ = cmd.Wait(); close(s.done) }()
+	e.running[name] = s
+	model := e.project.Services[name]
+	began := time.Now()
+	if oneShot(&model) {
+		e.await(name, func() bool { return s.ended() })
+		require.True(e.t, cmd.ProcessState.Success(), "%s: %s\n%s", name, cmd.ProcessState, s.log.String())
+	} else {
+		e.await(name, func() bool {
+			require.False(e.t, s.ended(), "%s has ended:\n%s", name, s.log.String())
+			return e.healthy(name) == nil
+		})
+	}
+	e.t.Logf("%-12s %s", name, time.Since(began).Round(time.Millisecond))
+}
+
+func (s *service) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// healthy runs the service's own health check in its container.
+func (e *engine) healthy(name string) error {
+	s := e.running[name]
+	if out, err := s.inside(s.cmd.Process.Pid, nil, e.project.Services[name].HealthCheck.Test[1:]...); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+func (e *engine) await(name string, done func() bool) {
+	e.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().Before(deadline) {
+			continue
+		}
+		cause := error(nil)
+		if model := e.project.Services[name]; !oneShot(&model) {
+			cause = e.healthy(name)
+		}
+		require.FailNow(e.t, name+" does not come up", "%v\n%s", cause, e.running[name].log.String())
+	}
+}
+
+// stop is docker stop; it answers whether the service ended by itself, in order.
+func (e *engine) stop(name string) (inOrder bool) {
+	model, s := e.project.Services[name], e.running[name]
+	signal := syscall.SIGTERM
+	if model.StopSignal == "SIGINT" {
+		signal = syscall.SIGINT
+	}
+	_ = s.cmd.Process.Signal(signal)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(*model.StopGracePeriod))
+	defer cancel()
+	select {
+	case <-s.done:
+		return s.cmd.ProcessState.Success()
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (e *engine) killAll() {
+	for _, s := range e.running {
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
+}
+
+// order is one in which each service comes behind those that it waits for.
+func (e *engine) order() (sorted []string) {
+	for len(sorted) < len(e.project.Services) {
+		before := len(sorted)
+		for _, name := range names(e.project) {
+			ready := !slices.Contains(sorted, name)
+			for on := range e.project.Services[name].DependsOn {
+				ready = ready && slices.Contains(sorted, on)
+			}
+			if ready {
+				sorted = append(sorted, name)
+			}
+		}
+		require.Greater(e.t, len(sorted), before, "the services wait for each other")
+	}
+	return sorted
+}
