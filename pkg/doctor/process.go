@@ -110,7 +110,7 @@ func (c container) problems() (all []string) {
 		"can write its image":                     !c.HostConfig.ReadonlyRootfs,
 		"keeps capabilities":                      !slices.Contains(c.HostConfig.CapDrop, "ALL"),
 		"may gain new privileges":                 !slices.Contains(c.HostConfig.SecurityOpt, "no-new-privileges:true") && !slices.Contains(c.HostConfig.SecurityOpt, "no-new-privileges"),
-		"has no health check":                     c.Config.Healthcheck == nil || len(c.Config.Healthcheck.Test) == 0,
+		"has no health check":                     c.Config.Healthcheck == nil || len(c.Config.Healthcheck.Test) == 0 || c.Config.Healthcheck.Test[0] == "NONE",
 		"is in the host's or the default network": c.HostConfig.NetworkMode == "host" || c.HostConfig.NetworkMode == "bridge" || c.HostConfig.NetworkMode == "default",
 	} {
 		if there {
