@@ -129,6 +129,7 @@ func ok(format string, args ...any) Finding { return Finding{OK, fmt.Sprintf(for
 func warning(format string, args ...any) Finding {
 	return Finding{Warning, fmt.Sprintf(format, args...)}
 }
+
 func failed(format string, args ...any) Finding { return Finding{Failed, fmt.Sprintf(format, args...)} }
 
 func notChecked(format string, args ...any) Finding {
