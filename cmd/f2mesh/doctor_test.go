@@ -137,6 +137,12 @@ func brokenSecrets() []sabotage {
 			require.NoError(t, os.Chmod(path, 0o644))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
+		{"secret-modes", "passwords.conf has mode 640", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := m.state.path("nats", "passwords.conf")
+			require.NoError(t, os.Chmod(path, 0o640))
+			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
+		}},
 		{"secret-entropy", name + " is too short", replace("admin123")},
 		{"secret-entropy", name + " is too short or too simple", replace(strings.Repeat("ab", 20))},
 		{"secret-unique", "is the same as " + name, replace("")},
@@ -403,6 +409,21 @@ func brokenMachine() []sabotage {
 			t.Helper()
 			require.NoError(t, m.Stop(partDecoder))
 			t.Cleanup(func() { require.NoError(t, m.Start(context.Background(), partDecoder)) })
+		}},
+		{"input-injection", "table telemetry.public.victim is gone", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			logIns := 0 // as the superuser, to three databases before the messages and to three after
+			patient.LogIn = func(ctx context.Context, name string) (string, string, error) {
+				if name == secretSuperuser {
+					switch logIns++; logIns % 6 {
+					case 1:
+						m.sql(t, databaseTelemetry, "CREATE TABLE IF NOT EXISTS victim ()")
+					case 4:
+						m.sql(t, databaseTelemetry, "DROP TABLE victim") // as the messages would have it
+					}
+				}
+				return m.secrets.logIn(ctx, name)
+			}
 		}},
 		{"program-vulnerabilities", "Your code is affected", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			patient.Vulncheck = []string{"sh", "-c", "echo Your code is affected by 1 vulnerability; exit 3"}

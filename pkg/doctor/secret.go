@@ -43,34 +43,43 @@ func secretChecks() []Check {
 	}
 }
 
-// secretModes looks at the folder of secrets and at every key.
+// servers are the files with secrets in the servers' own folders.
+func servers() []string {
+	return []string{
+		"nats/passwords.conf", "nats/context.json", "mosquitto/passwords", "mosquitto/server.key", "postgres/server.key",
+	}
+}
+
+// secretModes looks at the folder of secrets, at every key, and at what the servers
+// have of them.
 func secretModes(_ context.Context, m *Mesh) Finding {
-	var problems []string
-	files := 0
+	var paths []string
 	for _, tree := range []string{"secrets", "pki", "devices"} {
-		err := filepath.WalkDir(m.path(tree), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil {
-				return err
+		err := filepath.WalkDir(m.path(tree), func(path string, _ fs.DirEntry, err error) error {
+			if tree == "secrets" || strings.HasSuffix(path, ".key") {
+				paths = append(paths, path)
 			}
-			info, err := entry.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // replaced meanwhile
-			}
-			if err != nil {
-				return err
-			}
-			private := tree == "secrets" || strings.HasSuffix(path, ".key")
-			if private && info.Mode().Perm()&0o077 != 0 {
-				problems = append(problems, fmt.Sprintf("%s has mode %o", path, info.Mode().Perm()))
-			}
-			files++
-			return nil
+			return err
 		})
 		if err != nil {
-			problems = append(problems, err.Error())
+			return failed("%v", err)
 		}
 	}
-	return verdict(problems, "%d files and folders, secrets and keys for their owner only", files)
+	for _, file := range servers() {
+		paths = append(paths, m.path(filepath.FromSlash(file)))
+	}
+	var problems []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // replaced meanwhile, or not of this mesh
+		case err != nil:
+			problems = append(problems, err.Error())
+		case info.Mode().Perm()&0o077 != 0:
+			problems = append(problems, fmt.Sprintf("%s has mode %o", path, info.Mode().Perm()))
+		}
+	}
+	return verdict(problems, "%d files and folders, for their owner only", len(paths))
 }
 
 // passwords are those of all credentials, by name.

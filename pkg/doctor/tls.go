@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -209,25 +210,21 @@ func tlsRevocation(_ context.Context, m *Mesh) Finding {
 	}
 	var problems []string
 	for _, issuer := range authorities.Issuing {
-		if problem := covered(issuer, lists, m.Now()); problem != "" {
-			problems = append(problems, problem)
+		if !covered(issuer, lists) {
+			problems = append(problems, "there is no list of "+issuer.Subject.CommonName)
+		}
+	}
+	for _, list := range lists { // also those of issuers elsewhere, such as Vault
+		if m.Now().After(list.NextUpdate) {
+			problems = append(problems, fmt.Sprintf("the list of %s ended %s", list.Issuer.CommonName, list.NextUpdate.Format(time.RFC3339)))
 		}
 	}
 	return verdict(problems, "%d lists, each good beyond now", len(lists))
 }
 
-// covered tells what is wrong with the list of one CA.
-func covered(issuer *x509.Certificate, lists []*x509.RevocationList, now time.Time) string {
-	for _, list := range lists {
-		if list.CheckSignatureFrom(issuer) != nil {
-			continue
-		}
-		if now.After(list.NextUpdate) {
-			return fmt.Sprintf("the list of %s ended %s", issuer.Subject.CommonName, list.NextUpdate.Format(time.RFC3339))
-		}
-		return ""
-	}
-	return "there is no list of " + issuer.Subject.CommonName
+// covered tells whether a CA has a list.
+func covered(issuer *x509.Certificate, lists []*x509.RevocationList) bool {
+	return slices.ContainsFunc(lists, func(l *x509.RevocationList) bool { return l.CheckSignatureFrom(issuer) == nil })
 }
 
 // selfSigned is a certificate that nobody vouches for.
