@@ -27,15 +27,15 @@ type provisionCommand struct {
 func (c *provisionCommand) Run(ctx context.Context) error {
 	for _, s := range []databaseServer{
 		{
-			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry},
+			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry, secretPgBouncer},
 			databases: []databaseOf{
-				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, prepareMetadata},
+				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, pooled(roleDecoder, prepareMetadata)},
 				{databaseRegistry, roleRegistrar, []string{roleRegistrar}, nil},
 			},
 		},
 		{
-			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, secrets: []string{secretTimescale, secretReader},
-			databases: []databaseOf{{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}, prepareTelemetry}},
+			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, secrets: []string{secretTimescale, secretReader, secretPgBouncer},
+			databases: []databaseOf{{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}, pooled(roleWriter, prepareTelemetry)}},
 		},
 	} {
 		if err := c.provision(ctx, &s); err != nil {
@@ -58,6 +58,16 @@ type databaseOf struct {
 	name, owner string
 	users       []string
 	prepare     func(context.Context, *pgx.Conn) error // as the superuser; nil: its owner does
+}
+
+// pooled is prepare, and lets the role through a pooler besides.
+func pooled(role string, prepare func(context.Context, *pgx.Conn) error) func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		if err := prepare(ctx, conn); err != nil {
+			return err
+		}
+		return letThrough(ctx, conn, role)
+	}
 }
 
 func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) error {

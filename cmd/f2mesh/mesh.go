@@ -19,6 +19,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -59,10 +60,11 @@ type meshConfig struct {
 	Registrar   server.Config
 	Issuer      issuerFlags
 	Secrets     secretFlags
+	Pooling     bool // through PgBouncer to PostgreSQL
 }
 
-// mesh is all parts on one machine, in one process but for the broker and the
-// database. The supervisor starts and stops them.
+// mesh is all parts on one machine, in one process but for the broker, the database
+// and its pooler. The supervisor starts and stops them.
 type mesh struct {
 	*supervisor.Supervisor
 	cfg       meshConfig
@@ -75,6 +77,7 @@ type mesh struct {
 	mu       sync.Mutex // guards the fields below
 	nats     *natsserver.Server
 	cluster  *postgres.Cluster
+	pooler   *pgbouncer.Pooler
 	mqtt     *mosquitto.Broker
 	services map[string]health.Service
 	observe  func(line string) // the registrar's, of the broker's log; nil: it does not run
@@ -102,6 +105,9 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	}
 	m.Add(partNATS, m.runNATS)
 	m.Add(partPostgres, m.runPostgres)
+	if cfg.Pooling {
+		m.Add(partPgBouncer, m.runPgBouncer)
+	}
 	m.Add(partMosquitto, m.runMosquitto)
 	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
@@ -283,14 +289,14 @@ func (m *mesh) bridgeConfig() bridge.Config {
 
 func (m *mesh) decoderConfig() decoder.Config {
 	cfg := m.cfg.Decoder
-	cfg.DSN = m.dsn(roleDecoder, databaseMetadata)
+	cfg.DSN, cfg.PooledDSN = m.dsn(roleDecoder, databaseMetadata), m.pooledDSN(roleDecoder, databaseMetadata)
 	cfg.Schema = metadataSchema
 	return cfg
 }
 
 func (m *mesh) writerConfig() writer.Config {
 	cfg := m.cfg.Writer
-	cfg.DSN = m.dsn(roleWriter, databaseTelemetry)
+	cfg.DSN, cfg.PooledDSN = m.dsn(roleWriter, databaseTelemetry), m.pooledDSN(roleWriter, databaseTelemetry)
 	return cfg
 }
 
@@ -317,7 +323,11 @@ func stopped(ctx context.Context, stop func(context.Context) error) error {
 
 // remove deletes what the servers left outside the state directory.
 func (m *mesh) remove() error {
-	return errors.Join(account.Remove(m.state.path("postgres")), account.Remove(m.state.path("mosquitto")))
+	var problems error
+	for _, server := range []string{"postgres", "pgbouncer", "mosquitto"} {
+		problems = errors.Join(problems, account.Remove(m.state.path(server)))
+	}
+	return problems
 }
 
 // postgresSettings are for many small rows on a machine that also does other

@@ -26,6 +26,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -63,7 +64,7 @@ func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig
 	t.Helper()
 	dir := accounttest.TempDir(t)
 	cfg := meshConfig{
-		Host: "127.0.0.1", Controllers: 3,
+		Host: "127.0.0.1", Controllers: 3, Pooling: true,
 		Bridge: bridge.Config{
 			URL: "set later", ClientID: "f2mesh-bridge", Filter: "#", Batch: 1000, Linger: 2 * time.Millisecond,
 			MaxPayload: 1 << 16, CommandMaxAge: 5 * time.Second, DrainTimeout: 5 * time.Second,
@@ -87,7 +88,7 @@ func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig
 		m.StopAll()
 		require.NoError(t, m.remove())
 	})
-	if err := m.StartAll(t.Context()); errors.Is(err, mosquitto.ErrNotInstalled) || errors.Is(err, postgres.ErrNotInstalled) {
+	if err := m.StartAll(t.Context()); errors.Is(err, mosquitto.ErrNotInstalled) || errors.Is(err, postgres.ErrNotInstalled) || errors.Is(err, pgbouncer.ErrNotInstalled) {
 		accounttest.SkipMissing(t, err)
 	} else {
 		require.NoError(t, err)

@@ -105,7 +105,7 @@ func (tr *traffic) missing(t *testing.T, m *testMesh) int {
 // TestStopAndStart stops each part during traffic and starts it again.
 func TestStopAndStart(t *testing.T) {
 	m := startMesh(t)
-	for _, name := range []string{partBridge, partDecoder, partWriter, partMosquitto, partNATS, partPostgres} {
+	for _, name := range []string{partBridge, partDecoder, partWriter, partMosquitto, partNATS, partPostgres, partPgBouncer} {
 		t.Run(name, func(t *testing.T) {
 			tr := startTraffic(t, m.device(t, mac))
 			time.Sleep(400 * time.Millisecond)
@@ -126,6 +126,7 @@ func TestCrash(t *testing.T) {
 	kill := map[string]func() error{
 		partMosquitto: func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.mqtt.Kill() },
 		partPostgres:  func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.cluster.Kill() },
+		partPgBouncer: func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.pooler.Kill() },
 	}
 	for name, kill := range kill {
 		t.Run(name, func(t *testing.T) {
@@ -175,6 +176,7 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 		"NATS_URL="+m.nats.URL(), "F2MESH_CA="+m.authority.CAFile(), "F2MESH_SECRETS_DIR="+m.state.secrets(),
 		"MQTT_URL="+m.bridgeConfig().URL, "METADATA_DSN="+m.decoderConfig().DSN, "METADATA_SCHEMA="+metadataSchema,
 		"TIMESCALE_DSN="+m.writerConfig().DSN,
+		"METADATA_POOLED_DSN="+m.decoderConfig().PooledDSN, "TIMESCALE_POOLED_DSN="+m.writerConfig().PooledDSN,
 		"REGISTRY_DSN="+r.RegistryDSN, "REGISTRAR_METADATA_DSN="+r.MetadataDSN, "REGISTRAR_EST="+r.Listen,
 		"REGISTRAR_EST_CERT="+r.CertFile, "REGISTRAR_EST_KEY="+r.KeyFile, "REGISTRAR_DEVICES="+r.Devices,
 		"REGISTRAR_BROKER_DIR="+r.Broker, "REGISTRAR_PKI_DIR="+m.state.path("pki"))

@@ -61,6 +61,9 @@ func (m *mesh) provision(ctx context.Context) error {
 	if err := m.provisionTelemetry(ctx); err != nil {
 		return err
 	}
+	if err := m.provisionPooler(ctx); err != nil {
+		return err
+	}
 	return m.seed(ctx)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -198,12 +199,27 @@ func (r *rotator) config(ctx context.Context, c credential.Credential) rotation.
 		Credential: c, Server: r.server(c.Kind), Store: r.keeper, Services: answers{r.nc}, Dir: r.state.path("rotation"),
 		Timeout: time.Minute, Log: r.log,
 		Done: func(step string) error {
-			if step != "store" {
-				return nil
+			switch {
+			case step == "store":
+				return r.state.tools(ctx, r.keeper, r.running)
+			case step == "wait" && c.Name == secretPgBouncer: // before the old one is locked out
+				return r.poolerLogin(ctx)
 			}
-			return r.state.tools(ctx, r.keeper, r.running)
+			return nil
 		},
 	}
+}
+
+// poolerLogin has the pooler, if there is one, log in with what is stored now.
+func (r *rotator) poolerLogin(ctx context.Context) error {
+	if r.running.Ports.PgBouncer == 0 {
+		return nil
+	}
+	user, password, err := logIn(ctx, r.keeper, secretPgBouncer)
+	if err != nil {
+		return err
+	}
+	return pgbouncer.SetLogin(r.state.path("pgbouncer"), user, password)
 }
 
 // server is what a kind of credential is for.

@@ -84,7 +84,7 @@ func TestRotateAll(t *testing.T) {
 			require.NoError(t, r.connected(t.Context()))
 			rotated(t, r, c, before)
 		}
-		for _, name := range []string{partNATS, partPostgres, partMosquitto} {
+		for _, name := range []string{partNATS, partPostgres, partPgBouncer, partMosquitto} {
 			require.NoError(t, m.Stop(name))
 			require.NoError(t, m.Start(t.Context(), name))
 		}
@@ -109,7 +109,7 @@ func TestRotationBrokenOff(t *testing.T) {
 	r := m.rotator(t)
 	tr := startTraffic(t, m.device(t, mac))
 	crash := errors.New("crash")
-	for _, name := range []string{"mqtt_password", "nats_decoder_password", "timescale_password"} {
+	for _, name := range []string{"mqtt_password", "nats_decoder_password", "timescale_password", secretPgBouncer} {
 		c, _ := credential.Find(name)
 		for _, last := range []string{"grant", "verify", "store", "wait", "retire"} {
 			_, before, err := logIn(t.Context(), r.keeper, name)
@@ -129,6 +129,9 @@ func TestRotationBrokenOff(t *testing.T) {
 			rotated(t, r, c, before)
 		}
 	}
+	// Whoever logs in through the pooler now is looked up with what is stored.
+	require.NoError(t, m.Stop(partWriter))
+	require.NoError(t, m.Start(t.Context(), partWriter))
 	tr.finish(t, m)
 }
 

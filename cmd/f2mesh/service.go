@@ -69,21 +69,25 @@ func (c *bridgeCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 type decoderCommand struct {
 	serviceFlags
+	poolingFlags
 	Config decoder.Config `embed:""`
 }
 
 // Run runs the decoder until it is stopped.
 func (c *decoderCommand) Run(ctx context.Context, log *slog.Logger) error {
+	c.Config.PooledDSN = c.choose(c.Config.PooledDSN)
 	return c.serve(ctx, "decoder", newDecoder(c.Config), log)
 }
 
 type writerCommand struct {
 	serviceFlags
+	poolingFlags
 	Config writer.Config `embed:""`
 }
 
 // Run runs the writer until it is stopped.
 func (c *writerCommand) Run(ctx context.Context, log *slog.Logger) error {
+	c.Config.PooledDSN = c.choose(c.Config.PooledDSN)
 	return c.serve(ctx, "writer", newWriter(c.Config), log)
 }
 

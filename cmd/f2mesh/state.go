@@ -51,6 +51,7 @@ type ports struct {
 	NATS      int `json:"nats"`
 	Monitor   int `json:"nats_monitor"`
 	Postgres  int `json:"postgres"`
+	PgBouncer int `json:"pgbouncer,omitempty"` // 0: without
 	HTTP      int `json:"http"`
 	EST       int `json:"est"`
 }

@@ -19,6 +19,10 @@ import (
 // for the first rows and shows them.
 func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error {
 	p := m.ports()
+	pooler := "none: services go to PostgreSQL directly"
+	if p.PgBouncer != 0 {
+		pooler = m.address(p.PgBouncer)
+	}
 	fmt.Fprintln(out)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
@@ -27,6 +31,7 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 		{"MQTT over WebSocket (TLS, password)", m.address(p.WebSocket)},
 		{"NATS (TLS, password)", m.address(p.NATS)},
 		{"PostgreSQL (TLS, password)", m.address(p.Postgres)},
+		{"PgBouncer (TLS, password)", pooler},
 		{"enrolment, EST (TLS, claiming code)", "https://" + m.address(p.EST) + "/.well-known/est"},
 		{"health, metrics", "http://" + m.address(p.HTTP) + "/readyz"},
 	} {

@@ -25,8 +25,10 @@ import (
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
+const pgbouncerPort = 6432
+
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, mosquitto, bridge, decoder, writer, registrar."`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, bridge, decoder, writer, registrar."`
 	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
@@ -41,6 +43,7 @@ type upCommand struct {
 	Registrar server.Config  `embed:"" prefix:"registrar-"`
 	Secrets   secretFlags    `embed:""`
 	Issuer    issuerFlags    `embed:""`
+	poolingFlags
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
@@ -75,7 +78,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers, WatchTopics: c.WatchTopics,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Issuer: c.Issuer,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -142,10 +145,16 @@ func (m *mesh) describe() running {
 // choosePorts takes the ports of the last run, or the standard ones, and says
 // where one was taken.
 func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
-	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, HTTP: 8000, EST: 8443}
+	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, PgBouncer: pgbouncerPort, HTTP: 8000, EST: 8443}
 	if last, err := st.last(); err == nil {
 		want = last.Ports
 		want.EST = cmp.Or(want.EST, 8443) // of a version that had none
+	}
+	switch {
+	case !c.pooled():
+		want.PgBouncer = 0
+	case want.PgBouncer == 0: // the last run was without
+		want.PgBouncer = pgbouncerPort
 	}
 	for _, p := range []struct {
 		name string
@@ -157,9 +166,13 @@ func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
 		{"NATS", &want.NATS},
 		{"NATS monitoring", &want.Monitor},
 		{"PostgreSQL", &want.Postgres},
+		{"PgBouncer", &want.PgBouncer},
 		{"HTTP", &want.HTTP},
 		{"EST", &want.EST},
 	} {
+		if *p.port == 0 {
+			continue // of a part that does not run
+		}
 		free, err := port.Pick(c.Host, *p.port)
 		if err != nil {
 			return ports{}, err
@@ -170,6 +183,11 @@ func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
 		*p.port = free
 	}
 	return want, nil
+}
+
+// pooled is false also where the chosen parts do without a pooler.
+func (c *upCommand) pooled() bool {
+	return c.Pooling && (len(c.Parts) == 0 || slices.Contains(c.Parts, partPgBouncer))
 }
 
 // detach starts this command again as a process of its own, waits until its

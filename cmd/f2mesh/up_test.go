@@ -48,6 +48,7 @@ func TestUp(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, out, "already")
 	assert.Contains(t, works("env"), "PGHOST=")
+	assert.Contains(t, works("env"), "USE_CONNECTION_POOLING='true'")
 	for _, row := range []string{"bridge", "decoder", "writer"} {
 		assert.Contains(t, works("status"), row)
 	}
@@ -59,7 +60,8 @@ func TestUp(t *testing.T) {
 	devicesFromCommandLine(t, f2mesh)
 	rotateFromCommandLine(t, f2mesh, filepath.Join(dir, "state", "secrets", "timescale_password"))
 	works("down")
-	works("up", "--detach", "--no-simulate")
+	works("up", "--detach", "--no-simulate", "--no-connection-pooling")
+	assert.Contains(t, works("env"), "TIMESCALE_POOLED_DSN=''")
 	assert.Contains(t, works("env"), "PGHOST=", "the second start, too, returns when the mesh is up")
 	works("audit", "--wait=30s")
 	works("down")

@@ -45,6 +45,7 @@ func All() []Credential {
 		{Name: "timescale_password", Kind: Postgres, User: "f2mesh_writer", Services: []string{"writer"}},
 		{Name: "registry_password", Kind: Postgres, User: "f2mesh_registrar", Services: []string{"registrar"}},
 		{Name: "postgres_reader_password", Kind: Postgres, User: "f2mesh_reader"},
+		{Name: "pgbouncer_password", Kind: Postgres, User: "f2mesh_pgbouncer"},
 		{Name: "postgres_superuser_password", Kind: Postgres, User: "postgres"},
 	}
 }

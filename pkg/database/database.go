@@ -16,6 +16,7 @@ import (
 // Pool is a pool of connections. It is safe for concurrent use.
 type Pool struct {
 	*pgxpool.Pool
+	direct  *pgxpool.Config
 	changed chan struct{} // holds one item after a change of the credential
 }
 
@@ -24,6 +25,42 @@ type Pool struct {
 // connections are closed and busy ones when they are released, so no query is
 // cut off. A refused login is told to credential. Close ends the pool.
 func Open(ctx context.Context, dsn string, credential secret.Credential) (*Pool, error) {
+	return OpenPooled(ctx, dsn, "", credential)
+}
+
+// OpenPooled is Open with connections that go where pooled leads: to a PgBouncer in
+// transaction mode before the database of dsn. They must not keep anything in the
+// session; what Dedicated opens leads to the database itself. With pooled empty it
+// is Open.
+func OpenPooled(ctx context.Context, dsn, pooled string, credential secret.Credential) (*Pool, error) {
+	direct, err := configure(dsn, credential)
+	if err != nil {
+		return nil, err
+	}
+	config := direct
+	if pooled != "" {
+		if config, err = configure(pooled, credential); err != nil {
+			return nil, err
+		}
+		config.ConnConfig.DefaultQueryExecMode = pooledMode
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{Pool: pool, direct: direct, changed: make(chan struct{}, 1)}
+	credential.Notify(p.renew)
+	return p, nil
+}
+
+// pooledMode is how statements are run where the next may meet another session.
+// PgBouncer before 1.21 knows no prepared statements, pgx's default; of those without,
+// this one asks PostgreSQL for the parameters' types, once for a connection, and
+// sends them in binary.
+const pooledMode = pgx.QueryExecModeCacheDescribe
+
+// configure has each connection log in with the credential as it is then.
+func configure(dsn string, credential secret.Credential) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, err
@@ -40,13 +77,7 @@ func Open(ctx context.Context, dsn string, credential secret.Credential) (*Pool,
 		}
 		return nil
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	p := &Pool{Pool: pool, changed: make(chan struct{}, 1)}
-	credential.Notify(p.renew)
-	return p, nil
+	return config, nil
 }
 
 func (p *Pool) renew() {
@@ -61,10 +92,10 @@ func (p *Pool) renew() {
 // a connection of Dedicated and must open another.
 func (p *Pool) Changed() <-chan struct{} { return p.changed }
 
-// Dedicated opens a connection outside the pool, for one who keeps it. Close ends
-// it.
+// Dedicated opens a connection outside the pool, past any pooler, for one who keeps
+// it. Close ends it.
 func (p *Pool) Dedicated(ctx context.Context) (*pgx.Conn, error) {
-	config := p.Config()
+	config := p.direct.Copy()
 	if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
 		return nil, err
 	}

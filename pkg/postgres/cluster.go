@@ -198,6 +198,9 @@ func (c *Cluster) Host() string { return c.host }
 // Port is the TCP port that the server listens on.
 func (c *Cluster) Port() int { return c.port }
 
+// CAFile is what clients trust, "" if Config had none.
+func (c *Cluster) CAFile() string { return c.caFile }
+
 // ConnString is a connection URL with the password in it: never log it.
 func (c *Cluster) ConnString(user, password, database string) string {
 	query := url.Values{"sslmode": {"require"}}

@@ -85,10 +85,20 @@ func Sessions(ctx context.Context, conn *pgx.Conn, role string) (n int, err erro
 	return n, nil
 }
 
-// Refused tells whether PostgreSQL did not take a user name or password.
+// Refused tells whether PostgreSQL, or a PgBouncer before it, did not take a user
+// name or password.
 func Refused(err error) bool {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (refusal.Code == invalidPassword || refusal.Code == "28000")
+	if !ok {
+		return false
+	}
+	switch refusal.Code {
+	case invalidPassword, "28000":
+		return true
+	case "08P01": // PgBouncer 1.18 has one code for everything
+		return refusal.Message == "SASL authentication failed" || refusal.Message == "no such user"
+	}
+	return false
 }
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }

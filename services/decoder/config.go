@@ -9,6 +9,7 @@ import (
 // Config of the decoder. Its zero value is not valid; the CLI gives the defaults.
 type Config struct {
 	DSN              string        `help:"PostgreSQL that holds the fleet's metadata; the password comes from the secret." env:"METADATA_DSN" default:"postgres://f2mesh_decoder@127.0.0.1:5432/metadata" name:"metadata-dsn"`
+	PooledDSN        string        `help:"The same database through PgBouncer in transaction mode, for all but LISTEN; empty for none." env:"METADATA_POOLED_DSN" name:"metadata-pooled-dsn"`
 	Schema           string        `help:"Schema of the metadata tables." env:"METADATA_SCHEMA" default:"public" name:"metadata-schema"`
 	Zone             string        `help:"Time zone of device timestamps without an offset (IANA name)." env:"FLEET_ZONE" default:"UTC" name:"zone"`
 	CacheTTL         int           `help:"Seconds that metadata is used before it is read again." env:"CACHE_TTL" default:"600" name:"cache-ttl"`

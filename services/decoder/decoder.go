@@ -79,9 +79,9 @@ func (d *Decoder) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := database.Open(ctx, d.cfg.DSN, d.credential)
+	pool, err := database.OpenPooled(ctx, d.cfg.DSN, d.cfg.PooledDSN, d.credential)
 	if err != nil {
-		return fmt.Errorf("decoder: metadata-dsn: %w", err)
+		return fmt.Errorf("decoder: metadata-dsn, metadata-pooled-dsn: %w", err)
 	}
 	defer pool.Close()
 	d.pool.Store(pool)

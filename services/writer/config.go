@@ -8,6 +8,7 @@ import (
 // Config of the writer. Its zero value is not valid; the CLI gives the defaults.
 type Config struct {
 	DSN           string        `help:"TimescaleDB or plain PostgreSQL for measurements and events; the password comes from the secret." env:"TIMESCALE_DSN" default:"postgres://f2mesh_writer@127.0.0.1:5432/telemetry" name:"timescale-dsn"`
+	PooledDSN     string        `help:"The same database through PgBouncer in transaction mode, for all but migrations; empty for none." env:"TIMESCALE_POOLED_DSN" name:"timescale-pooled-dsn"`
 	Batch         int           `help:"Most messages written in one transaction." env:"WRITER_BATCH" default:"5000" name:"batch"`
 	Linger        time.Duration `help:"How long the first message of a batch waits for others." env:"WRITER_LINGER" default:"10ms" name:"linger"`
 	Timescale     bool          `help:"Use TimescaleDB where the extension is available." env:"WRITER_TIMESCALE" default:"true" negatable:"" name:"timescale"`

@@ -27,12 +27,21 @@ func TestMain(m *testing.M) { os.Exit(cluster.Main(m, nil)) }
 // newWriter is a writer as Run has it once its pool is open.
 func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
 	t.Helper()
-	cfg := Config{DSN: dsn, Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
-	w, err := New(cfg, secret.Credential{}, client, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	pool, err := pgxpool.New(t.Context(), dsn)
 	require.NoError(t, err)
-	w.pool, err = pgxpool.New(t.Context(), dsn)
-	require.NoError(t, err)
-	t.Cleanup(w.pool.Close)
+	t.Cleanup(pool.Close)
+	w := writerOn(t, pool)
+	w.streams = client
+	return w
+}
+
+// writerOn is a writer without streams.
+func writerOn(tb testing.TB, pool *pgxpool.Pool) *Writer {
+	tb.Helper()
+	cfg := Config{DSN: "set already", Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
+	w, err := New(cfg, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	require.NoError(tb, err)
+	w.pool = pool
 	return w
 }
 
@@ -54,7 +63,7 @@ func newMesh(t *testing.T) *mesh {
 	m.consumer, err = m.client.Consumer(ctx, DecodedStream, stage)
 	require.NoError(t, err)
 	m.w = newWriter(t, dsn, m.client)
-	require.NoError(t, m.w.prepareTables(ctx))
+	require.NoError(t, m.w.prepareTables(ctx, m.w.pool))
 	return m
 }
 

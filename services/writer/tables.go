@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -24,13 +25,14 @@ var aggregates = []struct{ name, bucket string }{
 }
 
 // prepareTables brings the tables to this version's form. It waits for
-// PostgreSQL for as long as ctx lasts.
-func (w *Writer) prepareTables(ctx context.Context) error {
-	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.migrate(ctx) })
+// PostgreSQL for as long as ctx lasts. Its locks are a session's, so that pool must
+// not lead through a pooler.
+func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
+	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.migrate(ctx, pool) })
 	if err != nil {
 		return fmt.Errorf("migrating tables: %w", err)
 	}
-	timescale, err := retry(ctx, w, w.timescaleAvailable)
+	timescale, err := retry(ctx, w, func(ctx context.Context) (bool, error) { return w.timescaleAvailable(ctx, pool) })
 	if err != nil {
 		return fmt.Errorf("looking for TimescaleDB: %w", err)
 	}
@@ -38,7 +40,7 @@ func (w *Writer) prepareTables(ctx context.Context) error {
 	if timescale {
 		prepare = w.prepareTimescale
 	}
-	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.alone(ctx, prepare) }); err != nil {
+	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.alone(ctx, pool, prepare) }); err != nil {
 		return fmt.Errorf("preparing tables: %w", err)
 	}
 	return nil
@@ -46,8 +48,8 @@ func (w *Writer) prepareTables(ctx context.Context) error {
 
 // migrate holds an advisory lock, so that writers that start together migrate
 // once.
-func (w *Writer) migrate(ctx context.Context) error {
-	db := stdlib.OpenDBFromPool(w.pool)
+func (w *Writer) migrate(ctx context.Context, pool *pgxpool.Pool) error {
+	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }()
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // looks each second, for five minutes
 	if err != nil {
@@ -71,8 +73,8 @@ func (w *Writer) migrate(ctx context.Context) error {
 // alone keeps writers that start together apart while they prepare the migrated
 // tables. Without it one that makes a view at the same moment as another is
 // refused with SQLSTATE 23505, and stops.
-func (w *Writer) alone(ctx context.Context, prepare func(context.Context, *pgx.Conn) error) error {
-	conn, err := w.pool.Acquire(ctx)
+func (w *Writer) alone(ctx context.Context, pool *pgxpool.Pool, prepare func(context.Context, *pgx.Conn) error) error {
+	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}

@@ -6,14 +6,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // timescaleAvailable is false also where the operator switched it off.
-func (w *Writer) timescaleAvailable(ctx context.Context) (available bool, err error) {
+func (w *Writer) timescaleAvailable(ctx context.Context, pool *pgxpool.Pool) (available bool, err error) {
 	if !w.cfg.Timescale {
 		return false, nil
 	}
-	err = w.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')`).Scan(&available)
+	err = pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')`).Scan(&available)
 	return available, err
 }
 

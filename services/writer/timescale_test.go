@@ -17,7 +17,7 @@ func newTimescaleMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := newMesh(t)
 	m.w.cfg.Timescale, m.w.cfg.CompressAfter, m.w.cfg.Retention = true, 7*24*time.Hour, 90*24*time.Hour
-	available, err := m.w.timescaleAvailable(t.Context())
+	available, err := m.w.timescaleAvailable(t.Context(), m.w.pool)
 	require.NoError(t, err)
 	if !available {
 		t.Skip("SKIPPED: TimescaleDB is not installed beside PostgreSQL: its hypertables, policies and continuous aggregates are not tested")
@@ -56,7 +56,7 @@ func TestTimescale(t *testing.T) {
 	m := newTimescaleMesh(t)
 	first, second := lately(reading(0)), lately(reading(1))
 	m.write(first, lately(occurrence(0)))
-	require.NoError(t, m.w.prepareTables(t.Context()))
+	require.NoError(t, m.w.prepareTables(t.Context(), m.w.pool))
 
 	assert.Equal(t, 2, query[int](m, `SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name IN ('measurement', 'device_event')`))
 	assert.Equal(t, 2, query[int](m, `SELECT count(*) FROM measurement`), "what was there before")
@@ -86,7 +86,7 @@ func TestTimescale(t *testing.T) {
 	m.w.cfg.CompressAfter, m.w.cfg.Retention = 48*time.Hour, 0
 	_, err := m.w.pool.Exec(t.Context(), `SELECT remove_continuous_aggregate_policy('measurement_daily')`)
 	require.NoError(t, err)
-	require.NoError(t, m.w.prepareTables(t.Context()))
+	require.NoError(t, m.w.prepareTables(t.Context(), m.w.pool))
 	assert.Equal(t, both(48*time.Hour), m.policies("policy_compression", "compress_after"))
 	assert.Empty(t, m.policies("policy_retention", "drop_after"))
 	assert.Equal(t, 2, query[int](m, `SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name = 'policy_refresh_continuous_aggregate'`))

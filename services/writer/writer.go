@@ -58,15 +58,10 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 // Run migrates the tables and writes until ctx ends, then writes what it has in
 // hand.
 func (w *Writer) Run(ctx context.Context) error {
-	pool, err := database.Open(ctx, w.cfg.DSN, w.credential)
-	if err != nil {
-		return fmt.Errorf("writer: timescale-dsn: %w", err)
-	}
-	defer pool.Close()
-	w.pool = pool.Pool
-	if err := w.prepareTables(ctx); err != nil {
+	if err := w.open(ctx); err != nil {
 		return err
 	}
+	defer w.pool.Close()
 	w.prepared.Store(true)
 	if err := w.streams.Ensure(ctx, deadletter.Stream); err != nil {
 		return err
@@ -83,6 +78,26 @@ func (w *Writer) Run(ctx context.Context) error {
 		return err
 	}
 	return w.process(ctx, messages)
+}
+
+// open prepares the tables, past any pooler, and opens the pool that they are
+// written through.
+func (w *Writer) open(ctx context.Context) error {
+	direct, err := database.Open(ctx, w.cfg.DSN, w.credential)
+	if err != nil {
+		return fmt.Errorf("writer: timescale-dsn: %w", err)
+	}
+	err = w.prepareTables(ctx, direct.Pool)
+	direct.Close()
+	if err != nil {
+		return err
+	}
+	pool, err := database.OpenPooled(ctx, w.cfg.DSN, w.cfg.PooledDSN, w.credential)
+	if err != nil {
+		return fmt.Errorf("writer: timescale-pooled-dsn: %w", err)
+	}
+	w.pool = pool.Pool
+	return nil
 }
 
 // Ready proves that JetStream and the tables answer.

@@ -91,7 +91,7 @@ func TestWritersStartTogether(t *testing.T) {
 	w := newWriter(t, dsn, nil)
 	for range writers {
 		another := newWriter(t, dsn, nil)
-		go func() { errs <- another.prepareTables(ctx) }()
+		go func() { errs <- another.prepareTables(ctx, another.pool) }()
 	}
 	for range writers {
 		require.NoError(t, <-errs)
@@ -242,12 +242,12 @@ func TestViewsAreMadeOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	w := newWriter(t, dsn, nil)
-	require.NoError(t, w.migrate(ctx))
+	require.NoError(t, w.migrate(ctx, w.pool))
 	for range 20 {
 		const writers = 4
 		errs := make(chan error, writers)
 		for range writers {
-			go func() { errs <- w.alone(ctx, w.preparePlain) }()
+			go func() { errs <- w.alone(ctx, w.pool, w.preparePlain) }()
 		}
 		for range writers {
 			require.NoError(t, <-errs)

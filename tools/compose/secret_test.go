@@ -20,7 +20,7 @@ var known = map[string][]string{
 		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
 		"nats_decoder_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
 	},
-	"provision": {"postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
+	"provision": {"pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
 	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
 	"mosquitto": {"mqtt_operator_password", "mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
 	"bridge":    {"mqtt_password", "mqtt_username", "nats_bridge_password"},

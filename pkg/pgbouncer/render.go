@@ -1,0 +1,66 @@
+package pgbouncer
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	conf "github.com/f2mesh/f2mesh/pgbouncer"
+)
+
+// imageConfig is the folder of the container image that the file names.
+const imageConfig = "/etc/pgbouncer/"
+
+var hostPort = regexp.MustCompile(`host=\S+ port=\d+`) //nolint:gochecknoglobals // compiled once
+
+// render turns the shipped configuration file into that of one pooler. The file
+// has no placeholders, so that a stand-alone PgBouncer takes it too.
+func (c *Config) render(dir string, number int) (string, error) {
+	own := map[string]string{"listen_addr": c.Host, "listen_port": strconv.Itoa(number), "pidfile": filepath.Join(dir, pidFile)}
+	maps.Copy(own, c.Settings)
+	var file strings.Builder
+	section := ""
+	for line := range strings.Lines(conf.Conf) {
+		name, value, isSetting := strings.Cut(strings.TrimSpace(line), " =")
+		value = strings.TrimSpace(value)
+		switch {
+		case strings.HasPrefix(line, "["):
+			section = strings.TrimSpace(line)
+		case !isSetting || strings.HasPrefix(line, ";"):
+		case section == "[databases]":
+			line = hostPort.ReplaceAllString(line, fmt.Sprintf("host=%s port=%d", c.ServerHost, c.ServerPort))
+		case strings.HasPrefix(value, imageConfig):
+			line = name + " = " + dir + "/" + strings.TrimPrefix(value, imageConfig) + "\n"
+		}
+		if replacement, ok := own[name]; ok && isSetting && section == "[pgbouncer]" {
+			line = name + " = " + replacement + "\n"
+			delete(own, name)
+		}
+		file.WriteString(line)
+	}
+	if section != "[pgbouncer]" {
+		return "", fmt.Errorf("rendering pgbouncer.ini: its last section is %s", section)
+	}
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		fmt.Fprintf(&file, "%s = %s\n", name, own[name])
+	}
+	return withUser(file.String(), c.User), nil
+}
+
+// ownUser is where the file names the pooler's own user.
+var ownUser = regexp.MustCompile(`(auth_user=|\nstats_users = )\S+`) //nolint:gochecknoglobals // compiled once
+
+func withUser(text, user string) string { return ownUser.ReplaceAllString(text, "${1}"+user) }
+
+// userlist is auth_file: the pooler's own password, and no other.
+func userlist(user, password string) []byte {
+	quote := func(text string) string { return `"` + strings.ReplaceAll(text, `"`, `""`) + `"` }
+	return []byte(quote(user) + " " + quote(password) + "\n")
+}
+
+func address(host string, number int) string { return net.JoinHostPort(host, strconv.Itoa(number)) }
