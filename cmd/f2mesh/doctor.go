@@ -66,7 +66,7 @@ func (s state) patient(r running, logIn func(context.Context, string) (string, s
 		Dir: s.dir, PID: r.PID, Host: r.Host, CAFile: r.CAFile, LogIn: logIn,
 		Ports: doctor.Ports{
 			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, WebSocket: r.Ports.WebSocket,
-			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, EST: r.Ports.EST,
+			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer, EST: r.Ports.EST,
 		},
 		Now: time.Now, Free: doctor.DiskFree,
 	}

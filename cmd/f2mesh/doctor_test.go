@@ -31,10 +31,10 @@ import (
 )
 
 // examined is a mesh that logs to its file, and what the doctor knows of it.
-func examined(t *testing.T) (*testMesh, *doctor.Mesh) {
+func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Mesh) {
 	t.Helper()
 	log := &book{}
-	m := startMeshLogging(t, slog.New(slog.NewTextHandler(log, nil)))
+	m := startMeshLogging(t, slog.New(slog.NewTextHandler(log, nil)), change...)
 	file, err := os.OpenFile(m.state.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	log.tee(t, file)
@@ -62,7 +62,8 @@ func find(t *testing.T, m *doctor.Mesh, name string) doctor.Result {
 
 // TestDoctor has all green on a fresh mesh, but for what says why it is not.
 func TestDoctor(t *testing.T) {
-	_, patient := examined(t)
+	_, patient := examined(t, func(cfg *meshConfig) { cfg.Pooling = true })
+	require.NotZero(t, patient.Ports.PgBouncer)
 	results, err := doctor.Run(t.Context(), patient)
 	require.NoError(t, err)
 	require.Len(t, results, len(doctor.Checks()))

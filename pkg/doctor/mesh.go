@@ -40,8 +40,8 @@ type Mesh struct {
 	Free func(path string) (uint64, error)
 }
 
-// Ports are where the parts listen.
-type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, EST int }
+// Ports are where the parts listen. PgBouncer is 0 for a mesh without.
+type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, PgBouncer, EST int }
 
 func (m *Mesh) path(elements ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elements...)...)

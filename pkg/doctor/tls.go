@@ -52,13 +52,17 @@ type endpoint struct {
 }
 
 func (m *Mesh) endpoints() []endpoint {
-	return []endpoint{
+	all := []endpoint{
 		{"controllers (MQTT)", m.Ports.MQTTTLS, nil},
 		{"browsers (MQTT)", m.Ports.WebSocket, nil},
 		{"NATS", m.Ports.NATS, greetNATS},
 		{"EST", m.Ports.EST, nil},
 		{"PostgreSQL", m.Ports.Postgres, greetPostgres},
 	}
+	if m.Ports.PgBouncer != 0 {
+		all = append(all, endpoint{"PgBouncer", m.Ports.PgBouncer, greetPostgres})
+	}
+	return all
 }
 
 func greetNATS(conn net.Conn) error {
