@@ -35,13 +35,17 @@ import (
 
 // book is a log that several goroutines write.
 type book struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	file *os.File // gets it too; nil: none
 }
 
 func (b *book) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.file != nil {
+		_, _ = b.file.Write(p)
+	}
 	return b.buf.Write(p)
 }
 

@@ -17,6 +17,7 @@ type commands struct {
 	Status   statusCommand   `cmd:"" help:"Show each stage's rate, lag and health."`
 	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
 	Audit    auditCommand    `cmd:"" help:"Prove where every received message is."`
+	Doctor   doctorCommand   `cmd:"" help:"Try whether the running mesh is as safe as it should be."`
 	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
 	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`

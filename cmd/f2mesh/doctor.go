@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/doctor"
+)
+
+type doctorCommand struct {
+	JSON   bool     `help:"Print JSON."`
+	Only   []string `help:"Checks to run, by name or by the first part of it (mqtt, nats, ...)."`
+	List   bool     `help:"List the checks, run none."`
+	Docker string   `help:"Socket of the Docker API." default:"/var/run/docker.sock" env:"F2MESH_DOCKER_SOCKET"`
+}
+
+// Run tries all items and prints them; its exit status is 1 if one failed.
+func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	if c.List {
+		return listChecks(os.Stdout)
+	}
+	st := state{dir: g.StateDir}
+	r, err := st.load()
+	if err != nil {
+		return err
+	}
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	m := st.patient(r, secrets.logIn)
+	m.Docker, m.Vulncheck = c.Docker, vulncheck()
+	results, err := doctor.Run(ctx, m, c.Only...)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(results)
+	} else {
+		err = printResults(os.Stdout, results)
+	}
+	if err != nil {
+		return err
+	}
+	return doctor.Verdict(results)
+}
+
+// logIn is that of one credential, for packages that know no keeper.
+func (k *keeper) logIn(ctx context.Context, name string) (user, password string, err error) {
+	return logIn(ctx, k, name)
+}
+
+// patient is the mesh that the doctor looks at.
+func (s state) patient(r running, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
+	m := &doctor.Mesh{
+		Dir: s.dir, PID: r.PID, Host: r.Host, CAFile: r.CAFile, LogIn: logIn,
+		Ports: doctor.Ports{
+			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, WebSocket: r.Ports.WebSocket,
+			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer, EST: r.Ports.EST,
+		},
+		Now: time.Now, Free: doctor.DiskFree,
+	}
+	for _, one := range credential.All() {
+		m.Secrets = append(m.Secrets, one.Name)
+	}
+	return m
+}
+
+// vulncheck looks this program up, in a clone of the project.
+func vulncheck() []string {
+	self, err := os.Executable()
+	if err != nil || !exists("tools/run") || !exists("tools/govulncheck/go.mod") {
+		return nil
+	}
+	return []string{"tools/run", "govulncheck", "-mode=binary", self}
+}
+
+func listChecks(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, c := range doctor.Checks() {
+		fmt.Fprintf(table, "%s\t%s\n", c.Name, c.Try)
+	}
+	return table.Flush()
+}
+
+// printResults prints one line an item, and below it what is to be done.
+func printResults(out io.Writer, results []doctor.Result) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "STATE\tCHECK\tTRIED")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, r.Seen)
+		if r.Mend != "" {
+			fmt.Fprintf(table, "\t\t  mend: %s\n", r.Mend)
+		}
+	}
+	return table.Flush()
+}

@@ -1,0 +1,473 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/doctor"
+	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/pkg/process"
+)
+
+// examined is a mesh that logs to its file, and what the doctor knows of it.
+func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Mesh) {
+	t.Helper()
+	log := &book{}
+	m := startMeshLogging(t, slog.New(slog.NewTextHandler(log, nil)), change...)
+	file, err := os.OpenFile(m.state.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	require.NoError(t, err)
+	log.tee(t, file)
+	return m, m.state.patient(m.describe(), m.secrets.logIn)
+}
+
+// tee copies what comes, and what has come, to a file as well.
+func (b *book) tee(t *testing.T, file *os.File) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, err := file.Write(b.buf.Bytes())
+	require.NoError(t, err)
+	b.file = file
+}
+
+// find runs one check.
+func find(t *testing.T, m *doctor.Mesh, name string) doctor.Result {
+	t.Helper()
+	results, err := doctor.Run(t.Context(), m, name)
+	require.NoError(t, err)
+	require.Len(t, results, 1)
+	return results[0]
+}
+
+// TestDoctor has all green on a fresh mesh, but for what says why it is not.
+func TestDoctor(t *testing.T) {
+	_, patient := examined(t, func(cfg *meshConfig) { cfg.Pooling = true })
+	require.NotZero(t, patient.Ports.PgBouncer)
+	results, err := doctor.Run(t.Context(), patient)
+	require.NoError(t, err)
+	require.Len(t, results, len(doctor.Checks()))
+	for _, r := range results {
+		t.Log(r.State, r.Name, r.Seen)
+		switch r.Name {
+		case "process-users":
+			assert.Contains(t, []doctor.State{doctor.OK, doctor.Warning}, r.State, r.Seen) // root gets a warning
+		case "container-hardening", "program-vulnerabilities":
+			assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
+		default:
+			assert.Equal(t, doctor.OK, r.State, "%s: %s", r.Name, r.Seen)
+		}
+	}
+	require.NoError(t, doctor.Verdict(results))
+	require.NoError(t, printResults(io.Discard, results))
+}
+
+// sabotage makes one thing of a mesh unsafe, until the test ends. What it changes
+// in patient is where the doctor looks. Seen is what the doctor has to say of it.
+type sabotage struct {
+	check string
+	seen  string
+	do    func(t *testing.T, m *testMesh, patient *doctor.Mesh)
+}
+
+// TestDoctorSeesWhatIsBroken breaks what each check looks at, on a real mesh or
+// with a real server in a part's place, and has it told.
+func TestDoctorSeesWhatIsBroken(t *testing.T) {
+	m, patient := examined(t)
+	broken := map[string]bool{}
+	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenDatabase(), brokenTLS(), brokenMachine()) {
+		broken[s.check] = true
+		t.Run(s.check, func(t *testing.T) {
+			own := *patient
+			s.do(t, m, &own)
+			var r doctor.Result
+			eventually(t, func() bool { r = find(t, &own, s.check); return r.State == doctor.Failed }, "%s is not red", s.check)
+			assert.Contains(t, r.Seen, s.seen)
+			assert.NotEmpty(t, r.Mend)
+			require.ErrorContains(t, doctor.Verdict([]doctor.Result{r}), s.check)
+		})
+	}
+	for _, c := range doctor.Checks() {
+		assert.True(t, broken[c.Name], "nothing breaks %s", c.Name)
+	}
+}
+
+func brokenSecrets() []sabotage {
+	const name = "nats_console_password"
+	replace := func(password string) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			old := m.password(t, name)
+			if password == "" {
+				password = m.password(t, "nats_operator_password")
+			}
+			require.NoError(t, m.state.files().Put(name, "console", password))
+			t.Cleanup(func() { require.NoError(t, m.state.files().Put(name, "console", old)) })
+		}
+	}
+	return []sabotage{
+		{"secret-modes", name + " has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := filepath.Join(m.state.secrets(), name)
+			require.NoError(t, os.Chmod(path, 0o644))
+			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
+		}},
+		{"secret-modes", "device.key has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := filepath.Join(m.state.devices(), mac.Dashed(), "device.key")
+			require.NoError(t, os.Chmod(path, 0o644))
+			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
+		}},
+		{"secret-modes", "passwords.conf has mode 640", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := m.state.path("nats", "passwords.conf")
+			require.NoError(t, os.Chmod(path, 0o640))
+			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
+		}},
+		{"secret-entropy", name + " is too short", replace("admin123")},
+		{"secret-entropy", name + " is too short or too simple", replace(strings.Repeat("ab", 20))},
+		{"secret-unique", "is the same as " + name, replace("")},
+		{"secret-logs", name + " is in", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := m.state.path("up.out")
+			require.NoError(t, os.WriteFile(path, []byte("logging in with "+m.password(t, name)+"\n"), 0o600))
+			t.Cleanup(func() { require.NoError(t, os.Remove(path)) })
+		}},
+		{"secret-arguments", name + " is in /proc/", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			cmd := exec.Command("sh", "-c", "read line", "sh", m.password(t, name)) //nolint:noctx // ends with its input
+			in, err := cmd.StdinPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+		}},
+	}
+}
+
+// brokenBroker puts a broker with the mesh's files, but for one change, in the
+// place of the mesh's own.
+func brokenBroker() []sabotage {
+	open := strings.NewReplacer("allow_anonymous false", "allow_anonymous true", "password_file ", "#",
+		"require_certificate true", "require_certificate false", "use_identity_as_username true", "", "use_username_as_clientid true", "")
+	everything := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		t.Helper()
+		path := filepath.Join(accounttest.TempDir(t), "acl")
+		require.NoError(t, os.WriteFile(path, []byte("pattern readwrite #\n"), 0o644))
+		m.otherBroker(t, patient, func(conf string) string {
+			return regexp.MustCompile(`(?m)^acl_file .*$`).ReplaceAllString(conf, "acl_file "+path)
+		})
+	}
+	opened := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		t.Helper()
+		m.otherBroker(t, patient, open.Replace)
+	}
+	return []sabotage{
+		{"mqtt-anonymous", "services: let in; WebSocket: let in; controllers: let in", opened},
+		{"mqtt-password", "services: let in; WebSocket: let in", opened},
+		{"mqtt-no-certificate", "no certificate: let in", opened},
+		{"mqtt-wrong-certificate", "self-signed certificate: let in", opened},
+		{"mqtt-topic-publish", "arrived: cmnd/f2-", everything},
+		{"mqtt-topic-subscribe", "arrived: tele/f2-", everything},
+		{"mqtt-failed-logins", "logged nothing", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			m.otherBroker(t, patient, func(conf string) string { return strings.ReplaceAll(conf, "\nlog_type notice", "") })
+		}},
+		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
+			require.NoError(t, err)
+			patient.Dir = t.TempDir()
+			require.NoError(t, os.Mkdir(filepath.Join(patient.Dir, "mosquitto"), 0o700))
+			text = []byte(strings.NewReplacer("autosave_interval 10", "autosave_interval 1800",
+				"max_queued_messages 2000000000", "max_queued_messages 1000").Replace(string(text)))
+			require.NoError(t, os.WriteFile(filepath.Join(patient.Dir, "mosquitto", "mosquitto.conf"), text, 0o600))
+		}},
+	}
+}
+
+// otherBroker runs Mosquitto with a changed configuration, and shows it to the doctor.
+func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(string) string) {
+	t.Helper()
+	dir := accounttest.TempDir(t)
+	text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
+	require.NoError(t, err)
+	conf := regexp.MustCompile(`(?m)^(persistence_location|pid_file|persistence) .*$`).ReplaceAllString(string(text), "")
+	for _, number := range []*int{&patient.Ports.MQTT, &patient.Ports.MQTTTLS, &patient.Ports.WebSocket} {
+		free, err := port.Pick("127.0.0.1", 0)
+		require.NoError(t, err)
+		conf = strings.Replace(conf, fmt.Sprintf("listener %d ", *number), fmt.Sprintf("listener %d ", free), 1)
+		*number = free
+	}
+	if os.Geteuid() == 0 {
+		conf += "\nuser root\n" // which reads the files wherever they are
+	}
+	path := filepath.Join(dir, "mosquitto.conf")
+	require.NoError(t, os.WriteFile(path, []byte(change(conf)), 0o600))
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		program = "/usr/sbin/mosquitto"
+	}
+	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Log: m.log})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = broker.Stop(context.Background(), syscall.SIGTERM) })
+	eventually(t, func() bool {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", m.address(patient.Ports.WebSocket))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}, "the other broker does not listen: %s", broker.Tail())
+}
+
+// brokenNATS has a NATS server that asks nobody for anything.
+func brokenNATS() []sabotage {
+	other := func(tls bool) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			m.otherNATS(t, patient, tls)
+		}
+	}
+	return []sabotage{
+		{"nats-anonymous", "no user: let in", other(true)},
+		{"nats-password", "wrong password: let in", other(true)},
+		{"nats-tls", "does without TLS", other(false)},
+		{"nats-permissions", "the user of nats_bridge_password may use f2.decoded.doctor", other(true)},
+		{"loss-nats-sync", "before it is on disk", other(true)},
+		{"loss-stream-limits", "the disk has 1 MiB left", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			patient.Free = func(string) (uint64, error) { return 1 << 20, nil }
+		}},
+		{"loss-stream-limits", "COMMANDS drops its oldest", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			commands, err := m.js.Stream(t.Context(), "COMMANDS")
+			require.NoError(t, err)
+			good := commands.CachedInfo().Config
+			bad := good
+			bad.Discard = jetstream.DiscardOld
+			_, err = m.js.UpdateStream(t.Context(), bad)
+			require.NoError(t, err)
+			t.Cleanup(func() {
+				_, err := m.js.UpdateStream(context.Background(), good)
+				require.NoError(t, err)
+			})
+		}},
+	}
+}
+
+func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Mesh, encrypt bool) {
+	t.Helper()
+	options := &server.Options{
+		Host: "127.0.0.1", Port: -1, HTTPHost: "127.0.0.1", HTTPPort: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+	}
+	if encrypt {
+		options.TLSConfig = m.serverTLS(t)
+		options.TLS = true
+	}
+	other, err := server.NewServer(options)
+	require.NoError(t, err)
+	other.Start()
+	t.Cleanup(func() { other.Shutdown(); other.WaitForShutdown() })
+	require.True(t, other.ReadyForConnections(30*time.Second))
+	patient.Ports.NATS, patient.Ports.Monitor = other.Addr().(*net.TCPAddr).Port, other.MonitorAddr().Port
+}
+
+func (m *testMesh) serverTLS(t *testing.T) *tls.Config {
+	t.Helper()
+	certificate, err := tls.LoadX509KeyPair(m.serverPair())
+	require.NoError(t, err)
+	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+}
+
+func brokenDatabase() []sabotage {
+	statement := func(database, do, undo string) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			m.sql(t, database, do)
+			t.Cleanup(func() { m.sql(t, database, undo) })
+		}
+	}
+	trust := func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		t.Helper()
+		path := m.state.path("postgres", "pg_hba.conf")
+		good, err := os.ReadFile(path)
+		require.NoError(t, err)
+		write := func(text string) {
+			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			m.sql(t, databaseAny, "SELECT pg_reload_conf()")
+		}
+		write("host all all all trust\n" + string(good))
+		t.Cleanup(func() { write(string(good)) })
+	}
+	const device = ` ON fleet."Device" `
+	return []sabotage{
+		{"database-ports", "listens on ", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			everywhere, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":0")
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = everywhere.Close() })
+			patient.Ports.Postgres = everywhere.Addr().(*net.TCPAddr).Port
+		}},
+		{"database-tls", "let in without TLS", trust},
+		{"database-password", "no password: let in; wrong password: let in", trust},
+		{"database-privileges", "the role of postgres_password may do this in metadata: UPDATE", statement(databaseMetadata,
+			"GRANT UPDATE"+device+"TO "+roleDecoder, "REVOKE UPDATE"+device+"FROM "+roleDecoder)},
+		{"database-privileges", "the role of timescale_password may do this in metadata: connect", statement(databaseMetadata,
+			"GRANT CONNECT ON DATABASE metadata TO "+roleWriter, "REVOKE CONNECT ON DATABASE metadata FROM "+roleWriter)},
+		{"database-failed-logins", "PostgreSQL logged nothing", statement(databaseAny,
+			"ALTER SYSTEM SET log_min_messages = 'panic'", "ALTER SYSTEM RESET log_min_messages")},
+		{"loss-postgres-sync", "fsync is off", statement(databaseAny, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM RESET fsync")},
+	}
+}
+
+// sql runs a statement as the superuser, and has the settings read again.
+func (m *testMesh) sql(t *testing.T, database, statement string) {
+	t.Helper()
+	conn, err := m.superuser(context.Background(), database)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, s := range []string{statement, "SELECT pg_reload_conf()"} {
+		_, err = conn.Exec(context.Background(), s)
+		require.NoError(t, err)
+	}
+}
+
+// brokenTLS puts a server of old or weak TLS in the place of EST, or lets years pass.
+func brokenTLS() []sabotage {
+	weak := func(change func(*tls.Config)) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			config := m.serverTLS(t)
+			change(config)
+			old := httptest.NewUnstartedServer(http.NotFoundHandler())
+			old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+			old.TLS = config
+			old.StartTLS()
+			t.Cleanup(old.Close)
+			patient.Ports.EST = old.Listener.Addr().(*net.TCPAddr).Port
+		}
+	}
+	later := func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		patient.Now = func() time.Time { return time.Now().AddDate(2, 0, 0) }
+	}
+	return []sabotage{
+		{"tls-versions", "EST: let in", weak(func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 })},
+		{"tls-ciphers", "EST: let in", weak(func(c *tls.Config) {
+			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+		})},
+		{"tls-certificates", "controllers (MQTT): tls: failed to verify certificate: x509: certificate has expired", later},
+		{"tls-certificates", "device.crt has expired", later},
+		{"tls-revocation", "the list of", later},
+		{"tls-revocation", "there is no list of", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := m.state.path("mosquitto", "devices.crl")
+			lists, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path, nil, 0o600))
+			t.Cleanup(func() { require.NoError(t, os.WriteFile(path, lists, 0o600)) })
+		}},
+	}
+}
+
+func brokenMachine() []sabotage {
+	return []sabotage{
+		{"process-users", "Mosquitto runs as root", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			patient.Dir = t.TempDir()
+			for _, file := range []string{"mosquitto/data/mosquitto.pid", "postgres/data/postmaster.pid"} {
+				path := filepath.Join(patient.Dir, file)
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+				require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600)) // the first process is root's
+			}
+		}},
+		{"container-hardening", "f2mesh-decoder-1 runs as root", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			patient.Docker = dockerAPI(t, `{"Name":"f2mesh-decoder-1","Config":{"User":""},"HostConfig":{}}`)
+		}},
+		{"container-hardening", "f2mesh-postgres-1 publishes 5432/tcp", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			patient.Docker = dockerAPI(t, strings.Replace(hardened, `"Ports":{}`, `"Ports":{"5432/tcp":[{"HostPort":"5432"}]}`, 1))
+		}},
+		{"input-injection", "hostile messages gave no dead letter", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			require.NoError(t, m.Stop(partDecoder))
+			t.Cleanup(func() { require.NoError(t, m.Start(context.Background(), partDecoder)) })
+		}},
+		{"input-injection", "table telemetry.public.victim is gone", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			logIns := 0 // as the superuser, to three databases before the messages and to three after
+			patient.LogIn = func(ctx context.Context, name string) (string, string, error) {
+				if name == secretSuperuser {
+					switch logIns++; logIns % 6 {
+					case 1:
+						m.sql(t, databaseTelemetry, "CREATE TABLE IF NOT EXISTS victim ()")
+					case 4:
+						m.sql(t, databaseTelemetry, "DROP TABLE victim") // as the messages would have it
+					}
+				}
+				return m.secrets.logIn(ctx, name)
+			}
+		}},
+		{"program-vulnerabilities", "Your code is affected", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			patient.Vulncheck = []string{"sh", "-c", "echo Your code is affected by 1 vulnerability; exit 3"}
+		}},
+	}
+}
+
+// hardened is a container as compose.yaml has it, in the Docker API's words.
+const hardened = `{"Name":"f2mesh-postgres-1","Config":{"User":"10001:10001","Healthcheck":{"Test":["CMD","x"]}},
+"HostConfig":{"Memory":1,"NanoCpus":1,"ReadonlyRootfs":true,"CapDrop":["ALL"],"SecurityOpt":["no-new-privileges:true"],"NetworkMode":"f2mesh_data"},
+"NetworkSettings":{"Ports":{}}}`
+
+// dockerAPI answers for one container, on a Unix socket.
+func dockerAPI(t *testing.T, container string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "docker.sock")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /containers/json", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `[{"Id":"1"}]`) })
+	mux.HandleFunc("GET /containers/1/json", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, container) })
+	api := &httptest.Server{Listener: listener, Config: &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}}
+	api.Start()
+	t.Cleanup(api.Close)
+	return socket
+}
+
+// TestDoctorOnContainers has a hardened container pass.
+func TestDoctorOnContainers(t *testing.T) {
+	r := find(t, &doctor.Mesh{Docker: dockerAPI(t, hardened)}, "container-hardening")
+	assert.Equal(t, doctor.OK, r.State, r.Seen)
+	r = find(t, &doctor.Mesh{Docker: filepath.Join(t.TempDir(), "none")}, "container-hardening")
+	assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
+}
+
+// TestDoctorDoesNotGuess has what could not be found out not pass.
+func TestDoctorDoesNotGuess(t *testing.T) {
+	for script, want := range map[string]doctor.State{
+		"exit 0": doctor.OK, "exit 3": doctor.Failed, "echo fetching vulnerabilities: no route; exit 1": doctor.NotChecked,
+	} {
+		r := find(t, &doctor.Mesh{Vulncheck: []string{"sh", "-c", script}}, "program-vulnerabilities")
+		assert.Equal(t, want, r.State, r.Seen)
+	}
+	_, err := doctor.Run(t.Context(), &doctor.Mesh{}, "stranger")
+	require.ErrorContains(t, err, "stranger")
+}

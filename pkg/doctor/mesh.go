@@ -1,0 +1,110 @@
+package doctor
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Mesh is where the running mesh is that is looked at.
+type Mesh struct {
+	// Dir is the mesh's state directory, PID the process of `f2mesh up`.
+	Dir string
+	PID int
+	// Host is the address that all parts listen on.
+	Host  string
+	Ports Ports
+	// CAFile is what the servers' certificates must chain to.
+	CAFile string
+	// LogIn answers the user and the password of a credential, now.
+	LogIn func(ctx context.Context, name string) (user, password string, err error)
+	// Secrets are the names of all credentials.
+	Secrets []string
+	// Docker is the socket of the Docker API.
+	Docker string
+	// Vulncheck is the command that looks the program up in Go's vulnerability
+	// database; none if it is not here.
+	Vulncheck []string
+	// Now is the time; Free tells how many bytes a folder's disk has left.
+	Now  func() time.Time
+	Free func(path string) (uint64, error)
+}
+
+// Ports are where the parts listen. PgBouncer is 0 for a mesh without.
+type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, PgBouncer, EST int }
+
+func (m *Mesh) path(elements ...string) string {
+	return filepath.Join(append([]string{m.Dir}, elements...)...)
+}
+
+func (m *Mesh) address(port int) string { return net.JoinHostPort(m.Host, strconv.Itoa(port)) }
+
+// tls is for a client of the mesh's servers.
+func (m *Mesh) tls() (*tls.Config, error) {
+	pem, err := os.ReadFile(m.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("no CA in " + m.CAFile)
+	}
+	return &tls.Config{RootCAs: pool, ServerName: m.Host, MinVersion: tls.VersionTLS12}, nil
+}
+
+// device is a demo controller that this machine has the bundle of.
+type device struct {
+	mac         string // with dashes
+	certificate tls.Certificate
+}
+
+// errNoDevices means that the mesh has no two bundles to try with.
+var errNoDevices = errors.New("no two device bundles with their keys are here")
+
+// devices are the first bundles that are complete.
+func (m *Mesh) devices(n int) ([]device, error) {
+	folders, err := filepath.Glob(m.path("devices", "*"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(folders)
+	var found []device
+	for _, folder := range folders {
+		certificate, err := tls.LoadX509KeyPair(filepath.Join(folder, "device.crt"), filepath.Join(folder, "device.key"))
+		if err != nil {
+			continue // it made its own key, or is still being written
+		}
+		if found = append(found, device{filepath.Base(folder), certificate}); len(found) == n {
+			return found, nil
+		}
+	}
+	return nil, errNoDevices
+}
+
+// logs are the files that the mesh writes its log to.
+func (m *Mesh) logs() []string {
+	files := []string{m.path("f2mesh.log"), m.path("up.out")}
+	for _, fd := range []string{"1", "2"} {
+		if target, err := os.Readlink("/proc/" + strconv.Itoa(m.PID) + "/fd/" + fd); err == nil && filepath.IsAbs(target) {
+			files = append(files, target)
+		}
+	}
+	slices.Sort(files)
+	return slices.DeleteFunc(slices.Compact(files), func(path string) bool {
+		info, err := os.Stat(path)
+		return err != nil || !info.Mode().IsRegular()
+	})
+}
+
+// marker names one attempt, so that it can be told from others.
+func marker() string { return "doctor" + strings.ToLower(rand.Text()[:12]) }
