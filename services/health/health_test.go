@@ -68,7 +68,7 @@ func newBench(t *testing.T) *bench {
 	alarms := make(chan alarm.Alarm, 100)
 	_, err := b.operator.Conn().Subscribe("f2.alarm.health.>", func(m *nats.Msg) {
 		var a alarm.Alarm
-		assert.NoError(t, json.Unmarshal(m.Data, &a))
+		require.NoError(t, json.Unmarshal(m.Data, &a))
 		assert.Equal(t, "f2.alarm.health."+a.Kind, m.Subject)
 		alarms <- a
 	})
