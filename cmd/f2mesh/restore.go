@@ -43,7 +43,12 @@ func (c *restoreCommand) key() (backup.Key, error) {
 
 // Run checks the whole backup before it writes anything, and then fills the state
 // directory. If that fails the directory is empty again.
-func (c *restoreCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) error {
+	quiet := *g
+	if quiet.LogLevel == "info" {
+		quiet.LogLevel = "warn" // servers start and stop, which is nothing new
+	}
+	log := quiet.logger(os.Stderr)
 	key, err := c.key()
 	if err != nil {
 		return err
