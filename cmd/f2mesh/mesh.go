@@ -121,8 +121,10 @@ func (m *mesh) prepareCertificates() (err error) {
 		return err
 	}
 	cert, key := m.serverPair()
-	if err := os.MkdirAll(filepath.Dir(cert), 0o700); err != nil {
-		return fmt.Errorf("making the server's certificate directory: %w", err)
+	for _, dir := range []string{filepath.Dir(cert), m.state.devices()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("making the certificates' directories: %w", err)
+		}
 	}
 	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Host})
 }

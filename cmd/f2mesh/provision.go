@@ -76,14 +76,15 @@ func ensureDatabases(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// seed puts the demo fleet into the metadata.
+// seed puts the demo fleet into the metadata. Without one the rows are somebody's
+// own, whose ids may be the demo's.
 func (m *mesh) seed(ctx context.Context) error {
 	conn, err := m.superuser(ctx, databaseMetadata)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := prepareMetadata(ctx, conn); err != nil {
+	if err := prepareMetadata(ctx, conn); err != nil || m.cfg.Controllers == 0 {
 		return err
 	}
 	return fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers))
