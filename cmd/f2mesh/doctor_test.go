@@ -418,9 +418,9 @@ func brokenMachine() []sabotage {
 				if name == secretSuperuser {
 					switch logIns++; logIns % 6 {
 					case 1:
-						m.sql(t, databaseTelemetry, "CREATE TABLE IF NOT EXISTS victim ()")
+						m.sql(t, databaseTelemetry, "CREATE TABLE IF NOT EXISTS public.victim ()")
 					case 4:
-						m.sql(t, databaseTelemetry, "DROP TABLE victim") // as the messages would have it
+						m.sql(t, databaseTelemetry, "DROP TABLE public.victim") // as the messages would have it
 					}
 				}
 				return m.secrets.logIn(ctx, name)
