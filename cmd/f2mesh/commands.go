@@ -18,6 +18,8 @@ type commands struct {
 	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
 	Audit    auditCommand    `cmd:"" help:"Prove where every received message is."`
 	Doctor   doctorCommand   `cmd:"" help:"Try whether the running mesh is as safe as it should be."`
+	Backup   backupCommand   `cmd:"" help:"Save a running mesh to one encrypted file."`
+	Restore  restoreCommand  `cmd:"" help:"Make a mesh of a backup, in an empty state directory."`
 	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
 	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`

@@ -30,14 +30,7 @@ func main() {
 // run parses the arguments, runs the command and answers the exit code.
 func run(ctx context.Context, args []string) int {
 	var cli commands
-	parser := kong.Must(&cli,
-		kong.Name("f2mesh"),
-		kong.Description("An event mesh for F2 Smart Controllers: MQTT over mTLS, NATS JetStream, TimescaleDB."),
-		kong.ShortUsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
-	)
+	parser := newParser(ctx, &cli)
 	parsed, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)
 	if cli.CheckConfig {
@@ -49,6 +42,18 @@ func run(ctx context.Context, args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// newParser is the parser of the command line.
+func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong.Kong {
+	return kong.Must(cli, append(options,
+		kong.Name("f2mesh"),
+		kong.Description("An event mesh for F2 Smart Controllers: MQTT over mTLS, NATS JetStream, TimescaleDB."),
+		kong.ShortUsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
+	)...)
 }
 
 // memoryLimit is where the garbage collector stops trading memory for speed: twice

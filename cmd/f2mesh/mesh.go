@@ -124,8 +124,10 @@ func (m *mesh) prepareCertificates() (err error) {
 		return err
 	}
 	cert, key := m.serverPair()
-	if err := os.MkdirAll(filepath.Dir(cert), 0o700); err != nil {
-		return fmt.Errorf("making the server's certificate directory: %w", err)
+	for _, dir := range []string{filepath.Dir(cert), m.state.devices()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("making the certificates' directories: %w", err)
+		}
 	}
 	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Host})
 }
@@ -135,44 +137,60 @@ func (m *mesh) serverPair() (certFile, keyFile string) {
 }
 
 func (m *mesh) runNATS(ctx context.Context, ready func()) error {
+	server, err := m.startNATS(ctx)
+	if err != nil {
+		return err
+	}
+	ready()
+	<-ctx.Done()
+	return stopped(ctx, server.Stop)
+}
+
+func (m *mesh) startNATS(ctx context.Context) (*natsserver.Server, error) {
 	cert, key := m.serverPair()
 	users, err := logins(ctx, m.secrets, credential.NATS)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server, err := natsserver.Start(ctx, natsserver.Config{
 		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS, MonitorPort: m.cfg.Ports.Monitor,
 		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users, Log: m.log.With("service", partNATS),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.set(func() { m.nats, m.cfg.Ports.NATS, m.cfg.Ports.Monitor = server, server.Port(), server.MonitorPort() })
-	ready()
-	<-ctx.Done()
-	return stopped(ctx, server.Stop)
+	return server, nil
 }
 
 func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
-	cert, key := m.serverPair()
 	user, password, err := logIn(ctx, m.secrets, secretSuperuser)
 	if err != nil {
 		return err
 	}
+	cluster, err := m.startPostgres(ctx, user, password)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(m.provision(ctx), m.admit(ctx)); err != nil {
+		return errors.Join(err, stopped(ctx, cluster.Stop))
+	}
+	ready()
+	return whileRunning(ctx, cluster.Done(), cluster.Err, cluster.Stop)
+}
+
+func (m *mesh) startPostgres(ctx context.Context, user, password string) (*postgres.Cluster, error) {
+	cert, key := m.serverPair()
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: m.state.path("postgres"), Host: m.cfg.Host, Port: m.cfg.Ports.Postgres,
 		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Superuser: user, SuperuserPassword: password,
 		Settings: postgresSettings(), Preload: []string{"timescaledb"}, Log: m.log.With("service", partPostgres),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.set(func() { m.cluster, m.cfg.Ports.Postgres = cluster, cluster.Port() })
-	if err := errors.Join(m.provision(ctx), m.admit(ctx)); err != nil {
-		return errors.Join(err, stopped(ctx, cluster.Stop))
-	}
-	ready()
-	return whileRunning(ctx, cluster.Done(), cluster.Err, cluster.Stop)
+	return cluster, nil
 }
 
 // admit registers the demo fleet: the broker takes who may connect from the registry.

@@ -63,7 +63,12 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 // startMeshLogging is startMesh with a log of the test's own.
 func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
-	dir := accounttest.TempDir(t)
+	return startMeshIn(t, state{dir: filepath.Join(accounttest.TempDir(t), "state")}, log, change...)
+}
+
+// startMeshIn is startMeshLogging on a state directory that may hold a mesh.
+func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
+	t.Helper()
 	cfg := meshConfig{
 		Host: "127.0.0.1", Controllers: 3, Pooling: true,
 		Bridge: bridge.Config{
@@ -84,7 +89,7 @@ func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig
 	for _, c := range change {
 		c(&cfg)
 	}
-	m, err := newMesh(state{dir: filepath.Join(dir, "state")}, cfg, log)
+	m, err := newMesh(st, cfg, log)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		m.StopAll()

@@ -46,17 +46,8 @@ func (m *mesh) provision(ctx context.Context) error {
 	if err := ensureRoles(ctx, conn, m.secrets); err != nil {
 		return err
 	}
-	for _, d := range []struct {
-		name, owner string
-		users       []string
-	}{
-		{databaseMetadata, "postgres", []string{roleDecoder, roleReader, roleRegistrar}},
-		{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}},
-		{databaseRegistry, roleRegistrar, []string{roleRegistrar}},
-	} {
-		if err := ensureDatabase(ctx, conn, d.name, d.owner, d.users); err != nil {
-			return err
-		}
+	if err := ensureDatabases(ctx, conn); err != nil {
+		return err
 	}
 	if err := m.provisionTelemetry(ctx); err != nil {
 		return err
@@ -67,14 +58,33 @@ func (m *mesh) provision(ctx context.Context) error {
 	return m.seed(ctx)
 }
 
-// seed puts the demo fleet into the metadata.
+// localDatabases are those of the one local cluster.
+func localDatabases() []databaseOf {
+	return []databaseOf{
+		{name: databaseMetadata, owner: postgres.Superuser, users: []string{roleDecoder, roleReader, roleRegistrar}},
+		{name: databaseTelemetry, owner: roleWriter, users: []string{roleWriter, roleReader}},
+		{name: databaseRegistry, owner: roleRegistrar, users: []string{roleRegistrar}},
+	}
+}
+
+func ensureDatabases(ctx context.Context, conn *pgx.Conn) error {
+	for _, d := range localDatabases() {
+		if err := ensureDatabase(ctx, conn, d.name, d.owner, d.users); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seed puts the demo fleet into the metadata. Without one the rows are somebody's
+// own, whose ids may be the demo's.
 func (m *mesh) seed(ctx context.Context) error {
 	conn, err := m.superuser(ctx, databaseMetadata)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := prepareMetadata(ctx, conn); err != nil {
+	if err := prepareMetadata(ctx, conn); err != nil || m.cfg.Controllers == 0 {
 		return err
 	}
 	return fleet.Seed(ctx, conn, metadataSchema, fleet.Demo(m.cfg.Controllers))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -29,4 +30,30 @@ func TestSuperuserTakesNoSearchPath(t *testing.T) {
 	assert.Equal(t, "evil", path(connectPostgres(t.Context(), m.dsn("", databaseTelemetry), m.secrets, secretReader)), "the control")
 	require.NoError(t, m.Stop(partPostgres))
 	require.NoError(t, m.Start(t.Context(), partPostgres), "what provisions still works")
+}
+
+// A mesh without the demo fleet leaves the metadata's rows alone, also those that
+// have ids of the demo's.
+func TestMetadataOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	none := func(c *meshConfig) { c.Controllers = 0 }
+	m := startMesh(t, none)
+	conn, err := m.superuser(t.Context(), databaseMetadata)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.WithoutCancel(t.Context()))) }()
+	types := func() (n int, name string) {
+		require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*), coalesce(min("DeviceTypeName"), '') FROM fleet."DeviceType"`).Scan(&n, &name))
+		return n, name
+	}
+	n, _ := types()
+	require.Zero(t, n)
+	_, err = conn.Exec(t.Context(), `INSERT INTO fleet."DeviceType" ("DeviceTypeId", "DeviceTypeName") VALUES (1, 'Mine')`)
+	require.NoError(t, err)
+	require.NoError(t, m.provision(t.Context()), "as the next start does")
+	n, name := types()
+	assert.Equal(t, 1, n)
+	assert.Equal(t, "Mine", name)
+	assert.DirExists(t, m.state.devices(), "where the doctor looks")
+	m.cfg.Controllers = 1
+	require.Error(t, m.provision(t.Context()), "the control: the demo's rows are in the way")
 }

@@ -34,7 +34,7 @@ type upCommand struct {
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
-	Controllers  int           `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
+	Controllers  int           `help:"Controllers of the demo fleet; 0 for none, and metadata of your own." env:"F2MESH_CONTROLLERS" default:"5"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
 	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 

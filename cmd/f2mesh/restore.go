@@ -1,0 +1,380 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/f2mesh/f2mesh/pkg/backup"
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/supervisor"
+)
+
+type restoreCommand struct {
+	From           string `help:"Backup to read." required:"" type:"existingfile"`
+	Identity       string `help:"File with the private key, as age-keygen writes it (mode 600)." type:"existingfile" xor:"key" required:""`
+	PassphraseFile string `help:"File with the passphrase (mode 600)." type:"existingfile" xor:"key" required:""`
+	DryRun         bool   `help:"Check the backup as a whole and show what is in it; write nothing."`
+}
+
+func (c *restoreCommand) key() (backup.Key, error) {
+	if c.PassphraseFile != "" {
+		return backup.Passphrase(c.PassphraseFile)
+	}
+	return backup.Identities(c.Identity)
+}
+
+// Run checks the whole backup before it writes anything, and then fills the state
+// directory. If that fails the directory is empty again.
+func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) error {
+	quiet := *g
+	if quiet.LogLevel == "info" {
+		quiet.LogLevel = "warn" // servers start and stop, which is nothing new
+	}
+	log := quiet.logger(os.Stderr)
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	archive, err := backup.Open(c.From, key)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = archive.Close() }()
+	if err := archive.Verify(ctx, verifyProgress()); err != nil {
+		return err
+	}
+	describeBackup(os.Stdout, &archive.Manifest)
+	if c.DryRun {
+		fmt.Println("every part is as it was written; nothing was restored")
+		return nil
+	}
+	if err := restoreInto(ctx, archive, state{dir: g.StateDir}, os.Stdout, log); err != nil {
+		return fmt.Errorf("restoring: %w", err)
+	}
+	fmt.Println("restored; start it with:", state{dir: g.StateDir}.command("up"))
+	return nil
+}
+
+// verifyProgress shows a bar where people look at it.
+func verifyProgress() func(done, total int64) {
+	if !isTerminal(os.Stderr) {
+		return nil
+	}
+	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("checking"),
+		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish())
+	return func(done, total int64) {
+		bar.ChangeMax64(total)
+		_ = bar.Set64(done)
+	}
+}
+
+func describeBackup(out io.Writer, m *backup.Manifest) {
+	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts))
+	for _, s := range m.Streams {
+		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
+		for _, c := range s.Consumers {
+			fmt.Fprintf(out, "    %-17s %9d acknowledged\n", c.Name, c.AckFloor)
+		}
+	}
+	for _, d := range m.Databases {
+		fmt.Fprintf(out, "  database %-10s %9d rows\n", d.Database, total(&d))
+	}
+}
+
+// restoreInto fills a state directory that is empty, or not there.
+func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.Writer, log *slog.Logger) (err error) {
+	made, err := st.empty()
+	if err != nil {
+		return err
+	}
+	lock, err := st.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	m := &mesh{
+		Supervisor: supervisor.New(log), cfg: meshConfig{Host: "127.0.0.1"}, state: st, log: log,
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.remove(), st.clear(made))
+		}
+	}()
+	if err := restoreFiles(archive, st); err != nil {
+		return err
+	}
+	if err := m.openRestored(); err != nil {
+		return err
+	}
+	defer m.secrets.close()
+	l := &loader{mesh: m, archive: archive, out: out}
+	if err := l.streams(ctx); err != nil {
+		return err
+	}
+	return l.databases(ctx)
+}
+
+// empty refuses a directory that holds anything, and tells whether there was none.
+func (s state) empty() (made bool, err error) {
+	entries, err := os.ReadDir(s.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("looking at the state directory: %w", err)
+	case len(entries) > 0:
+		return false, fmt.Errorf("%s is not empty: name another --state-dir, or move what is there away", s.dir)
+	}
+	return false, nil
+}
+
+// clear empties the directory that empty found to be so.
+func (s state) clear(made bool) (problems error) {
+	if made {
+		return os.RemoveAll(s.dir)
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		problems = errors.Join(problems, os.RemoveAll(s.path(e.Name())))
+	}
+	return problems
+}
+
+// restoreFiles writes the files of the backup's folders, and no others.
+func restoreFiles(archive *backup.Reader, st state) error {
+	root, err := os.OpenRoot(st.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	for _, part := range archive.Manifest.Parts {
+		name, ok := strings.CutPrefix(part.Name, filePart)
+		if !ok {
+			continue
+		}
+		folder, _, _ := strings.Cut(name, "/")
+		if !filepath.IsLocal(name) || path.Clean(name) != name || !slices.Contains(backupFolders(), folder) {
+			return fmt.Errorf("the backup has a file %q, which no backup should have", name)
+		}
+		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return fmt.Errorf("making a folder: %w", err)
+		}
+		err := archive.Part(part.Name, func(r io.Reader) error {
+			data, err := io.ReadAll(r)
+			if err != nil {
+				return err
+			}
+			return root.WriteFile(name, data, archive.Mode(part.Name))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openRestored opens what the restored files hold. Secrets that are not among them
+// are in Vault.
+func (m *mesh) openRestored() error {
+	flags, err := environmentVault()
+	if err != nil {
+		return err
+	}
+	if m.secrets, err = newKeeper(&flags, m.state, m.log); err != nil {
+		return err
+	}
+	if !exists(m.state.path("pki")) {
+		return errors.New("the backup has no CA")
+	}
+	if m.authority, err = identity.OpenAuthority(m.state.path("pki")); err != nil {
+		return err
+	}
+	return m.prepareCertificates()
+}
+
+// loader restores into the servers of a state directory.
+type loader struct {
+	*mesh
+	archive *backup.Reader
+	out     io.Writer
+}
+
+// streams restores the streams in an order in which one that is filled from another
+// comes after it.
+func (l *loader) streams(ctx context.Context) (err error) {
+	server, err := l.startNATS(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopped(ctx, server.Stop)) }()
+	h := &host{
+		nats:    stream.Config{URL: "nats://in-process", InProcess: server.InProcess()},
+		secrets: secret.NewStore(l.secrets.Chain, slog.New(slog.DiscardHandler)), log: l.log,
+	}
+	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), l.log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	if err := stream.WaitConnected(ctx, nc); err != nil {
+		return fmt.Errorf("connecting to NATS: %w", err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("opening JetStream: %w", err)
+	}
+	all := slices.Clone(l.archive.Manifest.Streams)
+	slices.SortStableFunc(all, func(x, y stream.Snapshot) int {
+		return -(rank([]string{latestStream}, x.Name) - rank([]string{latestStream}, y.Name))
+	})
+	for _, s := range all {
+		restore := func(r io.Reader) error { return stream.Restore(ctx, js, &s, r) }
+		if err := l.archive.Part(streamPart(s.Name), restore); err != nil {
+			return err
+		}
+		fmt.Fprintf(l.out, "restored stream %s\n", s.Name)
+	}
+	return nil
+}
+
+// databases makes roles and databases, and fills them.
+func (l *loader) databases(ctx context.Context) (err error) {
+	_, password, err := logIn(ctx, l.secrets, secretSuperuser)
+	if err != nil {
+		return err
+	}
+	// The new cluster knows only its first role yet, whoever's turn it is.
+	cluster, err := l.startPostgres(ctx, postgres.Superuser, password)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopped(ctx, cluster.Stop)) }()
+	if err := l.roles(ctx, cluster.ConnString(postgres.Superuser, password, databaseAny)); err != nil {
+		return err
+	}
+	for _, d := range l.archive.Manifest.Databases {
+		if err := l.database(ctx, cluster, &d); err != nil {
+			return err
+		}
+		fmt.Fprintf(l.out, "restored database %s\n", d.Database)
+	}
+	return nil
+}
+
+// roles makes the roles that log in, with the passwords of the secrets; what others
+// there were, as roles that cannot; and the empty databases.
+func (l *loader) roles(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := ensureRoles(ctx, conn, l.secrets); err != nil {
+		return err
+	}
+	for _, d := range l.archive.Manifest.Databases {
+		for _, role := range d.Roles {
+			if err := ensureGroup(ctx, conn, role); err != nil {
+				return err
+			}
+		}
+	}
+	return ensureDatabases(ctx, conn)
+}
+
+func ensureGroup(ctx context.Context, conn *pgx.Conn, role string) error {
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
+		return fmt.Errorf("looking for role %s: %w", role, err)
+	}
+	if exists {
+		return nil
+	}
+	return execute(ctx, conn, "CREATE ROLE "+pgx.Identifier{role}.Sanitize()+" NOLOGIN")
+}
+
+func (l *loader) database(ctx context.Context, cluster *postgres.Cluster, want *postgres.Census) error {
+	user, password, err := logIn(ctx, l.secrets, secretSuperuser)
+	if err != nil {
+		return err
+	}
+	target := &postgres.Target{
+		Dir: l.state.path("postgres"), Host: cluster.Host(), Port: cluster.Port(), CAFile: l.authority.CAFile(),
+		User: user, Password: password, Database: want.Database,
+	}
+	conn, err := l.superuser(ctx, want.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	restore := func(r io.Reader) error { return target.Restore(ctx, r) }
+	err = aroundTimescale(ctx, conn, want.Database, func() error {
+		return l.archive.Part(databasePart(want.Database), restore)
+	})
+	if err != nil {
+		return err
+	}
+	return compareRows(ctx, conn, want)
+}
+
+// aroundTimescale calls what TimescaleDB asks for before and after a restore.
+func aroundTimescale(ctx context.Context, conn *pgx.Conn, database string, restore func() error) error {
+	if database != databaseTelemetry {
+		return restore()
+	}
+	if err := prepareTelemetry(ctx, conn); err != nil {
+		return err
+	}
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')").Scan(&there); err != nil {
+		return fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	if !there {
+		return restore()
+	}
+	if err := execute(ctx, conn, "SELECT public.timescaledb_pre_restore()"); err != nil {
+		return err
+	}
+	if err := restore(); err != nil {
+		return err
+	}
+	return execute(ctx, conn, "SELECT public.timescaledb_post_restore()")
+}
+
+// compareRows requires the rows that the manifest has.
+func compareRows(ctx context.Context, conn *pgx.Conn, want *postgres.Census) error {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return fmt.Errorf("counting rows: %w", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	now, err := postgres.TakeCensus(ctx, tx, want.Database)
+	if err != nil {
+		return err
+	}
+	if maps.Equal(now.Rows, want.Rows) {
+		return nil
+	}
+	return fmt.Errorf("database %s has rows %v after the restore, and had %v", want.Database, now.Rows, want.Rows)
+}

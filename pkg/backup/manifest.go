@@ -1,0 +1,28 @@
+package backup
+
+import (
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// Format is the version of the archive's layout that this package writes and reads.
+const Format = 1
+
+// Manifest says what is in an archive. It is the archive's last part.
+type Manifest struct {
+	Format    int               `json:"format"`
+	Version   string            `json:"version"` // of the program that wrote it
+	Created   time.Time         `json:"created"` // the moment as of which everything is there
+	Streams   []stream.Snapshot `json:"streams"` // in the order in which they are restored
+	Databases []postgres.Census `json:"databases"`
+	Parts     []Part            `json:"parts"` // all but the manifest
+}
+
+// Part is one file in the archive.
+type Part struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
