@@ -16,6 +16,14 @@ import (
 // longestSerialNumber is that of the attribute in a name (X.520 ub-serial-number).
 const longestSerialNumber = 64
 
+// MACs that no device has, and lists have in place of one. With the first an entry
+// in the broker's list would also stop every operation: the throw-away broker is
+// asked whether a stranger of that name stays out.
+const (
+	nobody    topic.MAC = "000000000000"
+	everybody topic.MAC = "ffffffffffff"
+)
+
 // Register gives each device a certificate and lets it in. The answers are in the
 // order of the requests; one that is refused does not stop the others, and each
 // happens whole or not at all. A device that is registered already stays as it is.
@@ -133,6 +141,9 @@ func unchanged(d *Device, q *Request) error {
 func check(q *Request) error {
 	if mac, err := topic.ParseMAC(string(q.MAC)); err != nil || mac != q.MAC {
 		return fmt.Errorf("%w: %q is not a MAC", ErrRefused, string(q.MAC))
+	}
+	if q.MAC == nobody || q.MAC == everybody {
+		return fmt.Errorf("%w: %s is no device's MAC", ErrRefused, q.MAC.Dashed())
 	}
 	if err := checkSerialNumber(q.SerialNumber); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)

@@ -134,8 +134,11 @@ func TestRegisterRefusesOneByOne(t *testing.T) {
 		Request{MAC: "e4fd45f65402", SerialNumber: strings.Repeat("x", 65)},
 		Request{MAC: "e4fd45f65403", SerialNumber: "SN", CSR: &forged},
 		Request{MAC: neighbor, SerialNumber: "SN-2", CSR: csr},
+		// What stands for no MAC in many a list: the throw-away broker is asked as it.
+		Request{MAC: "000000000000", SerialNumber: "SN-3"},
+		Request{MAC: "ffffffffffff", SerialNumber: "SN-4"},
 	)
-	for i, good := range []bool{false, false, true, false, false, false, false, true} {
+	for i, good := range []bool{false, false, true, false, false, false, false, true, false, false} {
 		if good {
 			require.NoError(t, results[i].Err)
 		} else {
