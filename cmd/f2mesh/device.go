@@ -125,7 +125,7 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 			}
 		}
 		for _, mac := range macs {
-			result, err := r.Renew(ctx, person(), mac, csr)
+			result, err := r.Renew(ctx, person(), mac, csr, nil)
 			if err != nil {
 				return err
 			}

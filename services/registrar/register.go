@@ -174,8 +174,10 @@ func checkSerialNumber(s string) error {
 
 // Renew gives an active device another certificate. The old one stays valid until
 // it expires: the device goes on with it until it has the new one. A nil csr is
-// refused for a device that made its own key.
-func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest) (Result, error) {
+// refused for a device that made its own key. shown is the certificate by which a
+// device asks for itself, nil for anybody else: it must still count (Check) at the
+// moment of the renewal, which may have waited for the operation that revoked it.
+func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (Result, error) {
 	var result Result
 	err := r.change(ctx, origin, func(ctx context.Context, c *change) error {
 		registered, err := known(ctx, c.tx, []topic.MAC{mac})
@@ -185,6 +187,11 @@ func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr
 		device, ok := registered[mac]
 		if err := renewable(&device, ok, csr); err != nil {
 			return err
+		}
+		if shown != nil {
+			if err := counts(ctx, c.tx, mac, shown); err != nil {
+				return err
+			}
 		}
 		done, err := c.issue(ctx, []*order{{mac: mac, serialNumber: device.SerialNumber, csr: csr, result: &result}})
 		if err != nil {

@@ -160,10 +160,10 @@ func TestRegisterByCSR(t *testing.T) {
 	pair := identityPair(result, key)
 	require.True(t, b.admitted(pair))
 
-	_, err := b.Renew(t.Context(), operator, device, nil)
+	_, err := b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrRefused)
 	key, csr = newCSR(t)
-	renewed, err := b.Renew(t.Context(), operator, device, csr)
+	renewed, err := b.Renew(t.Context(), operator, device, csr, nil)
 	require.NoError(t, err)
 	assert.True(t, b.admitted(identityPair(renewed, key)))
 	assert.True(t, b.admitted(pair), "the old one still serves")
@@ -173,11 +173,11 @@ func TestRegisterByCSR(t *testing.T) {
 func TestRenewThenRevoke(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	_, err := b.Renew(t.Context(), operator, device, nil)
+	_, err := b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrUnknown)
 	b.registerAll(Request{MAC: device, SerialNumber: "SN-1"})
 	old := b.pair(device)
-	result, err := b.Renew(t.Context(), operator, device, nil)
+	result, err := b.Renew(t.Context(), operator, device, nil, nil)
 	require.NoError(t, err)
 	assert.NotNil(t, result.Device.RenewedAt)
 	fresh := b.pair(device)
@@ -190,7 +190,7 @@ func TestRenewThenRevoke(t *testing.T) {
 	assert.Equal(t, Revoked, revoked[0].Status)
 	assert.False(t, b.admitted(old), "all its certificates are revoked")
 	assert.False(t, b.admitted(fresh))
-	_, err = b.Renew(t.Context(), operator, device, nil)
+	_, err = b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrRevoked)
 	require.ErrorIs(t, b.register(Request{MAC: device, SerialNumber: "SN-1"})[0].Err, ErrRevoked)
 	b.whole()
@@ -203,6 +203,27 @@ func TestRenewThenRevoke(t *testing.T) {
 	b.registerAll(Request{MAC: device, SerialNumber: "SN-1", Force: true})
 	assert.True(t, b.admitted(b.pair(device)))
 	assert.False(t, b.admitted(fresh), "the revoked ones stay out")
+	b.whole()
+}
+
+// A device that asks with a certificate which was revoked while it waited for its
+// turn gets no other: who has a stolen key would have one for good.
+func TestRenewByACertificateThatIsReplaced(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, csr := newCSR(t)
+	stolen := b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: csr})[0].Certificate
+	foreign := b.registerAll(Request{MAC: neighbor, SerialNumber: "SN-2"})[0].Certificate
+	require.NoError(t, b.Check(t.Context(), device, stolen), "it is looked at before it has its turn")
+	good := b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: csr, Force: true})[0].Certificate
+
+	_, err := b.Renew(t.Context(), operator, device, csr, stolen)
+	require.ErrorIs(t, err, ErrRevoked)
+	_, err = b.Renew(t.Context(), operator, device, csr, foreign)
+	require.ErrorIs(t, err, ErrUnknown)
+	assert.Zero(t, b.events(RenewAction))
+	_, err = b.Renew(t.Context(), operator, device, csr, good)
+	require.NoError(t, err, "the control")
 	b.whole()
 }
 
@@ -230,7 +251,7 @@ func TestRotateIssuer(t *testing.T) {
 		return len(all.Issuing)
 	}
 	require.Equal(t, 2, count())
-	_, err = b.Renew(t.Context(), operator, device, nil)
+	_, err = b.Renew(t.Context(), operator, device, nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, 2, count(), "its certificate is still good")
 	b.registerAll(Request{MAC: device, SerialNumber: "SN-1", Force: true})
