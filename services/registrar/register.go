@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -29,9 +30,10 @@ const (
 // happens whole or not at all. A device that is registered already stays as it is.
 // The error is one that stopped the batch. A batch costs the broker one reading of
 // its lists, whatever its size, and what is asked for while one is under way becomes
-// the next batch together. Whoever gives up waiting (ctx) does not stop it.
+// the next batch together. Whoever gives up waiting (ctx) before a batch has its turn is
+// left out of it; later that stops nothing.
 func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]Result, error) {
-	w := &call{origin: origin, requests: requests, results: make([]Result, len(requests)), done: make(chan struct{})}
+	w := &call{ctx: ctx, origin: origin, requests: requests, results: make([]Result, len(requests)), done: make(chan struct{})}
 	r.queue.join(w, func() { r.registerQueue(context.WithoutCancel(ctx)) })
 	select {
 	case <-ctx.Done():
@@ -93,6 +95,9 @@ func issueDetail(o *order) string {
 // decide sorts the requests: into orders, devices whose certificates are replaced,
 // and results for the others.
 func (c *change) decide(ctx context.Context, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
+	// A device that got its certificate when it had stopped waiting for it would be
+	// registered, and have none.
+	batch = slices.DeleteFunc(slices.Clone(batch), func(w *call) bool { return w.ctx.Err() != nil })
 	var named []topic.MAC
 	for _, w := range batch {
 		for i := range w.requests {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -375,6 +376,53 @@ func TestRegisterOutlastsItsCaller(t *testing.T) {
 	_, err = b.Refresh(t.Context()) // waits for the lock
 	require.NoError(t, err)
 	b.whole()
+}
+
+// Who has given up before anything was done for it is not registered later.
+func TestRegisterLeavesOutWhoHasGivenUp(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	other, err := pgx.Connect(t.Context(), b.dsn) // another process, at work
+	require.NoError(t, err)
+	free := sync.OnceFunc(func() { assert.NoError(t, other.Close(context.WithoutCancel(t.Context()))) })
+	t.Cleanup(free)
+	_, err = other.Exec(t.Context(), "SELECT pg_advisory_lock($1)", lockKey)
+	require.NoError(t, err)
+	waiting := func(n int) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			b.queue.mu.Lock()
+			defer b.queue.mu.Unlock()
+			return b.queue.working && len(b.queue.calls) == n
+		}, patience, time.Millisecond)
+	}
+
+	ctx, giveUp := context.WithCancel(t.Context())
+	var gone sync.WaitGroup
+	leaves := func(i int) {
+		gone.Go(func() {
+			_, err := b.Register(ctx, operator, Request{MAC: macOf(i), SerialNumber: "SN"})
+			assert.ErrorIs(t, err, context.Canceled)
+		})
+	}
+	leaves(0)
+	waiting(0) // it is about to have its turn
+	leaves(1)
+	waiting(1) // this one is behind it
+	stays := make(chan struct{})
+	go func() {
+		defer close(stays)
+		results, err := b.Register(t.Context(), operator, Request{MAC: device, SerialNumber: "SN-1"})
+		assert.True(t, err == nil && results[0].Issued)
+	}()
+	waiting(2)
+	giveUp()
+	gone.Wait()
+	free()
+	<-stays
+	all := b.whole()
+	require.Len(t, all, 1, "the control: the one that waited")
+	assert.Equal(t, device, all[0].MAC)
 }
 
 // Standard tools agree about what we put in place.
