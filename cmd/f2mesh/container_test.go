@@ -179,7 +179,12 @@ func TestProvision(t *testing.T) {
 	}
 	require.Error(t, asReader.Run(t.Context()), "the control: the new password is not in force yet")
 	c.VaultAddr = "https://vault:8200"
+	registry := filepath.Join(m.state.secrets(), secretRegistry)
+	inForce, err := os.ReadFile(registry)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(registry, []byte("not-the-newest-of-the-registry"), 0o600))
 	require.NoError(t, c.Run(t.Context()))
+	require.NoError(t, os.WriteFile(registry, inForce, 0o600))
 	require.Error(t, asReader.Run(t.Context()), "with a Vault the files are not the newest")
 	c.VaultAddr = ""
 	require.NoError(t, c.Run(t.Context()))
