@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 )
 
@@ -28,8 +29,8 @@ type Admin struct {
 const (
 	// connectTimeout bounds a connection of Admin where the context does not.
 	connectTimeout = 5 * time.Second
-	connectRetries = 5
 	connectPause   = 50 * time.Millisecond
+	attempts       = 10
 )
 
 // SetPassword gives a user a password, at most 72 bytes long, and makes the server
@@ -81,20 +82,23 @@ func account(user string) string {
 	return "F2"
 }
 
-// request asks the server and reads the data of its answer into data.
+// request asks the server and reads the data of its answer into data. Another
+// rotation's reload may refuse the connection or end it before the answer: what is
+// asked here may be asked twice.
 func (a Admin) request(ctx context.Context, operation string, body []byte, data any) error {
+	attempt := func() (struct{}, error) { return struct{}{}, a.ask(ctx, operation, body, data) }
+	_, err := backoff.Retry(ctx, attempt,
+		backoff.WithBackOff(backoff.NewConstantBackOff(connectPause)), backoff.WithMaxTries(attempts))
+	return err
+}
+
+// ask is one attempt, on a connection of its own. What the server answers is final.
+func (a Admin) ask(ctx context.Context, operation string, body []byte, data any) error {
 	user, password, err := a.Sys(ctx)
 	if err != nil {
 		return err
 	}
 	nc, err := a.connect(ctx, user, password)
-	for range connectRetries { // another rotation's reload may have refused it
-		if err == nil || ctx.Err() != nil {
-			break
-		}
-		time.Sleep(connectPause)
-		nc, err = a.connect(ctx, user, password)
-	}
 	if err != nil {
 		return fmt.Errorf("connecting to NATS as %s: %w", user, err)
 	}
@@ -113,7 +117,7 @@ func (a Admin) request(ctx context.Context, operation string, body []byte, data 
 		return fmt.Errorf("reading the server's answer: %w", err)
 	}
 	if answer.Error != nil {
-		return errors.New(answer.Error.Description)
+		return backoff.Permanent(errors.New(answer.Error.Description))
 	}
 	return nil
 }
