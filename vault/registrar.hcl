@@ -9,9 +9,13 @@ path "secret/data/f2mesh/registry_password" {
   capabilities = ["read"]
 }
 
-# Where Vault is the issuer (--pki): sign a device's request, with what role `device` permits, and
-# the lists of revoked certificates: also that of an issuer before the present one.
+# Where Vault is the issuer (--pki): sign a device's request, with what the roles `device` and, for
+# RSA keys, `device-rsa` permit, and the lists of revoked certificates: also that of an issuer before
+# the present one.
 path "pki/sign/device" {
+  capabilities = ["update"]
+}
+path "pki/sign/device-rsa" {
   capabilities = ["update"]
 }
 path "pki/issuer/+/sign-revocation-list" {

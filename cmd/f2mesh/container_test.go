@@ -179,7 +179,12 @@ func TestProvision(t *testing.T) {
 	}
 	require.Error(t, asReader.Run(t.Context()), "the control: the new password is not in force yet")
 	c.VaultAddr = "https://vault:8200"
+	file := filepath.Join(m.state.secrets(), secretRegistry)
+	inForce, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, []byte("not-the-newest-of-the-registry"), 0o600))
 	require.NoError(t, c.Run(t.Context()))
+	require.NoError(t, os.WriteFile(file, inForce, 0o600))
 	require.Error(t, asReader.Run(t.Context()), "with a Vault the files are not the newest")
 	c.VaultAddr = ""
 	require.NoError(t, c.Run(t.Context()))
@@ -187,6 +192,11 @@ func TestProvision(t *testing.T) {
 
 	demo := demoCommand{containerRegistry: containerRegistry{Registry: address, SecretsDir: c.SecretsDir}, Controllers: 4}
 	require.NoError(t, demo.Run(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler)))
+	byFiles := registryFlags{containerRegistry: demo.containerRegistry}
+	require.NoError(t, (&deviceLogCommand{registryFlags: byFiles, Limit: 10}).Run(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler)))
+	byVault := registryFlags{containerRegistry: demo.containerRegistry, issuerFlags: issuerFlags{Issuer: issuerVault}}
+	err = byVault.with(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler), func(*registry) error { return nil })
+	require.ErrorContains(t, err, "needs a Vault", "the files' issuer does not take its place unasked")
 	mac := fleet.Demo(4)[3].MAC
 	rights, err := os.ReadFile(m.state.path("mosquitto", "acl"))
 	require.NoError(t, err)

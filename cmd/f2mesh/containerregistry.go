@@ -7,7 +7,6 @@ import (
 	"net"
 	"strconv"
 
-	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -18,10 +17,13 @@ type containerRegistry struct {
 	SecretsDir string `help:"In a container: directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path" group:"Containers (compose.yaml)"`
 }
 
-func (c *containerRegistry) secrets() secret.Files { return secret.Files(c.SecretsDir) }
+// secrets are sought as a service's are, but for Vault.
+func (c *containerRegistry) secrets() secret.Chain {
+	return secret.Chain{secret.Files(c.SecretsDir), secret.Environment("F2MESH_")}
+}
 
-// within runs do on the registry.
-func (c *containerRegistry) within(ctx context.Context, st state, log *slog.Logger, do func(*registry) error) error {
+// within runs do on the registry, with the issuer that is asked for.
+func (c *containerRegistry) within(ctx context.Context, st state, by *issuerFlags, log *slog.Logger, do func(*registry) error) error {
 	host, port, err := net.SplitHostPort(c.Registry)
 	if err != nil {
 		return fmt.Errorf("--registry: %w", err)
@@ -30,7 +32,7 @@ func (c *containerRegistry) within(ctx context.Context, st state, log *slog.Logg
 	if err != nil {
 		return fmt.Errorf("--registry: %w", err)
 	}
-	issuer, err := identity.OpenAuthority(st.path("pki"))
+	issuer, err := by.fromEnvironment(st, log)
 	if err != nil {
 		return err
 	}

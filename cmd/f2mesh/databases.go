@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 type provisionCommand struct {
@@ -30,7 +33,7 @@ func (c *provisionCommand) Run(ctx context.Context) error {
 			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry, secretPgBouncer},
 			databases: []databaseOf{
 				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, pooled(roleDecoder, prepareMetadata)},
-				{databaseRegistry, roleRegistrar, []string{roleRegistrar}, nil},
+				{databaseRegistry, roleRegistrar, []string{roleRegistrar}, c.prepareRegistry},
 			},
 		},
 		{
@@ -57,7 +60,7 @@ type databaseServer struct {
 type databaseOf struct {
 	name, owner string
 	users       []string
-	prepare     func(context.Context, *pgx.Conn) error // as the superuser; nil: its owner does
+	prepare     func(context.Context, *pgx.Conn) error // as the superuser
 }
 
 // pooled is prepare, and lets the role through a pooler besides.
@@ -96,15 +99,33 @@ func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) err
 }
 
 func (c *provisionCommand) prepare(ctx context.Context, s *databaseServer, d databaseOf) error {
-	if d.prepare == nil {
-		return nil
-	}
 	conn, err := c.connect(ctx, s, d.name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	return d.prepare(ctx, conn)
+}
+
+// prepareRegistry has the registry's tables made by their owner, and seals the audit
+// trail. Where the secret files are not the newest the registrar makes its tables
+// itself, and the next run seals.
+func (c *provisionCommand) prepareRegistry(ctx context.Context, conn *pgx.Conn) error {
+	host, port, err := hostPort(c.Metadata)
+	if err != nil {
+		return err
+	}
+	store := secret.NewStore(secret.Chain{secret.Files(c.SecretsDir)}, slog.New(slog.DiscardHandler))
+	pool, err := database.Open(ctx, localDSN(host, port, c.CAFile, roleRegistrar, databaseRegistry),
+		secret.Credential{Store: store, Password: secretRegistry})
+	if err != nil {
+		return fmt.Errorf("opening the registry: %w", err)
+	}
+	defer pool.Close()
+	if err := registrar.Migrate(ctx, pool.Pool); err != nil && !postgres.Refused(err) {
+		return err
+	}
+	return sealAudit(ctx, conn)
 }
 
 // role makes a role that may log in with the secret, and locks its alternate out.
@@ -151,22 +172,33 @@ func dial(ctx context.Context, address, caFile, database, user string, secrets s
 	if err != nil {
 		return nil, fmt.Errorf("reading secret %s: %w", name, err)
 	}
-	host, port, err := net.SplitHostPort(address)
+	host, number, err := hostPort(address)
 	if err != nil {
-		host, port = address, "5432"
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, fmt.Errorf("%s is no host:port: %w", address, err)
+		return nil, err
 	}
 	config, err := pgx.ParseConfig(localDSN(host, number, caFile, password.Username(user), database))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
 	config.Password = password.Reveal()
+	if user == postgres.Superuser {
+		config.RuntimeParams["search_path"] = trustedPath
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
 	return conn, nil
+}
+
+// hostPort reads an address, with or without PostgreSQL's own port.
+func hostPort(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		host, text = address, "5432"
+	}
+	if port, err = strconv.Atoi(text); err != nil {
+		return "", 0, fmt.Errorf("%s is no host:port: %w", address, err)
+	}
+	return host, port, nil
 }

@@ -18,7 +18,7 @@ type demoCommand struct {
 // Run registers the demo fleet and puts it into the metadata.
 func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	controllers := fleet.Demo(c.Controllers)
-	err := c.within(ctx, state{dir: g.StateDir}, log, func(r *registry) error {
+	err := c.within(ctx, state{dir: g.StateDir}, new(issuerFlags), log, func(r *registry) error {
 		if err := registrar.Migrate(ctx, r.pool.Pool); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ type registryFlags struct {
 func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registry) error) error {
 	st := state{dir: g.StateDir}
 	if f.Registry != "" {
-		return f.within(ctx, st, log, do)
+		return f.within(ctx, st, &f.issuerFlags, log, do)
 	}
 	r, err := st.load()
 	if err != nil {
@@ -59,18 +59,10 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 
 // issuer is the one that is asked for, or that of the running mesh.
 func (f *registryFlags) issuer(st state, r running, log *slog.Logger) (identity.Issuer, error) {
-	own, err := identity.OpenAuthority(st.path("pki"))
-	if err != nil {
-		return nil, err
-	}
-	at, err := environmentVault()
-	if err != nil {
-		return nil, err
-	}
 	if f.Issuer == "" {
 		f.issuerFlags = r.Issuer
 	}
-	return f.open(own, at.Config, personal(), log)
+	return f.fromEnvironment(st, log)
 }
 
 // person is who runs a command, for the audit trail.
@@ -125,7 +117,7 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 			}
 		}
 		for _, mac := range macs {
-			result, err := r.Renew(ctx, person(), mac, csr)
+			result, err := r.Renew(ctx, person(), mac, csr, nil)
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,7 @@ import (
 )
 
 type deviceLogCommand struct {
+	registryFlags
 	MAC   string        `arg:"" optional:"" help:"Only this controller, in any spelling."`
 	Since time.Duration `help:"How far back; 0 takes everything." default:"0"`
 	Limit int           `help:"Most events; the latest are shown." default:"1000"`
@@ -30,7 +31,7 @@ func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 		return err
 	}
 	var events []registrar.Event
-	err = new(registryFlags).with(ctx, g, log, func(r *registry) (err error) {
+	err = c.with(ctx, g, log, func(r *registry) (err error) {
 		events, err = registrar.NewTrail(r.pool.Pool).Since(ctx, since, string(mac), c.Limit)
 		return err
 	})

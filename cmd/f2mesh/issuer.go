@@ -41,5 +41,18 @@ func (f *issuerFlags) open(own *identity.Authority, cfg vault.Config, token secr
 	return identity.Several{vault.NewIssuer(client, f.Mount), own}, nil
 }
 
+// fromEnvironment opens it for a command, which has no flags of its own for Vault.
+func (f *issuerFlags) fromEnvironment(st state, log *slog.Logger) (identity.Issuer, error) {
+	own, err := identity.OpenAuthority(st.path("pki"))
+	if err != nil {
+		return nil, err
+	}
+	at, err := environmentVault()
+	if err != nil {
+		return nil, err
+	}
+	return f.open(own, at.Config, personal(), log)
+}
+
 // personal is the token that a person has set.
 func personal() secret.Value { return secret.NewValue(os.Getenv("VAULT_TOKEN"), "environment", "") }

@@ -203,7 +203,19 @@ func (m *mesh) admit(ctx context.Context) error {
 	if err := registrar.Migrate(ctx, registry.pool.Pool); err != nil {
 		return err
 	}
+	if err := m.sealAudit(ctx); err != nil {
+		return err
+	}
 	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.cfg.Controllers))
+}
+
+func (m *mesh) sealAudit(ctx context.Context) error {
+	conn, err := m.superuser(ctx, databaseRegistry)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return sealAudit(ctx, conn)
 }
 
 func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {

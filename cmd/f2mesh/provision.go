@@ -186,6 +186,10 @@ func (m *mesh) superuser(ctx context.Context, database string) (*pgx.Conn, error
 	return connectPostgres(ctx, m.dsn("", database), m.secrets, secretSuperuser)
 }
 
+// trustedPath is the search path of a superuser. A database's owner sets that of all
+// who come, and could have a superuser call functions and operators of their own.
+const trustedPath = "pg_catalog"
+
 // connectPostgres logs in with a credential.
 func connectPostgres(ctx context.Context, dsn string, secrets secret.Source, name string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(dsn)
@@ -196,9 +200,7 @@ func connectPostgres(ctx context.Context, dsn string, secrets secret.Source, nam
 		return nil, err
 	}
 	if name == secretSuperuser {
-		// A database's owner sets the search path of all who come, and could have a
-		// superuser call functions and operators of their own.
-		config.RuntimeParams["search_path"] = "pg_catalog"
+		config.RuntimeParams["search_path"] = trustedPath
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {

@@ -57,3 +57,25 @@ func TestMetadataOfOnesOwn(t *testing.T) {
 	m.cfg.Controllers = 1
 	require.Error(t, m.provision(t.Context()), "the control: the demo's rows are in the way")
 }
+
+// TestAuditTrailIsSealed in a mesh that has started, and in one that starts again.
+func TestAuditTrailIsSealed(t *testing.T) {
+	m := startMesh(t)
+	owners := func() (table, database string) {
+		t.Helper()
+		conn, err := m.superuser(t.Context(), databaseRegistry)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close(t.Context())) }()
+		require.NoError(t, conn.QueryRow(t.Context(), `
+SELECT (SELECT tableowner FROM pg_tables WHERE tablename = 'audit'),
+       (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())`).Scan(&table, &database))
+		return table, database
+	}
+	for range 2 {
+		table, database := owners()
+		assert.Equal(t, roleAudit, table)
+		assert.Equal(t, "postgres", database)
+		require.NoError(t, m.Stop(partPostgres))
+		require.NoError(t, m.Start(t.Context(), partPostgres))
+	}
+}

@@ -9,6 +9,7 @@ package account
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -112,8 +113,8 @@ func (a *Account) fill(f *os.File, data []byte, mode os.FileMode) error {
 	if err == nil {
 		err = f.Chmod(mode)
 	}
-	if err == nil {
-		err = a.Own(f.Name())
+	if err == nil && a.Other() {
+		err = f.Chown(int(a.uid), int(a.gid)) // not by name, where the account may have put another
 	}
 	if err == nil {
 		err = f.Sync()
@@ -122,4 +123,28 @@ func (a *Account) fill(f *os.File, data []byte, mode os.FileMode) error {
 		err = closing
 	}
 	return err
+}
+
+// WriteNew makes a file below root that the account owns. Where the account has put
+// something already, a link to a file of ours for one, it refuses.
+func (a *Account) WriteNew(root *os.Root, name string, data []byte, mode os.FileMode) error {
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	if err := a.fill(f, data, mode); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return nil
+}
+
+// ReadFile reads a file of a folder that an account owns, and refuses a link: what
+// is behind it may be for us alone, and the account have no right to it.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0) //nolint:gosec // the caller's path, and no link
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return io.ReadAll(f)
 }

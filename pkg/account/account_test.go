@@ -96,6 +96,41 @@ func TestPlaceWhereTheAccountDoesNotReach(t *testing.T) {
 	require.NoError(t, account.Remove(dir), "removing again")
 }
 
+// A server that was broken into cannot have root read or write for it by putting
+// links in its folder.
+func TestLinksAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	a := other(t)
+	ours := filepath.Join(t.TempDir(), "ours")
+	require.NoError(t, os.WriteFile(ours, []byte("root's alone"), 0o600))
+	dir, err := account.Place(filepath.Join(accounttest.TempDir(t), "server"), a)
+	require.NoError(t, err)
+	link, plain := filepath.Join(dir, "link"), filepath.Join(dir, "plain")
+	require.NoError(t, os.Symlink(ours, link))
+	require.NoError(t, os.WriteFile(plain, []byte("x"), 0o600))
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, root.Close()) })
+
+	_, err = account.ReadFile(link)
+	require.Error(t, err)
+	require.Error(t, a.WriteNew(root, "link", []byte("theirs"), 0o644))
+	require.NoError(t, a.WriteFile(link, []byte("theirs"), 0o644), "it takes the link's place")
+	text, err := os.ReadFile(ours)
+	require.NoError(t, err)
+	assert.Equal(t, "root's alone", string(text))
+	info, err := os.Stat(ours)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode())
+	assert.EqualValues(t, 0, info.Sys().(*syscall.Stat_t).Uid)
+
+	text, err = account.ReadFile(plain)
+	require.NoError(t, err, "the control")
+	assert.Equal(t, "x", string(text))
+	require.NoError(t, a.WriteNew(root, "new", []byte("y"), 0o600), "the control")
+	assert.True(t, reads(t, a, filepath.Join(dir, "new")))
+}
+
 func TestPlaceDoesNotReplaceData(t *testing.T) {
 	t.Parallel()
 	a := other(t)

@@ -131,7 +131,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rights, err := os.ReadFile(filepath.Join(s.dir, aclFile))
+	rights, err := account.ReadFile(filepath.Join(s.dir, aclFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

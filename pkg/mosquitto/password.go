@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/f2mesh/f2mesh/pkg/account"
 )
 
 // The broker derives the key anew for each connection, in the one thread that
@@ -67,7 +69,7 @@ func writePassword(dir, user, password string) error {
 	}
 	defer func() { _ = lock.Close() }()
 	path := filepath.Join(folder, passwordsFile)
-	old, err := os.ReadFile(path) //nolint:gosec // the broker's own folder
+	old, err := account.ReadFile(path)
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func writePassword(dir, user, password string) error {
 
 // lockPasswords keeps two rotations from overwriting each other's line.
 func lockPasswords(folder string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(folder, "passwords.lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // our own folder
+	lock, err := os.OpenFile(filepath.Join(folder, "passwords.lock"), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600) //nolint:gosec // our own folder
 	if err != nil {
 		return nil, err
 	}

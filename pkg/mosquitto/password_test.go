@@ -2,6 +2,8 @@ package mosquitto
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -128,4 +130,25 @@ func TestSetPasswordWithoutBroker(t *testing.T) {
 	b.stop()
 	require.ErrorIs(t, SetPassword(b.cfg.Dir, "bridge_b", "new"), ErrNotRunning)
 	require.ErrorContains(t, SetPassword(b.cfg.Dir, "a:b", "new"), "a character that ends it")
+}
+
+// What the broker's account puts in place of the file is not copied for it.
+func TestSetPasswordFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	b := newBench(t).start()
+	ours := filepath.Join(t.TempDir(), "shadow")
+	require.NoError(t, os.WriteFile(ours, []byte("root:$6$not for the broker\n"), 0o600))
+	folder, err := filepath.EvalSymlinks(b.cfg.Dir)
+	require.NoError(t, err)
+	path := filepath.Join(folder, passwordsFile)
+	require.NoError(t, os.Rename(path, path+".away"))
+	require.NoError(t, os.Symlink(ours, path))
+	require.Error(t, SetPassword(b.cfg.Dir, "bridge_b", "new"))
+	target, err := os.Readlink(path)
+	require.NoError(t, err, "nothing was written")
+	assert.Equal(t, ours, target)
+
+	require.NoError(t, os.Rename(path+".away", path))
+	require.NoError(t, SetPassword(b.cfg.Dir, "bridge_b", "new"), "the control")
+	b.logsIn(true, "bridge_b", "new")
 }

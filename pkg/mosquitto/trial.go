@@ -64,9 +64,6 @@ func (g *Gate) try(ctx context.Context, files []listFile, sample Sample) (err er
 }
 
 func (g *Gate) fillTrial(dir string, files []listFile) error {
-	if err := g.owner.Own(dir); err != nil {
-		return err
-	}
 	number, err := port.Pick("127.0.0.1", 0)
 	if err != nil {
 		return err
@@ -92,16 +89,17 @@ certfile %[1]s/%[7]s
 keyfile %[1]s/%[8]s
 `, dir, number, trialSocket, aclFile, caFile, deviceCRLFile, serverCertFile, serverKeyFile)
 	files = append([]listFile{{serverCertFile, certificate}, {serverKeyFile, key}, {confFile, []byte(conf)}}, files...)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
 	for _, f := range files {
-		path := filepath.Join(dir, f.name)
-		if err := os.WriteFile(path, f.data, 0o600); err != nil {
-			return err
-		}
-		if err := g.owner.Own(path); err != nil {
+		if err := g.owner.WriteNew(root, f.name, f.data, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	return g.owner.Own(dir)
 }
 
 // cutOff tells an answer from the lack of one: the broker does not serve yet, or it

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/process"
 )
 
@@ -30,7 +31,7 @@ func setLogin(dir, user, password string) error {
 		return err
 	}
 	conf := filepath.Join(dir, confFile)
-	text, err := os.ReadFile(conf)
+	text, err := account.ReadFile(conf)
 	if err != nil {
 		return err
 	}

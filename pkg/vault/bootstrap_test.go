@@ -209,7 +209,7 @@ func TestPKI(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, list.RevokedCertificateEntries, 1)
 			assert.Equal(t, certificate.SerialNumber, list.RevokedCertificateEntries[0].SerialNumber)
-			for _, path := range []string{"pki/root/generate/internal", "pki/roles/device", "pki-root/root/sign-intermediate", "pki/sign-verbatim/device", "pki/issue/device"} {
+			for _, path := range []string{"pki/root/generate/internal", "pki/roles/device", "pki-root/root/sign-intermediate", "pki/roles/device-rsa", "pki/sign-verbatim/device", "pki/issue/device", "pki/issue/device-rsa"} {
 				_, err := registrar.Write(t.Context(), path, map[string]any{"common_name": mac})
 				require.ErrorIs(t, err, vault.ErrPermission, path)
 			}

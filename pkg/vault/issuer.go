@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
@@ -91,10 +92,14 @@ func certificateIn(answer map[string]any, key string) (*x509.Certificate, error)
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// SignDevice has the role device sign, and looks at what it has signed: a role that
+// SignDevice has the role sign that is for the kind of key, and looks at what it has signed: a role that
 // somebody has changed must not give a device another's name.
 func (i *Issuer) SignDevice(ctx context.Context, csr *x509.CertificateRequest, mac topic.MAC, serialNumber string) (identity.Signed, error) {
-	answer, err := i.client.Write(ctx, i.mount+"/sign/device", map[string]any{
+	role := roleDevice
+	if _, ok := csr.PublicKey.(*rsa.PublicKey); ok {
+		role = roleDeviceRSA
+	}
+	answer, err := i.client.Write(ctx, i.mount+"/sign/"+role, map[string]any{
 		"csr":         string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr.Raw})),
 		"common_name": mac.Dashed(), "serial_number": serialNumber, "exclude_cn_from_sans": true,
 	})
@@ -110,7 +115,7 @@ func (i *Issuer) SignDevice(ctx context.Context, csr *x509.CertificateRequest, m
 		return identity.Signed{}, fmt.Errorf("having Vault issue a device certificate: %w", err)
 	}
 	if err := checkSigned(certificate, issuer, csr.PublicKey, mac); err != nil {
-		return identity.Signed{}, fmt.Errorf("checking what Vault's role device has signed: %w", err)
+		return identity.Signed{}, fmt.Errorf("checking what Vault's role %s has signed: %w", role, err)
 	}
 	return identity.Signed{Certificate: certificate, Issuer: issuer}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -83,6 +84,30 @@ func TestIssuer(t *testing.T) {
 	require.ErrorContains(t, err, "no issuing CA")
 	_, err = vault.NewIssuer(m.client(t, "bridge"), "pki").SignDevice(t.Context(), csr(t, pkix.Name{}), device, "SN-1")
 	require.ErrorIs(t, err, vault.ErrPermission, "another service")
+}
+
+// Devices with RSA keys get certificates as they do from files, short keys do not.
+func TestIssuerTakesRSA(t *testing.T) {
+	t.Parallel()
+	m := fresh(t)
+	m.run(t)
+	issuer := vault.NewIssuer(m.client(t, "registrar"), "pki")
+	for bits, good := range map[int]bool{1024: false, 2048: true, 3072: true} {
+		key, err := rsa.GenerateKey(rand.Reader, bits)
+		require.NoError(t, err)
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		require.NoError(t, err)
+		request, err := x509.ParseCertificateRequest(der)
+		require.NoError(t, err)
+		one, err := issuer.SignDevice(t.Context(), request, device, "SN-1")
+		if !good {
+			require.Error(t, err, bits)
+			continue
+		}
+		require.NoError(t, err, bits)
+		assert.Equal(t, "SERIALNUMBER=SN-1,CN=e4-fd-45-f6-54-be", one.Certificate.Subject.String())
+		assert.True(t, key.PublicKey.Equal(one.Certificate.PublicKey))
+	}
 }
 
 // What a role that somebody has changed signs is not taken.

@@ -49,7 +49,15 @@ func (a *admin) pki(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.object(ctx, "PKI role device", a.PKI.Mount+"/roles/device", deviceRole())
+	for _, r := range []struct {
+		name, keyType string
+		bits          int
+	}{{roleDevice, "ec", 256}, {roleDeviceRSA, "rsa", 2048}} {
+		if err := a.object(ctx, "PKI role "+r.name, a.PKI.Mount+"/roles/"+r.name, deviceRole(r.keyType, r.bits)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *admin) pkiEngine(ctx context.Context, path string, life time.Duration) error {
@@ -70,9 +78,16 @@ func (a *admin) issuers(ctx context.Context, mount string) ([]string, error) {
 	return names, nil
 }
 
+// Roles that sign devices' certificates. One that takes any kind of key would also
+// take weak ones.
+const (
+	roleDevice    = "device"
+	roleDeviceRSA = "device-rsa"
+)
+
 // deviceRole signs what a device may have: its MAC with dashes as the common
-// name, no other names, client authentication alone.
-func deviceRole() map[string]any {
+// name, no other names, client authentication alone; bits are the least.
+func deviceRole(keyType string, bits int) map[string]any {
 	return map[string]any{
 		"allowed_serial_numbers":      []string{"*"}, // of the subject: the device's, not the certificate's
 		"allow_wildcard_certificates": false,
@@ -89,8 +104,8 @@ func deviceRole() map[string]any {
 		"server_flag":                 false,
 		"client_flag":                 true,
 		"code_signing_flag":           false,
-		"key_type":                    "ec",
-		"key_bits":                    256,
+		"key_type":                    keyType,
+		"key_bits":                    bits,
 		"key_usage":                   []string{"DigitalSignature"},
 		"require_cn":                  true,
 		"ttl":                         int(deviceLife.Seconds()),

@@ -34,7 +34,7 @@ var operations = map[string]func(context.Context, *Registrar) error{
 		return err
 	},
 	"renew": func(ctx context.Context, r *Registrar) error {
-		_, err := r.Renew(ctx, operator, device, nil)
+		_, err := r.Renew(ctx, operator, device, nil, nil)
 		return err
 	},
 	"revoke": func(ctx context.Context, r *Registrar) error {

@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"context"
 	"sync"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
@@ -8,6 +9,7 @@ import (
 
 // call is one of Register. Its results and err are there once done is closed.
 type call struct {
+	ctx      context.Context //nolint:containedctx // whose caller may give up while others' calls of the batch go on
 	origin   Origin
 	requests []Request
 	results  []Result

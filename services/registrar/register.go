@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -16,14 +17,23 @@ import (
 // longestSerialNumber is that of the attribute in a name (X.520 ub-serial-number).
 const longestSerialNumber = 64
 
+// MACs that no device has, and lists have in place of one. With the first an entry
+// in the broker's list would also stop every operation: the throw-away broker is
+// asked whether a stranger of that name stays out.
+const (
+	nobody    topic.MAC = "000000000000"
+	everybody topic.MAC = "ffffffffffff"
+)
+
 // Register gives each device a certificate and lets it in. The answers are in the
 // order of the requests; one that is refused does not stop the others, and each
 // happens whole or not at all. A device that is registered already stays as it is.
 // The error is one that stopped the batch. A batch costs the broker one reading of
 // its lists, whatever its size, and what is asked for while one is under way becomes
-// the next batch together. Whoever gives up waiting (ctx) does not stop it.
+// the next batch together. Whoever gives up waiting (ctx) before a batch has its turn is
+// left out of it; later that stops nothing.
 func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]Result, error) {
-	w := &call{origin: origin, requests: requests, results: make([]Result, len(requests)), done: make(chan struct{})}
+	w := &call{ctx: ctx, origin: origin, requests: requests, results: make([]Result, len(requests)), done: make(chan struct{})}
 	r.queue.join(w, func() { r.registerQueue(context.WithoutCancel(ctx)) })
 	select {
 	case <-ctx.Done():
@@ -85,6 +95,9 @@ func issueDetail(o *order) string {
 // decide sorts the requests: into orders, devices whose certificates are replaced,
 // and results for the others.
 func (c *change) decide(ctx context.Context, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
+	// A device that got its certificate when it had stopped waiting for it would be
+	// registered, and have none.
+	batch = slices.DeleteFunc(slices.Clone(batch), func(w *call) bool { return w.ctx.Err() != nil })
 	var named []topic.MAC
 	for _, w := range batch {
 		for i := range w.requests {
@@ -134,6 +147,9 @@ func check(q *Request) error {
 	if mac, err := topic.ParseMAC(string(q.MAC)); err != nil || mac != q.MAC {
 		return fmt.Errorf("%w: %q is not a MAC", ErrRefused, string(q.MAC))
 	}
+	if q.MAC == nobody || q.MAC == everybody {
+		return fmt.Errorf("%w: %s is no device's MAC", ErrRefused, q.MAC.Dashed())
+	}
 	if err := checkSerialNumber(q.SerialNumber); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -163,8 +179,10 @@ func checkSerialNumber(s string) error {
 
 // Renew gives an active device another certificate. The old one stays valid until
 // it expires: the device goes on with it until it has the new one. A nil csr is
-// refused for a device that made its own key.
-func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest) (Result, error) {
+// refused for a device that made its own key. shown is the certificate by which a
+// device asks for itself, nil for anybody else: it must still count (Check) at the
+// moment of the renewal, which may have waited for the operation that revoked it.
+func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (Result, error) {
 	var result Result
 	err := r.change(ctx, origin, func(ctx context.Context, c *change) error {
 		registered, err := known(ctx, c.tx, []topic.MAC{mac})
@@ -174,6 +192,11 @@ func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr
 		device, ok := registered[mac]
 		if err := renewable(&device, ok, csr); err != nil {
 			return err
+		}
+		if shown != nil {
+			if err := counts(ctx, c.tx, mac, shown); err != nil {
+				return err
+			}
 		}
 		done, err := c.issue(ctx, []*order{{mac: mac, serialNumber: device.SerialNumber, csr: csr, result: &result}})
 		if err != nil {

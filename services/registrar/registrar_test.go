@@ -18,6 +18,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -134,8 +135,11 @@ func TestRegisterRefusesOneByOne(t *testing.T) {
 		Request{MAC: "e4fd45f65402", SerialNumber: strings.Repeat("x", 65)},
 		Request{MAC: "e4fd45f65403", SerialNumber: "SN", CSR: &forged},
 		Request{MAC: neighbor, SerialNumber: "SN-2", CSR: csr},
+		// What stands for no MAC in many a list: the throw-away broker is asked as it.
+		Request{MAC: "000000000000", SerialNumber: "SN-3"},
+		Request{MAC: "ffffffffffff", SerialNumber: "SN-4"},
 	)
-	for i, good := range []bool{false, false, true, false, false, false, false, true} {
+	for i, good := range []bool{false, false, true, false, false, false, false, true, false, false} {
 		if good {
 			require.NoError(t, results[i].Err)
 		} else {
@@ -157,10 +161,10 @@ func TestRegisterByCSR(t *testing.T) {
 	pair := identityPair(result, key)
 	require.True(t, b.admitted(pair))
 
-	_, err := b.Renew(t.Context(), operator, device, nil)
+	_, err := b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrRefused)
 	key, csr = newCSR(t)
-	renewed, err := b.Renew(t.Context(), operator, device, csr)
+	renewed, err := b.Renew(t.Context(), operator, device, csr, nil)
 	require.NoError(t, err)
 	assert.True(t, b.admitted(identityPair(renewed, key)))
 	assert.True(t, b.admitted(pair), "the old one still serves")
@@ -170,11 +174,11 @@ func TestRegisterByCSR(t *testing.T) {
 func TestRenewThenRevoke(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()
-	_, err := b.Renew(t.Context(), operator, device, nil)
+	_, err := b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrUnknown)
 	b.registerAll(Request{MAC: device, SerialNumber: "SN-1"})
 	old := b.pair(device)
-	result, err := b.Renew(t.Context(), operator, device, nil)
+	result, err := b.Renew(t.Context(), operator, device, nil, nil)
 	require.NoError(t, err)
 	assert.NotNil(t, result.Device.RenewedAt)
 	fresh := b.pair(device)
@@ -187,7 +191,7 @@ func TestRenewThenRevoke(t *testing.T) {
 	assert.Equal(t, Revoked, revoked[0].Status)
 	assert.False(t, b.admitted(old), "all its certificates are revoked")
 	assert.False(t, b.admitted(fresh))
-	_, err = b.Renew(t.Context(), operator, device, nil)
+	_, err = b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrRevoked)
 	require.ErrorIs(t, b.register(Request{MAC: device, SerialNumber: "SN-1"})[0].Err, ErrRevoked)
 	b.whole()
@@ -200,6 +204,27 @@ func TestRenewThenRevoke(t *testing.T) {
 	b.registerAll(Request{MAC: device, SerialNumber: "SN-1", Force: true})
 	assert.True(t, b.admitted(b.pair(device)))
 	assert.False(t, b.admitted(fresh), "the revoked ones stay out")
+	b.whole()
+}
+
+// A device that asks with a certificate which was revoked while it waited for its
+// turn gets no other: who has a stolen key would have one for good.
+func TestRenewByACertificateThatIsReplaced(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, csr := newCSR(t)
+	stolen := b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: csr})[0].Certificate
+	foreign := b.registerAll(Request{MAC: neighbor, SerialNumber: "SN-2"})[0].Certificate
+	require.NoError(t, b.Check(t.Context(), device, stolen), "it is looked at before it has its turn")
+	good := b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: csr, Force: true})[0].Certificate
+
+	_, err := b.Renew(t.Context(), operator, device, csr, stolen)
+	require.ErrorIs(t, err, ErrRevoked)
+	_, err = b.Renew(t.Context(), operator, device, csr, foreign)
+	require.ErrorIs(t, err, ErrUnknown)
+	assert.Zero(t, b.events(RenewAction))
+	_, err = b.Renew(t.Context(), operator, device, csr, good)
+	require.NoError(t, err, "the control")
 	b.whole()
 }
 
@@ -227,7 +252,7 @@ func TestRotateIssuer(t *testing.T) {
 		return len(all.Issuing)
 	}
 	require.Equal(t, 2, count())
-	_, err = b.Renew(t.Context(), operator, device, nil)
+	_, err = b.Renew(t.Context(), operator, device, nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, 2, count(), "its certificate is still good")
 	b.registerAll(Request{MAC: device, SerialNumber: "SN-1", Force: true})
@@ -351,6 +376,53 @@ func TestRegisterOutlastsItsCaller(t *testing.T) {
 	_, err = b.Refresh(t.Context()) // waits for the lock
 	require.NoError(t, err)
 	b.whole()
+}
+
+// Who has given up before anything was done for it is not registered later.
+func TestRegisterLeavesOutWhoHasGivenUp(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	other, err := pgx.Connect(t.Context(), b.dsn) // another process, at work
+	require.NoError(t, err)
+	free := sync.OnceFunc(func() { assert.NoError(t, other.Close(context.WithoutCancel(t.Context()))) })
+	t.Cleanup(free)
+	_, err = other.Exec(t.Context(), "SELECT pg_advisory_lock($1)", lockKey)
+	require.NoError(t, err)
+	waiting := func(n int) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			b.queue.mu.Lock()
+			defer b.queue.mu.Unlock()
+			return b.queue.working && len(b.queue.calls) == n
+		}, patience, time.Millisecond)
+	}
+
+	ctx, giveUp := context.WithCancel(t.Context())
+	var gone sync.WaitGroup
+	leaves := func(i int) {
+		gone.Go(func() {
+			_, err := b.Register(ctx, operator, Request{MAC: macOf(i), SerialNumber: "SN"})
+			assert.ErrorIs(t, err, context.Canceled)
+		})
+	}
+	leaves(0)
+	waiting(0) // it is about to have its turn
+	leaves(1)
+	waiting(1) // this one is behind it
+	stays := make(chan struct{})
+	go func() {
+		defer close(stays)
+		results, err := b.Register(t.Context(), operator, Request{MAC: device, SerialNumber: "SN-1"})
+		assert.True(t, err == nil && results[0].Issued)
+	}()
+	waiting(2)
+	giveUp()
+	gone.Wait()
+	free()
+	<-stays
+	all := b.whole()
+	require.Len(t, all, 1, "the control: the one that waited")
+	assert.Equal(t, device, all[0].MAC)
 }
 
 // Standard tools agree about what we put in place.

@@ -129,8 +129,13 @@ type standing struct {
 	revoked bool
 }
 
-func (r *Registrar) standing(ctx context.Context, mac topic.MAC, issuer, serial string) (s standing, err error) {
-	err = r.cfg.Pool.QueryRow(ctx, `
+// rowAsker is a pool or a transaction.
+type rowAsker interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func readStanding(ctx context.Context, q rowAsker, mac topic.MAC, issuer, serial string) (s standing, err error) {
+	err = q.QueryRow(ctx, `
 SELECT d.status, c.revoked_at IS NOT NULL
 FROM device d JOIN certificate c USING (mac) WHERE d.mac = $1 AND c.issuer = $2 AND c.serial = $3`,
 		mac, issuer, serial).Scan(&s.status, &s.revoked)

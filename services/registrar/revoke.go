@@ -84,7 +84,11 @@ func (r *Registrar) Revoke(ctx context.Context, origin Origin, reason Reason, ma
 // Check tells whether a certificate that is valid by itself still counts: ErrUnknown
 // or ErrRevoked if its device, or this certificate of it, does not.
 func (r *Registrar) Check(ctx context.Context, mac topic.MAC, certificate *x509.Certificate) error {
-	s, err := r.standing(ctx, mac, fmt.Sprintf("%x", certificate.AuthorityKeyId), serialOf(certificate))
+	return counts(ctx, r.cfg.Pool, mac, certificate)
+}
+
+func counts(ctx context.Context, q rowAsker, mac topic.MAC, certificate *x509.Certificate) error {
+	s, err := readStanding(ctx, q, mac, fmt.Sprintf("%x", certificate.AuthorityKeyId), serialOf(certificate))
 	switch {
 	case errors.Is(err, ErrUnknown):
 		return fmt.Errorf("%s: %w", mac.Dashed(), ErrUnknown)

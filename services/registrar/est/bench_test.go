@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -125,7 +126,10 @@ func (a *authority) Register(_ context.Context, _ registrar.Origin, requests ...
 	return []registrar.Result{{Issued: true, Certificate: a.deviceCertificate(r.MAC, r.CSR.PublicKey), Issuer: a.issuer}}, nil
 }
 
-func (a *authority) Renew(_ context.Context, _ registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest) (registrar.Result, error) {
+func (a *authority) Renew(_ context.Context, _ registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (registrar.Result, error) {
+	if shown == nil {
+		return registrar.Result{}, errors.New("a device renews by its certificate")
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return registrar.Result{Issued: true, Certificate: a.deviceCertificate(mac, csr.PublicKey), Issuer: a.issuer}, a.err

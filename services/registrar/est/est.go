@@ -30,7 +30,7 @@ import (
 // Authority issues certificates; *registrar.Registrar does.
 type Authority interface {
 	Register(ctx context.Context, origin registrar.Origin, requests ...registrar.Request) ([]registrar.Result, error)
-	Renew(ctx context.Context, origin registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest) (registrar.Result, error)
+	Renew(ctx context.Context, origin registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (registrar.Result, error)
 }
 
 // Standing tells whether a certificate that is valid by itself still counts.

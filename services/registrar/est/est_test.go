@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -330,6 +331,39 @@ func TestSourceLimitIsByNetwork(t *testing.T) {
 }
 
 // A flood of refusals is counted on the audit trail, not written out.
+// One machine that opens connections and asks nothing keeps no other out.
+func TestConnectionsOfOneSource(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	from := func(host string) (net.Conn, error) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}, Timeout: 3 * time.Second}
+		return dialer.DialContext(t.Context(), "tcp", b.address)
+	}
+	served := func(host string) bool {
+		t.Helper()
+		conn, err := from(host)
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(3*time.Second))) // sooner than the idle ones are cut off
+		roots := x509.NewCertPool()
+		roots.AddCert(b.root)
+		return tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}).HandshakeContext(t.Context()) == nil
+	}
+	require.True(t, served("127.0.0.2"), "the control")
+	idle := make([]net.Conn, maxConnections)
+	for i := range idle {
+		var err error
+		idle[i], err = from("127.0.0.2")
+		require.NoError(t, err)
+	}
+	assert.True(t, served("127.0.0.3"), "another source")
+	assert.False(t, served("127.0.0.2"))
+	for _, conn := range idle {
+		require.NoError(t, conn.Close())
+	}
+	require.Eventually(t, func() bool { return served("127.0.0.2") }, time.Minute, 50*time.Millisecond, "those that ended do not count")
+}
+
 func TestTrailIsNotFlooded(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)

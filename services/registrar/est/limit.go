@@ -28,17 +28,21 @@ func newLimits(l Limits) (*limits, error) {
 	return &limits{sources, devices}, err
 }
 
-// source is for an address with or without port. An IPv6 client has a whole /64.
-func (l *limits) source(address string) bool {
+// source is for an address with or without port.
+func (l *limits) source(address string) bool { return l.sources.allow(network(address)) }
+
+// network is who is counted as one source: an address, or for IPv6 the /64 that a
+// client has as a whole; "" for what is no address.
+func network(address string) string {
 	ip, err := netip.ParseAddr(host(address))
 	if err != nil {
-		return l.sources.allow("")
+		return ""
 	}
 	if ip = ip.Unmap().WithZone(""); ip.Is6() {
 		prefix, _ := ip.Prefix(64) // 64 bits are in any IPv6 address
-		return l.sources.allow(prefix.String())
+		return prefix.String()
 	}
-	return l.sources.allow(ip.String())
+	return ip.String()
 }
 
 // device is for a MAC; all that are none share a bucket.

@@ -15,8 +15,13 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// maxConnections at once; more wait in the kernel.
-const maxConnections = 256
+const (
+	// maxConnections at once; more wait in the kernel.
+	maxConnections = 256
+	// maxOfSource of them are for one source; more are closed. A connection that asks
+	// nothing costs its owner nothing, and must not keep the others out.
+	maxOfSource = 64
+)
 
 // Serve serves over TLS on the listener until ctx ends, and then lets requests
 // that are being answered finish. The certificate is read again when its file
@@ -48,7 +53,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener, certFile, key
 			_ = server.Close()
 		}
 	})
-	err := server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", "")
+	err := server.ServeTLS(netutil.LimitListener(newFair(listener), maxConnections), "", "")
 	if !errors.Is(err, http.ErrServerClosed) {
 		stop()
 		return fmt.Errorf("serving EST: %w", err)

@@ -40,7 +40,7 @@ func (s *Server) reenrol(w http.ResponseWriter, r *http.Request) *refusal {
 	if !sameName(csr.Subject, current.Subject) {
 		return malformed(mac, "the CSR's subject must be that of the certificate")
 	}
-	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: host(r.RemoteAddr)}, mac, csr)
+	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: host(r.RemoteAddr)}, mac, csr, current)
 	if err == nil {
 		err = result.Err
 	}

@@ -1,7 +1,9 @@
 -- +goose Up
 
 -- The audit trail. It is only ever added to: the trigger refuses everything else
--- also to the tables' owner, who would have to take the trigger away first.
+-- also to the table's owner, who would have to take the trigger away first. Who
+-- provisions the database gives the table to a role that nobody logs in as
+-- (f2mesh_audit): then the registrar can do no more than add to it and read it.
 CREATE TABLE audit (
     seq      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id text        COLLATE "C" NOT NULL UNIQUE,

@@ -1,0 +1,61 @@
+package est
+
+import (
+	"net"
+	"sync"
+)
+
+// fair is a listener that gives no source more than maxOfSource connections.
+type fair struct {
+	net.Listener
+
+	mu   sync.Mutex     // guards open
+	open map[string]int // by source, never 0
+}
+
+func newFair(l net.Listener) *fair { return &fair{Listener: l, open: map[string]int{}} }
+
+// Accept answers the next connection of a source that has not too many.
+func (f *fair) Accept() (net.Conn, error) {
+	for {
+		conn, err := f.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		source := network(conn.RemoteAddr().String())
+		if f.take(source) {
+			return &counted{Conn: conn, release: sync.OnceFunc(func() { f.release(source) })}, nil
+		}
+		_ = conn.Close() // it has not been answered yet
+	}
+}
+
+func (f *fair) take(source string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open[source] >= maxOfSource {
+		return false
+	}
+	f.open[source]++
+	return true
+}
+
+func (f *fair) release(source string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open[source]--; f.open[source] == 0 {
+		delete(f.open, source)
+	}
+}
+
+// counted is a connection of fair.
+type counted struct {
+	net.Conn
+	release func()
+}
+
+// Close makes room for another connection of the source.
+func (c *counted) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
