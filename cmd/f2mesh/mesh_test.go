@@ -33,6 +33,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
@@ -82,7 +83,8 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 			Batch: 2000, Linger: 2 * time.Millisecond, Timescale: true,
 			CompressAfter: 168 * time.Hour, Retention: 2160 * time.Hour, DrainTimeout: 5 * time.Second,
 		},
-		Registrar: registrarDefaults(t),
+		Registrar: defaults[server.Config](t),
+		Health:    defaults[monitor.Config](t),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -103,8 +105,8 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 	return tm
 }
 
-// registrarDefaults are those of the command line.
-func registrarDefaults(t *testing.T) (cfg server.Config) {
+// defaults are those of the command line.
+func defaults[Config any](t *testing.T) (cfg Config) {
 	t.Helper()
 	parser, err := kong.New(&cfg)
 	require.NoError(t, err)
