@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,42 +15,15 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-const (
-	// firstAnswer is how long a question to all instances waits for the first if
-	// nothing else is said, nextAnswer how long for each further one.
-	firstAnswer = 500 * time.Millisecond
-	nextAnswer  = 100 * time.Millisecond
-)
+// firstAnswer is how long a question to all instances waits for the first if nothing
+// else is said.
+const firstAnswer = 500 * time.Millisecond
 
 // answers asks the running services over NATS.
 type answers struct{ *nats.Conn }
 
-// ask gathers the answers of all instances: as many as there should be, or if that
-// is not known (0) as many as come.
 func (a answers) ask(ctx context.Context, subject string, instances int, wait time.Duration) ([][]byte, error) {
-	inbox := a.NewRespInbox()
-	sub, err := a.SubscribeSync(inbox)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = sub.Unsubscribe() }()
-	if err := a.PublishRequest(subject, inbox, nil); err != nil {
-		return nil, err
-	}
-	var all [][]byte
-	for ; instances == 0 || len(all) < instances; wait = nextAnswer {
-		bounded, cancel := context.WithTimeout(ctx, wait)
-		m, err := sub.NextMsgWithContext(bounded)
-		cancel()
-		switch {
-		case errors.Is(err, nats.ErrNoResponders), err != nil && bounded.Err() != nil:
-			return all, ctx.Err()
-		case err != nil:
-			return nil, err
-		}
-		all = append(all, m.Data)
-	}
-	return all, nil
+	return health.Ask(ctx, a.Conn, subject, instances, wait)
 }
 
 // instances counts the running instances of services, by name.
@@ -127,7 +99,7 @@ func (a answers) secrets(ctx context.Context, service string, instances int) ([]
 
 // figures asks the instances of one service for their counters and adds them up.
 func (a answers) figures(ctx context.Context, service string, instances int) (map[string]float64, error) {
-	replies, err := a.ask(ctx, micro.APIPrefix+".STATS."+health.MicroPrefix+service, instances, nextAnswer)
+	replies, err := a.ask(ctx, micro.APIPrefix+".STATS."+health.MicroPrefix+service, instances, health.NextAnswer)
 	if err != nil {
 		return nil, err
 	}

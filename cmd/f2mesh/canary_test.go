@@ -72,8 +72,8 @@ func (c *canaries) know(name, text string) {
 // knowAll takes the secrets of the mesh as they are now; a rotation makes more.
 func (c *canaries) knowAll(t *testing.T, when string) {
 	t.Helper()
-	for _, one := range credential.All() {
-		c.know(one.Name+" "+when, c.m.password(t, one.Name))
+	for _, name := range append(credentialNames(), credential.HealthAPI) {
+		c.know(name+" "+when, c.m.password(t, name))
 	}
 	for _, path := range []string{
 		filepath.Join(c.m.state.devices(), mac.Dashed(), "device.key"),
@@ -284,7 +284,7 @@ func (c *canaries) outages(t *testing.T) {
 				return false
 			}
 		}
-		return len(c.m.running()) == 4
+		return len(c.m.running()) == 5
 	}, time.Minute, 50*time.Millisecond)
 }
 

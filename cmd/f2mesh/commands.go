@@ -31,6 +31,7 @@ type commands struct {
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
+	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 
 	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
 	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`

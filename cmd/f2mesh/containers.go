@@ -68,7 +68,7 @@ func (c *initCommand) Run(ctx context.Context) (err error) {
 // servers are the services that have a certificate. Each finds it in its volume
 // <service>-config.
 func servers() []string {
-	return []string{"mosquitto", "nats", "postgres", "timescaledb", "vault", "registrar", "grafana"}
+	return []string{"mosquitto", "nats", "postgres", "timescaledb", "vault", "registrar", "health", "grafana"}
 }
 
 func (c *initCommand) volume(elements ...string) string {

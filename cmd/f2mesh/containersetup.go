@@ -70,7 +70,7 @@ func (c *containerSetup) run(ctx context.Context) error {
 
 // containerSecrets are the secrets that compose.yaml has.
 func containerSecrets() []string {
-	names := []string{credential.Username, secretTimescaleSuperuser, secretGrafanaAdmin}
+	names := []string{credential.Username, credential.HealthAPI, secretTimescaleSuperuser, secretGrafanaAdmin}
 	for _, cr := range credential.All() {
 		names = append(names, cr.Name)
 	}

@@ -228,7 +228,7 @@ func TestRegistrarProcess(t *testing.T) {
 	m.claimable(t, newcomer, 9001, "one good code")
 	require.NoError(t, m.Stop(partRegistrar))
 	cmd := m.startProcess(t, partRegistrar)
-	eventually(t, func() bool { ready, _ := askReady(m.js.Conn(), partRegistrar); return ready }, "it does not get ready")
+	eventually(t, func() bool { ready, _ := m.ready(t, partRegistrar); return ready }, "it does not get ready")
 	_, csr := newRequest(t, pkix.Name{})
 	status, certificate := m.enrol(t, enrolment{operation: "simpleenroll", user: string(newcomer), code: "one good code", csr: csr})
 	require.Equal(t, http.StatusOK, status)

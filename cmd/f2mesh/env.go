@@ -61,7 +61,8 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"REGISTRY_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseRegistry)},
 		{"REGISTRAR_METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseMetadata)},
 		{"EST_URL", "https://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
-		{"F2MESH_HTTP_URL", "http://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.HTTP))},
+		{"F2MESH_HTTP_CURL", st.curlConfig()},
+		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.HTTP))},
 	} {
 		fmt.Printf("export %s=%s\n", v[0], shellQuote(v[1]))
 	}

@@ -96,10 +96,10 @@ func (k *keeper) close() {
 
 // ensure makes the secrets that are nowhere, as files.
 func (k *keeper) ensure(ctx context.Context) error {
-	for _, c := range credential.All() {
-		_, err := k.Lookup(ctx, c.Name)
+	for _, name := range append(credentialNames(), credential.HealthAPI) {
+		_, err := k.Lookup(ctx, name)
 		if errors.Is(err, secret.ErrNotFound) {
-			err = k.files.Make(c.Name)
+			err = k.files.Make(name)
 		}
 		if err != nil {
 			return err

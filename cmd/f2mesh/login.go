@@ -48,7 +48,7 @@ func logins(ctx context.Context, secrets secret.Source, kind credential.Kind) (m
 
 // tools writes what the command-line tools of people log in with, whoever the
 // alternates' turn it is: the `nats` CLI's context, psql's passfile, and the
-// password for mosquitto_sub.
+// password for mosquitto_sub, curl's options for the health API.
 func (s state) tools(ctx context.Context, secrets secret.Source, r running) error {
 	content, err := natsContext(ctx, secrets, "f2mesh on "+s.dir, r)
 	if err != nil {
@@ -62,11 +62,16 @@ func (s state) tools(ctx context.Context, secrets secret.Source, r running) erro
 	if err != nil {
 		return err
 	}
+	api, err := secrets.Lookup(ctx, credential.HealthAPI)
+	if err != nil {
+		return err
+	}
 	var self account.Account
 	for path, text := range map[string]string{
 		s.natsContext():      content,
 		s.passfile():         fmt.Sprintf("%s:%d:*:%s:%s\n", r.Host, r.Ports.Postgres, reader, readerPassword),
 		s.operatorPassword(): operatorPassword,
+		s.curlConfig():       fmt.Sprintf("user = %q\ncacert = %q\n", "f2mesh:"+api.Reveal(), r.CAFile),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
@@ -102,4 +107,5 @@ func natsContext(ctx context.Context, secrets secret.Source, description string,
 func (s state) natsContext() string { return s.path("nats", "context.json") }
 
 func (s state) passfile() string         { return s.path("secrets", "pgpass") }
+func (s state) curlConfig() string       { return s.path("secrets", "health_curl") }
 func (s state) operatorPassword() string { return s.path("secrets", "mqtt_operator") }

@@ -26,6 +26,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/supervisor"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
@@ -40,7 +41,7 @@ const (
 	partDecoder   = "decoder"
 	partWriter    = "writer"
 	partRegistrar = "registrar"
-	partHTTP      = "http"
+	partHealth    = "health"
 	partSimulator = "simulator"
 )
 
@@ -58,6 +59,7 @@ type meshConfig struct {
 	Decoder     decoder.Config
 	Writer      writer.Config
 	Registrar   server.Config
+	Health      monitor.Config
 	Issuer      issuerFlags
 	Secrets     secretFlags
 	Pooling     bool // through PgBouncer to PostgreSQL
@@ -113,6 +115,7 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
 	m.Add(partRegistrar, m.service(partRegistrar, func() build { return m.observing(newRegistrar(m.registrarConfig(), m.issuer)) }))
+	m.Add(partHealth, m.service(partHealth, func() build { return newHealth(m.healthConfig(), m.allMetrics()) }))
 	return m, nil
 }
 
@@ -263,20 +266,6 @@ func (m *mesh) running() []health.Service {
 		services = append(services, s)
 	}
 	return services
-}
-
-// serveHTTP is the part that serves health, metrics and profiles.
-func (m *mesh) serveHTTP(ctx context.Context, ready func()) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", m.address(m.cfg.Ports.HTTP))
-	if err != nil {
-		return fmt.Errorf("listening for HTTP: %w", err)
-	}
-	mux := health.Handler(m.running)
-	if ip := net.ParseIP(m.cfg.Host); ip != nil && ip.IsLoopback() {
-		health.AddProfiles(mux)
-	}
-	ready()
-	return health.Serve(ctx, listener, mux, m.log)
 }
 
 func (m *mesh) address(port int) string { return net.JoinHostPort(m.cfg.Host, strconv.Itoa(port)) }

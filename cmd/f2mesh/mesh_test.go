@@ -33,6 +33,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
@@ -77,7 +78,8 @@ func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig
 			Batch: 2000, Linger: 2 * time.Millisecond, Timescale: true,
 			CompressAfter: 168 * time.Hour, Retention: 2160 * time.Hour, DrainTimeout: 5 * time.Second,
 		},
-		Registrar: registrarDefaults(t),
+		Registrar: defaults[server.Config](t),
+		Health:    defaults[monitor.Config](t),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -98,8 +100,8 @@ func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig
 	return tm
 }
 
-// registrarDefaults are those of the command line.
-func registrarDefaults(t *testing.T) (cfg server.Config) {
+// defaults are those of the command line.
+func defaults[Config any](t *testing.T) (cfg Config) {
 	t.Helper()
 	parser, err := kong.New(&cfg)
 	require.NoError(t, err)

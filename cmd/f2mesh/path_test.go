@@ -156,10 +156,10 @@ func TestPath(t *testing.T) {
 	})
 
 	t.Run("nats micro", func(t *testing.T) {
-		figures := collect(m.js.Conn())
+		figures := m.byService(t)
 		for _, name := range []string{"bridge", "decoder", "writer"} {
 			assert.Positive(t, figures[name]["f2mesh_"+name+"_messages_received_total"], name)
-			ready, cause := askReady(m.js.Conn(), name)
+			ready, cause := m.ready(t, name)
 			assert.True(t, ready, cause)
 		}
 		reply, err := m.js.Conn().Request(health.ReadySubject("bridge"), nil, time.Second)

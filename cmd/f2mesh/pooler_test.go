@@ -38,13 +38,13 @@ func TestPooled(t *testing.T) {
 	// Without the pooler the services are not ready, and LISTEN goes on.
 	require.NoError(t, m.Stop(partPgBouncer))
 	for _, service := range []string{partWriter, partDecoder} {
-		ready, cause := askReady(m.js.Conn(), service)
+		ready, cause := m.ready(t, service)
 		assert.False(t, ready, "%s: %s", service, cause)
 	}
 	assert.Equal(t, 1, m.backends(t, listening))
 	require.NoError(t, m.Start(t.Context(), partPgBouncer))
 	for _, service := range []string{partWriter, partDecoder} {
-		eventually(t, func() bool { ready, _ := askReady(m.js.Conn(), service); return ready }, "%s is not ready", service)
+		eventually(t, func() bool { ready, _ := m.ready(t, service); return ready }, "%s is not ready", service)
 	}
 }
 

@@ -29,7 +29,7 @@ func (c *setupCommand) Run(ctx context.Context, g *globals) error {
 	} else if c.Force && st.locked() {
 		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
 	}
-	for _, name := range append([]string{credential.Username}, credentialNames()...) {
+	for _, name := range append([]string{credential.Username, credential.HealthAPI}, credentialNames()...) {
 		done, err := c.one(ctx, files, name, st)
 		if err != nil {
 			return err

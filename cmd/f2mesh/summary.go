@@ -33,7 +33,7 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 		{"PostgreSQL (TLS, password)", m.address(p.Postgres)},
 		{"PgBouncer (TLS, password)", pooler},
 		{"enrolment, EST (TLS, claiming code)", "https://" + m.address(p.EST) + "/.well-known/est"},
-		{"health, metrics", "http://" + m.address(p.HTTP) + "/readyz"},
+		{"health, metrics (TLS, password)", "https://" + m.address(p.HTTP) + "/status"},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
 	}
@@ -46,6 +46,7 @@ look inside, after  eval "$(%[1]s)":
   nats consumer report RAW                                lag of the decoder
   psql -c 'SELECT * FROM measurement ORDER BY time DESC LIMIT 5'
   mosquitto_sub -h $MQTT_HOST -p $MQTT_PORT -u $MQTT_USERNAME -P "$(cat $MQTT_PASSWORD_FILE)" -t 'tele/#' -v
+  curl -K "$F2MESH_HTTP_CURL" "$F2MESH_HTTP_URL/status"
   %[2]s status | tail | audit
 `, m.state.command("env"), os.Args[0])
 	if readings {

@@ -21,6 +21,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
@@ -28,7 +29,7 @@ import (
 const pgbouncerPort = 6432
 
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, bridge, decoder, writer, registrar."`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, bridge, decoder, writer, registrar, health."`
 	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
@@ -41,6 +42,7 @@ type upCommand struct {
 	Decoder   decoder.Config `embed:"" prefix:"decoder-"`
 	Writer    writer.Config  `embed:"" prefix:"writer-"`
 	Registrar server.Config  `embed:"" prefix:"registrar-"`
+	Health    monitor.Config `embed:"" prefix:"health-"`
 	Secrets   secretFlags    `embed:""`
 	Issuer    issuerFlags    `embed:""`
 	poolingFlags
@@ -78,7 +80,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: c.Controllers, WatchTopics: c.WatchTopics,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -87,7 +89,6 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	m.Add(partHTTP, m.serveHTTP)
 	if c.Simulate && len(c.Parts) == 0 {
 		m.Add(partSimulator, m.simulate(c.Interval))
 	}

@@ -38,6 +38,7 @@ func All() []Credential {
 		{Name: "nats_decoder_password", Kind: NATS, User: "decoder", Services: []string{"decoder"}},
 		{Name: "nats_writer_password", Kind: NATS, User: "writer", Services: []string{"writer"}},
 		{Name: "nats_registrar_password", Kind: NATS, User: "registrar", Services: []string{"registrar"}},
+		{Name: "nats_health_password", Kind: NATS, User: "health", Services: []string{"health"}},
 		{Name: "nats_console_password", Kind: NATS, User: "console"},
 		{Name: "nats_operator_password", Kind: NATS, User: "operator"},
 		{Name: "nats_sys_password", Kind: NATS, User: "sys"},
@@ -53,6 +54,11 @@ func All() []Credential {
 // Username is the secret that holds the bridge's user name at the broker, for
 // where mqtt_password holds the password alone.
 const Username = "mqtt_username"
+
+// HealthAPI is the secret that lets people and Prometheus ask the health API. It
+// logs nobody in to a server, so no rotation replaces it; the health service takes
+// a new one by itself.
+const HealthAPI = "health_password"
 
 // Of lists the credentials of one kind of server.
 func Of(kind Kind) []Credential {

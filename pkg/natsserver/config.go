@@ -16,13 +16,16 @@ const (
 	Decoder   = "decoder"
 	Writer    = "writer"
 	Registrar = "registrar"
+	Health    = "health"
 	Console   = "console"
 	Operator  = "operator"
 	Sys       = "sys"
 )
 
 // Users lists all users but the alternates, sorted by name.
-func Users() []string { return []string{Bridge, Console, Decoder, Operator, Registrar, Sys, Writer} }
+func Users() []string {
+	return []string{Bridge, Console, Decoder, Health, Operator, Registrar, Sys, Writer}
+}
 
 // logins lists the users with their alternates.
 func logins() []string {

@@ -166,6 +166,10 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.alarm.writer.database":                        {Writer},
 		"f2.alarm.registrar.clone":                        {Registrar},
 		"f2.audit.revoke.e4fd45f654be":                    {Registrar},
+		"f2.alarm.health.stream_full":                     {Health},
+		"f2.ready.bridge":                                 {Health},
+		"f2.secrets.bridge":                               {Health},
+		"$SRV.STATS":                                      {Health, Console},
 		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
 		"anything.else":                                   {},
 		"_INBOX_operator.abc":                             {},
@@ -180,8 +184,8 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.STREAM.CREATE.DEAD_LETTER":                    {Bridge, Decoder, Writer},
 		"$JS.API.STREAM.CREATE.OTHER":                          {},
 		"$JS.API.STREAM.UPDATE.COMMANDS":                       {Bridge},
-		"$JS.API.STREAM.INFO.RAW":                              {Bridge, Decoder, Console},
-		"$JS.API.STREAM.INFO.DECODED":                          {Decoder, Writer, Console},
+		"$JS.API.STREAM.INFO.RAW":                              {Bridge, Decoder, Health, Console},
+		"$JS.API.STREAM.INFO.DECODED":                          {Decoder, Writer, Health, Console},
 		"$JS.API.STREAM.DELETE.RAW":                            {},
 		"$JS.API.STREAM.PURGE.RAW":                             {},
 		"$JS.API.STREAM.PURGE.DEAD_LETTER":                     {},
@@ -196,7 +200,7 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.CREATE.RAW.other":               {Console},
 		"$JS.API.CONSUMER.CREATE.DECODED.writer":          {Writer},
 		"$JS.API.CONSUMER.CREATE.COMMANDS.bridge":         {Bridge},
-		"$JS.API.CONSUMER.INFO.RAW.decoder":               {Decoder, Console},
+		"$JS.API.CONSUMER.INFO.RAW.decoder":               {Decoder, Health, Console},
 		"$JS.API.CONSUMER.DELETE.RAW.decoder":             {},
 		"$JS.API.CONSUMER.DELETE.DECODED.writer":          {},
 		"$JS.API.CONSUMER.DELETE.DECODED.tail":            {Console},
@@ -222,7 +226,7 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.ACK.DECODED.writer.1.1.1.1.1":                {Writer},
 		"$JS.ACK.COMMANDS.bridge.1.1.1.1.1":               {Bridge},
 	}
-	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Console, Operator} {
+	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Health, Console, Operator} {
 		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		for subject, users := range allowed {
 			want := user == Operator
@@ -251,12 +255,13 @@ func TestSubscribePermissions(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
-	services := []string{Bridge, Decoder, Writer, Registrar}
+	services := []string{Bridge, Decoder, Writer, Registrar, Health}
 	allowed := map[string][]string{
 		"_INBOX_bridge.abc":   {Bridge},
 		"_INBOX_bridge.>":     {Bridge},
 		"_INBOX_decoder.>":    {Decoder},
 		"_INBOX_registrar.>":  {Registrar},
+		"_INBOX_health.>":     {Health},
 		"_INBOX_operator.>":   {},
 		"_INBOX.>":            {},
 		">":                   {},
@@ -270,7 +275,7 @@ func TestSubscribePermissions(t *testing.T) {
 		"$JS.ACK.>":           {},
 		"$SYS.>":              {},
 	}
-	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Console, Operator} {
+	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Health, Console, Operator} {
 		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		for subject, users := range allowed {
 			want := user == Operator

@@ -13,8 +13,8 @@ import (
 )
 
 // Services are those that have a policy and an AppRole: the stages, the registrar,
-// and the operator, who rotates.
-var Services = []string{"bridge", "decoder", "writer", "registrar", "operator"}
+// the health service, and the operator, who rotates.
+var Services = []string{"bridge", "decoder", "writer", "registrar", "health", "operator"}
 
 // Bootstrap prepares a fresh Vault for a mesh. Every step looks first, and leaves
 // alone what is as it should be: running it twice changes nothing.

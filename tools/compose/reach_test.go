@@ -19,6 +19,7 @@ var published = map[string][]string{
 	"mosquitto": {"127.0.0.1:1883->1883", "0.0.0.0:8883->8883", "0.0.0.0:9001->9001"},
 	"nats":      {"127.0.0.1:4222->4222"},
 	"registrar": {"0.0.0.0:8443->8443"},
+	"health":    {"0.0.0.0:8000->8000"},
 	"grafana":   {"0.0.0.0:3000->3000"},
 }
 
@@ -28,7 +29,7 @@ var networks = map[string][]string{
 	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"},
 	"bridge": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
-	"prometheus": {"mesh", "operations"}, "grafana": {"data", "operations"},
+	"health": {"mesh", "operations"}, "prometheus": {"mesh", "operations"}, "grafana": {"data", "operations"},
 	"registrar": {"data", "devices", "mesh"}, "simulator": {"devices"},
 }
 

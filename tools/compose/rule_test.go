@@ -23,7 +23,7 @@ func oneShot(s *types.ServiceConfig) bool {
 
 // own tells whether a service is of our image.
 func own(s *types.ServiceConfig) bool {
-	return slices.Contains([]string{"init", "provision", "bridge", "decoder", "writer", "simulator"}, s.Name)
+	return slices.Contains([]string{"init", "provision", "bridge", "decoder", "writer", "health", "simulator"}, s.Name)
 }
 
 // rules hold for every service, whatever it is.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,10 @@ import (
 // never debugging, whatever its settings (`log_dest topic`, 2.0.11).
 const logTopic = "$SYS/broker/log/#"
 
+// droppedTopic is where Mosquitto tells how many messages it threw away since it
+// started, every sys_interval: a queue was full.
+const droppedTopic = "$SYS/broker/publish/messages/dropped"
+
 // disconnectWait is how many milliseconds a DISCONNECT may take to be sent.
 const disconnectWait = 250
 
@@ -34,6 +39,7 @@ type broker struct {
 	client     mqtt.Client
 	credential secret.Credential
 	connected  prometheus.Gauge
+	dropped    *atomic.Uint64 // as the broker counts
 	log        *slog.Logger
 	listening  atomic.Bool
 
@@ -41,8 +47,8 @@ type broker struct {
 	opened bool
 }
 
-func newBroker(cfg *Config, credential secret.Credential, observe func(string), connected prometheus.Gauge, log *slog.Logger) (*broker, error) {
-	b := &broker{credential: credential, connected: connected, log: log}
+func newBroker(cfg *Config, credential secret.Credential, observe func(string), m *metrics, log *slog.Logger) (*broker, error) {
+	b := &broker{credential: credential, connected: m.connected, dropped: &m.dropped, log: log}
 	options := mqtt.NewClientOptions().
 		AddBroker(cfg.MQTTURL).
 		SetClientID("f2mesh-registrar-watch").
@@ -53,7 +59,13 @@ func newBroker(cfg *Config, credential secret.Credential, observe func(string), 
 		SetConnectRetry(true).SetConnectRetryInterval(time.Second).
 		SetConnectTimeout(10 * time.Second).
 		SetKeepAlive(30 * time.Second).SetPingTimeout(20 * time.Second).
-		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { observe(string(m.Payload())) }).
+		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+			if m.Topic() == droppedTopic {
+				b.count(string(m.Payload()))
+				return
+			}
+			observe(string(m.Payload()))
+		}).
 		SetOnConnectHandler(b.subscribe).
 		SetConnectionNotificationHandler(b.notice).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
@@ -131,7 +143,7 @@ func (b *broker) notice(_ mqtt.Client, n mqtt.ConnectionNotification) {
 }
 
 func (b *broker) subscribe(client mqtt.Client) {
-	token := client.Subscribe(logTopic, 0, nil)
+	token := client.SubscribeMultiple(map[string]byte{logTopic: 0, droppedTopic: 0}, nil)
 	go func() {
 		token.Wait()
 		err := token.Error()
@@ -147,6 +159,13 @@ func (b *broker) subscribe(client mqtt.Client) {
 		}
 		b.heard(true)
 	}()
+}
+
+// count takes what the broker says of dropped messages.
+func (b *broker) count(text string) {
+	if n, err := strconv.ParseUint(text, 10, 64); err == nil {
+		b.dropped.Store(n)
+	}
 }
 
 func (b *broker) heard(now bool) {

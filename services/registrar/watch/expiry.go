@@ -34,7 +34,7 @@ func (w *Watcher) checkCertificates(ctx context.Context, now time.Time) error {
 			details[fmt.Sprintf("%s, serial number %x", c.Subject.CommonName, c.SerialNumber)] = ends(c.NotAfter)
 		}
 	}
-	w.alarms.keep(Expiry, details)
+	w.alarms.Keep(Expiry, details)
 	w.metrics.expiring.Set(float64(len(details)))
 	return nil
 }
@@ -49,8 +49,8 @@ func (w *Watcher) checkRevocationList(now time.Time) {
 	switch {
 	case end.IsZero():
 	case now.Add(w.cfg.CRLWarning).After(end):
-		w.alarms.raise(CRL, "crl", "the revocation list ends at "+end.UTC().Format(time.RFC3339)+" and locks out all devices then: see why it is not renewed")
+		w.alarms.Raise(CRL, "crl", "the revocation list ends at "+end.UTC().Format(time.RFC3339)+" and locks out all devices then: see why it is not renewed")
 	default:
-		w.alarms.clear(CRL, "crl")
+		w.alarms.Clear(CRL, "crl")
 	}
 }

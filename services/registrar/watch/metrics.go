@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -12,6 +14,7 @@ type metrics struct {
 	seen              *prometheus.CounterVec
 	crlEnd, connected prometheus.Gauge
 	expiring          prometheus.Gauge
+	dropped           atomic.Uint64 // falls to 0 when the broker restarts
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -19,7 +22,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	gauge := func(name, help string) prometheus.GaugeOpts {
 		return prometheus.GaugeOpts{Namespace: "f2mesh", Subsystem: service, Name: name, Help: help}
 	}
-	return &metrics{
+	m := &metrics{
 		alarms: f.NewGaugeVec(gauge("alarms", "Alarms that are raised now."), []string{"alarm"}),
 		seen: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: service, Name: "broker_events_total",
@@ -29,4 +32,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		connected: f.NewGauge(gauge("mqtt_connected", "1 while the broker's log is heard.")),
 		expiring:  f.NewGauge(gauge("certificates_expiring", "Certificates that end within the warning time.")),
 	}
+	f.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "f2mesh", Subsystem: service, Name: "broker_messages_dropped_total",
+		Help: "Messages that the broker threw away since it started, as it counts them itself.",
+	}, func() float64 { return float64(m.dropped.Load()) })
+	return m
 }

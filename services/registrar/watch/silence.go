@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -40,22 +41,22 @@ func newSilence(js jetstream.JetStream, fleet Fleet, after time.Duration) *silen
 }
 
 // look reads LATEST and raises and clears alarms.
-func (s *silence) look(ctx context.Context, now time.Time, a *alarms) error {
+func (s *silence) look(ctx context.Context, now time.Time, a *alarm.Board) error {
 	if err := s.read(ctx); err != nil {
 		return err
 	}
 	return s.judge(ctx, now, a)
 }
 
-func (s *silence) judge(ctx context.Context, now time.Time, a *alarms) error {
+func (s *silence) judge(ctx context.Context, now time.Time, a *alarm.Board) error {
 	if len(s.seen) == 0 {
 		return nil
 	}
 	if now.Sub(s.newest) > s.after {
-		a.raise(Silent, subjectFleet, "no device has been heard since "+s.newest.UTC().Format(time.RFC3339)+": see whether broker, bridge and decoder run")
+		a.Raise(Silent, subjectFleet, "no device has been heard since "+s.newest.UTC().Format(time.RFC3339)+": see whether broker, bridge and decoder run")
 		return nil
 	}
-	a.clear(Silent, subjectFleet)
+	a.Clear(Silent, subjectFleet)
 	var quiet []topic.MAC
 	for mac, at := range s.seen {
 		if now.Sub(at) > s.after {
@@ -70,7 +71,7 @@ func (s *silence) judge(ctx context.Context, now time.Time, a *alarms) error {
 	for _, mac := range active {
 		details[string(mac)] = "it was last heard at " + s.seen[mac].UTC().Format(time.RFC3339)
 	}
-	a.keep(Silent, details)
+	a.Keep(Silent, details)
 	return nil
 }
 

@@ -72,7 +72,7 @@ type Watcher struct {
 	own     func() ([]*x509.Certificate, error)
 	js      jetstream.JetStream
 	log     *slog.Logger
-	alarms  *alarms
+	alarms  *alarm.Board
 	metrics *metrics
 	broker  *broker
 
@@ -96,7 +96,7 @@ func New(cfg Config, fleet Fleet, own func() ([]*x509.Certificate, error), crede
 		alarms: newAlarms(publish, m.alarms, log), sessions: newSessions(&cfg),
 	}
 	var err error
-	w.broker, err = newBroker(&cfg, credential, w.Observe, m.connected, log)
+	w.broker, err = newBroker(&cfg, credential, w.Observe, m, log)
 	return w, err
 }
 
@@ -134,7 +134,7 @@ func (w *Watcher) Observe(line string) {
 	for _, f := range found {
 		w.metrics.seen.WithLabelValues(f.event).Inc()
 		if f.kind != "" {
-			w.alarms.raise(f.kind, f.subject, f.detail)
+			w.alarms.Raise(f.kind, f.subject, f.detail)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func (w *Watcher) look(ctx context.Context, silence *silence) {
 	over := w.sessions.expire(now)
 	w.mu.Unlock()
 	for _, f := range over {
-		w.alarms.clear(f.kind, f.subject)
+		w.alarms.Clear(f.kind, f.subject)
 	}
 	w.checkRevocationList(now)
 	if err := w.checkCertificates(ctx, now); err != nil && ctx.Err() == nil {
@@ -164,5 +164,5 @@ func (w *Watcher) look(ctx context.Context, silence *silence) {
 	if err := silence.look(ctx, now, w.alarms); err != nil && ctx.Err() == nil {
 		w.log.Warn("silence of devices cannot be watched", "error", err)
 	}
-	w.alarms.resend()
+	w.alarms.Resend()
 }

@@ -1,0 +1,146 @@
+// Package health looks at a running mesh: it answers people and Prometheus over
+// HTTPS, and raises alarms on NATS for a stage that is stalled, a stream near its
+// limit, rising dead letters and a broker that drops messages.
+package health
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/health"
+)
+
+// Password answers what a caller of the API has to know, as it is now.
+type Password func(context.Context) (string, error)
+
+// Server is one health service; run it once.
+type Server struct {
+	cfg      Config
+	password Password
+	inner    http.Handler
+	js       jetstream.JetStream
+	log      *slog.Logger
+	metrics  *metrics
+	judge    *judge
+
+	mu     sync.Mutex // guards the fields below
+	last   *Status    // nil before the first look
+	failed error      // why the last look did not succeed
+}
+
+// New returns a service. inner answers what the API has no answer of its own for,
+// such as /metrics, to whoever knows the password. Metrics are in reg.
+func New(cfg Config, password Password, inner http.Handler, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("health: %w", err)
+	}
+	if cfg.CertFile == "" || cfg.KeyFile == "" {
+		return nil, errors.New("health: the API needs cert and key")
+	}
+	m := newMetrics(reg)
+	publish := func(one alarm.Alarm) error { return alarm.Publish(js.Conn(), one) }
+	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, DeadLetters, Dropping}, publish, m.alarms, log)
+	return &Server{
+		cfg: cfg, password: password, inner: inner, js: js, log: log, metrics: m,
+		judge: newJudge(cfg, board), failed: errors.New("has not looked yet"),
+	}, nil
+}
+
+// Run serves and looks until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	if _, err := s.certificate(nil); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	plain, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("health: listening: %w", err)
+	}
+	listener := tls.NewListener(plain, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate, NextProtos: []string{"http/1.1"}})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return health.Serve(ctx, listener, s.handler(), s.log) })
+	group.Go(func() error { s.watch(ctx); return nil })
+	return group.Wait()
+}
+
+// certificate is read for each connection, so that a renewed one is used at once.
+func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(s.cfg.CertFile, s.cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the API's certificate: %w", err)
+	}
+	return &pair, nil
+}
+
+// Ready tells whether the mesh could be looked at lately.
+func (s *Server) Ready(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+func (s *Server) watch(ctx context.Context) {
+	ticker := time.NewTicker(s.cfg.Interval)
+	defer ticker.Stop()
+	for {
+		s.lookAndJudge(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// lookAndJudge is what is due every interval.
+func (s *Server) lookAndJudge(ctx context.Context) {
+	now, err := s.look(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.judge.alarms.Resend()
+	if err != nil {
+		s.log.Warn("the mesh cannot be looked at", "error", err)
+		s.note(nil, err)
+		return
+	}
+	s.judge.see(now)
+	s.metrics.show(now)
+	s.note(now, nil)
+}
+
+func (s *Server) note(now *Status, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = err
+	if now != nil {
+		s.last = now
+	}
+}
+
+// look is Look with rates since the last one and the certificates.
+func (s *Server) look(ctx context.Context) (*Status, error) {
+	now, err := Look(ctx, s.js)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	last := s.last
+	s.mu.Unlock()
+	if last != nil {
+		now.Rates(last)
+	}
+	now.Certificates, err = certificates(s.cfg.CertFile, s.cfg.CAs)
+	return now, err
+}

@@ -1,0 +1,382 @@
+package health
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
+
+const (
+	patience = time.Minute
+	right    = "the right password"
+)
+
+var errAway = errors.New("the database is away")
+
+// bench is a NATS server, and the health service beside it with its own rights.
+type bench struct {
+	t         *testing.T
+	connect   func(user string) jetstream.JetStream
+	operator  jetstream.JetStream
+	alarms    <-chan alarm.Alarm
+	cfg       Config
+	authority *identity.Authority
+	server    *Server
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	natsConfig := natsservertest.Config(t)
+	started := natsservertest.Start(t, natsConfig)
+	b := &bench{t: t, connect: func(user string) jetstream.JetStream {
+		nc, err := nats.Connect(started.URL(), nats.UserInfo(user, natsservertest.Password(user)), nats.RootCAs(natsConfig.CAFile),
+			nats.CustomInboxPrefix(natsserver.InboxPrefix(user)),
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { assert.NoError(t, err) }))
+		require.NoError(t, err)
+		t.Cleanup(func() { natsservertest.Close(nc) })
+		js, err := jetstream.New(nc)
+		require.NoError(t, err)
+		return js
+	}}
+	b.operator = b.connect(natsserver.Operator)
+	alarms := make(chan alarm.Alarm, 100)
+	_, err := b.operator.Conn().Subscribe("f2.alarm.health.>", func(m *nats.Msg) {
+		var a alarm.Alarm
+		require.NoError(t, json.Unmarshal(m.Data, &a))
+		assert.Equal(t, "f2.alarm.health."+a.Kind, m.Subject)
+		alarms <- a
+	})
+	require.NoError(t, err)
+	require.NoError(t, b.operator.Conn().Flush())
+	b.alarms = alarms
+	b.newServer()
+	return b
+}
+
+func (b *bench) newServer() {
+	dir := b.t.TempDir()
+	var err error
+	b.authority, err = identity.OpenAuthority(filepath.Join(dir, "pki"))
+	require.NoError(b.t, err)
+	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local port
+	require.NoError(b.t, err)
+	require.NoError(b.t, free.Close())
+	b.cfg = Config{
+		Listen: free.Addr().String(), CertFile: filepath.Join(dir, "server.crt"), KeyFile: filepath.Join(dir, "server.key"), CAs: b.authority.CAFile(),
+		Interval: 10 * time.Millisecond, StalledAfter: time.Minute, StreamFull: 0.8, DeadLetters: 10, Window: 5 * time.Minute,
+	}
+	require.NoError(b.t, b.authority.IssueServer(b.cfg.CertFile, b.cfg.KeyFile, []string{"127.0.0.1"}))
+	inner := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "inner") })
+	password := func(context.Context) (string, error) { return right, nil }
+	b.server, err = New(b.cfg, password, inner, b.connect(natsserver.Health), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	require.NoError(b.t, err)
+}
+
+// next is the next alarm.
+func (b *bench) next(kind, subject string, raised bool) alarm.Alarm {
+	b.t.Helper()
+	select {
+	case a := <-b.alarms:
+		require.Equal(b.t, kind, a.Kind)
+		require.Equal(b.t, subject, a.Subject)
+		require.Equal(b.t, raised, a.Raised)
+		return a
+	case <-time.After(patience):
+		require.FailNow(b.t, "no alarm", "%s %s", kind, subject)
+	}
+	return alarm.Alarm{}
+}
+
+func (b *bench) none() {
+	b.t.Helper()
+	require.NoError(b.t, b.server.js.Conn().Flush())
+	require.NoError(b.t, b.operator.Conn().Flush())
+	select {
+	case a := <-b.alarms:
+		require.Fail(b.t, "an alarm", a)
+	default:
+	}
+}
+
+// announce is a stage with counters, as its own user.
+func (b *bench) announce(name string, cause func() error) (counter func(string) prometheus.Counter) {
+	b.t.Helper()
+	registry := prometheus.NewRegistry()
+	svc, err := health.Announce(b.connect(name).Conn(), health.Service{
+		Name: name, Version: "1.2.3", Description: "a test", Gatherer: registry, Ready: func(context.Context) error { return cause() },
+	})
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { _ = svc.Stop() })
+	return func(metric string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "f2mesh_" + name + "_" + metric})
+		registry.MustRegister(c)
+		return c
+	}
+}
+
+func (b *bench) stream(name, file string, limit int64) {
+	b.t.Helper()
+	text, err := natsfiles.Files.ReadFile(file)
+	require.NoError(b.t, err)
+	var cfg jetstream.StreamConfig
+	require.NoError(b.t, json.Unmarshal(text, &cfg))
+	require.Equal(b.t, name, cfg.Name)
+	if limit > 0 {
+		cfg.MaxBytes = limit
+	}
+	_, err = b.operator.CreateStream(b.t.Context(), cfg)
+	require.NoError(b.t, err)
+}
+
+// see looks, and judges as if so much time had passed.
+func (b *bench) see(after time.Duration) *Status {
+	b.t.Helper()
+	now, err := b.server.look(b.t.Context())
+	require.NoError(b.t, err)
+	now.Time = now.Time.Add(after)
+	b.server.judge.see(now)
+	b.server.metrics.show(now)
+	b.server.note(now, nil)
+	return now
+}
+
+// announceAll announces every stage, all of them fine, and answers the counters of one.
+func (b *bench) announceAll(name string) (counter func(string) prometheus.Counter) {
+	b.t.Helper()
+	for _, stage := range stages {
+		if made := b.announce(stage.name, fine); stage.name == name {
+			counter = made
+		}
+	}
+	return counter
+}
+
+func fine() error { return nil }
+
+func TestStageThatIsNotReady(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	cause := fine
+	for _, name := range []string{"bridge", "decoder", "registrar"} {
+		b.announce(name, fine)
+	}
+	b.announce("writer", func() error { return cause() })
+	require.True(t, b.see(0).Ready)
+	b.see(time.Hour)
+	b.none()
+
+	cause = func() error { return errAway }
+	assert.False(t, b.see(time.Hour+time.Second).Ready)
+	b.none() // not yet
+	b.see(time.Hour + 2*time.Minute)
+	assert.Contains(t, b.next(StageStalled, "writer", true).Detail, errAway.Error())
+	b.see(time.Hour + 3*time.Minute)
+	b.none() // told once
+	cause = fine
+	b.see(time.Hour + 4*time.Minute)
+	b.next(StageStalled, "writer", false)
+}
+
+func TestStageThatFinishesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, name := range []string{"bridge", "decoder", "writer", "registrar"} {
+		b.announce(name, fine)
+	}
+	b.stream("RAW", "stream_raw.json", 0)
+	text, err := natsfiles.Files.ReadFile("consumer_raw_decoder.json")
+	require.NoError(t, err)
+	var cfg jetstream.ConsumerConfig
+	require.NoError(t, json.Unmarshal(text, &cfg))
+	consumer, err := b.operator.CreateConsumer(t.Context(), "RAW", cfg)
+	require.NoError(t, err)
+	finish := func() {
+		m, err := consumer.Next(jetstream.FetchMaxWait(patience))
+		require.NoError(t, err)
+		require.NoError(t, m.DoubleAck(t.Context()))
+	}
+	for range 3 {
+		_, err := b.operator.Publish(t.Context(), "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", []byte("{}"))
+		require.NoError(t, err)
+	}
+	assert.Equal(t, uint64(3), b.see(0).stage("decoder").Lag)
+	finish()
+	b.see(2 * time.Minute) // it waited long, and has gone on
+	b.none()
+	b.see(4 * time.Minute)
+	assert.Contains(t, b.next(StageStalled, "decoder", true).Detail, "2 messages")
+	finish()
+	b.see(5 * time.Minute)
+	b.next(StageStalled, "decoder", false)
+}
+
+func TestStreamNearItsLimit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.stream("DEAD_LETTER", "stream_dead_letter.json", 1<<20)
+	b.see(0)
+	b.none()
+	body := make([]byte, 100<<10)
+	for i := range body {
+		body[i] = byte(i * i >> 3) // as far as it compresses, the limit counts what was sent
+	}
+	for range 9 {
+		_, err := b.operator.Publish(t.Context(), "f2.dead.writer.22003.e4fd45f654be", body)
+		require.NoError(t, err)
+	}
+	b.see(time.Second)
+	b.next(StreamFull, "DEAD_LETTER", true)
+	stream, err := b.operator.Stream(t.Context(), "DEAD_LETTER")
+	require.NoError(t, err)
+	require.NoError(t, stream.Purge(t.Context()))
+	b.see(2 * time.Second)
+	b.next(StreamFull, "DEAD_LETTER", false)
+}
+
+func TestDeadLettersRise(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	dead := b.announceAll("writer")("dead_letters_total")
+	dead.Add(1000) // before anybody looked
+	b.see(0)
+	dead.Add(9)
+	b.see(10 * time.Second)
+	b.none() // as many as may be
+	dead.Inc()
+	b.see(20 * time.Second)
+	assert.Contains(t, b.next(DeadLetters, "writer", true).Detail, "10 dead letters")
+	b.see(10*time.Minute - time.Second)
+	b.next(DeadLetters, "writer", false)
+}
+
+func TestBrokerDrops(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	dropped := b.announceAll("registrar")("broker_messages_dropped_total")
+	dropped.Add(7)
+	b.see(0)
+	b.see(10 * time.Second)
+	b.none()
+	dropped.Inc()
+	assert.InDelta(t, 8, b.see(20*time.Second).Dropped, 0)
+	b.next(Dropping, "mosquitto", true)
+	b.see(10 * time.Minute)
+	b.next(Dropping, "mosquitto", false)
+}
+
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	var w window
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	for i, value := range []float64{100, 105, 2, 2} { // 105 to 2: it began anew
+		w.add(at(i), value)
+	}
+	assert.InDelta(t, 7, w.rise(at(-1)), 0)
+	assert.InDelta(t, 2, w.rise(at(1)), 0)
+	assert.InDelta(t, 0, w.rise(at(2)), 0)
+}
+
+// get asks the API that runs.
+func (b *bench) get(path string, header string) (code int, body string) {
+	b.t.Helper()
+	text, err := os.ReadFile(b.authority.CAFile())
+	require.NoError(b.t, err)
+	roots := x509.NewCertPool()
+	require.True(b.t, roots.AppendCertsFromPEM(text))
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}
+	request, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, "https://"+b.cfg.Listen+path, http.NoBody)
+	require.NoError(b.t, err)
+	if header != "" {
+		request.Header.Set("Authorization", header)
+	}
+	answer, err := client.Do(request)
+	require.NoError(b.t, err)
+	defer func() { _ = answer.Body.Close() }()
+	data, err := io.ReadAll(answer.Body)
+	require.NoError(b.t, err)
+	return answer.StatusCode, string(data)
+}
+
+func TestAPI(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.announce("bridge", fine)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.server.Run(ctx) }()
+	t.Cleanup(func() { stop(); assert.NoError(t, <-done) })
+	require.Eventually(t, func() bool { return b.server.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+
+	bearer := "Bearer " + right
+	for _, one := range []struct {
+		path, header string
+		code         int
+		holds        string
+	}{
+		{"/healthz", "", 200, "ok"},
+		{"/status", "", 401, "health_password"},
+		{"/status", "Bearer wrong", 401, ""},
+		{"/status", "Bearer ", 401, ""},
+		{"/status", "Basic Z3Vlc3Q6d3Jvbmc=", 401, ""},
+		{"/status", bearer, 200, `"stage": "bridge"`},
+		{"/status", "Basic cHJvbWV0aGV1czp0aGUgcmlnaHQgcGFzc3dvcmQ=", 200, `"streams"`},
+		{"/readyz", "", 401, ""},
+		{"/readyz", bearer, 503, "writer: does not answer"},
+		{"/metrics", "", 401, ""},
+		{"/metrics", bearer, 200, "inner"},
+	} {
+		code, body := b.get(one.path, one.header)
+		assert.Equal(t, one.code, code, "%s %s", one.path, one.header)
+		assert.Contains(t, body, one.holds, "%s %s", one.path, one.header)
+	}
+	for _, name := range []string{"decoder", "writer", "registrar"} {
+		b.announce(name, fine)
+		require.NoError(t, b.operator.Conn().Flush())
+	}
+	require.Eventually(t, func() bool { code, _ := b.get("/readyz", bearer); return code == http.StatusOK }, patience, 10*time.Millisecond)
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for name, change := range map[string]func(*Config){
+		"listen": func(c *Config) { c.Listen = "" }, "cert": func(c *Config) { c.CertFile = "" },
+		"interval": func(c *Config) { c.Interval = 0 }, "stream-full": func(c *Config) { c.StreamFull = 2 },
+		"dead-letters": func(c *Config) { c.DeadLetters = 0 },
+	} {
+		cfg := b.cfg
+		change(&cfg)
+		_, err := New(cfg, nil, nil, b.server.js, prometheus.NewRegistry(), b.server.log)
+		require.ErrorContains(t, err, name)
+	}
+	b.server.cfg.CertFile = filepath.Join(t.TempDir(), "none")
+	require.ErrorContains(t, b.server.Run(t.Context()), "certificate")
+}

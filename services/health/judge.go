@@ -1,0 +1,132 @@
+package health
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/alarm"
+)
+
+// Kinds of alarms, the last token of their subject.
+const (
+	StageStalled = "stage_stalled"
+	StreamFull   = "stream_full"
+	DeadLetters  = "dead_letters_rising"
+	Dropping     = "broker_dropping"
+)
+
+// judge turns looks into alarms. It is not safe for concurrent use.
+type judge struct {
+	cfg    Config
+	alarms *alarm.Board
+
+	moved   map[string]progress // by stage
+	letters map[string]*window  // by stage
+	dropped window
+}
+
+// progress is when a stage was last seen to work.
+type progress struct {
+	done uint64
+	at   time.Time
+}
+
+func newJudge(cfg Config, alarms *alarm.Board) *judge {
+	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]*window{}}
+}
+
+// see judges one look.
+func (j *judge) see(s *Status) {
+	stalled, letters, full, dropping := map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
+	for i := range s.Stages {
+		stage := &s.Stages[i]
+		if cause := j.stalled(stage, s.Time); cause != "" {
+			stalled[stage.Stage] = cause
+		}
+		if n := j.risen(stage, s.Time); n >= j.cfg.DeadLetters {
+			letters[stage.Stage] = fmt.Sprintf("%.0f dead letters within %s", n, j.cfg.Window)
+		}
+	}
+	for i := range s.Streams {
+		if one := &s.Streams[i]; one.fill() >= j.cfg.StreamFull {
+			full[one.Stream] = fmt.Sprintf("%.0f%% of %d bytes", 100*one.fill(), one.MaxBytes)
+		}
+	}
+	// A registrar that does not answer tells nothing, and least of all zero.
+	if r := s.stage("registrar"); r != nil && r.Instances > 0 {
+		j.dropped.add(s.Time, s.Dropped)
+	}
+	if n := j.dropped.rise(s.Time.Add(-j.cfg.Window)); n > 0 {
+		dropping["mosquitto"] = fmt.Sprintf("%.0f messages dropped within %s", n, j.cfg.Window)
+	}
+	j.alarms.Keep(StageStalled, stalled)
+	j.alarms.Keep(DeadLetters, letters)
+	j.alarms.Keep(StreamFull, full)
+	j.alarms.Keep(Dropping, dropping)
+}
+
+// stalled answers why the stage is stalled, "" if it is not.
+func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
+	last, known := j.moved[s.Stage]
+	if !known || s.Ready && (s.Lag == 0 || s.done != last.done) {
+		j.moved[s.Stage] = progress{s.done, now}
+		return ""
+	}
+	waits := now.Sub(last.at).Round(time.Second)
+	switch {
+	case now.Sub(last.at) < j.cfg.StalledAfter:
+		return ""
+	case !s.Ready:
+		return fmt.Sprintf("not ready for %s: %s", waits, s.Cause)
+	default:
+		return fmt.Sprintf("%d messages wait and none was finished for %s", s.Lag, waits)
+	}
+}
+
+func (j *judge) risen(s *Stage, now time.Time) float64 {
+	w := j.letters[s.Stage]
+	if w == nil {
+		w = &window{}
+		j.letters[s.Stage] = w
+	}
+	if s.Instances > 0 {
+		w.add(now, s.Dead)
+	}
+	return w.rise(now.Add(-j.cfg.Window))
+}
+
+// window is how a counter rose of late. A counter that falls began anew.
+type window struct {
+	known bool
+	last  float64
+	rises []rise
+}
+
+type rise struct {
+	at time.Time
+	by float64
+}
+
+func (w *window) add(now time.Time, value float64) {
+	by := value - w.last
+	if by < 0 {
+		by = value
+	}
+	if w.known && by > 0 {
+		w.rises = append(w.rises, rise{now, by})
+	}
+	w.known, w.last = true, value
+}
+
+// rise adds up what came after a time, and forgets what came before.
+func (w *window) rise(after time.Time) (sum float64) {
+	kept := w.rises[:0]
+	for _, r := range w.rises {
+		if r.at.After(after) {
+			kept = append(kept, r)
+			sum += r.by
+		}
+	}
+	w.rises = kept
+	return sum
+}

@@ -1,0 +1,188 @@
+package health
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+const (
+	firstAnswer  = 500 * time.Millisecond // to a question to all services
+	readyTimeout = 4 * time.Second        // a service itself takes at most 3 s
+)
+
+// Look asks the running services, the streams and their consumers. It reads no
+// message and needs no rights but those of NATS user health. Rates are zero: they
+// take two looks (Rates).
+func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
+	found, instances, err := collect(ctx, js.Conn())
+	if err != nil {
+		return nil, err
+	}
+	s := &Status{Time: time.Now().UTC(), Ready: true, Ledger: ledgerOf(found)}
+	for _, stage := range stages {
+		own := found[stage.name]
+		line := Stage{
+			Stage: stage.name, Instances: instances[stage.name],
+			Received: own[stage.counter], Dead: own["f2mesh_"+stage.name+"_dead_letters_total"],
+		}
+		line.Ready, line.Cause = askReady(ctx, js.Conn(), stage.name)
+		if err := line.position(ctx, js, stage.stream); err != nil {
+			return nil, err
+		}
+		s.Stages = append(s.Stages, line)
+		s.Ready = s.Ready && line.Ready
+	}
+	if s.Streams, err = lookAtStreams(ctx, js); err != nil {
+		return nil, err
+	}
+	registrar := found["registrar"]
+	s.Dropped = registrar["f2mesh_registrar_broker_messages_dropped_total"]
+	if at := registrar["f2mesh_registrar_crl_next_update_timestamp_seconds"]; at > 0 && instances["registrar"] == 1 {
+		s.CRLEnds = time.Unix(int64(at), 0).UTC()
+	}
+	s.Secrets, err = askSecrets(ctx, js.Conn(), instances)
+	return s, err
+}
+
+// Rates fills in what each stage took a second since an earlier look. A service
+// that started anew meanwhile counts from zero.
+func (s *Status) Rates(earlier *Status) {
+	seconds := s.Time.Sub(earlier.Time).Seconds()
+	if seconds <= 0 {
+		return
+	}
+	for i := range s.Stages {
+		now := &s.Stages[i]
+		if before := earlier.stage(now.Stage); before != nil {
+			now.Rate = max(0, now.Received-before.Received) / seconds
+		}
+	}
+}
+
+func (s *Status) stage(name string) *Stage {
+	i := slices.IndexFunc(s.Stages, func(one Stage) bool { return one.Stage == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Stages[i]
+}
+
+// collect asks all services for their figures and adds up those of one name.
+func collect(ctx context.Context, nc *nats.Conn) (found map[string]figures, instances map[string]int, err error) {
+	answers, err := health.Ask(ctx, nc, "$SRV.STATS", 0, firstAnswer)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking the services: %w", err)
+	}
+	found, instances = map[string]figures{}, map[string]int{}
+	for _, data := range answers {
+		o, ok := health.ParseStats(data)
+		if !ok {
+			continue
+		}
+		if found[o.Name] == nil {
+			found[o.Name] = figures{}
+		}
+		instances[o.Name]++
+		for name, v := range o.Figures {
+			found[o.Name][name] += v
+		}
+	}
+	return found, instances, nil
+}
+
+func ledgerOf(found map[string]figures) Ledger {
+	l := Ledger{
+		Received: found["bridge"]["f2mesh_bridge_messages_received_total"],
+		Stored:   found["bridge"]["f2mesh_bridge_messages_stored_total"],
+		Decoded:  found["decoder"]["f2mesh_decoder_messages_decoded_total"],
+		Rows:     found["writer"]["f2mesh_writer_rows_written_total"],
+	}
+	for _, name := range []string{"bridge", "decoder", "writer"} {
+		l.Dead += found[name]["f2mesh_"+name+"_dead_letters_total"]
+	}
+	return l
+}
+
+func askReady(ctx context.Context, nc *nats.Conn, stage string) (ready bool, cause string) {
+	bounded, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	m, err := nc.RequestWithContext(bounded, health.ReadySubject(stage), nil)
+	if err != nil {
+		return false, "does not answer: is it running?"
+	}
+	var r health.Readiness
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		return false, "answers something else"
+	}
+	return r.Ready, r.Cause
+}
+
+// position asks where the stage stands in the stream that it reads. Before it has
+// started for the first time it stands nowhere.
+func (s *Stage) position(ctx context.Context, js jetstream.JetStream, name string) error {
+	if name == "" {
+		return nil
+	}
+	consumer, err := js.Consumer(ctx, name, s.Stage)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("asking for consumer %s of %s: %w", s.Stage, name, err)
+	}
+	info := consumer.CachedInfo()
+	s.Lag = info.NumPending + uint64(max(0, info.NumAckPending))
+	s.Redeliver, s.done = info.NumRedelivered, info.AckFloor.Consumer
+	return nil
+}
+
+func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error) {
+	var all []Stream
+	for _, name := range streams {
+		stream, err := js.Stream(ctx, name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			continue // not there before its service has started
+		case err != nil:
+			return nil, fmt.Errorf("asking for stream %s: %w", name, err)
+		}
+		info := stream.CachedInfo()
+		all = append(all, Stream{name, info.State.Msgs, info.State.Bytes, info.Config.MaxBytes})
+	}
+	return all, nil
+}
+
+// askSecrets asks every instance where its secrets are from.
+func askSecrets(ctx context.Context, nc *nats.Conn, instances map[string]int) ([]Secret, error) {
+	all := []Secret{}
+	for service, n := range instances {
+		answers, err := health.Ask(ctx, nc, health.SecretsSubject(service), n, firstAnswer)
+		if err != nil {
+			return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
+		}
+		for _, data := range answers {
+			var own []secret.Status
+			if err := json.Unmarshal(data, &own); err != nil {
+				return nil, fmt.Errorf("reading what %s says of its secrets: %w", service, err)
+			}
+			for _, one := range own {
+				all = append(all, Secret{service, one})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(x, y Secret) int {
+		return strings.Compare(x.Service+" "+x.Name, y.Service+" "+y.Name)
+	})
+	return all, nil
+}

@@ -1,0 +1,55 @@
+package health
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// service is its name in subjects, alarms and metrics.
+const service = "health"
+
+// metrics are the last look at the mesh. The labels are bounded: stages, streams,
+// kinds of alarms and the mesh's own certificates.
+type metrics struct {
+	alarms, ready, lag, bytes, limit, ends *prometheus.GaugeVec
+	looked                                 prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	gauge := func(name, help, label string) *prometheus.GaugeVec {
+		return f.NewGaugeVec(prometheus.GaugeOpts{Namespace: "f2mesh", Subsystem: service, Name: name, Help: help}, []string{label})
+	}
+	return &metrics{
+		alarms: gauge("alarms", "Alarms that are raised now.", "alarm"),
+		ready:  gauge("stage_ready", "1 while the stage says that it works.", "stage"),
+		lag:    gauge("stage_lag_messages", "Messages that wait for the stage or are in its hands.", "stage"),
+		bytes:  gauge("stream_size_bytes", "What the stream holds.", "stream"),
+		limit:  gauge("stream_limit_bytes", "What the stream may hold at most.", "stream"),
+		ends:   gauge("certificate_not_after_timestamp_seconds", "When a certificate of the mesh itself ends.", "certificate"),
+		looked: f.NewGauge(prometheus.GaugeOpts{
+			Namespace: "f2mesh", Subsystem: service, Name: "last_look_timestamp_seconds", Help: "When the mesh last answered.",
+		}),
+	}
+}
+
+func (m *metrics) show(s *Status) {
+	for i := range s.Stages {
+		stage := &s.Stages[i]
+		ready := 0.0
+		if stage.Ready {
+			ready = 1
+		}
+		m.ready.WithLabelValues(stage.Stage).Set(ready)
+		m.lag.WithLabelValues(stage.Stage).Set(float64(stage.Lag))
+	}
+	for i := range s.Streams {
+		m.bytes.WithLabelValues(s.Streams[i].Stream).Set(float64(s.Streams[i].Bytes))
+		m.limit.WithLabelValues(s.Streams[i].Stream).Set(float64(s.Streams[i].MaxBytes))
+	}
+	m.ends.Reset()
+	for _, c := range s.Certificates {
+		m.ends.WithLabelValues(c.Name).Set(float64(c.NotAfter.Unix()))
+	}
+	m.looked.Set(float64(s.Time.Unix()))
+}

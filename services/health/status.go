@@ -1,0 +1,91 @@
+package health
+
+import (
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+// Status is the state of a mesh, as /status shows it. It holds no secret.
+type Status struct {
+	Time         time.Time     `json:"time"`
+	Ready        bool          `json:"ready"` // all stages are
+	Stages       []Stage       `json:"stages"`
+	Streams      []Stream      `json:"streams"`
+	Ledger       Ledger        `json:"ledger"`
+	Secrets      []Secret      `json:"secrets"`
+	Certificates []Certificate `json:"certificates"`
+	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
+	// the registrar does not tell.
+	CRLEnds time.Time `json:"crl_ends,omitzero"`
+	// Dropped is how many messages the broker threw away since it started.
+	Dropped float64 `json:"broker_dropped"`
+}
+
+// Stage is one service of the way of a message, or the registrar. Its counters are
+// those of all its instances since they started.
+type Stage struct {
+	Stage     string  `json:"stage"`
+	Ready     bool    `json:"ready"`
+	Cause     string  `json:"cause,omitempty"`
+	Instances int     `json:"instances"`
+	Received  float64 `json:"messages_received"`
+	Rate      float64 `json:"messages_per_second"`
+	Lag       uint64  `json:"lag"` // messages that wait for it or are in its hands
+	Redeliver int     `json:"redelivered"`
+	Dead      float64 `json:"dead_letters"`
+
+	done uint64 // position in the stream up to which everything is acknowledged
+}
+
+// Stream is the fill of one stream.
+type Stream struct {
+	Stream   string `json:"stream"`
+	Messages uint64 `json:"messages"`
+	Bytes    uint64 `json:"bytes"`
+	MaxBytes int64  `json:"max_bytes"`
+}
+
+// fill is the share of the limit that is used; 0 without a limit.
+func (s *Stream) fill() float64 {
+	if s.MaxBytes <= 0 {
+		return 0
+	}
+	return float64(s.Bytes) / float64(s.MaxBytes)
+}
+
+// Ledger adds up the services' counters since they started. `f2mesh audit` proves
+// from the streams and tables what these only count.
+type Ledger struct {
+	Received float64 `json:"received"` // from the broker
+	Stored   float64 `json:"stored"`   // on RAW
+	Decoded  float64 `json:"decoded"`  // on DECODED
+	Rows     float64 `json:"rows"`     // in the tables
+	Dead     float64 `json:"dead_letters"`
+}
+
+// Secret tells where one secret of a service is from.
+type Secret struct {
+	Service string `json:"service"`
+	secret.Status
+}
+
+// Certificate is one that the mesh itself depends on.
+type Certificate struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// figures are the counters and gauges of a service, all instances added up.
+type figures map[string]float64
+
+// stages says what each stage consumes and which counter is its rate.
+var stages = []struct{ name, stream, counter string }{ //nolint:gochecknoglobals // a constant
+	{"bridge", "", "f2mesh_bridge_messages_received_total"},
+	{"decoder", "RAW", "f2mesh_decoder_messages_received_total"},
+	{"writer", "DECODED", "f2mesh_writer_messages_received_total"},
+	{"registrar", "", "f2mesh_registrar_enrolments_total"},
+}
+
+// streams are those of nats/stream_*.json, in the order of a message's way.
+var streams = []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "KV_LATEST", "AUDIT"} //nolint:gochecknoglobals // a constant
