@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
@@ -141,6 +142,9 @@ func (m *mesh) runNATS(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	if err := m.ensureAudit(ctx); err != nil {
+		return errors.Join(err, stopped(ctx, server.Stop))
+	}
 	ready()
 	<-ctx.Done()
 	return stopped(ctx, server.Stop)
@@ -161,6 +165,25 @@ func (m *mesh) startNATS(ctx context.Context) (*natsserver.Server, error) {
 	}
 	m.set(func() { m.nats, m.cfg.Ports.NATS, m.cfg.Ports.Monitor = server, server.Port(), server.MonitorPort() })
 	return server, nil
+}
+
+// ensureAudit brings the audit trail's stream to what its file says, with the
+// operator's rights: the registrar may make it and not change it.
+func (m *mesh) ensureAudit(ctx context.Context) error {
+	h := &host{
+		nats:    stream.Config{URL: "nats://in-process", InProcess: m},
+		secrets: secret.NewStore(m.secrets.Chain, slog.New(slog.DiscardHandler)), log: m.log,
+	}
+	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), m.log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	streams, err := stream.NewClient(nc, natsfiles.Files, m.log)
+	if err != nil {
+		return err
+	}
+	return streams.Ensure(ctx, registrar.AuditStream)
 }
 
 func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
