@@ -55,8 +55,13 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	return doctor.Verdict(results)
 }
 
-// logIn is that of one credential, for packages that know no keeper.
+// logIn is that of one credential, for packages that know no keeper, or that of the
+// health API.
 func (k *keeper) logIn(ctx context.Context, name string) (user, password string, err error) {
+	if name == credential.HealthAPI {
+		v, err := k.Lookup(ctx, name)
+		return "f2mesh", v.Reveal(), err // any user
+	}
 	return logIn(ctx, k, name)
 }
 
@@ -66,9 +71,10 @@ func (s state) patient(r running, logIn func(context.Context, string) (string, s
 		Dir: s.dir, PID: r.PID, Host: r.Host, CAFile: r.CAFile, LogIn: logIn,
 		Ports: doctor.Ports{
 			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, WebSocket: r.Ports.WebSocket,
-			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer, EST: r.Ports.EST,
+			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
+			HTTP: r.Ports.HTTP, EST: r.Ports.EST,
 		},
-		Now: time.Now, Free: doctor.DiskFree,
+		Now: time.Now, Free: doctor.DiskFree, Secrets: []string{credential.HealthAPI},
 	}
 	for _, one := range credential.All() {
 		m.Secrets = append(m.Secrets, one.Name)

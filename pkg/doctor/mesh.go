@@ -28,7 +28,7 @@ type Mesh struct {
 	CAFile string
 	// LogIn answers the user and the password of a credential, now.
 	LogIn func(ctx context.Context, name string) (user, password string, err error)
-	// Secrets are the names of all credentials.
+	// Secrets are the names of all credentials, and of the health API's password.
 	Secrets []string
 	// Docker is the socket of the Docker API.
 	Docker string
@@ -40,8 +40,9 @@ type Mesh struct {
 	Free func(path string) (uint64, error)
 }
 
-// Ports are where the parts listen. PgBouncer is 0 for a mesh without.
-type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, PgBouncer, EST int }
+// Ports are where the parts listen. PgBouncer, HTTP (the health API) and EST are 0
+// for a mesh without.
+type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, PgBouncer, HTTP, EST int }
 
 func (m *Mesh) path(elements ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elements...)...)

@@ -56,13 +56,12 @@ func (m *Mesh) endpoints() []endpoint {
 		{"controllers (MQTT)", m.Ports.MQTTTLS, nil},
 		{"browsers (MQTT)", m.Ports.WebSocket, nil},
 		{"NATS", m.Ports.NATS, greetNATS},
-		{"EST", m.Ports.EST, nil},
 		{"PostgreSQL", m.Ports.Postgres, greetPostgres},
+		{"PgBouncer", m.Ports.PgBouncer, greetPostgres},
+		{"EST", m.Ports.EST, nil},
+		{"health API", m.Ports.HTTP, nil},
 	}
-	if m.Ports.PgBouncer != 0 {
-		all = append(all, endpoint{"PgBouncer", m.Ports.PgBouncer, greetPostgres})
-	}
-	return all
+	return slices.DeleteFunc(all, func(e endpoint) bool { return e.port == 0 })
 }
 
 func greetNATS(conn net.Conn) error {
