@@ -46,10 +46,10 @@ func printJSON(v any) error {
 
 func printDevices(out io.Writer, devices []registrar.Device, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(table, titled("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
+	fmt.Fprint(table, cells("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
 	for i := range devices {
 		d := &devices[i]
-		fmt.Fprint(table, titled(d.MAC.Dashed(), d.SerialNumber, standing(d, now), until(d), ago(d.LastSeen, now)))
+		fmt.Fprint(table, cells(d.MAC.Dashed(), d.SerialNumber, standing(d, now), until(d), ago(d.LastSeen, now)))
 	}
 	return table.Flush()
 }
@@ -121,7 +121,7 @@ func printDevice(out io.Writer, d *registrar.Device, bundle string, now time.Tim
 		{"revoked", moment(d.RevokedAt)},
 		{"last seen", ago(d.LastSeen, now)},
 	} {
-		fmt.Fprint(table, titled(row[:]...))
+		fmt.Fprint(table, cells(row[:]...))
 	}
 	return table.Flush()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/doctor"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 )
 
 type doctorCommand struct {
@@ -104,9 +105,9 @@ func printResults(out io.Writer, results []doctor.Result) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "STATE\tCHECK\tTRIED")
 	for _, r := range results {
-		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, r.Seen)
+		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, plain.Text(r.Seen))
 		if r.Mend != "" {
-			fmt.Fprintf(table, "\t\t  mend: %s\n", r.Mend)
+			fmt.Fprintf(table, "\t\t  mend: %s\n", plain.Text(r.Mend))
 		}
 	}
 	return table.Flush()

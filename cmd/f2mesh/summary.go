@@ -13,6 +13,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 )
 
 // summary shows what runs where and how to look inside; with readings it waits
@@ -98,7 +99,7 @@ func printReadings(ctx context.Context, conn *pgx.Conn, out io.Writer, labels ma
 		return 0, fmt.Errorf("reading measurements: %w", err)
 	}
 	for _, r := range readings {
-		fmt.Fprintf(out, "  %s  device %-4d %-28s %s\n", r.Time.UTC().Format(time.RFC3339), r.Device, labels[[2]int{r.Device, r.Point}], r.Value)
+		fmt.Fprintf(out, "  %s  device %-4d %-28s %s\n", r.Time.UTC().Format(time.RFC3339), r.Device, labels[[2]int{r.Device, r.Point}], plain.Text(r.Value))
 	}
 	return len(readings), nil
 }

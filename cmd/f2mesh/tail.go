@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/decoder"
 )
@@ -81,17 +82,17 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 // printDecoded prints one message on one line. What a card or code held is not
 // shown: it is somebody's.
 func printDecoded(out io.Writer, d *event.Decoded) {
-	fmt.Fprintf(out, "%s  %s  J%d %-15s ", d.Time.UTC().Format("15:04:05.000"), d.MAC, d.Connector, d.Component)
+	fmt.Fprintf(out, "%s  %s  J%d %-15s ", d.Time.UTC().Format("15:04:05.000"), plain.Text(d.MAC), d.Connector, plain.Text(d.Component))
 	switch {
 	case len(d.Values) > 0:
 		parts := make([]string, len(d.Values))
 		for i, v := range d.Values {
 			parts[i] = v.Label + " " + v.Format()
 		}
-		fmt.Fprintf(out, "%s: %s\n", d.Device, strings.Join(parts, ", "))
+		fmt.Fprintf(out, "%s: %s\n", plain.Text(d.Device), plain.Text(strings.Join(parts, ", ")))
 	case strings.HasPrefix(d.Component, "reader-"):
 		fmt.Fprintln(out, "read")
 	default:
-		fmt.Fprintln(out, string(d.State))
+		fmt.Fprintln(out, plain.Text(string(d.State)))
 	}
 }
