@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -137,6 +138,9 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 	seen := health.Service{
 		Name: name, Version: semanticVersion(version), Description: "f2mesh " + name,
 		Ready: service.Ready, Gatherer: reg, Secrets: h.secrets.Status,
+	}
+	if a, ok := service.(interface{ Alarms() alarm.Listing }); ok {
+		seen.Alarms = a.Alarms
 	}
 	running(seen)
 	group, ctx := errgroup.WithContext(ctx)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 )
 
@@ -99,10 +101,41 @@ func printStatus(s *monitor.Status, out io.Writer) error {
 	}
 	for _, l := range s.Stages {
 		if l.Cause != "" {
-			fmt.Fprintf(out, "%s: %s\n", l.Stage, l.Cause)
+			fmt.Fprintf(out, "%s: %s\n", l.Stage, plain.Text(l.Cause))
 		}
 	}
-	return nil
+	return printAlarms(s, out)
+}
+
+// shownAlarms is how many alarms the screen has; --json has more.
+const shownAlarms = 20
+
+// printAlarms prints what is raised, and who could not be asked: without its
+// watchers a mesh is only quiet.
+func printAlarms(s *monitor.Status, out io.Writer) error {
+	for _, name := range monitor.Watchers() {
+		if !slices.Contains(s.Watching, name) {
+			fmt.Fprintf(out, "\n%s does not answer: its alarms are not known\n", name)
+		}
+	}
+	if len(s.Alarms) == 0 {
+		_, err := fmt.Fprintln(out, "\nno alarm is raised")
+		return err
+	}
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(table, cells("ALARM", "ABOUT", "FROM", "SINCE", "DETAIL"))
+	for _, a := range s.Alarms[:min(len(s.Alarms), shownAlarms)] {
+		since := "-"
+		if !a.Since.IsZero() {
+			since = a.Since.Local().Format(time.RFC3339)
+		}
+		fmt.Fprint(table, cells(a.Kind, a.Subject, a.Service, since, a.Detail))
+	}
+	if more := s.AlarmsRaised - shownAlarms; more > 0 {
+		fmt.Fprintf(table, "and %d older ones; --json has more of them\n", more)
+	}
+	return table.Flush()
 }
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -31,6 +32,9 @@ type Service struct {
 	// Secrets answers where the service's secrets are from; nil if it has none. It
 	// must be safe for concurrent use.
 	Secrets func() []secret.Status
+	// Alarms answers which of the service's alarms are raised; nil if it raises none.
+	// It must be safe for concurrent use.
+	Alarms func() alarm.Listing
 }
 
 // readyTimeout bounds one readiness check.

@@ -28,6 +28,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
@@ -288,6 +289,43 @@ func TestBrokerDrops(t *testing.T) {
 	b.next(Dropping, "mosquitto", true)
 	b.see(10 * time.Minute)
 	b.next(Dropping, "mosquitto", false)
+}
+
+// TestAlarmsAreListed has what each watcher raises on the status, and a downgraded
+// secret; and who does not answer is not among those who watch.
+func TestAlarmsAreListed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	s := b.see(0)
+	assert.Empty(t, s.Alarms)
+	assert.Empty(t, s.Watching)
+	since := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	watcher := func(name string, listing alarm.Listing, secrets ...secret.Status) {
+		t.Helper()
+		svc, err := health.Announce(b.connect(name).Conn(), health.Service{
+			Name: name, Version: "1.2.3", Gatherer: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
+			Secrets: func() []secret.Status { return secrets }, Alarms: func() alarm.Listing { return listing },
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = svc.Stop() })
+		require.NoError(t, b.operator.Conn().Flush())
+	}
+	one := alarm.Alarm{Kind: "silent", Service: "registrar", Subject: "e4fd45f654be", Since: since, Raised: true}
+	two := alarm.Alarm{Kind: StreamFull, Service: "health", Subject: "RAW", Since: since.Add(time.Hour), Raised: true, Detail: "81%"}
+	watcher("registrar", alarm.Listing{Total: 7000, Alarms: []alarm.Alarm{one}},
+		secret.Status{Name: "registry_password", Source: "vault", Since: since, Downgraded: true, Problem: "sealed"})
+	s = b.see(0)
+	assert.Equal(t, []string{"registrar"}, s.Watching)
+	watcher("health", alarm.Listing{Total: 1, Alarms: []alarm.Alarm{two}})
+	s = b.see(0)
+	assert.Equal(t, []string{"health", "registrar"}, s.Watching)
+	assert.Equal(t, []alarm.Alarm{two, one, {
+		Kind: alarm.SecretDowngraded, Service: "registrar", Subject: "registry_password", Raised: true, Detail: "sealed",
+	}}, s.Alarms)
+	assert.Equal(t, 7002, s.AlarmsRaised)
+	data, err := json.Marshal(s)
+	require.NoError(t, err)
+	assert.Contains(t, string(data), `"alarms":[{"alarm":"stream_full"`)
 }
 
 func TestWindow(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
@@ -51,8 +52,10 @@ func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
 	if at := registrar["f2mesh_registrar_crl_next_update_timestamp_seconds"]; at > 0 && instances["registrar"] == 1 {
 		s.CRLEnds = time.Unix(int64(at), 0).UTC()
 	}
-	s.Secrets, err = askSecrets(ctx, js.Conn(), instances)
-	return s, err
+	if s.Secrets, err = askSecrets(ctx, js.Conn(), instances); err != nil {
+		return nil, err
+	}
+	return s, s.askAlarms(ctx, js.Conn(), instances)
 }
 
 // Rates fills in what each stage took a second since an earlier look. A service
@@ -161,6 +164,44 @@ func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error
 		all = append(all, Stream{name, info.State.Msgs, info.State.Bytes, info.Config.MaxBytes})
 	}
 	return all, nil
+}
+
+// Watchers are the services that look for alarms.
+func Watchers() []string { return []string{service, "registrar"} }
+
+// askAlarms asks every instance of the watchers what is raised. A downgraded secret
+// is an alarm of the service that has it, which does not know since when.
+func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[string]int) error {
+	s.Alarms, s.Watching = []alarm.Alarm{}, []string{}
+	for _, name := range Watchers() {
+		if instances[name] == 0 {
+			continue
+		}
+		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], firstAnswer)
+		if err != nil {
+			return fmt.Errorf("asking %s for its alarms: %w", name, err)
+		}
+		for _, data := range answers {
+			var own alarm.Listing
+			if err := json.Unmarshal(data, &own); err != nil {
+				return fmt.Errorf("reading what %s says of its alarms: %w", name, err)
+			}
+			s.Alarms, s.AlarmsRaised = append(s.Alarms, own.Alarms...), s.AlarmsRaised+own.Total
+		}
+		if len(answers) > 0 {
+			s.Watching = append(s.Watching, name)
+		}
+	}
+	for _, one := range s.Secrets {
+		if one.Downgraded {
+			s.AlarmsRaised++
+			s.Alarms = append(s.Alarms, alarm.Alarm{
+				Kind: alarm.SecretDowngraded, Service: one.Service, Subject: one.Name, Raised: true, Detail: one.Problem,
+			})
+		}
+	}
+	slices.SortStableFunc(s.Alarms, alarm.Youngest)
+	return nil
 }
 
 // askSecrets asks every instance where its secrets are from.

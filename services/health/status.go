@@ -3,6 +3,7 @@ package health
 import (
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -15,6 +16,13 @@ type Status struct {
 	Ledger       Ledger        `json:"ledger"`
 	Secrets      []Secret      `json:"secrets"`
 	Certificates []Certificate `json:"certificates"`
+	// Alarms are those that are raised now, the youngest first; of very many of one
+	// service the younger ones alone. AlarmsRaised is how many there are.
+	Alarms       []alarm.Alarm `json:"alarms"`
+	AlarmsRaised int           `json:"alarms_raised"`
+	// Watching are the services that look for alarms and answered, of the two that
+	// should: health and registrar.
+	Watching []string `json:"watching"`
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.
 	CRLEnds time.Time `json:"crl_ends,omitzero"`
