@@ -37,6 +37,7 @@ type running struct {
 	Host        string    `json:"host"`
 	Ports       ports     `json:"ports"`
 	Controllers int       `json:"controllers"` // of the demo fleet
+	Simulating  bool      `json:"simulating"`  // it plays them itself
 	CAFile      string    `json:"ca_file"`
 	Context     string    `json:"nats_context"`
 

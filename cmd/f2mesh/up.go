@@ -138,7 +138,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
-		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
+		Controllers: m.cfg.Controllers, Simulating: slices.Contains(m.Names(), partSimulator), CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
 		Issuer: m.cfg.Issuer,
 	}
 }
