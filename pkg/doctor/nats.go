@@ -132,8 +132,10 @@ type forbidden struct {
 const none = `{"filter":"f2.doctor.none"}`
 
 func forbiddenNATS() []forbidden {
-	purge := []string{"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED", "$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT",
-		"$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.DELETE.DOCTOR"}
+	purge := []string{
+		"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED", "$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT",
+		"$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.DELETE.DOCTOR",
+	}
 	with := func(subjects ...string) []string { return append(subjects, purge...) }
 	return []forbidden{
 		{"nats_bridge_password", with("f2.decoded.doctor", "f2.dead.writer.doctor", "f2.audit.doctor"), []string{"f2.decoded.>", "_INBOX_operator.>"}},

@@ -21,7 +21,7 @@ func holdTrial(folder string) (dir string, held *os.File, err error) {
 			return "", nil, err
 		}
 		if held, err = takeFolder(dir); err == nil {
-			if _, err = os.Stat(dir); err == nil {
+			if _, err = os.Stat(dir); err == nil { //nolint:gosec // just made here
 				return dir, held, nil
 			}
 			_ = held.Close()
