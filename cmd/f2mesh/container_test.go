@@ -26,7 +26,7 @@ func TestHealthcheck(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
 	check := func(url string, change ...func(*healthcheckCommand)) error {
-		c := healthcheckCommand{URL: url, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), Timeout: 10 * time.Second}
+		c := healthcheckCommand{URLs: []string{url}, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), Timeout: 10 * time.Second}
 		for _, do := range change {
 			do(&c)
 		}
@@ -44,6 +44,11 @@ func TestHealthcheck(t *testing.T) {
 	require.NoError(t, check(database, with(secretReader)))
 	require.ErrorContains(t, check(database, with(secretPostgres)), "28P01")
 	require.Error(t, check(database, with(secretReader), func(c *healthcheckCommand) { c.CAFile = m.state.path("pki", "root.key") }))
+
+	both := func(c *healthcheckCommand) {
+		c.URLs = append(c.URLs, strings.Replace(database, "telemetry", "registry", 1))
+	}
+	require.ErrorContains(t, check(database, with(secretReader), both), "42501", "all that are named are asked")
 
 	require.NoError(t, check("http://"+m.address(m.ports().Monitor)+"/healthz"))
 	require.ErrorContains(t, check("http://"+m.address(m.ports().Monitor)+"/nothing"), "404")
@@ -69,7 +74,7 @@ func TestHealthcheckOfOwnService(t *testing.T) {
 	status = http.StatusServiceUnavailable
 	require.ErrorContains(t, c.Run(t.Context()), "503")
 	status = http.StatusOK
-	require.Error(t, (&healthcheckCommand{URL: server.URL, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
+	require.Error(t, (&healthcheckCommand{URLs: []string{server.URL}, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
 	require.Error(t, (&healthcheckCommand{HTTP: "9100", Timeout: time.Second}).Run(t.Context()))
 }
 
@@ -174,7 +179,7 @@ func TestProvision(t *testing.T) {
 	reader := filepath.Join(m.state.secrets(), secretReader)
 	require.NoError(t, os.WriteFile(reader, []byte("another-password-of-the-reader"), 0o600))
 	asReader := healthcheckCommand{
-		URL: "postgres://" + roleReader + "@" + address + "/" + databaseTelemetry, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
+		URLs: []string{"postgres://" + roleReader + "@" + address + "/" + databaseTelemetry}, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
 		Secret: secretReader, Timeout: 10 * time.Second,
 	}
 	require.Error(t, asReader.Run(t.Context()), "the control: the new password is not in force yet")

@@ -174,4 +174,10 @@ func TestSettingsOfTheGuide(t *testing.T) {
 	decoder = load(t, variant{}).Services["decoder"]
 	assert.Equal(t, "600", *decoder.Environment["CACHE_TTL"])
 	assert.Equal(t, "true", *load(t, variant{}).Services["init"].Environment["ENABLE_MQTT_AUTH"])
+	for _, name := range []string{"decoder", "writer"} {
+		assert.Equal(t, "true", *load(t, variant{}).Services[name].Environment["USE_CONNECTION_POOLING"], name)
+		direct := load(t, variant{settings: []string{"USE_CONNECTION_POOLING=false"}}).Services[name]
+		assert.Equal(t, "false", *direct.Environment["USE_CONNECTION_POOLING"], name)
+		assert.NoError(t, parse(t, &direct, direct.Command), name)
+	}
 }

@@ -65,9 +65,9 @@ func (b *logBuffer) String() string {
 // from here on the test's thread is in a network namespace of its own.
 func newEngine(t *testing.T, project *types.Project) *engine {
 	t.Helper()
-	for _, program := range []string{"ip", "nsenter", "mosquitto", "psql"} {
+	for _, program := range []string{"ip", "nsenter", "mosquitto", "psql", "pgbouncer"} {
 		if _, err := exec.LookPath(program); err != nil && !exists("/usr/sbin/"+program) {
-			missing(t, program+" is not installed (Debian: apt-get install iproute2 util-linux mosquitto postgresql)")
+			missing(t, program+" is not installed (Debian: apt-get install iproute2 util-linux mosquitto postgresql pgbouncer)")
 		}
 	}
 	runtime.LockOSThread() // never unlocked: the thread ends with the test

@@ -19,10 +19,12 @@ var known = map[string][]string{
 	"init": {
 		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
 		"nats_decoder_password", "nats_health_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
+		"pgbouncer_password",
 	},
 	"provision": {"pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
 	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
 	"mosquitto": {"mqtt_operator_password", "mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
+	"pgbouncer": {"pgbouncer_password"},
 	"bridge":    {"mqtt_password", "mqtt_username", "nats_bridge_password"},
 	"decoder":   {"nats_decoder_password", "postgres_password"},
 	"writer":    {"nats_writer_password", "timescale_password"},
