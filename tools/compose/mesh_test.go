@@ -38,6 +38,7 @@ func TestMesh(t *testing.T) {
 	e.segmentation(t) // no subtests: they would run outside of the engine's networks
 	e.initAgain(t)
 	e.pooling(t)
+	e.passwords(t)
 	e.registerAndRevoke(t)
 	for _, name := range names(project) {
 		s := project.Services[name]

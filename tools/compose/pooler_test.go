@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pooling: the services come through the pooler, or do not if they are told so, and
-// go on while passwords change.
+// pooling: the services come through the pooler, or do not if they are told so.
 func (e *engine) pooling(t *testing.T) {
 	t.Helper()
 	users := e.poolerUsers(t)
@@ -34,19 +33,31 @@ func (e *engine) pooling(t *testing.T) {
 	require.True(t, e.stop("writer"))
 	writer.Environment["USE_CONNECTION_POOLING"] = new("true")
 	e.start("writer")
+}
 
-	// A service's own password, while it is connected: the pooler is told nothing.
-	e.replace(t, "timescale_password")
-	e.start("provision")
-	e.readings()
-	// The pooler's own: it is told.
-	e.replace(t, "pgbouncer_password")
+// passwords change while everything runs, as docs/operations.md has it: the files, who
+// puts them in force, and the servers that are told.
+func (e *engine) passwords(t *testing.T) {
+	t.Helper()
+	before := map[string]string{}
+	for _, name := range []string{"mqtt_password", "nats_bridge_password", "nats_decoder_password", "nats_writer_password", "postgres_password", "timescale_password", "pgbouncer_password"} {
+		before[name] = e.replace(t, name)
+	}
 	e.start("init")
 	e.start("provision")
-	require.Error(t, e.healthy("pgbouncer"), "the control: it has not read the new password")
-	require.NoError(t, e.running["pgbouncer"].cmd.Process.Signal(syscall.SIGHUP))
+	require.Error(t, e.healthy("pgbouncer"), "the control: it has not read its new password")
+	for _, server := range []string{"mosquitto", "nats", "pgbouncer"} {
+		require.NoError(t, e.running[server].cmd.Process.Signal(syscall.SIGHUP))
+	}
 	e.await("pgbouncer", func() bool { return e.healthy("pgbouncer") == nil })
 	e.readings()
+	for _, name := range []string{"bridge", "decoder", "writer"} {
+		e.await(name, func() bool { return e.healthy(name) == nil })
+	}
+	_, err := e.psqlBy("pgbouncer", before["timescale_password"], "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+	require.Error(t, err, "the old password")
+	_, err = e.psql("pgbouncer", "timescale_password", "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+	require.NoError(t, err, "the new one")
 }
 
 // poolerUsers lists whom the pooler has as clients, and of which database.
@@ -63,10 +74,20 @@ func (e *engine) poolerUsers(t *testing.T) string {
 	return users.String()
 }
 
-// replace writes another password into a secret file, as an operator does.
-func (e *engine) replace(t *testing.T, name string) {
+// replace writes another password into a secret file, as an operator does, and
+// answers the old one.
+func (e *engine) replace(t *testing.T, name string) (old string) {
 	t.Helper()
+	old = e.secret(name)
 	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "secrets", name+".txt"), []byte("another-password-for-"+name), 0o600))
+	return old
+}
+
+func (e *engine) secret(name string) string {
+	e.t.Helper()
+	data, err := os.ReadFile(filepath.Join(e.dir, "secrets", name+".txt"))
+	require.NoError(e.t, err)
+	return strings.TrimSpace(string(data))
 }
 
 // readings waits for new ones in the table.
@@ -79,10 +100,12 @@ func (e *engine) readings() {
 // psql asks a server, over TLS, in the container of a service that has the machine's
 // programs.
 func (e *engine) psql(service, secret, server, statement string) (string, error) {
-	password, err := os.ReadFile(filepath.Join(e.dir, "secrets", secret+".txt"))
-	require.NoError(e.t, err)
+	return e.psqlBy(service, e.secret(secret), server, statement)
+}
+
+func (e *engine) psqlBy(service, password, server, statement string) (string, error) {
 	s := e.running[service]
-	out, err := s.inside(s.cmd.Process.Pid, []string{"PGPASSWORD=" + strings.TrimSpace(string(password))},
+	out, err := s.inside(s.cmd.Process.Pid, []string{"PGPASSWORD=" + password},
 		"psql", "-XAtq", server+" sslmode=verify-full", "-c", statement)
 	return string(out), err
 }
