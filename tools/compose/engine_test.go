@@ -198,9 +198,13 @@ func (e *engine) container(name string) container {
 }
 
 // start starts a service and waits until it is healthy, or has run to its end.
-func (e *engine) start(name string) {
+func (e *engine) start(name string) { e.t.Helper(); e.startWith(name, "") }
+
+// startWith gives it a standard input too.
+func (e *engine) startWith(name, input string) {
 	e.t.Helper()
 	s := &service{container: e.container(name), done: make(chan struct{})}
+	s.In = strings.NewReader(input)
 	cmd, err := s.start(&s.log, e.connect(name))
 	require.NoError(e.t, err, name)
 	s.cmd = cmd

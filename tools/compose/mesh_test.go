@@ -28,6 +28,9 @@ func TestMesh(t *testing.T) {
 	}
 	delete(project.Services, "grafana")
 	for _, name := range e.order() {
+		if name == "vault-bootstrap" { // a person's
+			continue
+		}
 		e.start(name)
 		if name == "init" && !hasTimescale() {
 			withoutTimescale(t, e.volume("timescaledb-config"))
@@ -39,6 +42,7 @@ func TestMesh(t *testing.T) {
 	e.initAgain(t)
 	e.pooling(t)
 	e.passwords(t)
+	e.secretsFromVault(t)
 	e.registerAndRevoke(t)
 	for _, name := range names(project) {
 		s := project.Services[name]

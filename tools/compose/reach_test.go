@@ -27,7 +27,7 @@ var published = map[string][]string{
 // networks are who hears whom.
 var networks = map[string][]string{
 	"init": {}, "provision": {"data"}, "demo": {"data", "mesh"},
-	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"},
+	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
 	"bridge": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
 	"health": {"mesh", "operations"}, "prometheus": {"mesh", "operations"}, "grafana": {"data", "operations"},
