@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -116,6 +117,27 @@ func TestContainerSetup(t *testing.T) {
 		c.UID++
 		require.ErrorContains(t, c.run(t.Context()), "root")
 	}
+}
+
+// TestContainerDoctor: what is missing is named with the remedy; a secret file's user
+// is the one of its server.
+func TestContainerDoctor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := doctorCommand{containerDoctor: containerDoctor{Compose: dir}}
+	err := c.Run(t.Context(), &globals{}, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "docker compose cp registrar:")
+	files := credential.Files(filepath.Join(dir, "secrets"))
+	for _, name := range []string{secretTimescaleSuperuser, secretReader} {
+		require.NoError(t, files.WriteText(name+secretSuffix, name))
+	}
+	for name, want := range map[string]string{secretTimescaleSuperuser: "postgres", secretReader: roleReader} {
+		user, password, err := c.logIn(t.Context(), name)
+		require.NoError(t, err)
+		assert.Equal(t, want+" "+name, user+" "+password)
+	}
+	_, _, err = c.logIn(t.Context(), secretRegistry)
+	require.ErrorIs(t, err, secret.ErrNotFound)
 }
 
 // TestInit: volumes of somebody else, and a broker without passwords, are refused.

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(containerVariable) != "" {
 		enterContainer() // does not return
 	}
+	if os.Getenv(publishVariable) != "" {
+		enterPublisher()
+	}
 	code := m.Run()
 	if programAt != "" {
 		_ = os.RemoveAll(filepath.Dir(programAt))
@@ -79,6 +82,8 @@ func arguments(s *types.ServiceConfig) []string {
 	switch {
 	case own(s) && len(s.Entrypoint) == 0:
 		return s.Command
+	case own(s) && s.Entrypoint[0] == "/usr/local/bin/f2mesh":
+		return slices.Concat(s.Entrypoint[1:], s.Command)
 	case slices.Equal(s.Entrypoint, []string{"/opt/f2mesh/f2mesh"}):
 		return s.Command
 	}
@@ -143,9 +148,9 @@ func TestSettingsAreRead(t *testing.T) {
 
 func unknownSettings(t *testing.T, s *types.ServiceConfig) (unknown []string) {
 	t.Helper()
-	words := s.Command[:1]
-	if words[0] == "vault" {
-		words = s.Command[:2]
+	words := arguments(s)
+	if n := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }); n > 0 {
+		words = words[:n]
 	}
 	help, err := exec.CommandContext(t.Context(), program(t), append(slices.Clone(words), "--help")...).Output()
 	require.NoError(t, err)

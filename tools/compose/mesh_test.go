@@ -43,6 +43,7 @@ func TestMesh(t *testing.T) {
 	e.pooling(t)
 	e.passwords(t)
 	e.secretsFromVault(t)
+	e.securityCheck(t)
 	e.registerAndRevoke(t)
 	for _, name := range names(project) {
 		s := project.Services[name]

@@ -3,6 +3,7 @@ package compose
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -37,6 +38,7 @@ func (e *engine) secretsFromVault(t *testing.T) {
 		assert.NotContains(t, seen, "f2mesh_secret_downgraded{secret=\"nats_"+name+"_password\"} 1", name)
 	}
 	e.readings()
+	e.changeInVault(t, token, "timescale_password")
 	e.startWith("vault-bootstrap", token)
 	assert.Contains(t, e.running["vault-bootstrap"].log.String(), "Nothing to change", "a second time")
 	for name, s := range e.running {
@@ -48,20 +50,42 @@ func (e *engine) secretsFromVault(t *testing.T) {
 // token.
 func (e *engine) openVault(t *testing.T) string {
 	t.Helper()
-	s := e.running["vault"]
-	vault := func(args ...string) []byte {
-		out, err := s.inside(s.cmd.Process.Pid, []string{"HOME=/tmp"}, append([]string{"/bin/vault", "operator"}, args...)...)
-		require.NoError(t, err, string(out))
-		return out
-	}
 	var made struct {
 		Keys  []string `json:"unseal_keys_b64"`
 		Token string   `json:"root_token"`
 	}
-	require.NoError(t, json.Unmarshal(vault("init", "-key-shares=1", "-key-threshold=1", "-format=json"), &made))
+	require.NoError(t, json.Unmarshal(e.vault(t, "", "operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"), &made))
 	require.Len(t, made.Keys, 1)
-	vault("unseal", made.Keys[0])
+	e.vault(t, "", "operator", "unseal", made.Keys[0])
 	return made.Token
+}
+
+// vault is the CLI in Vault's container.
+func (e *engine) vault(t *testing.T, token string, args ...string) []byte {
+	t.Helper()
+	s := e.running["vault"]
+	out, err := s.inside(s.cmd.Process.Pid, []string{"HOME=/tmp", "VAULT_TOKEN=" + token}, append([]string{"/bin/vault"}, args...)...)
+	require.NoError(t, err, string(out))
+	return out
+}
+
+// changeInVault is the change of a password as docs/operations.md has it.
+func (e *engine) changeInVault(t *testing.T, token, name string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "secrets", name+".txt"), []byte("yet-another-password-in-vault"), 0o600))
+	e.vault(t, token, "kv", "put", "secret/f2mesh/"+name, "password=yet-another-password-in-vault")
+	for _, server := range []string{"init", "provision"} {
+		address := e.project.Services[server].Environment["VAULT_ADDR"]
+		e.project.Services[server].Environment["VAULT_ADDR"] = new("")
+		e.start(server)
+		e.project.Services[server].Environment["VAULT_ADDR"] = address
+	}
+	_, err := e.psql("pgbouncer", name, "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+	require.NoError(t, err, "it is in force")
+	e.readings()
+	e.await("writer", func() bool {
+		return e.healthy("writer") == nil && strings.Contains(e.provenance(t, "writer"), `secret="timescale_password",source="vault",version="2"`)
+	})
 }
 
 // provenance is what a service says of its secrets.
