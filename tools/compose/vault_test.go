@@ -54,17 +54,17 @@ func (e *engine) openVault(t *testing.T) string {
 		Keys  []string `json:"unseal_keys_b64"`
 		Token string   `json:"root_token"`
 	}
-	require.NoError(t, json.Unmarshal(e.vault(t, "", "operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"), &made))
+	require.NoError(t, json.Unmarshal(e.vault(t, "operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"), &made))
 	require.Len(t, made.Keys, 1)
-	e.vault(t, "", "operator", "unseal", made.Keys[0])
+	e.vault(t, "operator", "unseal", made.Keys[0])
 	return made.Token
 }
 
 // vault is the CLI in Vault's container.
-func (e *engine) vault(t *testing.T, token string, args ...string) []byte {
+func (e *engine) vault(t *testing.T, args ...string) []byte {
 	t.Helper()
 	s := e.running["vault"]
-	out, err := s.inside(s.cmd.Process.Pid, []string{"HOME=/tmp", "VAULT_TOKEN=" + token}, append([]string{"/bin/vault"}, args...)...)
+	out, err := s.inside(s.cmd.Process.Pid, nil, append([]string{"/bin/vault"}, args...)...)
 	require.NoError(t, err, string(out))
 	return out
 }
@@ -73,7 +73,8 @@ func (e *engine) vault(t *testing.T, token string, args ...string) []byte {
 func (e *engine) changeInVault(t *testing.T, token, name string) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "secrets", name+".txt"), []byte("yet-another-password-in-vault"), 0o600))
-	e.vault(t, token, "kv", "put", "secret/f2mesh/"+name, "password=yet-another-password-in-vault")
+	e.vault(t, "login", "-no-print", token)
+	e.vault(t, "kv", "put", "secret/f2mesh/"+name, "password=yet-another-password-in-vault")
 	for _, server := range []string{"init", "provision"} {
 		address := e.project.Services[server].Environment["VAULT_ADDR"]
 		e.project.Services[server].Environment["VAULT_ADDR"] = new("")
