@@ -55,12 +55,15 @@ func (m *Mesh) poolerAttempts(ctx context.Context) []attempt {
 			login(registrarSecret, metadata, m.Ports.Postgres, right), login(registrarSecret, console, m.Ports.PgBouncer, right),
 		},
 	}
+	if m.Ports.Postgres == 0 {
+		return all[:3] // nothing shows that the others' passwords are right
+	}
 	for secret, database := range map[string]string{
 		"postgres_reader_password": telemetry, registrarSecret: metadata, superuser: telemetry,
 	} {
 		all = append(all, attempt{
 			"the role of " + secret,
-			login(secret, database, m.Ports.Postgres, right), login(secret, database, m.Ports.PgBouncer, right),
+			login(secret, database, m.postgresPort(database), right), login(secret, database, m.Ports.PgBouncer, right),
 		})
 	}
 	return all
@@ -68,7 +71,7 @@ func (m *Mesh) poolerAttempts(ctx context.Context) []attempt {
 
 // through logs in at a port, and out.
 func (m *Mesh) through(ctx context.Context, secret, database string, port int, password func(good string) string) error {
-	user, good, err := m.LogIn(ctx, secret)
+	user, good, err := m.LogIn(ctx, m.ofServer(secret, database))
 	if err != nil {
 		return err
 	}

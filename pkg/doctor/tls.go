@@ -57,6 +57,7 @@ func (m *Mesh) endpoints() []endpoint {
 		{"browsers (MQTT)", m.Ports.WebSocket, nil},
 		{"NATS", m.Ports.NATS, greetNATS},
 		{"PostgreSQL", m.Ports.Postgres, greetPostgres},
+		{"TimescaleDB", m.Ports.Telemetry, greetPostgres},
 		{"PgBouncer", m.Ports.PgBouncer, greetPostgres},
 		{"EST", m.Ports.EST, nil},
 		{"health API", m.Ports.HTTP, nil},
@@ -172,7 +173,7 @@ func tlsCertificates(ctx context.Context, m *Mesh) Finding {
 			due = append(due, e.name)
 		}
 	}
-	files, err := filepath.Glob(m.path("devices", "*", "device.crt"))
+	files, err := filepath.Glob(filepath.Join(m.bundles(), "*", "device.crt"))
 	if err != nil {
 		return failed("%v", err)
 	}
