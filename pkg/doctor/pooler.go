@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -58,9 +60,12 @@ func (m *Mesh) poolerAttempts(ctx context.Context) []attempt {
 	if m.Ports.Postgres == 0 {
 		return all[:3] // nothing shows that the others' passwords are right
 	}
-	for secret, database := range map[string]string{
-		"postgres_reader_password": telemetry, registrarSecret: metadata, superuser: telemetry,
-	} {
+	outsiders := map[string]string{registrarSecret: metadata, superuser: telemetry}
+	if !m.Containers { // there it is people's only way
+		outsiders["postgres_reader_password"] = telemetry
+	}
+	for _, secret := range slices.Sorted(maps.Keys(outsiders)) {
+		database := outsiders[secret]
 		all = append(all, attempt{
 			"the role of " + secret,
 			login(secret, database, m.postgresPort(database), right), login(secret, database, m.Ports.PgBouncer, right),
