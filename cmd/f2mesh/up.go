@@ -51,6 +51,9 @@ type upCommand struct {
 // Run runs a mesh until it is interrupted; with --detach it starts one and
 // returns.
 func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	if c.Controllers < 0 {
+		return errors.New("--controllers is less than none")
+	}
 	st := state{dir: g.StateDir}
 	if c.Detach {
 		return c.detach(ctx, st)

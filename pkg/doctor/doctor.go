@@ -51,7 +51,7 @@ type Result struct {
 	Guide string `json:"guide"`
 	Try   string `json:"tried"`
 	Finding
-	Mend string `json:"mend,omitempty"` // unless it is OK
+	Mend string `json:"mend,omitempty"` // of what was seen to be bad
 }
 
 // checkTimeout bounds one check.
@@ -84,7 +84,7 @@ func (c Check) run(ctx context.Context, m *Mesh) Result {
 	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	r := Result{Name: c.Name, Guide: c.Guide, Try: c.Try, Finding: c.Run(bounded, m)}
-	if r.State != OK {
+	if r.State != OK && r.State != NotChecked {
 		r.Mend = c.Mend
 	}
 	return r
