@@ -51,7 +51,7 @@ func (c *setupCommand) Run(ctx context.Context, g *globals) error {
 func (s state) refreshTools(ctx context.Context) error {
 	r, err := s.load()
 	if err != nil {
-		return nil //nolint:nilerr // no mesh runs: its start writes them
+		return nil // no mesh runs: its start writes them
 	}
 	secrets, err := s.keeper(slog.New(slog.DiscardHandler))
 	if err != nil {
