@@ -34,7 +34,7 @@ func TestImport(t *testing.T) {
 		got = append(got, fmt.Sprintf("%d issued=%t refused=%t", l.Number, l.Result.Issued, errors.Is(l.Result.Err, ErrRefused)))
 	}
 	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list), report))
-	assert.Empty(t, b.whole(), "a preview changes nothing")
+	assert.Empty(t, b.registered(), "a preview changes nothing")
 	foreseen := got
 
 	got = nil
