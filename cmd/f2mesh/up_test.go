@@ -99,3 +99,15 @@ func rotateFromCommandLine(t *testing.T, f2mesh func(...string) (string, error),
 		assert.NoError(c, err, out)
 	}, time.Minute, 100*time.Millisecond)
 }
+
+// TestFleetSize: a mesh without the demo fleet stays so.
+func TestFleetSize(t *testing.T) {
+	t.Parallel()
+	st, one := state{dir: t.TempDir()}, 1
+	assert.Equal(t, demoControllers, (&upCommand{}).fleetSize(st))
+	require.NoError(t, st.save(running{Controllers: 0}))
+	assert.Zero(t, (&upCommand{}).fleetSize(st))
+	assert.False(t, (&upCommand{Simulate: true}).simulates(0))
+	assert.Equal(t, 1, (&upCommand{Controllers: &one}).fleetSize(st), "the control: who says so gets it")
+	assert.True(t, (&upCommand{Simulate: true}).simulates(1))
+}
