@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/backup"
 	"github.com/f2mesh/f2mesh/pkg/ledger"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // command runs this program on a state directory.
@@ -135,6 +139,55 @@ func TestBackup(t *testing.T) {
 		}
 		goesOn(t, m)
 	})
+}
+
+// told calls itself with each line that is written to it.
+type told func(line string)
+
+func (f told) Write(line []byte) (int, error) {
+	f(string(line))
+	return len(line), nil
+}
+
+// TestBackupWhileOthersWork looks on while the stages stand still.
+func TestBackupWhileOthersWork(t *testing.T) {
+	m := startMesh(t)
+	paused := func(stream, consumer string) bool {
+		c, err := m.js.Consumer(t.Context(), stream, consumer)
+		require.NoError(t, err)
+		return c.CachedInfo().Paused
+	}
+	trail := func() uint64 {
+		s, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		require.NoError(t, err)
+		return s.CachedInfo().State.LastSeq
+	}
+	registry, err := openRegistry(t.Context(), m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log)
+	require.NoError(t, err)
+	defer registry.close()
+	recipient, _ := agePair(t)
+	key, err := backup.Recipients([]string{recipient})
+	require.NoError(t, err)
+	w, err := backup.Create(filepath.Join(t.TempDir(), "archive"), key)
+	require.NoError(t, err)
+	defer w.Discard()
+	b := &saver{Writer: w, state: m.state, run: m.describe(), js: m.js, secrets: m.secrets}
+	var sent uint64
+	b.out = told(func(line string) {
+		if !strings.Contains(line, "stream DECODED") {
+			return
+		}
+		assert.True(t, paused("RAW", "decoder"), "the control")
+		assert.False(t, paused(bridge.CommandStream, "bridge"), "a command does not wait for the backup")
+		before := trail()
+		require.NoError(t, registrar.NewTrail(registry.pool.Pool).Record(t.Context(), registrar.Event{Time: time.Now(), Actor: "test", Action: registrar.RotateSecret}))
+		eventually(t, func() bool { sent = trail(); return sent > before }, "the registrar does not send")
+	})
+	require.NoError(t, b.save(t.Context()))
+	require.NotZero(t, sent, "the control")
+	i := slices.IndexFunc(b.manifest.Streams, func(s stream.Snapshot) bool { return s.Name == registrar.AuditStream })
+	require.GreaterOrEqual(t, i, 0)
+	assert.GreaterOrEqual(t, b.manifest.Streams[i].LastSequence, sent, "what the registrar has sent and forgotten is in the backup")
 }
 
 // restoreMesh makes a mesh of a backup and starts it.
