@@ -104,7 +104,7 @@ type saver struct {
 }
 
 func (b *saver) save(ctx context.Context) error {
-	b.manifest.Version = version
+	b.manifest.Version, b.manifest.Arguments = version, b.run.Issuer.arguments()
 	names, err := b.streams(ctx)
 	if err != nil {
 		return err

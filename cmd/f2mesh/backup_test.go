@@ -194,6 +194,7 @@ func TestBackupWhileOthersWork(t *testing.T) {
 func restoreMesh(t *testing.T, file, identity string) *testMesh {
 	t.Helper()
 	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+	left := leftover(t, st)
 	out, err := command(t, st, "restore", "--from", file, "--identity", identity)
 	t.Cleanup(func() {
 		for _, server := range []string{"postgres", "mosquitto", "pgbouncer"} {
@@ -201,10 +202,26 @@ func restoreMesh(t *testing.T, file, identity string) *testMesh {
 		}
 	})
 	require.NoError(t, err, out)
+	assert.NoFileExists(t, left)
+	assert.NoFileExists(t, st.path(restoringFile))
+	assert.Contains(t, out, " --no-simulate --controllers=0\n", "no demo fleet comes into it")
 	out, err = command(t, st, "restore", "--from", file, "--identity", identity)
 	require.Error(t, err, "a mesh is there already")
 	assert.Contains(t, out, "is not empty")
 	return startMeshIn(t, st, testLog(t))
+}
+
+// leftover makes the directory what a restore that was killed leaves.
+func leftover(t *testing.T, st state) (file string) {
+	t.Helper()
+	lock, err := st.lock()
+	require.NoError(t, err)
+	require.NoError(t, lock.Close())
+	require.NoError(t, st.begin())
+	file = st.path("pki", "left")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	return file
 }
 
 // goesOn requires a device with its old certificate to reach the tables.
@@ -298,6 +315,30 @@ func TestRestoreBreaksOff(t *testing.T) {
 		}
 		entries, err := os.ReadDir(st.dir)
 		require.NoError(t, err)
-		assert.Empty(t, entries)
+		require.Len(t, entries, 1)
+		assert.Equal(t, lockFile, entries[0].Name())
 	}
+}
+
+// What a restore that was killed leaves is not taken for a mesh.
+func TestRestoreKilled(t *testing.T) {
+	t.Parallel()
+	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+	left := leftover(t, st)
+	out, err := command(t, st, "up")
+	require.Error(t, err)
+	assert.Contains(t, out, errRestoring.Error())
+	require.NoError(t, st.empty(), "it may begin anew")
+	require.NoError(t, os.Remove(st.path(restoringFile)))
+	require.ErrorContains(t, st.empty(), "is not empty", "the control")
+	require.NoError(t, os.RemoveAll(filepath.Dir(left)))
+	require.NoError(t, st.empty(), "a lock is nothing")
+}
+
+func TestStartCommand(t *testing.T) {
+	t.Parallel()
+	vault := issuerFlags{Issuer: issuerVault, Mount: "pki two"}
+	command := startCommand(state{dir: "/srv"}, &backup.Manifest{Arguments: vault.arguments()})
+	assert.Contains(t, command, "up --state-dir '/srv' --no-simulate --controllers=0 '--issuer=vault' '--pki-mount=pki two'")
+	assert.Empty(t, new(issuerFlags).arguments())
 }
