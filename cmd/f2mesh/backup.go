@@ -278,18 +278,24 @@ func (b *saver) dump(ctx context.Context, s *snapshot) error {
 }
 
 // folder saves the files of a folder. Each was written in one step, and is read whole.
+// A link leads to what a restore could not put back: it is refused, not left out.
 func (b *saver) folder(name string) error {
 	var files int
 	root := b.state.path(name)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err == nil && entry.IsDir():
+			return nil
+		case err == nil && !entry.Type().IsRegular():
+			return fmt.Errorf("%s is neither a file nor a folder: put there what it leads to", path)
+		case err == nil:
+			err = b.file(path)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // not there at all, or gone meanwhile
 		}
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
 		files++
-		return b.file(path)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("saving %s: %w", name, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -188,6 +189,39 @@ func TestBackupWhileOthersWork(t *testing.T) {
 	i := slices.IndexFunc(b.manifest.Streams, func(s stream.Snapshot) bool { return s.Name == registrar.AuditStream })
 	require.GreaterOrEqual(t, i, 0)
 	assert.GreaterOrEqual(t, b.manifest.Streams[i].LastSequence, sent, "what the registrar has sent and forgotten is in the backup")
+}
+
+// A folder that is a link would be missing from a backup that looks complete.
+func TestBackupOfLinks(t *testing.T) {
+	t.Parallel()
+	recipient, identity := agePair(t)
+	key, err := backup.Recipients([]string{recipient})
+	require.NoError(t, err)
+	st := state{dir: t.TempDir()}
+	elsewhere := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(elsewhere, "root.key"), []byte("key"), 0o400))
+	require.NoError(t, os.Symlink(elsewhere, st.path("pki")))
+	file := filepath.Join(t.TempDir(), "archive")
+	w, err := backup.Create(file, key)
+	require.NoError(t, err)
+	defer w.Discard()
+	b := &saver{Writer: w, state: st, out: io.Discard}
+	require.ErrorContains(t, b.folder("pki"), st.path("pki")+" is neither a file nor a folder")
+	require.NoError(t, os.Remove(st.path("pki")))
+	require.NoError(t, b.folder("pki"), "there is none")
+	require.NoError(t, os.Rename(elsewhere, st.path("pki")))
+	require.NoError(t, b.folder("pki"), "the control")
+	require.NoError(t, w.Commit(new(backup.Manifest)))
+
+	opener, err := backup.Identities(identity)
+	require.NoError(t, err)
+	archive, err := backup.Open(file, opener)
+	require.NoError(t, err)
+	defer func() { _ = archive.Close() }()
+	require.Len(t, archive.Manifest.Parts, 1)
+	assert.Equal(t, "files/pki/root.key", archive.Manifest.Parts[0].Name)
+	assert.Equal(t, fs.FileMode(0o400), archive.Mode("files/pki/root.key"))
+	assert.Equal(t, fs.FileMode(0o600), archive.Mode("files/none"))
 }
 
 // restoreMesh makes a mesh of a backup and starts it.
