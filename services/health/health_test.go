@@ -290,6 +290,20 @@ func TestBrokerDrops(t *testing.T) {
 	b.next(Dropping, "mosquitto", false)
 }
 
+// A registrar that has started anew hears from the broker only after a moment.
+func TestBrokerThatHasNotTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	told := b.announceAll("registrar")
+	now := b.see(0)
+	now.Dropped, now.counted = 7, true
+	b.server.judge.see(now)
+	b.see(10 * time.Second)
+	told("broker_messages_dropped_total").Add(7)
+	assert.InDelta(t, 7, b.see(20*time.Second).Dropped, 0)
+	b.none()
+}
+
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	var w window

@@ -52,8 +52,9 @@ func (j *judge) see(s *Status) {
 			full[one.Stream] = fmt.Sprintf("%.0f%% of %d bytes", 100*one.fill(), one.MaxBytes)
 		}
 	}
-	// A registrar that does not answer tells nothing, and least of all zero.
-	if r := s.stage("registrar"); r != nil && r.Instances > 0 {
+	// A registrar that does not answer, or has not heard the broker yet, tells
+	// nothing, and least of all zero.
+	if s.counted {
 		j.dropped.add(s.Time, s.Dropped)
 	}
 	if n := j.dropped.rise(s.Time.Add(-j.cfg.Window)); n > 0 {

@@ -47,7 +47,7 @@ func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
 		return nil, err
 	}
 	registrar := found["registrar"]
-	s.Dropped = registrar["f2mesh_registrar_broker_messages_dropped_total"]
+	s.Dropped, s.counted = registrar["f2mesh_registrar_broker_messages_dropped_total"]
 	if at := registrar["f2mesh_registrar_crl_next_update_timestamp_seconds"]; at > 0 && instances["registrar"] == 1 {
 		s.CRLEnds = time.Unix(int64(at), 0).UTC()
 	}

@@ -18,8 +18,11 @@ type Status struct {
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.
 	CRLEnds time.Time `json:"crl_ends,omitzero"`
-	// Dropped is how many messages the broker threw away since it started.
+	// Dropped is how many messages the broker threw away since it started; zero also
+	// as long as it has not told the registrar.
 	Dropped float64 `json:"broker_dropped"`
+
+	counted bool // it has told
 }
 
 // Stage is one service of the way of a message, or the registrar. Its counters are
