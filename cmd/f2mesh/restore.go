@@ -77,11 +77,11 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 // startCommand is how a person starts the mesh of a backup. The demo fleet, which up
 // has by default, must not come into somebody's data.
 func startCommand(st state, m *backup.Manifest) string {
-	command := st.command("up") + " --no-simulate --controllers=0"
+	command := []string{st.command("up"), "--no-simulate", "--controllers=0"}
 	for _, argument := range m.Arguments {
-		command += " " + shellQuote(argument)
+		command = append(command, shellQuote(argument))
 	}
-	return command
+	return strings.Join(command, " ")
 }
 
 // verifyProgress shows a bar where people look at it.

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -288,6 +289,35 @@ func TestBrokerDrops(t *testing.T) {
 	b.next(Dropping, "mosquitto", true)
 	b.see(10 * time.Minute)
 	b.next(Dropping, "mosquitto", false)
+}
+
+// A stream at its limit gives one alarm, not one with every look.
+func TestStreamAroundItsLimit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, look := range []struct {
+		bytes  uint64
+		raised int // alarms in all
+	}{{79, 0}, {80, 1}, {79, 1}, {80, 1}, {77, 1}, {75, 0}, {79, 0}, {81, 1}} {
+		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{{Stream: "RAW", Bytes: look.bytes, MaxBytes: 100}}})
+		assert.Len(t, b.server.judge.alarms.Subjects(StreamFull), look.raised, "%+v", look)
+	}
+}
+
+func TestCertificatesThatAreGone(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	for _, names := range [][]string{{"old", "stays"}, {"stays", "new"}, {"stays"}} {
+		var s Status
+		for _, name := range names {
+			s.Certificates = append(s.Certificates, Certificate{Name: name, NotAfter: time.Unix(1, 0)})
+		}
+		m.show(&s)
+		n, err := testutil.GatherAndCount(reg, "f2mesh_health_certificate_not_after_timestamp_seconds")
+		require.NoError(t, err)
+		assert.Equal(t, len(names), n, names)
+	}
 }
 
 // A registrar that has started anew hears from the broker only after a moment.

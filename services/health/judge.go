@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/alarm"
@@ -48,7 +49,7 @@ func (j *judge) see(s *Status) {
 		}
 	}
 	for i := range s.Streams {
-		if one := &s.Streams[i]; one.fill() >= j.cfg.StreamFull {
+		if one := &s.Streams[i]; one.fill() >= j.fullFrom(one.Stream) {
 			full[one.Stream] = fmt.Sprintf("%.0f%% of %d bytes", 100*one.fill(), one.MaxBytes)
 		}
 	}
@@ -64,6 +65,15 @@ func (j *judge) see(s *Status) {
 	j.alarms.Keep(DeadLetters, letters)
 	j.alarms.Keep(StreamFull, full)
 	j.alarms.Keep(Dropping, dropping)
+}
+
+// fullFrom is the share from which on a stream is nearly full. One that is already
+// has to fall a little further, or the alarm would come and go with every message.
+func (j *judge) fullFrom(stream string) float64 {
+	if slices.Contains(j.alarms.Subjects(StreamFull), stream) {
+		return 0.95 * j.cfg.StreamFull
+	}
+	return j.cfg.StreamFull
 }
 
 // stalled answers why the stage is stalled, "" if it is not.
