@@ -276,6 +276,26 @@ func TestDeadLettersRise(t *testing.T) {
 	b.next(DeadLetters, "writer", false)
 }
 
+// One of two instances does not answer in time: nothing has risen.
+func TestDeadLettersOfInstances(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	now := time.Now()
+	see := func(dead map[string]float64) int {
+		now = now.Add(10 * time.Second)
+		b.server.judge.see(&Status{Time: now, Stages: []Stage{{Stage: "decoder", Ready: true, Instances: len(dead), dead: dead}}})
+		return len(b.server.judge.alarms.Subjects(DeadLetters))
+	}
+	assert.Zero(t, see(map[string]float64{"one": 100, "two": 100}))
+	assert.Zero(t, see(map[string]float64{"one": 100}))
+	assert.Zero(t, see(map[string]float64{"one": 105, "two": 104}))
+	assert.Zero(t, see(nil))
+	assert.Equal(t, 1, see(map[string]float64{"one": 105, "two": 105}), "ten in all")
+	now = now.Add(b.cfg.Window)
+	assert.Zero(t, see(map[string]float64{"one": 105, "two": 105}))
+	assert.Equal(t, 1, see(map[string]float64{"one": 105, "three": 10}), "one that began meanwhile")
+}
+
 func TestBrokerDrops(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -21,8 +21,8 @@ type judge struct {
 	cfg    Config
 	alarms *alarm.Board
 
-	moved   map[string]progress // by stage
-	letters map[string]*window  // by stage
+	moved   map[string]progress           // by stage
+	letters map[string]map[string]*window // by stage and instance
 	dropped window
 }
 
@@ -33,7 +33,7 @@ type progress struct {
 }
 
 func newJudge(cfg Config, alarms *alarm.Board) *judge {
-	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]*window{}}
+	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]map[string]*window{}}
 }
 
 // see judges one look.
@@ -94,22 +94,34 @@ func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
 	}
 }
 
-func (j *judge) risen(s *Stage, now time.Time) float64 {
-	w := j.letters[s.Stage]
-	if w == nil {
-		w = &window{}
-		j.letters[s.Stage] = w
+// risen adds up what each instance's counter rose. That of all together falls and
+// rises whenever one does not answer in time. An instance that is new to a known
+// stage has begun from zero.
+func (j *judge) risen(s *Stage, now time.Time) (sum float64) {
+	all, known := j.letters[s.Stage]
+	if !known {
+		all = map[string]*window{}
+		j.letters[s.Stage] = all
 	}
-	if s.Instances > 0 {
-		w.add(now, s.Dead)
+	for id, value := range s.dead {
+		if all[id] == nil {
+			all[id] = &window{known: known}
+		}
+		all[id].add(now, value)
 	}
-	return w.rise(now.Add(-j.cfg.Window))
+	for id, w := range all {
+		if sum += w.rise(now.Add(-j.cfg.Window)); now.Sub(w.at) > j.cfg.Window {
+			delete(all, id) // it has ended
+		}
+	}
+	return sum
 }
 
 // window is how a counter rose of late. A counter that falls began anew.
 type window struct {
 	known bool
 	last  float64
+	at    time.Time // of last
 	rises []rise
 }
 
@@ -126,7 +138,7 @@ func (w *window) add(now time.Time, value float64) {
 	if w.known && by > 0 {
 		w.rises = append(w.rises, rise{now, by})
 	}
-	w.known, w.last = true, value
+	w.known, w.last, w.at = true, value, now
 }
 
 // rise adds up what came after a time, and forgets what came before.

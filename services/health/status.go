@@ -38,7 +38,8 @@ type Stage struct {
 	Redeliver int     `json:"redelivered"`
 	Dead      float64 `json:"dead_letters"`
 
-	done uint64 // position in the stream up to which everything is acknowledged
+	dead map[string]float64 // Dead of each instance that answered
+	done uint64             // position in the stream up to which everything is acknowledged
 }
 
 // Stream is the fill of one stream.
