@@ -83,7 +83,7 @@ func watchMQTT(t *testing.T, summary, env string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "sh", "-c", env+line+" -C 1").CombinedOutput() //nolint:gosec // of the program under test
+	out, err := exec.CommandContext(ctx, "sh", "-c", env+line+" -C 1").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Contains(t, string(out), "tele/f2-")
 }
