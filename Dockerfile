@@ -32,7 +32,7 @@ ARG GID=10001
 # The folders that volumes are mounted on in the init container: Docker gives a new volume the owner and
 # the mode of the folder that it is first mounted on.
 ARG VOLUMES="program trust state devices mosquitto-config mosquitto-data mosquitto-run nats-config nats-data \
-    postgres-config postgres-data timescaledb-config timescaledb-data vault-config vault-data registrar-config \
+    postgres-config postgres-data timescaledb-config timescaledb-data pgbouncer-config vault-config vault-data registrar-config \
     health-config health-vault prometheus-data grafana-config grafana-data bridge-vault decoder-vault writer-vault registrar-vault"
 RUN mkdir -p /out/rootfs/etc/ssl/certs && \
     echo "iotuser:x:$UID:$GID:f2mesh:/nonexistent:/sbin/nologin" >/out/rootfs/etc/passwd && \

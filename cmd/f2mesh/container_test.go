@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -26,7 +27,7 @@ func TestHealthcheck(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
 	check := func(url string, change ...func(*healthcheckCommand)) error {
-		c := healthcheckCommand{URL: url, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), Timeout: 10 * time.Second}
+		c := healthcheckCommand{URLs: []string{url}, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), Timeout: 10 * time.Second}
 		for _, do := range change {
 			do(&c)
 		}
@@ -44,6 +45,11 @@ func TestHealthcheck(t *testing.T) {
 	require.NoError(t, check(database, with(secretReader)))
 	require.ErrorContains(t, check(database, with(secretPostgres)), "28P01")
 	require.Error(t, check(database, with(secretReader), func(c *healthcheckCommand) { c.CAFile = m.state.path("pki", "root.key") }))
+
+	both := func(c *healthcheckCommand) {
+		c.URLs = append(c.URLs, strings.Replace(database, "telemetry", "registry", 1))
+	}
+	require.ErrorContains(t, check(database, with(secretReader), both), "42501", "all that are named are asked")
 
 	require.NoError(t, check("http://"+m.address(m.ports().Monitor)+"/healthz"))
 	require.ErrorContains(t, check("http://"+m.address(m.ports().Monitor)+"/nothing"), "404")
@@ -69,7 +75,7 @@ func TestHealthcheckOfOwnService(t *testing.T) {
 	status = http.StatusServiceUnavailable
 	require.ErrorContains(t, c.Run(t.Context()), "503")
 	status = http.StatusOK
-	require.Error(t, (&healthcheckCommand{URL: server.URL, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
+	require.Error(t, (&healthcheckCommand{URLs: []string{server.URL}, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
 	require.Error(t, (&healthcheckCommand{HTTP: "9100", Timeout: time.Second}).Run(t.Context()))
 }
 
@@ -111,6 +117,27 @@ func TestContainerSetup(t *testing.T) {
 		c.UID++
 		require.ErrorContains(t, c.run(t.Context()), "root")
 	}
+}
+
+// TestContainerDoctor: what is missing is named with the remedy; a secret file's user
+// is the one of its server.
+func TestContainerDoctor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := doctorCommand{containerDoctor: containerDoctor{Compose: dir}}
+	err := c.Run(t.Context(), &globals{}, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "docker compose cp registrar:")
+	files := credential.Files(filepath.Join(dir, "secrets"))
+	for _, name := range []string{secretTimescaleSuperuser, secretReader} {
+		require.NoError(t, files.WriteText(name+secretSuffix, name))
+	}
+	for name, want := range map[string]string{secretTimescaleSuperuser: "postgres", secretReader: roleReader} {
+		user, password, err := c.logIn(t.Context(), name)
+		require.NoError(t, err)
+		assert.Equal(t, want+" "+name, user+" "+password)
+	}
+	_, _, err = c.logIn(t.Context(), secretRegistry)
+	require.ErrorIs(t, err, secret.ErrNotFound)
 }
 
 // TestInit: volumes of somebody else, and a broker without passwords, are refused.
@@ -174,7 +201,7 @@ func TestProvision(t *testing.T) {
 	reader := filepath.Join(m.state.secrets(), secretReader)
 	require.NoError(t, os.WriteFile(reader, []byte("another-password-of-the-reader"), 0o600))
 	asReader := healthcheckCommand{
-		URL: "postgres://" + roleReader + "@" + address + "/" + databaseTelemetry, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
+		URLs: []string{"postgres://" + roleReader + "@" + address + "/" + databaseTelemetry}, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
 		Secret: secretReader, Timeout: 10 * time.Second,
 	}
 	require.Error(t, asReader.Run(t.Context()), "the control: the new password is not in force yet")

@@ -15,6 +15,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
@@ -56,7 +57,7 @@ func (c *initCommand) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, write := range []func(context.Context) error{c.mosquitto, c.nats, c.postgres, c.program} {
+	for _, write := range []func(context.Context) error{c.mosquitto, c.nats, c.postgres, c.pgbouncer, c.program} {
 		if err := write(ctx); err != nil {
 			return err
 		}
@@ -68,7 +69,7 @@ func (c *initCommand) Run(ctx context.Context) (err error) {
 // servers are the services that have a certificate. Each finds it in its volume
 // <service>-config.
 func servers() []string {
-	return []string{"mosquitto", "nats", "postgres", "timescaledb", "vault", "registrar", "health", "grafana"}
+	return []string{"mosquitto", "nats", "postgres", "timescaledb", "pgbouncer", "vault", "registrar", "health", "grafana"}
 }
 
 func (c *initCommand) volume(elements ...string) string {
@@ -182,6 +183,16 @@ func (c *initCommand) postgres(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// pgbouncer gives the pooler its own password. It is always that of the secret file,
+// with a Vault too: no service reads it, so nobody can have replaced it there.
+func (c *initCommand) pgbouncer(ctx context.Context) error {
+	user, password, err := logIn(ctx, c.secrets, secretPgBouncer)
+	if err != nil {
+		return err
+	}
+	return pgbouncer.Files{Dir: c.volume("pgbouncer-config"), User: user, Password: password}.Write()
 }
 
 // timescaleSettings are postgresSettings with TimescaleDB, which the image has.

@@ -32,13 +32,13 @@ func (c *provisionCommand) Run(ctx context.Context) error {
 		{
 			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry, secretPgBouncer},
 			databases: []databaseOf{
-				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, pooled(roleDecoder, prepareMetadata)},
+				{databaseMetadata, postgres.Superuser, []string{roleDecoder, roleReader, roleRegistrar}, pooled(prepareMetadata, roleDecoder, roleReader)},
 				{databaseRegistry, roleRegistrar, []string{roleRegistrar}, c.prepareRegistry},
 			},
 		},
 		{
 			address: c.Telemetry, superuserSecret: secretTimescaleSuperuser, secrets: []string{secretTimescale, secretReader, secretPgBouncer},
-			databases: []databaseOf{{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}, pooled(roleWriter, prepareTelemetry)}},
+			databases: []databaseOf{{databaseTelemetry, roleWriter, []string{roleWriter, roleReader}, pooled(prepareTelemetry, roleWriter, roleReader)}},
 		},
 	} {
 		if err := c.provision(ctx, &s); err != nil {
@@ -63,13 +63,14 @@ type databaseOf struct {
 	prepare     func(context.Context, *pgx.Conn) error // as the superuser
 }
 
-// pooled is prepare, and lets the role through a pooler besides.
-func pooled(role string, prepare func(context.Context, *pgx.Conn) error) func(context.Context, *pgx.Conn) error {
+// pooled is prepare, and lets the roles through the pooler besides: the reader too,
+// because the servers themselves have no published port.
+func pooled(prepare func(context.Context, *pgx.Conn) error, roles ...string) func(context.Context, *pgx.Conn) error {
 	return func(ctx context.Context, conn *pgx.Conn) error {
 		if err := prepare(ctx, conn); err != nil {
 			return err
 		}
-		return letThrough(ctx, conn, role)
+		return letThrough(ctx, conn, roles...)
 	}
 }
 
@@ -137,7 +138,7 @@ func (c *provisionCommand) role(ctx context.Context, conn *pgx.Conn, name string
 	if err := postgres.EnsureRole(ctx, conn, cred.User); err != nil {
 		return err
 	}
-	if c.VaultAddr != "" {
+	if c.VaultAddr != "" && name != secretPgBouncer { // whose password init takes from the file
 		if there, err := hasPassword(ctx, conn, cred.User); there || err != nil {
 			return err
 		}

@@ -19,6 +19,8 @@ type doctorCommand struct {
 	Only   []string `help:"Checks to run, by name or by the first part of it (mqtt, nats, ...)."`
 	List   bool     `help:"List the checks, run none."`
 	Docker string   `help:"Socket of the Docker API." default:"/var/run/docker.sock" env:"F2MESH_DOCKER_SOCKET"`
+
+	containerDoctor
 }
 
 // Run tries all items and prints them; its exit status is 1 if one failed.
@@ -26,17 +28,11 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if c.List {
 		return listChecks(os.Stdout)
 	}
-	st := state{dir: g.StateDir}
-	r, err := st.load()
+	m, done, err := c.find(state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
-	m := st.patient(r, secrets.logIn)
+	defer done()
 	m.Docker, m.Vulncheck = c.Docker, vulncheck()
 	results, err := doctor.Run(ctx, m, c.Only...)
 	if err != nil {
@@ -53,6 +49,23 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		return err
 	}
 	return doctor.Verdict(results)
+}
+
+// find answers the mesh to look at, in containers or of `f2mesh up`.
+func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done func(), err error) {
+	if c.Compose != "" {
+		m, err = c.patient()
+		return m, func() {}, err
+	}
+	r, err := st.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets, err := st.keeper(log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return st.patient(r, secrets.logIn), secrets.close, nil
 }
 
 // logIn is that of one credential, for packages that know no keeper.

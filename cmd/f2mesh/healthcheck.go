@@ -17,22 +17,31 @@ import (
 )
 
 type healthcheckCommand struct {
-	URL        string        `arg:"" optional:"" help:"What to ask: http(s)://… must answer 200, mqtt://USER@HOST:PORT and postgres://USER@HOST/DATABASE must let the user in. Default: /readyz of the service at F2MESH_HTTP."`
+	URLs       []string      `arg:"" optional:"" name:"url" help:"What to ask, all of them: http(s)://… must answer 200, mqtt://USER@HOST:PORT and postgres://USER@HOST/DATABASE must let the user in. Default: /readyz of the service at F2MESH_HTTP."`
 	HTTP       string        `help:"Where the service of this container serves HTTP." env:"F2MESH_HTTP" default:":9100" hidden:"" name:"http"`
 	CAFile     string        `help:"Certificates that the server's must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
 	Secret     string        `help:"Name of the secret with the user's password."`
 	SecretsDir string        `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	Timeout    time.Duration `help:"How long the answer may take." default:"4s"`
+	Timeout    time.Duration `help:"How long the answers may take." default:"4s"`
 }
 
 // Run asks once; its exit status is the answer.
 func (c *healthcheckCommand) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	target, err := c.target()
+	targets, err := c.targets()
 	if err != nil {
 		return err
 	}
+	for _, target := range targets {
+		if err := c.ask(ctx, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *healthcheckCommand) ask(ctx context.Context, target *url.URL) error {
 	switch target.Scheme {
 	case "http", "https":
 		return c.get(ctx, target)
@@ -44,15 +53,22 @@ func (c *healthcheckCommand) Run(ctx context.Context) error {
 	return fmt.Errorf("a health check of %q is not known: http, https, mqtt or postgres", target.Scheme)
 }
 
-func (c *healthcheckCommand) target() (*url.URL, error) {
-	if c.URL != "" {
-		return url.Parse(c.URL)
+func (c *healthcheckCommand) targets() (all []*url.URL, err error) {
+	for _, text := range c.URLs {
+		target, err := url.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, target)
+	}
+	if len(all) > 0 {
+		return all, nil
 	}
 	_, port, err := net.SplitHostPort(c.HTTP)
 	if err != nil {
 		return nil, fmt.Errorf("F2MESH_HTTP: %w", err)
 	}
-	return &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", port), Path: "/readyz"}, nil
+	return []*url.URL{{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", port), Path: "/readyz"}}, nil
 }
 
 func (c *healthcheckCommand) get(ctx context.Context, target *url.URL) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -74,10 +75,10 @@ func (m *mesh) provisionPooler(ctx context.Context) error {
 	return nil
 }
 
-// letThrough has the pooler look its clients up in the database, and the role be
-// one of them. conn is a superuser's.
-func letThrough(ctx context.Context, conn *pgx.Conn, role string) error {
-	return execute(ctx, conn, pgbouncerfiles.AuthSQL, "GRANT "+rolePooled+" TO "+role)
+// letThrough has the pooler look its clients up in the database, and the roles be
+// among them. conn is a superuser's.
+func letThrough(ctx context.Context, conn *pgx.Conn, roles ...string) error {
+	return execute(ctx, conn, pgbouncerfiles.AuthSQL, "GRANT "+rolePooled+" TO "+strings.Join(roles, ", "))
 }
 
 // pooledDSN addresses a database through the pooler, "" if there is none.

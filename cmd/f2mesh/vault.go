@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/vault"
@@ -24,6 +26,8 @@ type vaultBootstrapCommand struct {
 	SecretsDir string   `help:"Secret files that become the first versions of the secrets, as far as Vault has none; empty: the mesh's own."`
 	Reissue    []string `help:"Services whose SecretIDs and tokens are revoked, and that get a new SecretID; all for every one." name:"reissue" placeholder:"SERVICE"`
 	DryRun     bool     `help:"Show what would be done."`
+	TokenStdin bool     `help:"Take the administrator's token from standard input instead of VAULT_TOKEN." name:"token-stdin"`
+	Folders    bool     `help:"Write each login to a folder <service> below --vault-auth-dir, as compose.yaml mounts them; who has none gets none." name:"folders"`
 
 	PKI       bool   `help:"Also prepare a PKI engine that signs devices' certificates." name:"pki" group:"PKI engine"`
 	PKIMount  string `help:"Path of the engine." name:"pki-mount" default:"pki" group:"PKI engine"`
@@ -41,7 +45,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 	if c.Addr == "" {
 		return errors.New("VAULT_ADDR is not set: name the Vault to prepare, such as https://vault.example.org:8200")
 	}
-	token, err := administrator()
+	token, err := c.administrator()
 	if err != nil {
 		return err
 	}
@@ -62,7 +66,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 }
 
 func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault.Bootstrap, error) {
-	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, SecretsDir: c.SecretsDir, Reissue: c.Reissue, DryRun: c.DryRun}
+	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, SecretsDir: c.SecretsDir, Reissue: c.Reissue, Folders: c.Folders, DryRun: c.DryRun}
 	if slices.Contains(b.Reissue, "all") {
 		b.Reissue = vault.Services
 	}
@@ -95,9 +99,19 @@ func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault
 	return b, nil
 }
 
-// administrator is the token that the vault CLI would use. It is no flag: those
-// show in process listings.
-func administrator() (secret.Value, error) {
+// maxToken bounds what is read of standard input, in bytes.
+const maxToken = 4096
+
+// administrator is the token on standard input, or what the vault CLI would use. It
+// is no flag: those show in process listings.
+func (c *vaultBootstrapCommand) administrator() (secret.Value, error) {
+	if c.TokenStdin {
+		data, err := io.ReadAll(io.LimitReader(os.Stdin, maxToken))
+		if text := strings.TrimSpace(string(data)); err != nil || text != "" {
+			return secret.NewValue(text, "standard input", ""), err
+		}
+		return secret.Value{}, errors.New("standard input has no token: pipe an administrator's into this command")
+	}
 	if text := os.Getenv("VAULT_TOKEN"); text != "" {
 		return secret.NewValue(text, "environment", ""), nil
 	}

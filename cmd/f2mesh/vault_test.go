@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -64,6 +65,21 @@ func TestVaultBootstrap(t *testing.T) {
 	require.Equal(t, 1, run(t.Context(), append(arguments, "--reissue", "nobody")))
 	require.Equal(t, 0, run(t.Context(), append(arguments, "--reissue", "all")))
 
+	// In containers: the token on standard input, a folder for each service.
+	folders := t.TempDir()
+	inContainers := append(slices.Clone(arguments), "--vault-auth-dir", folders, "--folders", "--token-stdin")
+	require.NoError(t, os.Remove(filepath.Join(os.Getenv("HOME"), ".vault-token")))
+	withStdin(t, "")
+	require.Equal(t, 1, run(t.Context(), inContainers), "no token")
+	withStdin(t, server.Root.Reveal()+"\n")
+	require.Equal(t, 1, run(t.Context(), inContainers), "no folder")
+	require.NoError(t, os.Mkdir(filepath.Join(folders, "bridge"), 0o700))
+	withStdin(t, server.Root.Reveal()+"\n")
+	require.Equal(t, 0, run(t.Context(), inContainers))
+	logins, err := filepath.Glob(filepath.Join(folders, "*", "*"))
+	require.NoError(t, err)
+	assert.Equal(t, []string{filepath.Join(folders, "bridge", "bridge.role_id"), filepath.Join(folders, "bridge", "bridge.secret_id")}, logins)
+
 	// Vault goes before files: with another file the value is still Vault's.
 	require.NoError(t, st.files().WriteText("mqtt_password", "changed"))
 	flags := vaultFlags{Config: vault.Config{Addr: server.Addr, Mount: "secret", AuthDir: auth}}
@@ -73,4 +89,17 @@ func TestVaultBootstrap(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "of-file", v.Reveal())
 	assert.Equal(t, "vault", v.Source())
+}
+
+// withStdin gives the process a standard input of that text. Whoever calls it is not
+// parallel.
+func withStdin(t *testing.T, text string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "stdin")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	old := os.Stdin
+	os.Stdin = file
+	t.Cleanup(func() { os.Stdin = old; _ = file.Close() })
 }

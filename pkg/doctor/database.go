@@ -20,6 +20,9 @@ import (
 
 const (
 	superuser = "postgres_superuser_password"
+	// telemetrySuperuser is that of the server that Ports.Telemetry is of.
+	telemetrySuperuser = "timescale_superuser_password"
+
 	metadata  = "metadata"
 	telemetry = "telemetry"
 	registry  = "registry"
@@ -109,7 +112,7 @@ func kernelIP(text string) net.IP {
 // connectPostgres logs in, with TLS unless mode says otherwise.
 func (m *Mesh) connectPostgres(ctx context.Context, user, password, database, mode string) (*pgx.Conn, error) {
 	u := url.URL{
-		Scheme: "postgres", Host: m.address(m.Ports.Postgres), Path: "/" + database, User: url.User(user),
+		Scheme: "postgres", Host: m.address(m.postgresPort(database)), Path: "/" + database, User: url.User(user),
 		RawQuery: url.Values{"sslmode": {mode}, "sslrootcert": {m.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}.Encode(),
 	}
 	config, err := pgx.ParseConfig(u.String())
@@ -120,7 +123,17 @@ func (m *Mesh) connectPostgres(ctx context.Context, user, password, database, mo
 	return pgx.ConnectConfig(ctx, config)
 }
 
+func (m *Mesh) postgresPort(database string) int {
+	if database == telemetry && m.Ports.Telemetry != 0 {
+		return m.Ports.Telemetry
+	}
+	return m.Ports.Postgres
+}
+
 func (m *Mesh) role(ctx context.Context, secret, database string) (*pgx.Conn, error) {
+	if secret == superuser && database == telemetry && m.Ports.Telemetry != 0 {
+		secret = telemetrySuperuser
+	}
 	user, password, err := m.LogIn(ctx, secret)
 	if err != nil {
 		return nil, err
@@ -226,11 +239,18 @@ func databasePrivileges(ctx context.Context, m *Mesh) Finding {
 		switch {
 		case err == nil:
 			problems = append(problems, fmt.Sprintf("the role of %s may do this in %s: %s", p.secret, p.database, cmp.Or(p.statement, "connect")))
+		case errors.As(err, &refusal) && m.stranger(p, refusal.Code):
 		case !errors.As(err, &refusal) || refusal.Code != "42501": // insufficient_privilege
 			problems = append(problems, fmt.Sprintf("%s in %s cannot be tried: %v", p.secret, p.database, err))
 		}
 	}
-	return verdict(problems, "%d attempts, all refused with SQLSTATE 42501", len(forbiddenSQL()))
+	return verdict(problems, "%d attempts, all refused", len(forbiddenSQL()))
+}
+
+// stranger tells whether a role was refused because the other server does not know it
+// at all (invalid_password).
+func (m *Mesh) stranger(p privilege, code string) bool {
+	return m.Ports.Telemetry != 0 && p.statement == "" && code == "28P01"
 }
 
 // run runs the statement and takes it back.

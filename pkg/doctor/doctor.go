@@ -83,7 +83,12 @@ func Run(ctx context.Context, m *Mesh, only ...string) ([]Result, error) {
 func (c Check) run(ctx context.Context, m *Mesh) Result {
 	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	r := Result{Name: c.Name, Guide: c.Guide, Try: c.Try, Finding: c.Run(bounded, m)}
+	r := Result{Name: c.Name, Guide: c.Guide, Try: c.Try}
+	if reason := m.hidden(c.Name); reason != "" {
+		r.Finding = notChecked("%s", reason)
+	} else {
+		r.Finding = c.Run(bounded, m)
+	}
 	if r.State != OK {
 		r.Mend = c.Mend
 	}

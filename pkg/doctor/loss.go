@@ -130,6 +130,12 @@ func streamLimits(ctx context.Context, m *Mesh) Finding {
 			problems = append(problems, "there is no stream "+name)
 		}
 	}
+	if m.Containers && len(problems) == 0 {
+		return notChecked("%d streams have limits and may grow by %d MiB; what room the disk of their volume has is not seen from here", len(found), missing>>20)
+	}
+	if m.Containers {
+		return verdict(problems, "")
+	}
 	free, err := m.Free(m.path("nats"))
 	if err != nil {
 		return failed("%v", err)
@@ -163,20 +169,32 @@ func DiskFree(path string) (uint64, error) {
 }
 
 func postgresSync(ctx context.Context, m *Mesh) Finding {
-	conn, err := m.role(ctx, superuser, "postgres")
+	var problems []string
+	for _, database := range []string{metadata, telemetry} { // each may have a server of its own
+		off, err := m.turnedOff(ctx, database)
+		if err != nil {
+			return failed("cannot be asked: %v", err)
+		}
+		problems = append(problems, off...)
+	}
+	slices.Sort(problems)
+	return verdict(slices.Compact(problems), "all on")
+}
+
+func (m *Mesh) turnedOff(ctx context.Context, database string) (problems []string, err error) {
+	conn, err := m.role(ctx, superuser, database)
 	if err != nil {
-		return failed("cannot be asked: %v", err)
+		return nil, err
 	}
 	defer hangUp(ctx, conn)
-	var problems []string
 	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
 		var value string
 		if err := conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
-			return failed("cannot be asked: %v", err)
+			return nil, err
 		}
 		if value != "on" {
 			problems = append(problems, name+" is "+value)
 		}
 	}
-	return verdict(problems, "all on")
+	return problems, nil
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -21,6 +22,11 @@ type Mesh struct {
 	// Dir is the mesh's state directory, PID the process of `f2mesh up`.
 	Dir string
 	PID int
+	// Containers is a mesh of compose.yaml: Dir has its secret files, all else is in
+	// volumes, and Ports are the published ones.
+	Containers bool
+	// Devices is the folder of device bundles; "": the one in Dir.
+	Devices string
 	// Host is the address that all parts listen on.
 	Host  string
 	Ports Ports
@@ -40,8 +46,9 @@ type Mesh struct {
 	Free func(path string) (uint64, error)
 }
 
-// Ports are where the parts listen. PgBouncer is 0 for a mesh without.
-type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, PgBouncer, EST int }
+// Ports are where the parts listen; 0 for one that is not there, or not reached from
+// here. Telemetry is PostgreSQL's for that database, if it has a server of its own.
+type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, Telemetry, PgBouncer, EST int }
 
 func (m *Mesh) path(elements ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elements...)...)
@@ -73,7 +80,7 @@ var errNoDevices = errors.New("no two device bundles with their keys are here")
 
 // devices are the first bundles that are complete.
 func (m *Mesh) devices(n int) ([]device, error) {
-	folders, err := filepath.Glob(m.path("devices", "*"))
+	folders, err := filepath.Glob(filepath.Join(m.bundles(), "*"))
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +97,8 @@ func (m *Mesh) devices(n int) ([]device, error) {
 	}
 	return nil, errNoDevices
 }
+
+func (m *Mesh) bundles() string { return cmp.Or(m.Devices, m.path("devices")) }
 
 // logs are the files that the mesh writes its log to.
 func (m *Mesh) logs() []string {

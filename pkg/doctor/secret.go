@@ -54,9 +54,13 @@ func servers() []string {
 // have of them.
 func secretModes(_ context.Context, m *Mesh) Finding {
 	var paths []string
-	for _, tree := range []string{"secrets", "pki", "devices"} {
-		err := filepath.WalkDir(m.path(tree), func(path string, _ fs.DirEntry, err error) error {
-			if tree == "secrets" || strings.HasSuffix(path, ".key") {
+	trees := []string{m.path("secrets"), m.path("pki"), m.bundles()}
+	if m.Containers {
+		trees = trees[:1]
+	}
+	for i, tree := range trees {
+		err := filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
+			if i == 0 || strings.HasSuffix(path, ".key") {
 				paths = append(paths, path)
 			}
 			return err
@@ -66,7 +70,9 @@ func secretModes(_ context.Context, m *Mesh) Finding {
 		}
 	}
 	for _, file := range servers() {
-		paths = append(paths, m.path(filepath.FromSlash(file)))
+		if !m.Containers {
+			paths = append(paths, m.path(filepath.FromSlash(file)))
+		}
 	}
 	var problems []string
 	for _, path := range paths {
@@ -79,7 +85,11 @@ func secretModes(_ context.Context, m *Mesh) Finding {
 			problems = append(problems, fmt.Sprintf("%s has mode %o", path, info.Mode().Perm()))
 		}
 	}
-	return verdict(problems, "%d files and folders, for their owner only", len(paths))
+	seen := "%d files and folders, for their owner only"
+	if m.Containers {
+		seen += "; the volumes, which hold the keys, were not looked at"
+	}
+	return verdict(problems, seen, len(paths))
 }
 
 // passwords are those of all credentials, by name.

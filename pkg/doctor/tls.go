@@ -58,11 +58,10 @@ func (m *Mesh) endpoints() []endpoint {
 		{"NATS", m.Ports.NATS, greetNATS},
 		{"EST", m.Ports.EST, nil},
 		{"PostgreSQL", m.Ports.Postgres, greetPostgres},
+		{"TimescaleDB", m.Ports.Telemetry, greetPostgres},
+		{"PgBouncer", m.Ports.PgBouncer, greetPostgres},
 	}
-	if m.Ports.PgBouncer != 0 {
-		all = append(all, endpoint{"PgBouncer", m.Ports.PgBouncer, greetPostgres})
-	}
-	return all
+	return slices.DeleteFunc(all, func(e endpoint) bool { return e.port == 0 })
 }
 
 func greetNATS(conn net.Conn) error {
@@ -173,7 +172,7 @@ func tlsCertificates(ctx context.Context, m *Mesh) Finding {
 			due = append(due, e.name)
 		}
 	}
-	files, err := filepath.Glob(m.path("devices", "*", "device.crt"))
+	files, err := filepath.Glob(filepath.Join(m.bundles(), "*", "device.crt"))
 	if err != nil {
 		return failed("%v", err)
 	}

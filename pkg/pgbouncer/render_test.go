@@ -2,6 +2,8 @@ package pgbouncer
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -67,4 +69,26 @@ func TestParseLine(t *testing.T) {
 		assert.Equal(t, want.level, got.Level, line)
 		assert.Equal(t, want.text, got.Text, line)
 	}
+}
+
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	read := func(name string) string {
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o600), info.Mode())
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return string(text)
+	}
+	require.NoError(t, Files{Dir: dir, User: User, Password: `a"b`}.Write())
+	assert.Equal(t, conf.Conf, read(confFile), "the folder is the image's")
+	assert.Equal(t, `"f2mesh_pgbouncer" "a""b"`+"\n", read(userlistFile))
+	require.NoError(t, Files{Dir: dir, User: User + "_b", Password: "c"}.Write())
+	assert.Contains(t, read(confFile), "\nstats_users = f2mesh_pgbouncer_b\n")
+	assert.Contains(t, read(confFile), "host=timescaledb port=5432 auth_user=f2mesh_pgbouncer_b\n")
+	require.Error(t, Files{Dir: dir, User: User}.Write(), "no password")
+	require.Error(t, Files{Dir: filepath.Join(dir, "nothing"), User: User, Password: "c"}.Write())
 }

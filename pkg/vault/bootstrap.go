@@ -22,6 +22,7 @@ type Bootstrap struct {
 	Config     Config
 	SecretsDir string   // whose files become the first versions of the secrets; "": none
 	Roles      Roles    // how services log in
+	Folders    bool     // each login in <AuthDir>/<service>; who has no such folder gets none
 	Reissue    []string // services whose SecretIDs and tokens are destroyed and made anew
 	PKI        *PKI     // nil: no PKI engine
 	Database   *Database
@@ -65,7 +66,7 @@ func (b *Bootstrap) Run(ctx context.Context, token secret.Value) error {
 	library.SetToken(token.Reveal())
 	library.SetClientTimeout(time.Minute) // making keys takes Vault longer than reading
 	if _, err := library.Auth().Token().LookupSelfWithContext(ctx); err != nil {
-		return fmt.Errorf("looking at the token in VAULT_TOKEN: %w", explain(err))
+		return fmt.Errorf("looking at the administrator's token: %w", explain(err))
 	}
 	a := &admin{Bootstrap: b, api: library}
 	for _, step := range []func(context.Context) error{a.kv, a.policies, a.roles, a.secrets, a.logins, a.pki, a.database} {

@@ -121,7 +121,7 @@ func TestBootstrapRefuses(t *testing.T) {
 	require.ErrorContains(t, m.Run(t.Context(), m.Root), "already", "KV version 1")
 	err := m.Run(t.Context(), secret.NewValue("hvs.nobody", "", ""))
 	require.ErrorIs(t, err, vault.ErrPermission)
-	require.ErrorContains(t, err, "VAULT_TOKEN")
+	require.ErrorContains(t, err, "administrator's token")
 	require.NotContains(t, err.Error(), "nobody")
 	m.Bootstrap.Config.Mount = "f2"
 	require.NoError(t, m.Run(t.Context(), m.Root), "the control: another mount")

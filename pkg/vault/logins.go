@@ -8,18 +8,26 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 // logins writes what each service logs in with.
 func (a *admin) logins(ctx context.Context) error {
-	if !a.DryRun {
+	if !a.DryRun && !a.Folders {
 		if err := os.MkdirAll(a.Config.AuthDir, 0o700); err != nil {
 			return fmt.Errorf("making the directory of the logins: %w", err)
 		}
 	}
-	for _, service := range Services {
+	served := slices.DeleteFunc(slices.Clone(Services), func(service string) bool {
+		_, err := os.Stat(a.dir(service))
+		return a.Folders && err != nil
+	})
+	if len(served) == 0 {
+		return fmt.Errorf("%s has no folder of a service", a.Config.AuthDir)
+	}
+	for _, service := range served {
 		if err := a.roleID(ctx, service); err != nil {
 			return err
 		}
@@ -178,17 +186,26 @@ func (a *admin) list(ctx context.Context, path string) ([]string, error) {
 
 // kept is what a file of the logins holds: Made if it is to be made.
 func (a *admin) kept(ctx context.Context, name string) (secret.Value, Change, error) {
-	v, err := secret.Files(a.Config.AuthDir).Lookup(ctx, name)
+	v, err := secret.Files(a.dir(name)).Lookup(ctx, name)
 	if errors.Is(err, secret.ErrNotFound) {
 		return v, Made, nil
 	}
 	return v, Unchanged, err
 }
 
-func (a *admin) file(name string) string { return filepath.Join(a.Config.AuthDir, name) }
+// dir is where a file of the logins is, <service>.role_id or <service>.secret_id.
+func (a *admin) dir(name string) string {
+	if !a.Folders {
+		return a.Config.AuthDir
+	}
+	service, _, _ := strings.Cut(name, ".")
+	return filepath.Join(a.Config.AuthDir, service)
+}
+
+func (a *admin) file(name string) string { return filepath.Join(a.dir(name), name) }
 
 func (a *admin) write(name, text string) error {
-	file, err := os.CreateTemp(a.Config.AuthDir, "."+name+"-*") // mode 600
+	file, err := os.CreateTemp(a.dir(name), "."+name+"-*") // mode 600
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(containerVariable) != "" {
 		enterContainer() // does not return
 	}
+	if os.Getenv(publishVariable) != "" {
+		enterPublisher()
+	}
 	code := m.Run()
 	if programAt != "" {
 		_ = os.RemoveAll(filepath.Dir(programAt))
@@ -79,6 +82,8 @@ func arguments(s *types.ServiceConfig) []string {
 	switch {
 	case own(s) && len(s.Entrypoint) == 0:
 		return s.Command
+	case own(s) && s.Entrypoint[0] == "/usr/local/bin/f2mesh":
+		return slices.Concat(s.Entrypoint[1:], s.Command)
 	case slices.Equal(s.Entrypoint, []string{"/opt/f2mesh/f2mesh"}):
 		return s.Command
 	}
@@ -143,7 +148,11 @@ func TestSettingsAreRead(t *testing.T) {
 
 func unknownSettings(t *testing.T, s *types.ServiceConfig) (unknown []string) {
 	t.Helper()
-	help, err := exec.CommandContext(t.Context(), program(t), s.Command[0], "--help").Output()
+	words := arguments(s)
+	if n := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }); n > 0 {
+		words = words[:n]
+	}
+	help, err := exec.CommandContext(t.Context(), program(t), append(slices.Clone(words), "--help")...).Output()
 	require.NoError(t, err)
 	// And the Go runtime's, and that of `docker compose exec registrar f2mesh device ...`.
 	known := strings.Join(strings.Fields(string(help)), " ") + " $GOMEMLIMIT $F2MESH_REGISTRY"
@@ -174,4 +183,10 @@ func TestSettingsOfTheGuide(t *testing.T) {
 	decoder = load(t, variant{}).Services["decoder"]
 	assert.Equal(t, "600", *decoder.Environment["CACHE_TTL"])
 	assert.Equal(t, "true", *load(t, variant{}).Services["init"].Environment["ENABLE_MQTT_AUTH"])
+	for _, name := range []string{"decoder", "writer"} {
+		assert.Equal(t, "true", *load(t, variant{}).Services[name].Environment["USE_CONNECTION_POOLING"], name)
+		direct := load(t, variant{settings: []string{"USE_CONNECTION_POOLING=false"}}).Services[name]
+		assert.Equal(t, "false", *direct.Environment["USE_CONNECTION_POOLING"], name)
+		assert.NoError(t, parse(t, &direct, direct.Command), name)
+	}
 }

@@ -33,6 +33,8 @@ type container struct {
 	Args     []string
 	Env      []string
 	Links    map[string]string
+
+	In io.Reader `json:"-"` // standard input, if not empty
 }
 
 type mountPoint struct {
@@ -216,6 +218,7 @@ func (c *container) start(out io.Writer, connect func(pid int) error) (*exec.Cmd
 	defer func() { _ = errors.Join(wait.Close(), goOn.Close()) }()
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe")
 	cmd.Env = []string{containerVariable + "=" + string(spec)}
+	cmd.Stdin = c.In
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, []*os.File{wait}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,

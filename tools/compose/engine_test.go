@@ -65,9 +65,9 @@ func (b *logBuffer) String() string {
 // from here on the test's thread is in a network namespace of its own.
 func newEngine(t *testing.T, project *types.Project) *engine {
 	t.Helper()
-	for _, program := range []string{"ip", "nsenter", "mosquitto", "psql"} {
+	for _, program := range []string{"ip", "nsenter", "mosquitto", "psql", "pgbouncer"} {
 		if _, err := exec.LookPath(program); err != nil && !exists("/usr/sbin/"+program) {
-			missing(t, program+" is not installed (Debian: apt-get install iproute2 util-linux mosquitto postgresql)")
+			missing(t, program+" is not installed (Debian: apt-get install iproute2 util-linux mosquitto postgresql pgbouncer)")
 		}
 	}
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
@@ -198,9 +198,13 @@ func (e *engine) container(name string) container {
 }
 
 // start starts a service and waits until it is healthy, or has run to its end.
-func (e *engine) start(name string) {
+func (e *engine) start(name string) { e.t.Helper(); e.startWith(name, "") }
+
+// startWith gives it a standard input too.
+func (e *engine) startWith(name, input string) {
 	e.t.Helper()
 	s := &service{container: e.container(name), done: make(chan struct{})}
+	s.In = strings.NewReader(input)
 	cmd, err := s.start(&s.log, e.connect(name))
 	require.NoError(e.t, err, name)
 	s.cmd = cmd

@@ -12,8 +12,8 @@ import (
 // services are those of issue and guide. A service that is added has to be added
 // here, and with it what it may reach and know.
 var services = []string{
-	"bridge", "decoder", "demo", "grafana", "health", "init", "mosquitto", "nats", "postgres", "prometheus",
-	"provision", "registrar", "simulator", "timescaledb", "vault", "writer",
+	"bridge", "decoder", "demo", "grafana", "health", "init", "mosquitto", "nats", "pgbouncer", "postgres", "prometheus",
+	"provision", "registrar", "simulator", "timescaledb", "vault", "vault-bootstrap", "writer",
 }
 
 // TestHardening holds every rule against every service, in every variant.
@@ -39,13 +39,15 @@ func TestHardening(t *testing.T) {
 	}
 }
 
-// TestSimulatorIsAProfile: without a profile nothing pretends to be a controller.
-func TestSimulatorIsAProfile(t *testing.T) {
+// TestProfiles: without a profile nothing pretends to be a controller, or asks for a
+// token.
+func TestProfiles(t *testing.T) {
 	t.Parallel()
 	plain := names(load(t, variant{}))
 	assert.NotContains(t, plain, "simulator")
 	assert.NotContains(t, plain, "demo")
-	assert.Len(t, plain, len(services)-2)
+	assert.NotContains(t, plain, "vault-bootstrap")
+	assert.Len(t, plain, len(services)-3)
 }
 
 // breakage breaks one rule.

@@ -18,6 +18,7 @@ import (
 var published = map[string][]string{
 	"mosquitto": {"127.0.0.1:1883->1883", "0.0.0.0:8883->8883", "0.0.0.0:9001->9001"},
 	"nats":      {"127.0.0.1:4222->4222"},
+	"pgbouncer": {"127.0.0.1:6432->6432"},
 	"registrar": {"0.0.0.0:8443->8443"},
 	"health":    {"0.0.0.0:8000->8000"},
 	"grafana":   {"0.0.0.0:3000->3000"},
@@ -26,8 +27,8 @@ var published = map[string][]string{
 // networks are who hears whom.
 var networks = map[string][]string{
 	"init": {}, "provision": {"data"}, "demo": {"data", "mesh"},
-	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"},
-	"postgres": {"data"}, "timescaledb": {"data"},
+	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
+	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
 	"bridge": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
 	"health": {"mesh", "operations"}, "prometheus": {"mesh", "operations"}, "grafana": {"data", "operations"},
 	"registrar": {"data", "devices", "mesh"}, "simulator": {"devices"},

@@ -18,12 +18,12 @@ type rule struct {
 
 // oneShot tells whether a service runs to its end: it is nothing to be asked after.
 func oneShot(s *types.ServiceConfig) bool {
-	return s.Name == "init" || s.Name == "provision" || s.Name == "demo"
+	return slices.Contains([]string{"init", "provision", "demo", "vault-bootstrap"}, s.Name)
 }
 
 // own tells whether a service is of our image.
 func own(s *types.ServiceConfig) bool {
-	return slices.Contains([]string{"init", "provision", "bridge", "decoder", "writer", "health", "simulator"}, s.Name)
+	return slices.Contains([]string{"init", "provision", "bridge", "decoder", "writer", "health", "simulator", "vault-bootstrap"}, s.Name)
 }
 
 // rules hold for every service, whatever it is.

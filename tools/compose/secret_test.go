@@ -19,16 +19,22 @@ var known = map[string][]string{
 	"init": {
 		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
 		"nats_decoder_password", "nats_health_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
+		"pgbouncer_password",
 	},
 	"provision": {"pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
 	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
 	"mosquitto": {"mqtt_operator_password", "mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
+	"pgbouncer": {"pgbouncer_password"},
 	"bridge":    {"mqtt_password", "mqtt_username", "nats_bridge_password"},
 	"decoder":   {"nats_decoder_password", "postgres_password"},
 	"writer":    {"nats_writer_password", "timescale_password"},
 	"registrar": {"mqtt_registrar_password", "nats_registrar_password", "registry_password"},
 	"health":    {"health_password", "nats_health_password"},
 	"grafana":   {"grafana_admin_password", "postgres_reader_password"},
+	"vault-bootstrap": {
+		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_bridge_password", "nats_decoder_password",
+		"nats_health_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "registry_password", "timescale_password",
+	},
 }
 
 func secretsOf(s *types.ServiceConfig) (all []string) {
@@ -54,6 +60,34 @@ func TestSecrets(t *testing.T) {
 		assert.Equal(t, filepath.Join(root(t), "secrets", name+".txt"), secret.File, "a file, not a variable or a text")
 		assert.Empty(t, secret.Environment+secret.Content, name)
 	}
+}
+
+// clients are the services that look for secrets in Vault.
+var clients = []string{"bridge", "decoder", "health", "registrar", "writer"}
+
+// TestVaultLogins: a service has its own login to Vault and no other's; whoever writes
+// them is started by a person, and stores what the services ask for.
+func TestVaultLogins(t *testing.T) {
+	t.Parallel()
+	project := load(t, everything)
+	var stored []string
+	for name, s := range project.Services {
+		for _, v := range s.Volumes {
+			service, ok := strings.CutSuffix(v.Source, "-vault")
+			switch {
+			case !ok || name == "init":
+			case name == "vault-bootstrap":
+				assert.Equal(t, "/var/lib/f2mesh/vault/"+service, v.Target)
+				assert.Contains(t, clients, service)
+			default:
+				assert.Equal(t, service, name, "a login of another")
+				assert.Equal(t, *s.Environment["F2MESH_VAULT_AUTH_DIR"], v.Target)
+				stored = append(stored, secretsOf(&s)...)
+			}
+		}
+	}
+	slices.Sort(stored)
+	assert.Equal(t, stored, known["vault-bootstrap"])
 }
 
 // TestSetup: setup makes the files that compose.yaml names, with the modes that the

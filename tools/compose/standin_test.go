@@ -19,7 +19,7 @@ func image(t *testing.T, s *types.ServiceConfig, c *container) {
 	t.Helper()
 	if own(s) {
 		c.Mounts = append(c.Mounts, mountPoint{Source: program(t), Target: "/usr/local/bin/f2mesh", ReadOnly: true})
-		c.Args = append([]string{"/usr/local/bin/f2mesh"}, c.Args...)
+		c.Args = append([]string{"/usr/local/bin/f2mesh"}, arguments(s)...)
 		return
 	}
 	c.Mounts = append(c.Mounts, mountPoint{Source: "/usr", Target: "/usr", ReadOnly: true})

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/doctor"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+)
+
+type containerDoctor struct {
+	Compose string `help:"Folder of compose.yaml: look at the mesh that runs in its containers, from this machine." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	CA      string `help:"In containers: the mesh's CA. Default: ca.crt in --compose." name:"ca" placeholder:"FILE" type:"path" group:"Containers (compose.yaml)"`
+	Devices string `help:"In containers: folder of device bundles to try with; none: what takes a device is not checked." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	Exposed bool   `help:"In containers: the databases have the ports of compose.ports.yaml." env:"EXPOSE_DATABASE_PORTS" name:"database-ports" group:"Containers (compose.yaml)"`
+}
+
+// patient is the mesh in containers: its published ports, and its secret files.
+func (c *containerDoctor) patient() (*doctor.Mesh, error) {
+	ca := cmp.Or(c.CA, filepath.Join(c.Compose, "ca.crt"))
+	if _, err := os.Stat(ca); err != nil {
+		return nil, fmt.Errorf("the mesh's CA is needed (`docker compose cp registrar:/etc/f2mesh/ca.crt .`): %w", err)
+	}
+	m := &doctor.Mesh{
+		Dir: c.Compose, Containers: true, Devices: c.Devices, Host: "127.0.0.1", CAFile: ca, LogIn: c.logIn,
+		Ports: doctor.Ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, EST: 8443},
+		Secrets: slices.DeleteFunc(containerSecrets(), func(name string) bool {
+			return name == credential.Username // no password
+		}),
+		Now: time.Now, Free: doctor.DiskFree,
+	}
+	if c.Exposed {
+		m.Ports.Postgres, m.Ports.Telemetry = 5432, 5433
+	}
+	return m, nil
+}
+
+// logIn is that of a secret file. The only user of a server who is no credential of
+// all meshes is the second server's superuser.
+func (c *containerDoctor) logIn(ctx context.Context, name string) (user, password string, err error) {
+	v, err := secret.Files(filepath.Join(c.Compose, "secrets")).Lookup(ctx, name+secretSuffix)
+	if err != nil {
+		return "", "", fmt.Errorf("reading secret %s: %w", name, err)
+	}
+	user = postgres.Superuser
+	if known, ok := credential.Find(name); ok {
+		user = known.User
+	}
+	return v.Username(user), v.Reveal(), nil
+}

@@ -1,0 +1,111 @@
+package compose
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// pooling: the services come through the pooler, or do not if they are told so.
+func (e *engine) pooling(t *testing.T) {
+	t.Helper()
+	users := e.poolerUsers(t)
+	assert.Contains(t, users, "f2mesh_decoder|metadata")
+	assert.Contains(t, users, "f2mesh_writer|telemetry")
+	for _, database := range []string{"metadata", "telemetry"} {
+		_, err := e.psql("pgbouncer", "postgres_reader_password", "host=localhost port=6432 user=f2mesh_reader dbname="+database+" sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+		require.NoError(t, err, "tools beside the mesh")
+	}
+	_, err := e.psql("pgbouncer", "postgres_superuser_password", "host=localhost port=6432 user=postgres dbname=metadata sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+	require.Error(t, err, "no superuser comes through it")
+
+	writer := e.project.Services["writer"]
+	require.True(t, e.stop("writer"))
+	writer.Environment["USE_CONNECTION_POOLING"] = new("false")
+	e.start("writer")
+	assert.NotContains(t, e.poolerUsers(t), "f2mesh_writer", "USE_CONNECTION_POOLING=false")
+	e.readings()
+	require.True(t, e.stop("writer"))
+	writer.Environment["USE_CONNECTION_POOLING"] = new("true")
+	e.start("writer")
+}
+
+// passwords change while everything runs, as docs/operations.md has it: the files, who
+// puts them in force, and the servers that are told.
+func (e *engine) passwords(t *testing.T) {
+	t.Helper()
+	before := map[string]string{}
+	for _, name := range []string{"mqtt_password", "nats_bridge_password", "nats_decoder_password", "nats_writer_password", "postgres_password", "timescale_password", "pgbouncer_password"} {
+		before[name] = e.replace(t, name)
+	}
+	e.start("init")
+	e.start("provision")
+	require.Error(t, e.healthy("pgbouncer"), "the control: it has not read its new password")
+	for _, server := range []string{"mosquitto", "nats", "pgbouncer"} {
+		require.NoError(t, e.running[server].cmd.Process.Signal(syscall.SIGHUP))
+	}
+	e.await("pgbouncer", func() bool { return e.healthy("pgbouncer") == nil })
+	e.readings()
+	for _, name := range []string{"bridge", "decoder", "writer"} {
+		e.await(name, func() bool { return e.healthy(name) == nil })
+	}
+	_, err := e.psqlBy("pgbouncer", before["timescale_password"], "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+	require.Error(t, err, "the old password")
+	_, err = e.psql("pgbouncer", "timescale_password", "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
+	require.NoError(t, err, "the new one")
+}
+
+// poolerUsers lists whom the pooler has as clients, and of which database.
+func (e *engine) poolerUsers(t *testing.T) string {
+	t.Helper()
+	out, err := e.psql("pgbouncer", "pgbouncer_password", "host=localhost port=6432 user=f2mesh_pgbouncer dbname=pgbouncer sslrootcert=/etc/pgbouncer/ca.crt", "SHOW CLIENTS")
+	require.NoError(t, err, out)
+	var users strings.Builder
+	for line := range strings.Lines(out) {
+		if fields := strings.Split(line, "|"); len(fields) > 2 {
+			users.WriteString(fields[1] + "|" + fields[2] + "\n")
+		}
+	}
+	return users.String()
+}
+
+// replace writes another password into a secret file, as an operator does, and
+// answers the old one.
+func (e *engine) replace(t *testing.T, name string) (old string) {
+	t.Helper()
+	old = e.secret(name)
+	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "secrets", name+".txt"), []byte("another-password-for-"+name), 0o600))
+	return old
+}
+
+func (e *engine) secret(name string) string {
+	e.t.Helper()
+	data, err := os.ReadFile(filepath.Join(e.dir, "secrets", name+".txt"))
+	require.NoError(e.t, err)
+	return strings.TrimSpace(string(data))
+}
+
+// readings waits for new ones in the table.
+func (e *engine) readings() {
+	e.t.Helper()
+	before := e.rows()
+	e.await("writer", func() bool { return e.rows() > before })
+}
+
+// psql asks a server, over TLS, in the container of a service that has the machine's
+// programs.
+func (e *engine) psql(service, secret, server, statement string) (string, error) {
+	return e.psqlBy(service, e.secret(secret), server, statement)
+}
+
+func (e *engine) psqlBy(service, password, server, statement string) (string, error) {
+	s := e.running[service]
+	out, err := s.inside(s.cmd.Process.Pid, []string{"PGPASSWORD=" + password},
+		"psql", "-XAtq", server+" sslmode=verify-full", "-c", statement)
+	return string(out), err
+}
