@@ -34,7 +34,7 @@ type upCommand struct {
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
-	Controllers  int           `help:"Controllers of the demo fleet; 0 for none, and metadata of your own." env:"F2MESH_CONTROLLERS" default:"5"`
+	Controllers  int           `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. Default: as at the last start, else 5." env:"F2MESH_CONTROLLERS" default:"-1"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
 	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 
@@ -63,6 +63,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if err := hold(lock); err != nil {
 		return err
 	}
+	c.asBefore(st)
 	out := os.Stdout
 	chosen, err := c.choosePorts(st, out)
 	if err != nil {
@@ -93,6 +94,23 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		m.Add(partSimulator, m.simulate(c.Interval))
 	}
 	return c.serve(ctx, m, out)
+}
+
+// asBefore fills in what nobody has said, as it was at the last start. A plain up, say
+// after the machine was, must not put the demo fleet into somebody's own, or forget
+// who signs its certificates.
+func (c *upCommand) asBefore(st state) {
+	last, err := st.last()
+	if err != nil {
+		last = running{Controllers: 5}
+	}
+	if c.Controllers < 0 {
+		c.Controllers = last.Controllers
+	}
+	if c.Issuer.Issuer == "" {
+		c.Issuer = last.Issuer
+	}
+	c.Simulate = c.Simulate && c.Controllers > 0
 }
 
 // serve starts the parts, shows them, and stops them when ctx ends.

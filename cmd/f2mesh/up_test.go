@@ -71,6 +71,37 @@ func TestUp(t *testing.T) {
 	assert.Contains(t, works("down"), "no mesh runs")
 }
 
+// What a mesh was started with counts at the next start.
+func TestUpAsBefore(t *testing.T) {
+	t.Parallel()
+	vault := issuerFlags{Issuer: issuerVault, Mount: "pki"}
+	own := &running{Issuer: vault}
+	for name, c := range map[string]struct {
+		last     *running
+		said     upCommand
+		fleet    int
+		simulate bool
+		issuer   issuerFlags
+	}{
+		"the first":          {nil, upCommand{Controllers: -1, Simulate: true}, 5, true, issuerFlags{}},
+		"a demo":             {&running{Controllers: 7}, upCommand{Controllers: -1, Simulate: true}, 7, true, issuerFlags{}},
+		"somebody's own":     {own, upCommand{Controllers: -1, Simulate: true}, 0, false, vault},
+		"somebody's says so": {own, upCommand{Controllers: 3, Simulate: true, Issuer: issuerFlags{Issuer: "files"}}, 3, true, issuerFlags{Issuer: "files"}},
+		"nothing to do":      {nil, upCommand{Controllers: 0, Simulate: true}, 0, false, issuerFlags{}},
+		"no simulator":       {nil, upCommand{Controllers: -1}, 5, false, issuerFlags{}},
+	} {
+		st := state{dir: t.TempDir()}
+		if c.last != nil {
+			require.NoError(t, st.save(*c.last))
+		}
+		c.said.asBefore(st)
+		assert.Equal(t, c.fleet, c.said.Controllers, name)
+		assert.Equal(t, c.simulate, c.said.Simulate, name)
+		assert.Equal(t, c.issuer, c.said.Issuer, name)
+	}
+	assert.Equal(t, -1, defaults[upCommand](t).Controllers)
+}
+
 // watchMQTT types what the summary proposes.
 func watchMQTT(t *testing.T, summary, env string) {
 	t.Helper()
