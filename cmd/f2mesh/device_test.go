@@ -64,6 +64,7 @@ func devicesFromCommandLine(t *testing.T, f2mesh func(...string) (string, error)
 
 	list := filepath.Join(dir, "list.csv")
 	require.NoError(t, os.WriteFile(list, []byte("mac,serial_number\ne4fd45f65402,SN-2\nnonsense,SN-3\ne4fd45f65403,SN-4\n"), 0o600))
+	fails("2 would be registered, 0 are registered already, 1 lines would be refused", "register", "--dry-run", "--from="+list)
 	fails("2 registered, 0 were registered already, 1 lines refused", "register", "--from="+list)
 	fails("list.csv:3:", "register", "--from="+list)
 

@@ -31,8 +31,8 @@ func (c *deviceRegisterCommand) check() error {
 	switch {
 	case (c.From != "") == (c.MAC != ""):
 		return errors.New("name one controller, or --from a list of many")
-	case c.From != "" && (c.SerialNumber != "" || c.CSR != "" || c.Force || c.DryRun):
-		return errors.New("--serial-number, --csr, --force and --dry-run are for one controller, not for a list")
+	case c.From != "" && (c.SerialNumber != "" || c.CSR != "" || c.Force):
+		return errors.New("--serial-number, --csr and --force are for one controller, not for a list")
 	case c.MAC != "" && c.SerialNumber == "":
 		return errors.New("--serial-number is missing: it stands on the controller's label")
 	}
@@ -45,7 +45,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	if c.From != "" {
-		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, c.From) })
+		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, c.From, c.DryRun) })
 	}
 	macs, err := parseMACs([]string{c.MAC})
 	if err != nil {
@@ -116,16 +116,16 @@ func (r *registry) foretell(ctx context.Context, q *registrar.Request) error {
 	return nil
 }
 
-// importList registers a list. What it registers stays registered if it is
-// interrupted, and a second time it goes on from there.
-func (r *registry) importList(ctx context.Context, file string) error {
+// importList registers a list, or says what it would. What it registers stays
+// registered if it is interrupted, and a second time it goes on from there.
+func (r *registry) importList(ctx context.Context, file string, dryRun bool) error {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {
 		return fmt.Errorf("reading the list of controllers: %w", err)
 	}
 	advance, end := countLines(bytes.Count(text, []byte("\n")))
 	var issued, there, refused int
-	err = r.Import(ctx, person(), bytes.NewReader(text), func(l registrar.Line) {
+	count := func(l registrar.Line) {
 		advance(l.Number)
 		switch {
 		case l.Result.Err != nil:
@@ -136,16 +136,23 @@ func (r *registry) importList(ctx context.Context, file string) error {
 		default:
 			there++
 		}
-	})
+	}
+	outcome := "%d registered, %d were registered already, %d lines refused\n"
+	if dryRun {
+		outcome = "%d would be registered, %d are registered already, %d lines would be refused\n"
+		err = r.Preview(ctx, bytes.NewReader(text), count)
+	} else {
+		err = r.Import(ctx, person(), bytes.NewReader(text), count)
+	}
 	end()
-	fmt.Printf("%d registered, %d were registered already, %d lines refused\n", issued, there, refused)
+	fmt.Printf(outcome, issued, there, refused)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted: the same command goes on where it stopped")
 	case err != nil:
 		return err
 	case refused > 0:
-		return fmt.Errorf("%d lines of %s were refused", refused, file)
+		return fmt.Errorf("%d lines of %s are refused", refused, file)
 	}
 	return nil
 }

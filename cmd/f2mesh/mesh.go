@@ -140,7 +140,7 @@ func (m *mesh) serverPair() (certFile, keyFile string) {
 }
 
 func (m *mesh) runNATS(ctx context.Context, ready func()) error {
-	server, err := m.startNATS(ctx)
+	server, err := m.startNATS(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,8 @@ func (m *mesh) runNATS(ctx context.Context, ready func()) error {
 	return stopped(ctx, server.Stop)
 }
 
-func (m *mesh) startNATS(ctx context.Context) (*natsserver.Server, error) {
+// startNATS starts the server; filling is for a restore (natsserver.Config).
+func (m *mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
 	cert, key := m.serverPair()
 	users, err := logins(ctx, m.secrets, credential.NATS)
 	if err != nil {
@@ -157,7 +158,8 @@ func (m *mesh) startNATS(ctx context.Context) (*natsserver.Server, error) {
 	}
 	server, err := natsserver.Start(ctx, natsserver.Config{
 		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS, MonitorPort: m.cfg.Ports.Monitor,
-		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users, Log: m.log.With("service", partNATS),
+		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users,
+		Filling: filling, Log: m.log.With("service", partNATS),
 	})
 	if err != nil {
 		return nil, err

@@ -261,7 +261,7 @@ type loader struct {
 // streams restores the streams in an order in which one that is filled from another
 // comes after it.
 func (l *loader) streams(ctx context.Context) (err error) {
-	server, err := l.startNATS(ctx)
+	server, err := l.startNATS(ctx, true)
 	if err != nil {
 		return err
 	}

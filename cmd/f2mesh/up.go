@@ -26,7 +26,10 @@ import (
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
-const pgbouncerPort = 6432
+const (
+	pgbouncerPort   = 6432
+	demoControllers = 5
+)
 
 type upCommand struct {
 	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, bridge, decoder, writer, registrar, health."`
@@ -34,7 +37,7 @@ type upCommand struct {
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
-	Controllers  int           `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. Default: as at the last start, else 5." env:"F2MESH_CONTROLLERS" default:"-1"`
+	Controllers  *int          `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. As many as at the last start, 5 at the first." env:"F2MESH_CONTROLLERS"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
 	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 
@@ -52,6 +55,10 @@ type upCommand struct {
 // returns.
 func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	st := state{dir: g.StateDir}
+	controllers := c.fleetSize(st)
+	if controllers < 0 {
+		return errors.New("--controllers is less than none")
+	}
 	if c.Detach {
 		return c.detach(ctx, st)
 	}
@@ -63,7 +70,6 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if err := hold(lock); err != nil {
 		return err
 	}
-	c.asBefore(st)
 	out := os.Stdout
 	chosen, err := c.choosePorts(st, out)
 	if err != nil {
@@ -80,8 +86,8 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
 	}
 	cfg := meshConfig{
-		Host: c.Host, Ports: chosen, Controllers: c.Controllers, WatchTopics: c.WatchTopics,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
+		Host: c.Host, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -90,27 +96,39 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	if c.Simulate && len(c.Parts) == 0 {
+	if c.simulates(controllers) {
 		m.Add(partSimulator, m.simulate(c.Interval))
 	}
 	return c.serve(ctx, m, out)
 }
 
-// asBefore fills in what nobody has said, as it was at the last start. A plain up, say
-// after the machine was, must not put the demo fleet into somebody's own, or forget
-// who signs its certificates.
-func (c *upCommand) asBefore(st state) {
-	last, err := st.last()
-	if err != nil {
-		last = running{Controllers: 5}
+// fleetSize is how many demo controllers there are. A mesh without them, which is a
+// real one, stays so.
+func (c *upCommand) fleetSize(st state) int {
+	if c.Controllers != nil {
+		return *c.Controllers
 	}
-	if c.Controllers < 0 {
-		c.Controllers = last.Controllers
+	if last, err := st.last(); err == nil {
+		return last.Controllers
 	}
-	if c.Issuer.Issuer == "" {
-		c.Issuer = last.Issuer
+	return demoControllers
+}
+
+// issuer is who signs devices' certificates, as at the last start if nobody says: the
+// broker must know the CA of those that are out there.
+func (c *upCommand) issuer(st state) issuerFlags {
+	if c.Issuer.Issuer != "" {
+		return c.Issuer
 	}
-	c.Simulate = c.Simulate && c.Controllers > 0
+	if last, err := st.last(); err == nil {
+		return last.Issuer
+	}
+	return c.Issuer
+}
+
+// simulates is whether the demo fleet sends.
+func (c *upCommand) simulates(controllers int) bool {
+	return c.Simulate && controllers > 0 && len(c.Parts) == 0
 }
 
 // serve starts the parts, shows them, and stops them when ctx ends.
@@ -145,7 +163,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 	if err := m.state.save(m.describe()); err != nil {
 		return err
 	}
-	if err := m.summary(ctx, out, len(c.Parts) == 0 && c.Simulate); err != nil {
+	if err := m.summary(ctx, out, c.simulates(m.cfg.Controllers)); err != nil {
 		return err
 	}
 	m.showRates(ctx, out)

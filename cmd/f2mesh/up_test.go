@@ -71,35 +71,15 @@ func TestUp(t *testing.T) {
 	assert.Contains(t, works("down"), "no mesh runs")
 }
 
-// What a mesh was started with counts at the next start.
-func TestUpAsBefore(t *testing.T) {
+// Who signed at the last start does so at the next.
+func TestIssuerAsBefore(t *testing.T) {
 	t.Parallel()
-	vault := issuerFlags{Issuer: issuerVault, Mount: "pki"}
-	own := &running{Issuer: vault}
-	for name, c := range map[string]struct {
-		last     *running
-		said     upCommand
-		fleet    int
-		simulate bool
-		issuer   issuerFlags
-	}{
-		"the first":          {nil, upCommand{Controllers: -1, Simulate: true}, 5, true, issuerFlags{}},
-		"a demo":             {&running{Controllers: 7}, upCommand{Controllers: -1, Simulate: true}, 7, true, issuerFlags{}},
-		"somebody's own":     {own, upCommand{Controllers: -1, Simulate: true}, 0, false, vault},
-		"somebody's says so": {own, upCommand{Controllers: 3, Simulate: true, Issuer: issuerFlags{Issuer: "files"}}, 3, true, issuerFlags{Issuer: "files"}},
-		"nothing to do":      {nil, upCommand{Controllers: 0, Simulate: true}, 0, false, issuerFlags{}},
-		"no simulator":       {nil, upCommand{Controllers: -1}, 5, false, issuerFlags{}},
-	} {
-		st := state{dir: t.TempDir()}
-		if c.last != nil {
-			require.NoError(t, st.save(*c.last))
-		}
-		c.said.asBefore(st)
-		assert.Equal(t, c.fleet, c.said.Controllers, name)
-		assert.Equal(t, c.simulate, c.said.Simulate, name)
-		assert.Equal(t, c.issuer, c.said.Issuer, name)
-	}
-	assert.Equal(t, -1, defaults[upCommand](t).Controllers)
+	st := state{dir: t.TempDir()}
+	assert.Equal(t, issuerFlags{}, new(upCommand).issuer(st), "the first start")
+	vault, files := issuerFlags{Issuer: issuerVault, Mount: "pki"}, issuerFlags{Issuer: "files"}
+	require.NoError(t, st.save(running{Issuer: vault}))
+	assert.Equal(t, vault, new(upCommand).issuer(st))
+	assert.Equal(t, files, (&upCommand{Issuer: files}).issuer(st), "unless somebody says")
 }
 
 // watchMQTT types what the summary proposes.
@@ -149,4 +129,16 @@ func rotateFromCommandLine(t *testing.T, f2mesh func(...string) (string, error),
 		out, err := f2mesh("secret", "status", "--json")
 		assert.NoError(c, err, out)
 	}, time.Minute, 100*time.Millisecond)
+}
+
+// TestFleetSize: a mesh without the demo fleet stays so.
+func TestFleetSize(t *testing.T) {
+	t.Parallel()
+	st, one := state{dir: t.TempDir()}, 1
+	assert.Equal(t, demoControllers, (&upCommand{}).fleetSize(st))
+	require.NoError(t, st.save(running{Controllers: 0}))
+	assert.Zero(t, (&upCommand{}).fleetSize(st))
+	assert.False(t, (&upCommand{Simulate: true}).simulates(0))
+	assert.Equal(t, 1, (&upCommand{Controllers: &one}).fleetSize(st), "the control: who says so gets it")
+	assert.True(t, (&upCommand{Simulate: true}).simulates(1))
 }

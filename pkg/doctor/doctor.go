@@ -51,7 +51,7 @@ type Result struct {
 	Guide string `json:"guide"`
 	Try   string `json:"tried"`
 	Finding
-	Mend string `json:"mend,omitempty"` // unless it is OK
+	Mend string `json:"mend,omitempty"` // of what was seen to be bad
 }
 
 // checkTimeout bounds one check.
@@ -89,7 +89,7 @@ func (c Check) run(ctx context.Context, m *Mesh) Result {
 	} else {
 		r.Finding = c.Run(bounded, m)
 	}
-	if r.State != OK {
+	if r.State != OK && r.State != NotChecked {
 		r.Mend = c.Mend
 	}
 	return r

@@ -77,6 +77,10 @@ func TestVerdict(t *testing.T) {
 	require.ErrorIs(t, Verdict(states(OK, Failed)), ErrFailed)
 	mended := Check{Mend: "mend it", Run: func(context.Context, *Mesh) Finding { return ok("") }}
 	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend)
+	mended.Run = func(context.Context, *Mesh) Finding { return notChecked("") }
+	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend, "nothing was seen to be bad")
+	mended.Run = func(context.Context, *Mesh) Finding { return failed("") }
+	assert.Equal(t, "mend it", mended.run(t.Context(), &Mesh{}).Mend)
 }
 
 func TestKernelIP(t *testing.T) {

@@ -76,7 +76,7 @@ type device struct {
 }
 
 // errNoDevices means that the mesh has no two bundles to try with.
-var errNoDevices = errors.New("no two device bundles with their keys are here")
+var errNoDevices = errors.New("no two device bundles with their keys are here: register two controllers without --csr, if only for this check")
 
 // devices are the first bundles that are complete.
 func (m *Mesh) devices(n int) ([]device, error) {

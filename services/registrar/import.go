@@ -30,13 +30,57 @@ type Line struct {
 // once that is settled. A bad line does not stop the others. Whoever imports a list
 // again registers what is still missing. The error is one that stopped the import.
 func (r *Registrar) Import(ctx context.Context, origin Origin, list io.Reader, report func(Line)) error {
+	return inBatches(ctx, list, report, func(batch []line) error { return r.importLines(ctx, origin, batch) })
+}
+
+// Preview reports what Import would now, and changes nothing.
+func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(Line)) error {
+	all, err := r.List(ctx)
+	if err != nil {
+		return err
+	}
+	registered := make(map[topic.MAC]Device, len(all))
+	for i := range all {
+		registered[all[i].MAC] = all[i]
+	}
+	return inBatches(ctx, list, report, func(batch []line) error {
+		foresee(batch, registered)
+		return nil
+	})
+}
+
+// foresee decides as change.decide does, and enters in registered what would be.
+func foresee(batch []line, registered map[topic.MAC]Device) {
+	seen := map[topic.MAC]bool{}
+	for i := range batch {
+		q, result := &batch[i].request, &batch[i].Result
+		if result.Err != nil {
+			continue
+		}
+		device, exists := registered[q.MAC]
+		switch {
+		case seen[q.MAC]:
+			result.Err = errTwice
+		case exists:
+			result.Device, result.Err = device, unchanged(&device, q)
+		default:
+			if result.Err = check(q); result.Err == nil {
+				result.Issued, seen[q.MAC] = true, true
+				registered[q.MAC] = Device{MAC: q.MAC, SerialNumber: q.SerialNumber}
+			}
+		}
+	}
+}
+
+// inBatches settles a list's lines, and reports each.
+func inBatches(ctx context.Context, list io.Reader, report func(Line), settle func([]line) error) error {
 	lines := newLines(list)
 	for {
 		batch, more, err := lines.next(importBatch)
 		if err != nil {
 			return fmt.Errorf("reading the list of devices: %w", err)
 		}
-		if err := r.importLines(ctx, origin, batch); err != nil {
+		if err := settle(batch); err != nil {
 			return err
 		}
 		for i := range batch {

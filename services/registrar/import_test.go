@@ -33,16 +33,27 @@ func TestImport(t *testing.T) {
 	report := func(l Line) {
 		got = append(got, fmt.Sprintf("%d issued=%t refused=%t", l.Number, l.Result.Issued, errors.Is(l.Result.Err, ErrRefused)))
 	}
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list), report))
+	assert.Empty(t, b.registered(), "a preview changes nothing")
+	foreseen := got
+
+	got = nil
 	require.NoError(t, b.Import(t.Context(), operator, strings.NewReader(list), report))
 	assert.Equal(t, []string{
 		"1 issued=false refused=true", "3 issued=true refused=false", "5 issued=false refused=true",
 		"6 issued=false refused=true", "7 issued=false refused=true",
 	}, got, "a quote that does not end takes the rest of the list with it")
+	assert.Equal(t, got, foreseen)
 	assert.Len(t, b.whole(), 1)
 
 	got = nil
 	named := "Name,Serial Number,MAC-Address\nkitchen,SN-1,e4-fd-45-f6-54-be\nhall,SN-9,e4fd45f654bf\nhall,SN-9,e4fd45f654bf\n"
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(named), report))
+	foreseen = got
+
+	got = nil
 	require.NoError(t, b.Import(t.Context(), operator, strings.NewReader(named), report))
+	assert.Equal(t, got, foreseen)
 	assert.Equal(t, []string{"2 issued=false refused=false", "3 issued=true refused=false", "4 issued=false refused=true"}, got)
 	assert.Equal(t, "SN-9", b.whole()[1].SerialNumber)
 }

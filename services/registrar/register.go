@@ -25,6 +25,9 @@ const (
 	everybody topic.MAC = "ffffffffffff"
 )
 
+// errTwice answers who names a device again in one batch.
+var errTwice = fmt.Errorf("%w: named twice in one batch", ErrRefused)
+
 // Register gives each device a certificate and lets it in. The answers are in the
 // order of the requests; one that is refused does not stop the others, and each
 // happens whole or not at all. A device that is registered already stays as it is.
@@ -116,7 +119,7 @@ func (c *change) decide(ctx context.Context, batch []*call) (orders []*order, re
 			device, exists := registered[q.MAC]
 			switch {
 			case seen[q.MAC]:
-				result.Err = fmt.Errorf("%w: named twice in one batch", ErrRefused)
+				result.Err = errTwice
 				continue
 			case exists && !q.Force:
 				result.Device, result.Err = device, unchanged(&device, q)
