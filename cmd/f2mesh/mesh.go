@@ -89,6 +89,9 @@ type mesh struct {
 // newMesh makes what is missing in the state directory: secrets, certificates,
 // the demo fleet's bundles. It starts nothing.
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
+	if exists(st.path(restoringFile)) {
+		return nil, errRestoring
+	}
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
 		services: map[string]health.Service{},

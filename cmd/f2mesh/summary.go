@@ -46,7 +46,7 @@ look inside, after  eval "$(%[1]s)":
   nats stream ls                                          streams (./task nats -- stream ls brings the CLI)
   nats consumer report RAW                                lag of the decoder
   psql -c 'SELECT * FROM measurement ORDER BY time DESC LIMIT 5'
-  mosquitto_sub -h $MQTT_HOST -p $MQTT_PORT -u $MQTT_USERNAME -P "$(cat $MQTT_PASSWORD_FILE)" -t 'tele/#' -v
+  XDG_CONFIG_HOME=$F2MESH_SECRETS_DIR mosquitto_sub -t 'tele/#' -v
   curl -K "$F2MESH_HTTP_CURL" "$F2MESH_HTTP_URL/status"
   %[2]s status | tail | audit
 `, m.state.command("env"), os.Args[0])

@@ -87,7 +87,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -112,6 +112,18 @@ func (c *upCommand) fleetSize(st state) int {
 		return last.Controllers
 	}
 	return demoControllers
+}
+
+// issuer is who signs devices' certificates, as at the last start if nobody says: the
+// broker must know the CA of those that are out there.
+func (c *upCommand) issuer(st state) issuerFlags {
+	if c.Issuer.Issuer != "" {
+		return c.Issuer
+	}
+	if last, err := st.last(); err == nil {
+		return last.Issuer
+	}
+	return c.Issuer
 }
 
 // simulates is whether the demo fleet sends.

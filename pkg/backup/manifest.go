@@ -13,9 +13,10 @@ const Format = 1
 // Manifest says what is in an archive. It is the archive's last part.
 type Manifest struct {
 	Format    int               `json:"format"`
-	Version   string            `json:"version"` // of the program that wrote it
-	Created   time.Time         `json:"created"` // the moment as of which everything is there
-	Streams   []stream.Snapshot `json:"streams"` // in the order in which they are restored
+	Version   string            `json:"version"`             // of the program that wrote it
+	Created   time.Time         `json:"created"`             // the moment as of which everything is there
+	Arguments []string          `json:"arguments,omitempty"` // with which the mesh was started and is to be started again
+	Streams   []stream.Snapshot `json:"streams"`
 	Databases []postgres.Census `json:"databases"`
 	Parts     []Part            `json:"parts"` // all but the manifest
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -276,6 +277,26 @@ func TestDeadLettersRise(t *testing.T) {
 	b.next(DeadLetters, "writer", false)
 }
 
+// One of two instances does not answer in time: nothing has risen.
+func TestDeadLettersOfInstances(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	now := time.Now()
+	see := func(dead map[string]float64) int {
+		now = now.Add(10 * time.Second)
+		b.server.judge.see(&Status{Time: now, Stages: []Stage{{Stage: "decoder", Ready: true, Instances: len(dead), dead: dead}}})
+		return len(b.server.judge.alarms.Subjects(DeadLetters))
+	}
+	assert.Zero(t, see(map[string]float64{"one": 100, "two": 100}))
+	assert.Zero(t, see(map[string]float64{"one": 100}))
+	assert.Zero(t, see(map[string]float64{"one": 105, "two": 104}))
+	assert.Zero(t, see(nil))
+	assert.Equal(t, 1, see(map[string]float64{"one": 105, "two": 105}), "ten in all")
+	now = now.Add(b.cfg.Window)
+	assert.Zero(t, see(map[string]float64{"one": 105, "two": 105}))
+	assert.Equal(t, 1, see(map[string]float64{"one": 105, "three": 10}), "one that began meanwhile")
+}
+
 func TestBrokerDrops(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -326,6 +347,49 @@ func TestAlarmsAreListed(t *testing.T) {
 	data, err := json.Marshal(s)
 	require.NoError(t, err)
 	assert.Contains(t, string(data), `"alarms":[{"alarm":"stream_full"`)
+}
+
+// A stream at its limit gives one alarm, not one with every look.
+func TestStreamAroundItsLimit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, look := range []struct {
+		bytes  uint64
+		raised int // alarms in all
+	}{{79, 0}, {80, 1}, {79, 1}, {80, 1}, {77, 1}, {75, 0}, {79, 0}, {81, 1}} {
+		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{{Stream: "RAW", Bytes: look.bytes, MaxBytes: 100}}})
+		assert.Len(t, b.server.judge.alarms.Subjects(StreamFull), look.raised, "%+v", look)
+	}
+}
+
+func TestCertificatesThatAreGone(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	for _, names := range [][]string{{"old", "stays"}, {"stays", "new"}, {"stays"}} {
+		var s Status
+		for _, name := range names {
+			s.Certificates = append(s.Certificates, Certificate{Name: name, NotAfter: time.Unix(1, 0)})
+		}
+		m.show(&s)
+		n, err := testutil.GatherAndCount(reg, "f2mesh_health_certificate_not_after_timestamp_seconds")
+		require.NoError(t, err)
+		assert.Equal(t, len(names), n, names)
+	}
+}
+
+// A registrar that has started anew hears from the broker only after a moment.
+func TestBrokerThatHasNotTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	told := b.announceAll("registrar")
+	now := b.see(0)
+	now.Dropped, now.counted = 7, true
+	b.server.judge.see(now)
+	b.see(10 * time.Second)
+	told("broker_messages_dropped_total").Add(7)
+	assert.InDelta(t, 7, b.see(20*time.Second).Dropped, 0)
+	b.none()
 }
 
 func TestWindow(t *testing.T) {

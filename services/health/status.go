@@ -26,8 +26,11 @@ type Status struct {
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.
 	CRLEnds time.Time `json:"crl_ends,omitzero"`
-	// Dropped is how many messages the broker threw away since it started.
+	// Dropped is how many messages the broker threw away since it started; zero also
+	// as long as it has not told the registrar.
 	Dropped float64 `json:"broker_dropped"`
+
+	counted bool // it has told
 }
 
 // Stage is one service of the way of a message, or the registrar. Its counters are
@@ -43,7 +46,8 @@ type Stage struct {
 	Redeliver int     `json:"redelivered"`
 	Dead      float64 `json:"dead_letters"`
 
-	done uint64 // position in the stream up to which everything is acknowledged
+	dead map[string]float64 // Dead of each instance that answered
+	done uint64             // position in the stream up to which everything is acknowledged
 }
 
 // Stream is the fill of one stream.
