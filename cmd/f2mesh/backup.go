@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/backup"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
@@ -61,27 +60,17 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
-	nc, r, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("opening JetStream: %w", err)
-	}
-	st := state{dir: g.StateDir}
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
+	defer m.close()
 	w, err := backup.Create(c.To, key)
 	if err != nil {
 		return err
 	}
 	defer w.Discard()
-	b := &saver{Writer: w, state: st, run: r, js: js, secrets: secrets, out: os.Stdout}
+	b := &saver{Writer: w, client: m, out: os.Stdout}
 	if err := b.save(ctx); err != nil {
 		return fmt.Errorf("backing up: %w", err)
 	}
@@ -95,10 +84,7 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 // saver saves one mesh.
 type saver struct {
 	*backup.Writer
-	state    state
-	run      running
-	js       jetstream.JetStream
-	secrets  *keeper
+	*client
 	out      io.Writer
 	manifest backup.Manifest
 }

@@ -172,7 +172,7 @@ func TestBackupWhileOthersWork(t *testing.T) {
 	w, err := backup.Create(filepath.Join(t.TempDir(), "archive"), key)
 	require.NoError(t, err)
 	defer w.Discard()
-	b := &saver{Writer: w, state: m.state, run: m.describe(), js: m.js, secrets: m.secrets}
+	b := &saver{Writer: w, client: &client{state: m.state, run: m.describe(), js: m.js, secrets: m.secrets}}
 	var sent uint64
 	b.out = told(func(line string) {
 		if !strings.Contains(line, "stream DECODED") {
@@ -205,7 +205,7 @@ func TestBackupOfLinks(t *testing.T) {
 	w, err := backup.Create(file, key)
 	require.NoError(t, err)
 	defer w.Discard()
-	b := &saver{Writer: w, state: st, out: io.Discard}
+	b := &saver{Writer: w, client: &client{state: st}, out: io.Discard}
 	require.ErrorContains(t, b.folder("pki"), st.path("pki")+" is neither a file nor a folder")
 	require.NoError(t, os.Remove(st.path("pki")))
 	require.NoError(t, b.folder("pki"), "there is none")

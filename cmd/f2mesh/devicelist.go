@@ -152,20 +152,16 @@ const latestStream, latestPrefix = "KV_LATEST", "$KV.LATEST."
 
 // lastSeen reads the headers of LATEST.
 func lastSeen(ctx context.Context, g *globals, log *slog.Logger, of topic.MAC) (map[topic.MAC]time.Time, error) {
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return nil, err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, err
-	}
+	defer m.close()
 	filter := latestPrefix + ">"
 	if of != "" {
 		filter = latestPrefix + string(of) + ".>"
 	}
-	consumer, err := js.OrderedConsumer(ctx, latestStream, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
+	consumer, err := m.js.OrderedConsumer(ctx, latestStream, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil //nolint:nilnil // nothing was decoded yet: nobody was seen
 	}

@@ -147,7 +147,7 @@ func TestFiguresAgree(t *testing.T) {
 func TestAlarmsAreShown(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 100 * time.Millisecond })
 	screen := func() string {
-		s, err := (&statusCommand{}).observe(t.Context(), m.js.Conn())
+		s, err := (&statusCommand{}).observe(t.Context(), m.js)
 		require.NoError(t, err)
 		var out strings.Builder
 		require.NoError(t, printStatus(s, &out))

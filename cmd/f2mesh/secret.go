@@ -40,17 +40,17 @@ var errDowngraded = errors.New("a secret is not from where it was")
 
 // Run prints one screen.
 func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	keeper, err := newKeeper(&c.vaultFlags, state{dir: g.StateDir}, log)
+	defer m.close()
+	keeper, err := newKeeper(&c.vaultFlags, m.state, log)
 	if err != nil {
 		return err
 	}
 	defer keeper.close()
-	all, err := answers{nc}.all(ctx)
+	all, err := answers{m.js.Conn()}.all(ctx)
 	if err != nil {
 		return err
 	}

@@ -63,13 +63,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 			return err
 		}
 	}
-	switch {
-	case c.Interval != nil:
-		c.Config.Interval = *c.Interval
-	case c.Config.Messages == 0 && c.Config.Rate == 0:
-		c.Config.Interval = 30 * time.Second
-	}
-	if err := c.Config.Validate(); err != nil {
+	if err := c.pace(); err != nil {
 		return err
 	}
 	acknowledged, finish, err := c.record()
@@ -85,18 +79,12 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		defer stop()
 	}
 	if here && c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
-		nc, _, err := connectRunning(ctx, g, log)
+		m, err := openClient(ctx, g, log)
 		if err != nil {
 			return err
 		}
-		defer nc.Close()
-		taken := bridgeCount(nc)
-		held := false
-		c.Config.Hold = func(acknowledged int64) bool { // a burst, then a pause: cheaper for all than a trickle
-			ahead := acknowledged - taken()
-			held = ahead > c.MaxAhead || held && ahead > c.MaxAhead/4
-			return held
-		}
+		defer m.close()
+		c.Config.Hold = c.holdBack(bridgeCount(m.js.Conn()))
 	}
 	report, err := simulator.New(c.Config, controllers, log).Run(ctx)
 	err = errors.Join(err, finish())
@@ -105,6 +93,28 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		return nil // stopped by its user
 	}
 	return err
+}
+
+// pace sets the interval, and looks at the settings as a whole.
+func (c *simulateCommand) pace() error {
+	switch {
+	case c.Interval != nil:
+		c.Config.Interval = *c.Interval
+	case c.Config.Messages == 0 && c.Config.Rate == 0:
+		c.Config.Interval = 30 * time.Second
+	}
+	return c.Config.Validate()
+}
+
+// holdBack answers when to pause: a burst, then a rest is cheaper for all than a
+// trickle.
+func (c *simulateCommand) holdBack(taken func() int64) func(acknowledged int64) bool {
+	held := false
+	return func(acknowledged int64) bool {
+		ahead := acknowledged - taken()
+		held = ahead > c.MaxAhead || held && ahead > c.MaxAhead/4
+		return held
+	}
 }
 
 // others are n controllers that the running mesh does not play itself: the broker has

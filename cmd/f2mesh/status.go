@@ -13,7 +13,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/plain"
@@ -30,12 +29,12 @@ var errUnhealthy = errors.New("a stage is not ready")
 
 // Run prints one screen; its exit status is 1 if a stage is not ready.
 func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	s, err := c.observe(ctx, nc)
+	defer m.close()
+	s, err := c.observe(ctx, m.js)
 	if err != nil {
 		return err
 	}
@@ -56,11 +55,7 @@ func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 }
 
 // observe looks twice, for the rates.
-func (c *statusCommand) observe(ctx context.Context, nc *nats.Conn) (*monitor.Status, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("opening JetStream: %w", err)
-	}
+func (c *statusCommand) observe(ctx context.Context, js jetstream.JetStream) (*monitor.Status, error) {
 	before, err := monitor.Look(ctx, js)
 	if err != nil {
 		return nil, err

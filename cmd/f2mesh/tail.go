@@ -34,22 +34,23 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 		}
 		filter = "f2.decoded." + string(mac) + ".>"
 	}
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("opening JetStream: %w", err)
-	}
+	defer m.close()
 	from := time.Now().Add(-c.Since)
-	consumer, err := js.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
+	consumer, err := m.js.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from,
 	})
 	if err != nil {
 		return fmt.Errorf("reading DECODED: %w", err)
 	}
+	return c.follow(ctx, consumer, log)
+}
+
+// follow prints what the consumer delivers.
+func (c *tailCommand) follow(ctx context.Context, consumer jetstream.Consumer, log *slog.Logger) error {
 	messages, err := consumer.Messages()
 	if err != nil {
 		return fmt.Errorf("reading DECODED: %w", err)
@@ -59,19 +60,18 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 	defer messages.Stop()
 	var d event.Decoded
 	for n := 0; c.Lines == 0 || n < c.Lines; n++ {
-		m, err := messages.Next()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		one, err := messages.Next()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return fmt.Errorf("reading DECODED: %w", err)
-		}
-		if c.JSON {
-			fmt.Println(string(m.Data()))
+		case c.JSON:
+			fmt.Println(string(one.Data()))
 			continue
 		}
-		if err := event.ParseDecoded(m.Data(), &d); err != nil {
-			log.Warn("not a DECODED message", "subject", m.Subject(), "error", err)
+		if err := event.ParseDecoded(one.Data(), &d); err != nil {
+			log.Warn("not a DECODED message", "subject", one.Subject(), "error", err)
 			continue
 		}
 		printDecoded(os.Stdout, &d)

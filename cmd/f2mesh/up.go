@@ -76,14 +76,12 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		return err
 	}
 	if isTerminal(os.Stderr) && g.LogLevel == "info" {
-		// People see the summary and the rates; the log goes to its file.
-		file, err := os.OpenFile(st.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		file, err := openLog(st, out)
 		if err != nil {
-			return fmt.Errorf("opening the log: %w", err)
+			return err
 		}
 		defer func() { _ = file.Close() }()
 		log = g.logger(file)
-		fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
 	}
 	cfg := meshConfig{
 		Host: c.Host, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
@@ -100,6 +98,16 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		m.Add(partSimulator, m.simulate(c.Interval))
 	}
 	return c.serve(ctx, m, out)
+}
+
+// openLog is where the log goes when people see the summary and the rates.
+func openLog(st state, out io.Writer) (*os.File, error) {
+	file, err := os.OpenFile(st.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+	fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
+	return file, nil
 }
 
 // fleetSize is how many demo controllers there are. A mesh without them, which is a
