@@ -19,12 +19,14 @@ type doctorCommand struct {
 	JSON   bool     `help:"Print JSON."`
 	Only   []string `help:"Checks to run, by name or by the first part of it (mqtt, nats, ...)."`
 	List   bool     `help:"List the checks, run none."`
+	Strict bool     `help:"Exit with 1 also where something was not checked or has a warning."`
 	Docker string   `help:"Socket of the Docker API." default:"/var/run/docker.sock" env:"F2MESH_DOCKER_SOCKET"`
 
 	containerDoctor
 }
 
-// Run tries all items and prints them; its exit status is 1 if one failed.
+// Run tries all items and prints them; its exit status is 1 if one failed, or with
+// --strict was not good.
 func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	if c.List {
 		return listChecks(os.Stdout)
@@ -48,6 +50,9 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	}
 	if err != nil {
 		return err
+	}
+	if c.Strict {
+		return doctor.Verdict(results, doctor.NotChecked, doctor.Warning)
 	}
 	return doctor.Verdict(results)
 }

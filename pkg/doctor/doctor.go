@@ -116,11 +116,12 @@ func choose(all []Check, only []string) ([]Check, error) {
 // ErrFailed is returned by Verdict.
 var ErrFailed = errors.New("the security check failed")
 
-// Verdict is an error if a check failed, and the exit status of CI.
-func Verdict(results []Result) error {
+// Verdict is an error if a check failed, or is in another of the states that are not
+// good enough, and the exit status of CI.
+func Verdict(results []Result, neither ...State) error {
 	var names []string
 	for _, r := range results {
-		if r.State == Failed {
+		if r.State == Failed || slices.Contains(neither, r.State) {
 			names = append(names, r.Name)
 		}
 	}

@@ -96,6 +96,8 @@ func TestVerdict(t *testing.T) {
 	}
 	require.NoError(t, Verdict(states(OK, Warning, NotChecked)))
 	require.ErrorIs(t, Verdict(states(OK, Failed)), ErrFailed)
+	require.ErrorIs(t, Verdict(states(OK, NotChecked), NotChecked), ErrFailed)
+	require.NoError(t, Verdict(states(OK, Warning), NotChecked))
 	mended := Check{Mend: "mend it", Run: func(context.Context, *Mesh) Finding { return ok("") }}
 	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend)
 	mended.Run = func(context.Context, *Mesh) Finding { return notChecked("") }
