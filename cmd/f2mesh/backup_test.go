@@ -79,6 +79,18 @@ func (m *testMesh) balance(t *testing.T) *ledger.Report {
 	return report
 }
 
+// compress has TimescaleDB, where it is there, compress what there is, as it does with
+// chunks of a week ago.
+func (m *testMesh) compress(t *testing.T) {
+	t.Helper()
+	if m.count(t, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0 {
+		t.Log("no TimescaleDB: nothing is compressed")
+		return
+	}
+	m.sql(t, databaseTelemetry, "SELECT public.compress_chunk(c) FROM public.show_chunks('public.measurement') c")
+	require.NotZero(t, m.count(t, "SELECT count(*) FROM timescaledb_information.chunks WHERE is_compressed"))
+}
+
 // TestBackup saves a mesh during traffic and once more when all is quiet, and makes
 // a mesh of each.
 func TestBackup(t *testing.T) {
@@ -112,6 +124,7 @@ func TestBackup(t *testing.T) {
 		save(busy)
 		p.flows(t) // the consumers go on
 		p.halt()
+		m.compress(t)
 		before, rows = m.balance(t), m.census(t)
 		save(quiet)
 		require.Equal(t, rows, m.census(t), "the control: a backup changes nothing")
