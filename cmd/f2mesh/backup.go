@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,8 @@ type backupCommand struct {
 	To             string   `help:"File to write; it must not be there yet." required:"" type:"path"`
 	Recipient      []string `help:"Public key of age (age1...) whose holder can restore; several may be named." placeholder:"age1..." xor:"key" required:""`
 	PassphraseFile string   `help:"Encrypt with the passphrase in this file instead (mode 600)." type:"existingfile" xor:"key" required:""`
+	Compose        string   `help:"Folder of compose.yaml: save the mesh in its containers, which stand still for it." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	DryRun         bool     `help:"Look whether it can be done, and show what would be saved."`
 }
 
 func (c *backupCommand) key() (backup.Key, error) {
@@ -58,6 +61,9 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
+	if c.Compose != "" {
+		return c.saveContainers(ctx, key)
+	}
 	nc, r, err := connectRunning(ctx, g, log)
 	if err != nil {
 		return err
@@ -79,6 +85,9 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	}
 	defer w.Discard()
 	b := &saver{Writer: w, state: st, run: r, js: js, secrets: secrets, out: os.Stdout}
+	if c.DryRun {
+		return b.show(ctx)
+	}
 	if err := b.save(ctx); err != nil {
 		return fmt.Errorf("backing up: %w", err)
 	}
@@ -125,6 +134,20 @@ func (b *saver) save(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// show says what save would save.
+func (b *saver) show(ctx context.Context) error {
+	names, err := b.streams(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(b.out, "would save the streams", strings.Join(names, ", "))
+	for _, d := range localDatabases() {
+		fmt.Fprintln(b.out, "would save the database", d.name)
+	}
+	fmt.Fprintln(b.out, "would save the folders", strings.Join(backupFolders(), ", "))
 	return nil
 }
 
