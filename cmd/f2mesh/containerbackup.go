@@ -64,9 +64,7 @@ func (b *containerBackup) still(ctx context.Context, running []string) error {
 	err := b.project.stop(ctx)
 	if err == nil {
 		m.Created = time.Now().UTC()
-		var part backup.Part
-		part, err = b.Part(volumesPart, 0o600, func(w io.Writer) error { return b.project.volumes(ctx, nil, w, "save") })
-		fmt.Fprintf(b.out, "  volumes             %s\n", size(part.Size))
+		err = b.volumes(ctx)
 	}
 	started := b.project.start(context.WithoutCancel(ctx), running)
 	fmt.Fprintf(b.out, "  the mesh stood still for %s\n", time.Since(began).Round(time.Second))
@@ -74,6 +72,15 @@ func (b *containerBackup) still(ctx context.Context, running []string) error {
 		err = b.Commit(m)
 	}
 	return errors.Join(err, started)
+}
+
+func (b *containerBackup) volumes(ctx context.Context) error {
+	part, err := b.Part(volumesPart, 0o600, func(w io.Writer) error { return b.project.volumes(ctx, nil, w, "save") })
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "  volumes             %s\n", size(part.Size))
+	return nil
 }
 
 // files saves what lies beside compose.yaml and is nowhere else.

@@ -107,10 +107,8 @@ func verifyProgress() func(done, total int64) {
 
 func describeBackup(out io.Writer, m *backup.Manifest) {
 	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts))
-	if m.Containers {
-		for _, p := range m.Parts {
-			fmt.Fprintf(out, "  %-40s %s\n", p.Name, size(p.Size))
-		}
+	if n := len(m.Parts) - 1; m.Containers {
+		fmt.Fprintf(out, "  of a mesh in containers: %d files of secrets/ and .env, and volumes of %s\n", n, size(m.Parts[n].Size))
 	}
 	for _, s := range m.Streams {
 		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)

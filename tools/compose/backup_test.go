@@ -15,6 +15,9 @@ import (
 // backups saves the mesh, and makes one of the backup where there is nothing left.
 func (e *engine) backups(t *testing.T) {
 	t.Helper()
+	if !hasTimescale() { // init has been there again
+		withoutTimescale(t, e.volume("timescaledb-config"))
+	}
 	require.True(t, e.stop("simulator")) // what is counted is to stay
 	before := e.settled(t)
 	require.NotZero(t, before.Rows)
@@ -152,7 +155,7 @@ func (e *engine) census(t *testing.T) census {
 	t.Helper()
 	s := e.running["nats"]
 	out, err := s.inside(s.cmd.Process.Pid, nil, "/bin/bash", "-c",
-		`exec 3<>/dev/tcp/127.0.0.1/8222 && printf 'GET /jsz?accounts=true&streams=true HTTP/1.0\r\n\r\n' >&3 && sed '1,/^\r$/d' <&3`)
+		`exec 3<>/dev/tcp/127.0.0.1/8222 && printf 'GET /jsz?accounts=true&streams=true HTTP/1.0\r\n\r\n' >&3 && /usr/bin/sed '1,/^\r$/d' <&3`)
 	require.NoError(t, err, string(out))
 	var server struct {
 		Accounts []struct {
