@@ -37,7 +37,7 @@ func newComposeFolder(t *testing.T) *composeFolder {
 	f := &composeFolder{dir: t.TempDir(), bin: t.TempDir(), volumes: t.TempDir()}
 	self, err := os.Executable()
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(f.bin, "docker"), fmt.Appendf(nil, dockerScript, f.bin, self, f.volumes), 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(filepath.Join(f.bin, "docker"), fmt.Appendf(nil, dockerScript, f.bin, self, f.volumes), 0o700))
 	f.write(t, filepath.Join(f.bin, "running"), "writer\nnats\n")
 	for _, name := range []string{"program", "mosquitto-run", "state", "nats-data", "postgres-data"} {
 		require.NoError(t, os.Mkdir(filepath.Join(f.volumes, name), 0o700))
