@@ -36,27 +36,18 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	nc, r, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("opening JetStream: %w", err)
-	}
-	st := state{dir: g.StateDir}
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
-	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), secrets, secretReader)
+	defer m.close()
+	r := m.run
+	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), m.secrets, secretReader)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	report, err := c.audit(ctx, js, db, options)
+	report, err := c.audit(ctx, m.js, db, options)
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/backup"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // backupFolders are what of the state directory is in a backup beside streams and
@@ -44,7 +45,7 @@ func (c *backupCommand) key() (backup.Key, error) {
 //
 // All parts are as of one moment. The durable consumers stand still for it, so that
 // nothing moves from a stream to the next or into a table; the bridge goes on storing
-// in RAW, and controllers notice nothing. Then the streams are saved, each before the
+// in RAW and sending commands, and controllers notice nothing. Then the streams are saved, each before the
 // one that its consumer fills, and only then the databases' snapshots are taken:
 // should a consumer have something in hand that is not acknowledged, its effect may
 // be in the backup while its position is before it. That is the safe way round: it is
@@ -64,27 +65,17 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if c.Compose != "" {
 		return c.saveContainers(ctx, key)
 	}
-	nc, r, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("opening JetStream: %w", err)
-	}
-	st := state{dir: g.StateDir}
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
+	defer m.close()
 	w, err := backup.Create(c.To, key)
 	if err != nil {
 		return err
 	}
 	defer w.Discard()
-	b := &saver{Writer: w, state: st, run: r, js: js, secrets: secrets, out: os.Stdout}
+	b := &saver{Writer: w, client: m, out: os.Stdout}
 	if c.DryRun {
 		return b.show(ctx)
 	}
@@ -101,16 +92,13 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 // saver saves one mesh.
 type saver struct {
 	*backup.Writer
-	state    state
-	run      running
-	js       jetstream.JetStream
-	secrets  *keeper
+	*client
 	out      io.Writer
 	manifest backup.Manifest
 }
 
 func (b *saver) save(ctx context.Context) error {
-	b.manifest.Version = version
+	b.manifest.Version, b.manifest.Arguments = version, b.run.Issuer.arguments()
 	names, err := b.streams(ctx)
 	if err != nil {
 		return err
@@ -161,7 +149,7 @@ func (b *saver) streams(ctx context.Context) ([]string, error) {
 	if err := list.Err(); err != nil {
 		return nil, fmt.Errorf("listing the streams: %w", err)
 	}
-	first := []string{"RAW", latestStream, "DECODED"}
+	first := []string{bridge.CommandStream, "RAW", latestStream, "DECODED"}
 	slices.SortFunc(names, func(x, y string) int { return rank(first, x) - rank(first, y) })
 	return names, nil
 }
@@ -174,34 +162,64 @@ func rank(order []string, name string) int {
 	return len(order)
 }
 
-// still does what has to be done while nothing moves.
+// still does what has to be done while nothing moves. Commands stand still for their
+// own stream alone: one that waits for half a minute is not carried out any more. The
+// audit trail goes both ways, from its stream to its table by a consumer that stands
+// still, and from the table to the stream by the registrar. So the stream is saved
+// behind the table: what was sent before, and taken off the list of what to send, is
+// on it.
 func (b *saver) still(ctx context.Context, names []string) (dumps []*snapshot, err error) {
+	commands, trail := present(names, bridge.CommandStream), present(names, registrar.AuditStream)
+	if err := b.held(ctx, commands, func() error { return b.each(ctx, commands) }); err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == bridge.CommandStream || name == registrar.AuditStream })
+	err = b.held(ctx, append(slices.Clone(names), trail...), func() error {
+		if err := b.each(ctx, names); err != nil {
+			return err
+		}
+		b.manifest.Created = time.Now().UTC()
+		for _, d := range localDatabases() {
+			taken, err := b.snapshot(ctx, d.name)
+			if err != nil {
+				return err
+			}
+			dumps = append(dumps, taken)
+		}
+		return b.each(ctx, trail)
+	})
+	return dumps, err
+}
+
+// present is the name, if it is among the names.
+func present(names []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(one string) bool { return one != name })
+}
+
+func (b *saver) each(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if err := b.stream(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// held calls do while the streams' consumers stand still.
+func (b *saver) held(ctx context.Context, names []string, do func() error) (err error) {
 	began := time.Now()
 	hold, err := stream.NewHold(ctx, b.js, names)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		err = errors.Join(err, hold.Release(ctx))
-		fmt.Fprintf(b.out, "  consumers stood still for %s\n", time.Since(began).Round(time.Millisecond))
+		fmt.Fprintf(b.out, "  consumers of %s stood still for %s\n", strings.Join(names, ", "), time.Since(began).Round(time.Millisecond))
 	}()
-	for _, name := range names {
-		if err := b.stream(ctx, name); err != nil {
-			return nil, err
-		}
+	if err := do(); err != nil {
+		return err
 	}
-	if err := hold.Check(ctx); err != nil {
-		return nil, err
-	}
-	b.manifest.Created = time.Now().UTC()
-	for _, d := range localDatabases() {
-		taken, err := b.snapshot(ctx, d.name)
-		if err != nil {
-			return dumps, err
-		}
-		dumps = append(dumps, taken)
-	}
-	return dumps, nil
+	return hold.Check(ctx)
 }
 
 func (b *saver) stream(ctx context.Context, name string) error {
@@ -268,18 +286,24 @@ func (b *saver) dump(ctx context.Context, s *snapshot) error {
 }
 
 // folder saves the files of a folder. Each was written in one step, and is read whole.
+// A link leads to what a restore could not put back: it is refused, not left out.
 func (b *saver) folder(name string) error {
 	var files int
 	root := b.state.path(name)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err == nil && entry.IsDir():
+			return nil
+		case err == nil && !entry.Type().IsRegular():
+			return fmt.Errorf("%s is neither a file nor a folder: put there what it leads to", path)
+		case err == nil:
+			err = b.file(path)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // not there at all, or gone meanwhile
 		}
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
 		files++
-		return b.file(path)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("saving %s: %w", name, err)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/backup"
 	"github.com/f2mesh/f2mesh/pkg/ledger"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // command runs this program on a state directory.
@@ -141,10 +146,93 @@ func TestBackup(t *testing.T) {
 	})
 }
 
+// told calls itself with each line that is written to it.
+type told func(line string)
+
+func (f told) Write(line []byte) (int, error) {
+	f(string(line))
+	return len(line), nil
+}
+
+// TestBackupWhileOthersWork looks on while the stages stand still.
+func TestBackupWhileOthersWork(t *testing.T) {
+	m := startMesh(t)
+	paused := func(stream, consumer string) bool {
+		c, err := m.js.Consumer(t.Context(), stream, consumer)
+		require.NoError(t, err)
+		return c.CachedInfo().Paused
+	}
+	trail := func() uint64 {
+		s, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		require.NoError(t, err)
+		return s.CachedInfo().State.LastSeq
+	}
+	registry, err := openRegistry(t.Context(), m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log)
+	require.NoError(t, err)
+	defer registry.close()
+	recipient, _ := agePair(t)
+	key, err := backup.Recipients([]string{recipient})
+	require.NoError(t, err)
+	w, err := backup.Create(filepath.Join(t.TempDir(), "archive"), key)
+	require.NoError(t, err)
+	defer w.Discard()
+	b := &saver{Writer: w, client: &client{state: m.state, run: m.describe(), js: m.js, secrets: m.secrets}}
+	var sent uint64
+	b.out = told(func(line string) {
+		if !strings.Contains(line, "stream DECODED") {
+			return
+		}
+		assert.True(t, paused("RAW", "decoder"), "the control")
+		assert.False(t, paused(bridge.CommandStream, "bridge"), "a command does not wait for the backup")
+		before := trail()
+		require.NoError(t, registrar.NewTrail(registry.pool.Pool).Record(t.Context(), registrar.Event{Time: time.Now(), Actor: "test", Action: registrar.RotateSecret}))
+		eventually(t, func() bool { sent = trail(); return sent > before }, "the registrar does not send")
+	})
+	require.NoError(t, b.save(t.Context()))
+	require.NotZero(t, sent, "the control")
+	i := slices.IndexFunc(b.manifest.Streams, func(s stream.Snapshot) bool { return s.Name == registrar.AuditStream })
+	require.GreaterOrEqual(t, i, 0)
+	assert.GreaterOrEqual(t, b.manifest.Streams[i].LastSequence, sent, "what the registrar has sent and forgotten is in the backup")
+}
+
+// A folder that is a link would be missing from a backup that looks complete.
+func TestBackupOfLinks(t *testing.T) {
+	t.Parallel()
+	recipient, identity := agePair(t)
+	key, err := backup.Recipients([]string{recipient})
+	require.NoError(t, err)
+	st := state{dir: t.TempDir()}
+	elsewhere := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(elsewhere, "root.key"), []byte("key"), 0o400))
+	require.NoError(t, os.Symlink(elsewhere, st.path("pki")))
+	file := filepath.Join(t.TempDir(), "archive")
+	w, err := backup.Create(file, key)
+	require.NoError(t, err)
+	defer w.Discard()
+	b := &saver{Writer: w, client: &client{state: st}, out: io.Discard}
+	require.ErrorContains(t, b.folder("pki"), st.path("pki")+" is neither a file nor a folder")
+	require.NoError(t, os.Remove(st.path("pki")))
+	require.NoError(t, b.folder("pki"), "there is none")
+	require.NoError(t, os.Rename(elsewhere, st.path("pki")))
+	require.NoError(t, b.folder("pki"), "the control")
+	require.NoError(t, w.Commit(new(backup.Manifest)))
+
+	opener, err := backup.Identities(identity)
+	require.NoError(t, err)
+	archive, err := backup.Open(file, opener)
+	require.NoError(t, err)
+	defer func() { _ = archive.Close() }()
+	require.Len(t, archive.Manifest.Parts, 1)
+	assert.Equal(t, "files/pki/root.key", archive.Manifest.Parts[0].Name)
+	assert.Equal(t, fs.FileMode(0o400), archive.Mode("files/pki/root.key"))
+	assert.Equal(t, fs.FileMode(0o600), archive.Mode("files/none"))
+}
+
 // restoreMesh makes a mesh of a backup and starts it.
 func restoreMesh(t *testing.T, file, identity string) *testMesh {
 	t.Helper()
 	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+	left := leftover(t, st)
 	out, err := command(t, st, "restore", "--from", file, "--identity", identity)
 	t.Cleanup(func() {
 		for _, server := range []string{"postgres", "mosquitto", "pgbouncer"} {
@@ -152,10 +240,26 @@ func restoreMesh(t *testing.T, file, identity string) *testMesh {
 		}
 	})
 	require.NoError(t, err, out)
+	assert.NoFileExists(t, left)
+	assert.NoFileExists(t, st.path(restoringFile))
+	assert.Contains(t, out, " --no-simulate --controllers=0\n", "no demo fleet comes into it")
 	out, err = command(t, st, "restore", "--from", file, "--identity", identity)
 	require.Error(t, err, "a mesh is there already")
 	assert.Contains(t, out, "is not empty")
 	return startMeshIn(t, st, testLog(t))
+}
+
+// leftover makes the directory what a restore that was killed leaves.
+func leftover(t *testing.T, st state) (file string) {
+	t.Helper()
+	lock, err := st.lock()
+	require.NoError(t, err)
+	require.NoError(t, lock.Close())
+	require.NoError(t, st.begin())
+	file = st.path("pki", "left")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	return file
 }
 
 // goesOn requires a device with its old certificate to reach the tables.
@@ -249,6 +353,30 @@ func TestRestoreBreaksOff(t *testing.T) {
 		}
 		entries, err := os.ReadDir(st.dir)
 		require.NoError(t, err)
-		assert.Empty(t, entries)
+		require.Len(t, entries, 1)
+		assert.Equal(t, lockFile, entries[0].Name())
 	}
+}
+
+// What a restore that was killed leaves is not taken for a mesh.
+func TestRestoreKilled(t *testing.T) {
+	t.Parallel()
+	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+	left := leftover(t, st)
+	out, err := command(t, st, "up")
+	require.Error(t, err)
+	assert.Contains(t, out, errRestoring.Error())
+	require.NoError(t, st.empty(), "it may begin anew")
+	require.NoError(t, os.Remove(st.path(restoringFile)))
+	require.ErrorContains(t, st.empty(), "is not empty", "the control")
+	require.NoError(t, os.RemoveAll(filepath.Dir(left)))
+	require.NoError(t, st.empty(), "a lock is nothing")
+}
+
+func TestStartCommand(t *testing.T) {
+	t.Parallel()
+	vault := issuerFlags{Issuer: issuerVault, Mount: "pki two"}
+	command := startCommand(state{dir: "/srv"}, &backup.Manifest{Arguments: vault.arguments()})
+	assert.Contains(t, command, "up --state-dir '/srv' --no-simulate --controllers=0 '--issuer=vault' '--pki-mount=pki two'")
+	assert.Empty(t, new(issuerFlags).arguments())
 }

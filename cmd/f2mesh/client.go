@@ -8,39 +8,61 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// connectRunning connects the operator to the NATS server of the mesh that runs
-// on the state directory.
-func connectRunning(ctx context.Context, g *globals, log *slog.Logger) (*nats.Conn, running, error) {
-	st := state{dir: g.StateDir}
-	r, err := st.load()
-	if err != nil {
-		return nil, r, err
+// client is the operator's way into the mesh that runs on a state directory: where
+// its parts are, the secrets to log in to them with, and a connection to NATS.
+type client struct {
+	state   state
+	run     running
+	secrets *keeper
+	js      jetstream.JetStream
+}
+
+// openClient connects to the mesh that runs on the state directory.
+func openClient(ctx context.Context, g *globals, log *slog.Logger) (*client, error) {
+	c := &client{state: state{dir: g.StateDir}}
+	var err error
+	if c.run, err = c.state.load(); err != nil {
+		return nil, err
 	}
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return nil, r, err
+	if c.secrets, err = c.state.keeper(log); err != nil {
+		return nil, err
 	}
-	defer secrets.close()
+	if err := c.connect(ctx, log); err != nil {
+		c.secrets.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *client) connect(ctx context.Context, log *slog.Logger) error {
 	h := &host{
-		nats:    stream.Config{URL: "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS)), CAFile: r.CAFile},
-		secrets: secret.NewStore(secrets.Chain, slog.New(slog.DiscardHandler)), log: log, // WaitConnected tells
+		nats:    stream.Config{URL: "tls://" + net.JoinHostPort(c.run.Host, strconv.Itoa(c.run.Ports.NATS)), CAFile: c.run.CAFile},
+		secrets: secret.NewStore(c.secrets.Chain, slog.New(slog.DiscardHandler)), log: log, // WaitConnected tells
 	}
 	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), log)
 	if err != nil {
-		return nil, r, err
+		return err
 	}
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := stream.WaitConnected(bounded, nc); err != nil {
-		nc.Close()
-		return nil, r, fmt.Errorf("connecting to NATS: %w", err)
+	if err = stream.WaitConnected(bounded, nc); err == nil {
+		c.js, err = jetstream.New(nc)
 	}
-	return nc, r, nil
+	if err != nil {
+		nc.Close()
+		return fmt.Errorf("connecting to NATS: %w", err)
+	}
+	return nil
+}
+
+func (c *client) close() {
+	c.js.Conn().Close()
+	c.secrets.close()
 }

@@ -103,19 +103,28 @@ func TestContainerSetup(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, ".env"), []byte("CACHE_TTL=60"), 0o600))
 	c := containerSetup{Compose: dir, UID: os.Geteuid(), GID: os.Getegid()}
 	if c.UID == 0 {
-		require.ErrorContains(t, c.run(t.Context()), "root")
+		require.ErrorContains(t, c.run(t.Context(), false), "root")
 		c.UID, c.GID = 4321, 4321
 	}
-	require.NoError(t, c.run(t.Context()))
+	require.NoError(t, c.run(t.Context(), true))
+	assert.NoDirExists(t, filepath.Join(dir, "secrets"), "a dry run makes nothing")
+	before, err := os.ReadFile(filepath.Join(dir, ".env"))
+	require.NoError(t, err)
+	assert.Equal(t, "CACHE_TTL=60", string(before))
+
+	require.NoError(t, c.run(t.Context(), false))
+	username, err := os.ReadFile(filepath.Join(dir, "secrets", "mqtt_username.txt"))
+	require.NoError(t, err)
+	assert.Equal(t, "bridge", strings.TrimSpace(string(username)))
 	env, err := os.ReadFile(filepath.Join(dir, ".env"))
 	require.NoError(t, err)
 	assert.Equal(t, "CACHE_TTL=60\nF2MESH_UID="+strconv.Itoa(c.UID)+"\nF2MESH_GID="+strconv.Itoa(c.GID)+"\n", string(env))
-	require.NoError(t, c.run(t.Context()), "a second time")
+	require.NoError(t, c.run(t.Context(), false), "a second time")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, ".env"), []byte(`F2MESH_UID="1"`), 0o600))
-	require.ErrorContains(t, c.run(t.Context()), "F2MESH_UID=1")
+	require.ErrorContains(t, c.run(t.Context(), false), "F2MESH_UID=1")
 	if os.Geteuid() != 0 {
 		c.UID++
-		require.ErrorContains(t, c.run(t.Context()), "root")
+		require.ErrorContains(t, c.run(t.Context(), false), "root")
 	}
 }
 

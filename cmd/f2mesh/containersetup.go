@@ -37,35 +37,50 @@ type containerSetup struct {
 }
 
 // run makes the secret files and the settings that compose.yaml needs, as far as
-// they are not there.
-func (c *containerSetup) run(ctx context.Context) error {
+// they are not there; or says what it would make.
+func (c *containerSetup) run(ctx context.Context, dryRun bool) error {
 	if err := c.chooseOwner(); err != nil {
 		return err
 	}
 	dir := credential.Files(filepath.Join(c.Compose, "secrets"))
-	var made []string
+	var missing []string
 	for _, name := range containerSecrets() {
 		_, err := dir.Lookup(ctx, name+secretSuffix)
-		if errors.Is(err, secret.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-			made, err = append(made, name), dir.Make(name+secretSuffix)
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, secret.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, name)
+		case err != nil:
 			return err
 		}
 	}
-	if slices.Contains(made, credential.Username) {
-		if err := dir.WriteText(credential.Username+secretSuffix, "bridge"); err != nil {
+	outcome := "%s: %d secrets, %d of them would be new; the containers would run as %d:%d\n"
+	if !dryRun {
+		outcome = "%s: %d secrets, %d of them new; the containers run as %d:%d\n"
+		if err := c.make(dir, missing); err != nil {
+			return err
+		}
+	}
+	fmt.Printf(outcome, dir, len(containerSecrets()), len(missing), c.UID, c.GID)
+	return nil
+}
+
+// make writes the secrets that are missing, and the settings.
+func (c *containerSetup) make(dir credential.Files, missing []string) error {
+	for _, name := range missing {
+		if name == credential.Username {
+			if err := dir.WriteText(name+secretSuffix, "bridge"); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := dir.Make(name + secretSuffix); err != nil {
 			return err
 		}
 	}
 	if err := c.give(string(dir)); err != nil {
 		return err
 	}
-	if err := c.settings(); err != nil {
-		return err
-	}
-	fmt.Printf("%s: %d secrets, %d of them new; the containers run as %d:%d\n", dir, len(containerSecrets()), len(made), c.UID, c.GID)
-	return nil
+	return c.settings()
 }
 
 // containerSecrets are the secrets that compose.yaml has.

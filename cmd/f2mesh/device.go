@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
@@ -200,5 +201,11 @@ func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 
 func short(id string) string { return id[:min(len(id), 12)] }
 
-// titled is what of a list of controllers people read.
-func titled(columns ...string) string { return strings.Join(columns, "\t") + "\n" }
+// cells are a line of a table.
+func cells(texts ...string) string {
+	all := make([]string, len(texts))
+	for i, text := range texts {
+		all[i] = plain.Text(text)
+	}
+	return strings.Join(all, "\t") + "\n"
+}

@@ -46,10 +46,10 @@ func printJSON(v any) error {
 
 func printDevices(out io.Writer, devices []registrar.Device, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(table, titled("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
+	fmt.Fprint(table, cells("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
 	for i := range devices {
 		d := &devices[i]
-		fmt.Fprint(table, titled(d.MAC.Dashed(), d.SerialNumber, standing(d, now), until(d), ago(d.LastSeen, now)))
+		fmt.Fprint(table, cells(d.MAC.Dashed(), d.SerialNumber, standing(d, now), until(d), ago(d.LastSeen, now)))
 	}
 	return table.Flush()
 }
@@ -121,7 +121,7 @@ func printDevice(out io.Writer, d *registrar.Device, bundle string, now time.Tim
 		{"revoked", moment(d.RevokedAt)},
 		{"last seen", ago(d.LastSeen, now)},
 	} {
-		fmt.Fprint(table, titled(row[:]...))
+		fmt.Fprint(table, cells(row[:]...))
 	}
 	return table.Flush()
 }
@@ -152,20 +152,16 @@ const latestStream, latestPrefix = "KV_LATEST", "$KV.LATEST."
 
 // lastSeen reads the headers of LATEST.
 func lastSeen(ctx context.Context, g *globals, log *slog.Logger, of topic.MAC) (map[topic.MAC]time.Time, error) {
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return nil, err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, err
-	}
+	defer m.close()
 	filter := latestPrefix + ">"
 	if of != "" {
 		filter = latestPrefix + string(of) + ".>"
 	}
-	consumer, err := js.OrderedConsumer(ctx, latestStream, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
+	consumer, err := m.js.OrderedConsumer(ctx, latestStream, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil //nolint:nilnil // nothing was decoded yet: nobody was seen
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -71,9 +70,7 @@ func tabulateEvents(out io.Writer, events []registrar.Event) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TIME\tACTOR\tACTION\tCONTROLLER\tCERTIFICATE\tFROM\tDETAIL")
 	for _, e := range events {
-		fmt.Fprintln(table, strings.Join([]string{
-			e.Time.UTC().Format(time.RFC3339), e.Actor, string(e.Action), e.MAC.Dashed(), e.Serial, e.Address, e.Detail,
-		}, "\t"))
+		fmt.Fprint(table, cells(e.Time.UTC().Format(time.RFC3339), e.Actor, string(e.Action), e.MAC.Dashed(), e.Serial, e.Address, e.Detail))
 	}
 	return table.Flush()
 }

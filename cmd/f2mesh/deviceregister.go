@@ -31,8 +31,11 @@ func (c *deviceRegisterCommand) check() error {
 	switch {
 	case (c.From != "") == (c.MAC != ""):
 		return errors.New("name one controller, or --from a list of many")
-	case c.From != "" && (c.SerialNumber != "" || c.CSR != "" || c.Force || c.DryRun):
-		return errors.New("--serial-number, --csr, --force and --dry-run are for one controller, not for a list")
+	case c.From != "" && (c.SerialNumber != "" || c.CSR != ""):
+		return errors.New("--serial-number and --csr are for one controller: a list has a serial number in each line, and keys of its controllers are made here")
+	case c.From != "" && c.Force:
+		return errors.New("--force revokes certificates, and a list that is broken off and begun again would revoke the new ones, too: " +
+			"leave it out to register what is missing, and name each controller that is to be replaced: device register MAC --serial-number SN --force")
 	case c.MAC != "" && c.SerialNumber == "":
 		return errors.New("--serial-number is missing: it stands on the controller's label")
 	}
@@ -45,7 +48,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	if c.From != "" {
-		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, c.From) })
+		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, c.From, c.DryRun) })
 	}
 	macs, err := parseMACs([]string{c.MAC})
 	if err != nil {
@@ -85,13 +88,9 @@ func (r *registry) registerOne(ctx context.Context, q *registrar.Request) error 
 		return err
 	}
 	d := &results[0].Device
-	switch err := results[0].Err; {
-	case errors.Is(err, registrar.ErrRevoked):
-		return fmt.Errorf("%s was revoked: --force registers it again", q.MAC.Dashed())
-	case errors.Is(err, registrar.ErrConflict):
-		return fmt.Errorf("%s is registered with serial number %s: --force replaces it and revokes its certificate", q.MAC.Dashed(), d.SerialNumber)
-	case err != nil:
-		return fmt.Errorf("registering %s: %w", q.MAC.Dashed(), err)
+	switch {
+	case results[0].Err != nil:
+		return notRegistered(q, &results[0])
 	case !results[0].Issued:
 		fmt.Printf("%s is registered already, certificate %s, valid until %s: nothing changed\n", d.MAC.Dashed(), d.Certificate, until(d))
 	default:
@@ -102,13 +101,20 @@ func (r *registry) registerOne(ctx context.Context, q *registrar.Request) error 
 
 // foretell says what registerOne would do.
 func (r *registry) foretell(ctx context.Context, q *registrar.Request) error {
-	d, err := r.Show(ctx, q.MAC)
-	switch {
-	case errors.Is(err, registrar.ErrUnknown):
-		fmt.Printf("%s would be registered\n", q.MAC.Dashed())
-	case err != nil:
+	results, err := r.Foresee(ctx, *q)
+	if err != nil {
 		return err
-	case q.Force:
+	}
+	d, err := r.Show(ctx, q.MAC)
+	unknown := errors.Is(err, registrar.ErrUnknown)
+	switch {
+	case err != nil && !unknown:
+		return err
+	case results[0].Err != nil:
+		return notRegistered(q, &results[0])
+	case unknown:
+		fmt.Printf("%s would be registered\n", q.MAC.Dashed())
+	case results[0].Issued:
 		fmt.Printf("%s would get a new certificate; certificate %s would be revoked and its session ended\n", q.MAC.Dashed(), d.Certificate)
 	default:
 		fmt.Printf("%s is registered already (%s): nothing would change\n", q.MAC.Dashed(), d.Status)
@@ -116,16 +122,29 @@ func (r *registry) foretell(ctx context.Context, q *registrar.Request) error {
 	return nil
 }
 
-// importList registers a list. What it registers stays registered if it is
-// interrupted, and a second time it goes on from there.
-func (r *registry) importList(ctx context.Context, file string) error {
+// notRegistered says why, and what can be done.
+func notRegistered(q *registrar.Request, result *registrar.Result) error {
+	switch err := result.Err; {
+	case errors.Is(err, registrar.ErrRevoked):
+		return fmt.Errorf("%s was revoked: --force registers it again", q.MAC.Dashed())
+	case errors.Is(err, registrar.ErrConflict):
+		return fmt.Errorf("%s is registered with serial number %s: --force replaces it and revokes its certificate", q.MAC.Dashed(), result.Device.SerialNumber)
+	default:
+		return fmt.Errorf("registering %s: %w", q.MAC.Dashed(), err)
+	}
+}
+
+// importList registers a list, or in a dry run says what that would do. What it
+// registers stays registered if it is interrupted, and a second time it goes on from
+// there.
+func (r *registry) importList(ctx context.Context, file string, dryRun bool) error {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {
 		return fmt.Errorf("reading the list of controllers: %w", err)
 	}
 	advance, end := countLines(bytes.Count(text, []byte("\n")))
 	var issued, there, refused int
-	err = r.Import(ctx, person(), bytes.NewReader(text), func(l registrar.Line) {
+	report := func(l registrar.Line) {
 		advance(l.Number)
 		switch {
 		case l.Result.Err != nil:
@@ -136,16 +155,23 @@ func (r *registry) importList(ctx context.Context, file string) error {
 		default:
 			there++
 		}
-	})
+	}
+	outcome := "%d registered, %d were registered already, %d lines refused\n"
+	if dryRun {
+		outcome = "%d would be registered, %d are registered already, %d lines would be refused; nothing was done\n"
+		err = r.Preview(ctx, bytes.NewReader(text), report)
+	} else {
+		err = r.Import(ctx, person(), bytes.NewReader(text), report)
+	}
 	end()
-	fmt.Printf("%d registered, %d were registered already, %d lines refused\n", issued, there, refused)
+	fmt.Printf(outcome, issued, there, refused)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !dryRun:
 		return errors.New("interrupted: the same command goes on where it stopped")
 	case err != nil:
 		return err
 	case refused > 0:
-		return fmt.Errorf("%d lines of %s were refused", refused, file)
+		return fmt.Errorf("%d lines of %s, each named above with its reason", refused, file)
 	}
 	return nil
 }

@@ -12,18 +12,21 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/doctor"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 )
 
 type doctorCommand struct {
 	JSON   bool     `help:"Print JSON."`
 	Only   []string `help:"Checks to run, by name or by the first part of it (mqtt, nats, ...)."`
 	List   bool     `help:"List the checks, run none."`
+	Strict bool     `help:"Exit with 1 also where something was not checked or has a warning."`
 	Docker string   `help:"Socket of the Docker API." default:"/var/run/docker.sock" env:"F2MESH_DOCKER_SOCKET"`
 
 	containerDoctor
 }
 
-// Run tries all items and prints them; its exit status is 1 if one failed.
+// Run tries all items and prints them; its exit status is 1 if one failed, or with
+// --strict was not good.
 func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	if c.List {
 		return listChecks(os.Stdout)
@@ -48,6 +51,9 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
+	if c.Strict {
+		return doctor.Verdict(results, doctor.NotChecked, doctor.Warning)
+	}
 	return doctor.Verdict(results)
 }
 
@@ -68,8 +74,13 @@ func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done f
 	return st.patient(r, secrets.logIn), secrets.close, nil
 }
 
-// logIn is that of one credential, for packages that know no keeper.
+// logIn is that of one credential, for packages that know no keeper, or that of the
+// health API.
 func (k *keeper) logIn(ctx context.Context, name string) (user, password string, err error) {
+	if name == credential.HealthAPI {
+		v, err := k.Lookup(ctx, name)
+		return "f2mesh", v.Reveal(), err // any user
+	}
 	return logIn(ctx, k, name)
 }
 
@@ -79,9 +90,10 @@ func (s state) patient(r running, logIn func(context.Context, string) (string, s
 		Dir: s.dir, PID: r.PID, Host: r.Host, CAFile: r.CAFile, LogIn: logIn,
 		Ports: doctor.Ports{
 			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, WebSocket: r.Ports.WebSocket,
-			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer, EST: r.Ports.EST,
+			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
+			HTTP: r.Ports.HTTP, EST: r.Ports.EST,
 		},
-		Now: time.Now, Free: doctor.DiskFree,
+		Now: time.Now, Free: doctor.DiskFree, Secrets: []string{credential.HealthAPI},
 	}
 	for _, one := range credential.All() {
 		m.Secrets = append(m.Secrets, one.Name)
@@ -111,9 +123,9 @@ func printResults(out io.Writer, results []doctor.Result) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "STATE\tCHECK\tTRIED")
 	for _, r := range results {
-		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, r.Seen)
+		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, plain.Text(r.Seen))
 		if r.Mend != "" {
-			fmt.Fprintf(table, "\t\t  mend: %s\n", r.Mend)
+			fmt.Fprintf(table, "\t\t  mend: %s\n", plain.Text(r.Mend))
 		}
 	}
 	return table.Flush()

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,7 +96,7 @@ type sabotage struct {
 func TestDoctorSeesWhatIsBroken(t *testing.T) {
 	m, patient := examined(t)
 	broken := map[string]bool{}
-	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenDatabase(), brokenTLS(), brokenMachine()) {
+	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenTLS(), brokenMachine()) {
 		broken[s.check] = true
 		t.Run(s.check, func(t *testing.T) {
 			own := *patient
@@ -252,6 +253,9 @@ func brokenNATS() []sabotage {
 		{"nats-password", "wrong password: let in", other(true)},
 		{"nats-tls", "does without TLS", other(false)},
 		{"nats-permissions", "the user of nats_bridge_password may use f2.decoded.doctor", other(true)},
+		{"nats-permissions", "the user of nats_registrar_password may use $JS.API.STREAM.UPDATE.AUDIT", other(true)},
+		{"nats-permissions", "the user of nats_health_password may use f2.>", other(true)},
+		{"nats-permissions", "the user of nats_sys_password may use $JS.API.STREAM.NAMES", other(true)},
 		{"loss-nats-sync", "before it is on disk", other(true)},
 		{"loss-stream-limits", "the disk has 1 MiB left", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			patient.Free = func(string) (uint64, error) { return 1 << 20, nil }
@@ -350,30 +354,117 @@ func (m *testMesh) sql(t *testing.T, database, statement string) {
 	}
 }
 
-// brokenTLS puts a server of old or weak TLS in the place of EST, or lets years pass.
+// brokenPooler changes what the running PgBouncer reads.
+func brokenPooler() []sabotage {
+	change := func(name string, edit func(t *testing.T, m *testMesh, text string) string) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			path := m.state.path("pgbouncer", name)
+			good, err := os.ReadFile(path)
+			require.NoError(t, err)
+			write := func(text string) {
+				require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) // its owner stays
+				m.reloadPooler(t)
+			}
+			t.Cleanup(func() { write(string(good)) })
+			write(edit(t, m, string(good)))
+		}
+	}
+	settings := func(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return change("pgbouncer.ini", func(t *testing.T, _ *testMesh, text string) string {
+			t.Helper()
+			changed := strings.NewReplacer(replacements...).Replace(text)
+			require.NotEqual(t, text, changed)
+			return changed
+		})
+	}
+	return []sabotage{
+		{"database-pooler", "no password: let in; wrong password: let in", settings("auth_type = scram-sha-256", "auth_type = trust")},
+		{"database-pooler", "the pooler goes on without TLS", settings("client_tls_sslmode = require", "client_tls_sslmode = allow")},
+		{"database-pooler", "may command the pooler", settings("\nadmin_users =", "\nadmin_users = f2mesh_pgbouncer")},
+		{"database-pooler", "the role of postgres_reader_password: let in", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			m.sql(t, databaseTelemetry, "GRANT "+rolePooled+" TO "+roleReader)
+			t.Cleanup(func() { m.sql(t, databaseTelemetry, "REVOKE "+rolePooled+" FROM "+roleReader) })
+		}},
+		{"database-pooler", "the registrar on the console: let in", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper() // PgBouncer does not outlive one that it has looked up before
+			change("userlist.txt", func(t *testing.T, m *testMesh, text string) string {
+				t.Helper()
+				return text + fmt.Sprintf("%q %q\n", roleRegistrar, m.password(t, secretRegistry))
+			})(t, m, patient)
+			settings("stats_users = f2mesh_pgbouncer", "stats_users = f2mesh_pgbouncer, "+roleRegistrar)(t, m, patient)
+		}},
+	}
+}
+
+func (m *testMesh) reloadPooler(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(m.state.path("pgbouncer", "pgbouncer.pid"))
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGHUP))
+}
+
+// brokenHealth puts a server in the place of the health API that asks too little or
+// too much.
+func brokenHealth() []sabotage {
+	other := func(answer http.HandlerFunc) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			patient.Ports.HTTP = m.otherHTTPS(t, answer, func(*tls.Config) {})
+		}
+	}
+	open := other(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })
+	return []sabotage{
+		{"health-anonymous", "/status: answered 200; /readyz: answered 200; /metrics: answered 200", open},
+		{"health-anonymous", "/healthz answers 200 and not just ok", open},
+		{"health-anonymous", "/healthz answers 401", other(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "" {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		})},
+		{"health-password", "/status: answered 200", open},
+		{"health-password", "cannot be tried, the right password was answered 401", other(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusUnauthorized)
+		})},
+	}
+}
+
+// otherHTTPS is a server with the mesh's certificate.
+func (m *testMesh) otherHTTPS(t *testing.T, answer http.Handler, change func(*tls.Config)) (port int) {
+	t.Helper()
+	config := m.serverTLS(t)
+	change(config)
+	other := httptest.NewUnstartedServer(answer)
+	other.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	other.TLS = config
+	other.StartTLS()
+	t.Cleanup(other.Close)
+	return other.Listener.Addr().(*net.TCPAddr).Port
+}
+
+// brokenTLS puts a server of old or weak TLS in the place of EST or of the health
+// API, or lets years pass.
 func brokenTLS() []sabotage {
 	weak := func(change func(*tls.Config)) func(*testing.T, *testMesh, *doctor.Mesh) {
 		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper()
-			config := m.serverTLS(t)
-			change(config)
-			old := httptest.NewUnstartedServer(http.NotFoundHandler())
-			old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-			old.TLS = config
-			old.StartTLS()
-			t.Cleanup(old.Close)
-			patient.Ports.EST = old.Listener.Addr().(*net.TCPAddr).Port
+			patient.Ports.EST = m.otherHTTPS(t, http.NotFoundHandler(), change)
+			patient.Ports.HTTP = m.otherHTTPS(t, http.NotFoundHandler(), change)
 		}
 	}
 	later := func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
 		patient.Now = func() time.Time { return time.Now().AddDate(2, 0, 0) }
 	}
 	return []sabotage{
-		{"tls-versions", "EST: let in", weak(func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 })},
-		{"tls-ciphers", "EST: let in", weak(func(c *tls.Config) {
+		{"tls-versions", "EST: let in; health API: let in", weak(func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 })},
+		{"tls-ciphers", "EST: let in; health API: let in", weak(func(c *tls.Config) {
 			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 		})},
 		{"tls-certificates", "controllers (MQTT): tls: failed to verify certificate: x509: certificate has expired", later},
+		{"tls-certificates", "health API: tls: failed to verify certificate: x509: certificate has expired", later},
 		{"tls-certificates", "device.crt has expired", later},
 		{"tls-revocation", "the list of", later},
 		{"tls-revocation", "there is no list of", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {

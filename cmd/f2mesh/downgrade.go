@@ -9,12 +9,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/alarm"
 )
 
-// alarmDowngraded is raised while a secret's last good value is in use because
-// its source does not answer (design 8). The log tells it already: the store's.
-const alarmDowngraded = "secret_downgraded"
-
 // watchDowngrades publishes the alarm of each secret when it is raised and when it
-// is cleared, until ctx ends. What cannot be published is tried again.
+// is cleared, until ctx ends. The log tells it already: the store's. What cannot be published is tried again.
 func (h *host) watchDowngrades(ctx context.Context, service string, nc *nats.Conn) error {
 	raised := map[string]time.Time{} // since when, by secret
 	look := time.NewTicker(time.Second)
@@ -29,7 +25,7 @@ func (h *host) watchDowngrades(ctx context.Context, service string, nc *nats.Con
 				since = time.Now()
 			}
 			err := alarm.Publish(nc, alarm.Alarm{
-				Kind: alarmDowngraded, Service: service, Subject: s.Name, Since: since, Raised: s.Downgraded, Detail: s.Problem,
+				Kind: alarm.SecretDowngraded, Service: service, Subject: s.Name, Since: since, Raised: s.Downgraded, Detail: s.Problem,
 			})
 			switch {
 			case err != nil:

@@ -41,6 +41,14 @@ func (f *issuerFlags) open(own *identity.Authority, cfg vault.Config, token secr
 	return identity.Several{vault.NewIssuer(client, f.Mount), own}, nil
 }
 
+// arguments are the flags again; the broker must know the CA that signed.
+func (f *issuerFlags) arguments() []string {
+	if f.Issuer == "" {
+		return nil
+	}
+	return []string{"--issuer=" + f.Issuer, "--pki-mount=" + f.Mount}
+}
+
 // fromEnvironment opens it for a command, which has no flags of its own for Vault.
 func (f *issuerFlags) fromEnvironment(st state, log *slog.Logger) (identity.Issuer, error) {
 	own, err := identity.OpenAuthority(st.path("pki"))

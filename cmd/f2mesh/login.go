@@ -47,8 +47,8 @@ func logins(ctx context.Context, secrets secret.Source, kind credential.Kind) (m
 }
 
 // tools writes what the command-line tools of people log in with, whoever the
-// alternates' turn it is: the `nats` CLI's context, psql's passfile, and the
-// password for mosquitto_sub, curl's options for the health API.
+// alternates' turn it is: the `nats` CLI's context, psql's passfile, mosquitto_sub's
+// options, curl's for the health API. In arguments everybody could read a password.
 func (s state) tools(ctx context.Context, secrets secret.Source, r running) error {
 	content, err := natsContext(ctx, secrets, "f2mesh on "+s.dir, r)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s state) tools(ctx context.Context, secrets secret.Source, r running) erro
 	if err != nil {
 		return err
 	}
-	_, operatorPassword, err := logIn(ctx, secrets, secretMQTTOperator)
+	operator, operatorPassword, err := logIn(ctx, secrets, secretMQTTOperator)
 	if err != nil {
 		return err
 	}
@@ -68,10 +68,11 @@ func (s state) tools(ctx context.Context, secrets secret.Source, r running) erro
 	}
 	var self account.Account
 	for path, text := range map[string]string{
-		s.natsContext():      content,
-		s.passfile():         fmt.Sprintf("%s:%d:*:%s:%s\n", r.Host, r.Ports.Postgres, reader, readerPassword),
-		s.operatorPassword(): operatorPassword,
-		s.curlConfig():       fmt.Sprintf("user = %q\ncacert = %q\n", "f2mesh:"+api.Reveal(), r.CAFile),
+		s.natsContext():                    content,
+		s.passfile():                       fmt.Sprintf("%s:%d:*:%s:%s\n", r.Host, r.Ports.Postgres, reader, readerPassword),
+		s.operatorPassword():               operatorPassword,
+		s.path("secrets", "mosquitto_sub"): fmt.Sprintf("-h %s\n-p %d\n-u %s\n-P %s\n", r.Host, r.Ports.MQTT, operator, operatorPassword),
+		s.curlConfig():                     fmt.Sprintf("user = %q\ncacert = %q\n", "f2mesh:"+api.Reveal(), r.CAFile),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	"github.com/f2mesh/f2mesh/pkg/vault"
 )
 
@@ -38,7 +39,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	log := cli.logger(os.Stderr)
 	if err := parsed.Run(&cli.globals, log); err != nil {
-		fmt.Fprintf(os.Stderr, "f2mesh: %v\n", err)
+		fmt.Fprintf(os.Stderr, "f2mesh: %s\n", plain.Lines(err.Error())) // a server's words may be in it
 		return 1
 	}
 	return 0

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
@@ -88,6 +89,9 @@ type mesh struct {
 // newMesh makes what is missing in the state directory: secrets, certificates,
 // the demo fleet's bundles. It starts nothing.
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
+	if exists(st.path(restoringFile)) {
+		return nil, errRestoring
+	}
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
 		services: map[string]health.Service{},
@@ -137,16 +141,20 @@ func (m *mesh) serverPair() (certFile, keyFile string) {
 }
 
 func (m *mesh) runNATS(ctx context.Context, ready func()) error {
-	server, err := m.startNATS(ctx)
+	server, err := m.startNATS(ctx, false)
 	if err != nil {
 		return err
+	}
+	if err := m.ensureAudit(ctx); err != nil {
+		return errors.Join(err, stopped(ctx, server.Stop))
 	}
 	ready()
 	<-ctx.Done()
 	return stopped(ctx, server.Stop)
 }
 
-func (m *mesh) startNATS(ctx context.Context) (*natsserver.Server, error) {
+// startNATS starts the server; filling is for a restore (natsserver.Config).
+func (m *mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
 	cert, key := m.serverPair()
 	users, err := logins(ctx, m.secrets, credential.NATS)
 	if err != nil {
@@ -154,13 +162,33 @@ func (m *mesh) startNATS(ctx context.Context) (*natsserver.Server, error) {
 	}
 	server, err := natsserver.Start(ctx, natsserver.Config{
 		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS, MonitorPort: m.cfg.Ports.Monitor,
-		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users, Log: m.log.With("service", partNATS),
+		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users,
+		Filling: filling, Log: m.log.With("service", partNATS),
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.set(func() { m.nats, m.cfg.Ports.NATS, m.cfg.Ports.Monitor = server, server.Port(), server.MonitorPort() })
 	return server, nil
+}
+
+// ensureAudit brings the audit trail's stream to what its file says, with the
+// operator's rights: the registrar may make it and not change it.
+func (m *mesh) ensureAudit(ctx context.Context) error {
+	h := &host{
+		nats:    stream.Config{URL: "nats://in-process", InProcess: m},
+		secrets: secret.NewStore(m.secrets.Chain, slog.New(slog.DiscardHandler)), log: m.log,
+	}
+	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), m.log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	streams, err := stream.NewClient(nc, natsfiles.Files, m.log)
+	if err != nil {
+		return err
+	}
+	return streams.Ensure(ctx, registrar.AuditStream)
 }
 
 func (m *mesh) runPostgres(ctx context.Context, ready func()) error {

@@ -143,6 +143,30 @@ func TestFiguresAgree(t *testing.T) {
 	})
 }
 
+// TestAlarmsAreShown raises one on a real mesh, and looks at the screen.
+func TestAlarmsAreShown(t *testing.T) {
+	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 100 * time.Millisecond })
+	screen := func() string {
+		s, err := (&statusCommand{}).observe(t.Context(), m.js)
+		require.NoError(t, err)
+		var out strings.Builder
+		require.NoError(t, printStatus(s, &out))
+		return out.String()
+	}
+	assert.Contains(t, screen(), "no alarm is raised")
+	client := m.device(t, mac)
+	for range 20 {
+		publish(t, client, fmt.Sprintf("tele/f2-%s/sensor-mode/J1/sensor-1", mac), `no JSON at all`)
+	}
+	eventually(t, func() bool { return strings.Contains(screen(), monitor.DeadLetters+"  decoder  health") }, "no alarm on the screen")
+	assert.NotContains(t, screen(), "no alarm is raised")
+	_, body := m.api(t, "/status", m.password(t, credential.HealthAPI))
+	assert.Contains(t, body, `"alarm": "dead_letters_rising"`)
+
+	require.NoError(t, m.Stop(partHealth))
+	assert.Contains(t, screen(), "health does not answer: its alarms are not known")
+}
+
 // parseMetrics adds up the series of each name.
 func parseMetrics(t *testing.T, text string) map[string]float64 {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,7 +77,7 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 	if err := restoreInto(ctx, archive, state{dir: g.StateDir}, os.Stdout, log); err != nil {
 		return fmt.Errorf("restoring: %w", err)
 	}
-	fmt.Println("restored; start it with:", state{dir: g.StateDir}.command("up"))
+	fmt.Println("restored; start it with:", startCommand(state{dir: g.StateDir}, &archive.Manifest))
 	return nil
 }
 
@@ -90,6 +91,16 @@ func (c *restoreCommand) fits(m *backup.Manifest) error {
 		return errors.New("the backup is of a mesh in containers: name the folder of compose.yaml with --compose")
 	}
 	return nil
+}
+
+// startCommand is how a person starts the mesh of a backup. The demo fleet, which up
+// has by default, must not come into somebody's data.
+func startCommand(st state, m *backup.Manifest) string {
+	command := []string{st.command("up"), "--no-simulate", "--controllers=0"}
+	for _, argument := range m.Arguments {
+		command = append(command, shellQuote(argument))
+	}
+	return strings.Join(command, " ")
 }
 
 // verifyProgress shows a bar where people look at it.
@@ -107,8 +118,8 @@ func verifyProgress() func(done, total int64) {
 
 func describeBackup(out io.Writer, m *backup.Manifest) {
 	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts))
-	if n := len(m.Parts) - 1; m.Containers {
-		fmt.Fprintf(out, "  of a mesh in containers: %d files of secrets/ and .env, and volumes of %s\n", n, size(m.Parts[n].Size))
+	if i := slices.IndexFunc(m.Parts, func(p backup.Part) bool { return p.Name == volumesPart }); i >= 0 {
+		fmt.Fprintf(out, "  a mesh in containers: %d files of secrets/ and .env, %s of volumes\n", len(m.Parts)-1, size(m.Parts[i].Size))
 	}
 	for _, s := range m.Streams {
 		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
@@ -121,10 +132,18 @@ func describeBackup(out io.Writer, m *backup.Manifest) {
 	}
 }
 
-// restoreInto fills a state directory that is empty, or not there.
+// restoringFile is in a state directory while a restore fills it. A mesh that has it
+// is not whole.
+const restoringFile = "restoring"
+
+// errRestoring is why up does not start.
+var errRestoring = errors.New("a restore into this state directory was broken off, and it has only a part of the mesh: restore again, which begins anew")
+
+// restoreInto fills a state directory that is empty, or not there, or that another
+// restore left.
 func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.Writer, log *slog.Logger) (err error) {
-	made, err := st.empty()
-	if err != nil {
+	made := !exists(st.dir)
+	if err := st.empty(); err != nil {
 		return err
 	}
 	lock, err := st.lock()
@@ -136,10 +155,16 @@ func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.W
 		Supervisor: supervisor.New(log), cfg: meshConfig{Host: "127.0.0.1"}, state: st, log: log,
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.remove(), st.clear(made))
+		if err == nil {
+			return
+		}
+		if err = errors.Join(err, m.remove(), st.clear()); made {
+			err = errors.Join(err, os.RemoveAll(st.dir))
 		}
 	}()
+	if err := errors.Join(m.remove(), st.clear(), st.begin()); err != nil {
+		return err
+	}
 	if err := restoreFiles(archive, st); err != nil {
 		return err
 	}
@@ -151,36 +176,49 @@ func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.W
 	if err := l.streams(ctx); err != nil {
 		return err
 	}
-	return l.databases(ctx)
+	if err := l.databases(ctx); err != nil {
+		return err
+	}
+	syscall.Sync() // what the servers do not sync themselves, before it counts as restored
+	return os.Remove(st.path(restoringFile))
 }
 
-// empty refuses a directory that holds anything, and tells whether there was none.
-func (s state) empty() (made bool, err error) {
+// empty refuses a directory that holds anything but what a restore left.
+func (s state) empty() error {
 	entries, err := os.ReadDir(s.dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("looking at the state directory: %w", err)
-	case len(entries) > 0:
-		return false, fmt.Errorf("%s is not empty: name another --state-dir, or move what is there away", s.dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && exists(s.path(restoringFile)) {
+		return nil
 	}
-	return false, nil
+	if err != nil {
+		return fmt.Errorf("looking at the state directory: %w", err)
+	}
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockFile }) {
+		return fmt.Errorf("%s is not empty: name another --state-dir, or move what is there away", s.dir)
+	}
+	return nil
 }
 
-// clear empties the directory that empty found to be so.
-func (s state) clear(made bool) (problems error) {
-	if made {
-		return os.RemoveAll(s.dir)
-	}
+// clear empties the directory that empty did not refuse, but for the lock.
+func (s state) clear() (problems error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		problems = errors.Join(problems, os.RemoveAll(s.path(e.Name())))
+		if e.Name() != lockFile {
+			problems = errors.Join(problems, os.RemoveAll(s.path(e.Name())))
+		}
 	}
 	return problems
+}
+
+// begin notes on disk that what comes is not whole yet.
+func (s state) begin() error {
+	file, err := os.OpenFile(s.path(restoringFile), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("beginning to restore: %w", err)
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
 
 // restoreFiles writes the files of the backup's folders, and no others.
@@ -245,7 +283,7 @@ type loader struct {
 // streams restores the streams in an order in which one that is filled from another
 // comes after it.
 func (l *loader) streams(ctx context.Context) (err error) {
-	server, err := l.startNATS(ctx)
+	server, err := l.startNATS(ctx, true)
 	if err != nil {
 		return err
 	}

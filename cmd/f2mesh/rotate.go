@@ -115,10 +115,12 @@ func (r rotationReport) String() string {
 	if r.Resumed {
 		how = "completed the rotation of"
 	}
-	return fmt.Sprintf("%s %s: user %s -> %s, version %s -> %s (%s), in %s\n"+
-		"  meanwhile %.0f messages in, %.0f out; longest time without a commit %s\n",
-		how, r.Secret, r.From, r.To, r.Old, r.New, r.Source, r.Took.Round(time.Millisecond),
-		r.In, r.Out, r.Gap.Round(time.Millisecond))
+	text := fmt.Sprintf("%s %s: user %s -> %s, version %s -> %s (%s), in %s\n",
+		how, r.Secret, r.From, r.To, r.Old, r.New, r.Source, r.Took.Round(time.Millisecond))
+	if r.In+r.Out == 0 {
+		return text + "  meanwhile no message came\n"
+	}
+	return text + fmt.Sprintf("  meanwhile %.0f messages in, %.0f out; longest time without a commit %s\n", r.In, r.Out, r.Gap.Round(time.Millisecond))
 }
 
 // rotator rotates the credentials of the mesh that runs on the state directory.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -39,17 +40,17 @@ var errDowngraded = errors.New("a secret is not from where it was")
 
 // Run prints one screen.
 func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	keeper, err := newKeeper(&c.vaultFlags, state{dir: g.StateDir}, log)
+	defer m.close()
+	keeper, err := newKeeper(&c.vaultFlags, m.state, log)
 	if err != nil {
 		return err
 	}
 	defer keeper.close()
-	all, err := answers{nc}.all(ctx)
+	all, err := answers{m.js.Conn()}.all(ctx)
 	if err != nil {
 		return err
 	}
@@ -110,14 +111,14 @@ func printSecrets(out io.Writer, all []secretStatus) error {
 		case s.Problem != "":
 			state = "PROBLEM"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(s.Service, "-"), s.Name, cmp.Or(s.Source, "none"), s.Version, s.Age.Round(time.Second), state)
+		fmt.Fprint(table, cells(cmp.Or(s.Service, "-"), s.Name, cmp.Or(s.Source, "none"), s.Version, s.Age.Round(time.Second).String(), state))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, s := range all {
 		if s.Problem != "" {
-			fmt.Fprintf(out, "%s: %s: %s\n", cmp.Or(s.Service, "-"), s.Name, s.Problem)
+			fmt.Fprintf(out, "%s: %s: %s\n", plain.Text(cmp.Or(s.Service, "-")), plain.Text(s.Name), plain.Text(s.Problem))
 		}
 	}
 	return nil

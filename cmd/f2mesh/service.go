@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -119,7 +120,12 @@ func (h *host) natsCredential(user string) secret.Credential {
 // is made, and calls ready when it first is.
 func (h *host) run(ctx context.Context, name string, build build, running func(health.Service), ready func()) error {
 	log := h.log.With("service", name)
-	nc, err := stream.Connect(h.nats, name, h.natsCredential(name), log)
+	var arriving arrivals
+	cfg := h.nats
+	if cfg.InProcess != nil {
+		cfg.InProcess = arriving.of(cfg.InProcess)
+	}
+	nc, err := stream.Connect(cfg, name, h.natsCredential(name), log)
 	if err != nil {
 		return err
 	}
@@ -138,12 +144,15 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 		Name: name, Version: semanticVersion(version), Description: "f2mesh " + name,
 		Ready: service.Ready, Gatherer: reg, Secrets: h.secrets.Status,
 	}
+	if a, ok := service.(interface{ Alarms() alarm.Listing }); ok {
+		seen.Alarms = a.Alarms
+	}
 	running(seen)
 	group, ctx := errgroup.WithContext(ctx)
 	h.natsCredential(name).Notify(func() { h.reconnect(ctx, streams, log) })
 	group.Go(func() error { return h.secrets.Run(ctx) })
 	group.Go(func() error { return h.watchDowngrades(ctx, name, nc) })
-	group.Go(func() error { return announce(ctx, nc, seen, ready) })
+	group.Go(func() error { return announce(ctx, nc, &arriving, seen, ready) })
 	group.Go(func() error { return service.Run(ctx) })
 	return group.Wait()
 }
@@ -160,11 +169,13 @@ func (h *host) reconnect(ctx context.Context, streams *stream.Client, log *slog.
 
 // announce answers `nats micro` while the service runs, and calls ready when it
 // first is.
-func announce(ctx context.Context, nc *nats.Conn, s health.Service, ready func()) error {
+func announce(ctx context.Context, nc *nats.Conn, arriving *arrivals, s health.Service, ready func()) error {
 	if err := stream.WaitConnected(ctx, nc); err != nil {
 		return nil
 	}
+	release := arriving.hold()
 	announced, err := health.Announce(nc, s)
+	release()
 	if err != nil {
 		return err
 	}

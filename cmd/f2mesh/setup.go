@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -19,8 +20,11 @@ type setupCommand struct {
 
 // Run makes a file for each secret, and says what it made and what was there.
 func (c *setupCommand) Run(ctx context.Context, g *globals) error {
-	if c.Compose != "" {
-		return c.run(ctx)
+	switch {
+	case c.Compose != "" && (c.Force || c.Dir != ""):
+		return errors.New("--force and --dir are not for --compose: move a secret's file away to have it made anew")
+	case c.Compose != "":
+		return c.run(ctx, c.DryRun)
 	}
 	st := state{dir: g.StateDir}
 	files := st.files()
@@ -37,7 +41,24 @@ func (c *setupCommand) Run(ctx context.Context, g *globals) error {
 		fmt.Printf("%-14s %s\n", done, name)
 	}
 	fmt.Println("in", string(files))
-	return nil
+	if c.Dir != "" || c.DryRun {
+		return nil
+	}
+	return st.refreshTools(ctx)
+}
+
+// refreshTools tells the command-line tools what a running mesh's secrets are now.
+func (s state) refreshTools(ctx context.Context) error {
+	r, err := s.load()
+	if err != nil {
+		return nil // no mesh runs: its start writes them
+	}
+	secrets, err := s.keeper(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	return s.tools(ctx, secrets, r)
 }
 
 // one makes one secret and answers what it did.

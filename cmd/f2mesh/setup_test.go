@@ -54,6 +54,8 @@ func TestSetup(t *testing.T) {
 	require.NoError(t, run(setupCommand{Force: true, Dir: filepath.Join(t.TempDir(), "other")}))
 	require.NoError(t, lock.Close())
 
+	require.ErrorContains(t, run(setupCommand{Force: true, containerSetup: containerSetup{Compose: t.TempDir()}}), "--force")
+
 	require.NoError(t, os.Chmod(st.secrets(), 0o755))
 	require.ErrorContains(t, run(setupCommand{}), "chmod 700")
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,7 +30,7 @@ import (
 )
 
 type simulateCommand struct {
-	Controllers int            `help:"Controllers of the fleet. Those that are not registered yet are, with their metadata, unless --devices names certificates." env:"F2MESH_CONTROLLERS" default:"5"`
+	Controllers int            `help:"Controllers of the fleet, other than those that the running mesh simulates itself. Those that are not registered yet are, with their metadata, unless --devices names certificates." env:"F2MESH_CONTROLLERS" default:"5"`
 	Interval    *time.Duration `help:"Time between two readings of a component; 0 is full speed, as fast as the broker acknowledges. 30s as the real device, unless --messages or --rate ask for full speed."`
 	MaxAhead    int64          `help:"At full speed, pause while the bridge has this many acknowledged messages still to take from the broker; 0 never pauses." default:"200000"`
 	HTTP        string         `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
@@ -47,17 +48,22 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	controllers := fleet.Demo(c.Controllers)
 	here := c.Config.Devices == ""
 	if here {
-		if err := c.register(ctx, state{dir: g.StateDir}, controllers, log); err != nil {
+		st := state{dir: g.StateDir}
+		r, err := st.load()
+		if err != nil {
+			return err
+		}
+		lock, err := st.lockSimulation()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = lock.Close() }()
+		controllers = r.others(c.Controllers, os.Stderr)
+		if err := c.register(ctx, st, r, controllers, log); err != nil {
 			return err
 		}
 	}
-	switch {
-	case c.Interval != nil:
-		c.Config.Interval = *c.Interval
-	case c.Config.Messages == 0 && c.Config.Rate == 0:
-		c.Config.Interval = 30 * time.Second
-	}
-	if err := c.Config.Validate(); err != nil {
+	if err := c.pace(); err != nil {
 		return err
 	}
 	acknowledged, finish, err := c.record()
@@ -73,18 +79,12 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		defer stop()
 	}
 	if here && c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
-		nc, _, err := connectRunning(ctx, g, log)
+		m, err := openClient(ctx, g, log)
 		if err != nil {
 			return err
 		}
-		defer nc.Close()
-		taken := bridgeCount(nc)
-		held := false
-		c.Config.Hold = func(acknowledged int64) bool { // a burst, then a pause: cheaper for all than a trickle
-			ahead := acknowledged - taken()
-			held = ahead > c.MaxAhead || held && ahead > c.MaxAhead/4
-			return held
-		}
+		defer m.close()
+		c.Config.Hold = c.holdBack(bridgeCount(m.js.Conn()))
 	}
 	report, err := simulator.New(c.Config, controllers, log).Run(ctx)
 	err = errors.Join(err, finish())
@@ -95,12 +95,54 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	return err
 }
 
-// register makes the fleet known to the mesh that runs here.
-func (c *simulateCommand) register(ctx context.Context, st state, controllers []fleet.Controller, log *slog.Logger) error {
-	r, err := st.load()
-	if err != nil {
-		return err
+// pace sets the interval, and looks at the settings as a whole.
+func (c *simulateCommand) pace() error {
+	switch {
+	case c.Interval != nil:
+		c.Config.Interval = *c.Interval
+	case c.Config.Messages == 0 && c.Config.Rate == 0:
+		c.Config.Interval = 30 * time.Second
 	}
+	return c.Config.Validate()
+}
+
+// holdBack answers when to pause: a burst, then a rest is cheaper for all than a
+// trickle.
+func (c *simulateCommand) holdBack(taken func() int64) func(acknowledged int64) bool {
+	held := false
+	return func(acknowledged int64) bool {
+		ahead := acknowledged - taken()
+		held = ahead > c.MaxAhead || held && ahead > c.MaxAhead/4
+		return held
+	}
+}
+
+// others are n controllers that the running mesh does not play itself: the broker has
+// one session of each, and whoever comes second ends the first's.
+func (r running) others(n int, out io.Writer) []fleet.Controller {
+	if !r.Simulating || r.Controllers == 0 {
+		return fleet.Demo(n)
+	}
+	fmt.Fprintf(out, "the mesh simulates %d controllers itself; these are the next %d (`f2mesh up --no-simulate` leaves the first ones to you)\n", r.Controllers, n)
+	return fleet.Demo(r.Controllers + n)[r.Controllers:]
+}
+
+// lockSimulation makes this the only simulate on the mesh, until it exits.
+func (s state) lockSimulation() (*os.File, error) {
+	f, err := os.OpenFile(s.path("simulate.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the simulation's lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, errors.New("another `f2mesh simulate` plays controllers of this mesh, and each would end the other's sessions: " +
+			"stop it, or ask it for more --controllers instead")
+	}
+	return f, nil
+}
+
+// register makes the fleet known to the mesh that runs here.
+func (c *simulateCommand) register(ctx context.Context, st state, r running, controllers []fleet.Controller, log *slog.Logger) error {
 	if err := enlarge(ctx, st, r, controllers, log); err != nil {
 		return fmt.Errorf("registering the fleet: %w", err)
 	}

@@ -37,6 +37,7 @@ type running struct {
 	Host        string    `json:"host"`
 	Ports       ports     `json:"ports"`
 	Controllers int       `json:"controllers"` // of the demo fleet
+	Simulating  bool      `json:"simulating"`  // it plays them itself
 	CAFile      string    `json:"ca_file"`
 	Context     string    `json:"nats_context"`
 
@@ -56,6 +57,9 @@ type ports struct {
 	EST       int `json:"est"`
 }
 
+// lockFile is locked by the process that works on the directory.
+const lockFile = "lock"
+
 // errAlreadyRunning is what lock returns while another up holds the directory.
 var errAlreadyRunning = errors.New("a mesh runs on this state directory already: stop it with `f2mesh down`, or choose another --state-dir")
 
@@ -64,7 +68,7 @@ func (s state) lock() (*os.File, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
-	f, err := os.OpenFile(s.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(s.path(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock: %w", err)
 	}
@@ -88,7 +92,7 @@ func hold(lock *os.File) error {
 
 // holder is the process that has the lock, if locked says that one has it.
 func (s state) holder() (pid int, err error) {
-	text, err := os.ReadFile(s.path("lock"))
+	text, err := os.ReadFile(s.path(lockFile))
 	if err != nil {
 		return 0, fmt.Errorf("reading the lock: %w", err)
 	}

@@ -8,13 +8,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 )
 
@@ -28,12 +29,12 @@ var errUnhealthy = errors.New("a stage is not ready")
 
 // Run prints one screen; its exit status is 1 if a stage is not ready.
 func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	s, err := c.observe(ctx, nc)
+	defer m.close()
+	s, err := c.observe(ctx, m.js)
 	if err != nil {
 		return err
 	}
@@ -54,11 +55,7 @@ func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 }
 
 // observe looks twice, for the rates.
-func (c *statusCommand) observe(ctx context.Context, nc *nats.Conn) (*monitor.Status, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("opening JetStream: %w", err)
-	}
+func (c *statusCommand) observe(ctx context.Context, js jetstream.JetStream) (*monitor.Status, error) {
 	before, err := monitor.Look(ctx, js)
 	if err != nil {
 		return nil, err
@@ -99,10 +96,41 @@ func printStatus(s *monitor.Status, out io.Writer) error {
 	}
 	for _, l := range s.Stages {
 		if l.Cause != "" {
-			fmt.Fprintf(out, "%s: %s\n", l.Stage, l.Cause)
+			fmt.Fprintf(out, "%s: %s\n", l.Stage, plain.Text(l.Cause))
 		}
 	}
-	return nil
+	return printAlarms(s, out)
+}
+
+// shownAlarms is how many alarms the screen has; --json has more.
+const shownAlarms = 20
+
+// printAlarms prints what is raised, and who could not be asked: without its
+// watchers a mesh is only quiet.
+func printAlarms(s *monitor.Status, out io.Writer) error {
+	for _, name := range monitor.Watchers() {
+		if !slices.Contains(s.Watching, name) {
+			fmt.Fprintf(out, "\n%s does not answer: its alarms are not known\n", name)
+		}
+	}
+	if len(s.Alarms) == 0 {
+		_, err := fmt.Fprintln(out, "\nno alarm is raised")
+		return err
+	}
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(table, cells("ALARM", "ABOUT", "FROM", "SINCE", "DETAIL"))
+	for _, a := range s.Alarms[:min(len(s.Alarms), shownAlarms)] {
+		since := "-"
+		if !a.Since.IsZero() {
+			since = a.Since.Local().Format(time.RFC3339)
+		}
+		fmt.Fprint(table, cells(a.Kind, a.Subject, a.Service, since, a.Detail))
+	}
+	if more := s.AlarmsRaised - shownAlarms; more > 0 {
+		fmt.Fprintf(table, "and %d older ones; --json has more of them\n", more)
+	}
+	return table.Flush()
 }
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

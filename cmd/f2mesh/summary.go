@@ -13,6 +13,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 )
 
 // summary shows what runs where and how to look inside; with readings it waits
@@ -45,7 +46,7 @@ look inside, after  eval "$(%[1]s)":
   nats stream ls                                          streams (./task nats -- stream ls brings the CLI)
   nats consumer report RAW                                lag of the decoder
   psql -c 'SELECT * FROM measurement ORDER BY time DESC LIMIT 5'
-  mosquitto_sub -h $MQTT_HOST -p $MQTT_PORT -u $MQTT_USERNAME -P "$(cat $MQTT_PASSWORD_FILE)" -t 'tele/#' -v
+  XDG_CONFIG_HOME=$F2MESH_SECRETS_DIR mosquitto_sub -t 'tele/#' -v
   curl -K "$F2MESH_HTTP_CURL" "$F2MESH_HTTP_URL/status"
   %[2]s status | tail | audit
 `, m.state.command("env"), os.Args[0])
@@ -98,7 +99,7 @@ func printReadings(ctx context.Context, conn *pgx.Conn, out io.Writer, labels ma
 		return 0, fmt.Errorf("reading measurements: %w", err)
 	}
 	for _, r := range readings {
-		fmt.Fprintf(out, "  %s  device %-4d %-28s %s\n", r.Time.UTC().Format(time.RFC3339), r.Device, labels[[2]int{r.Device, r.Point}], r.Value)
+		fmt.Fprintf(out, "  %s  device %-4d %-28s %s\n", r.Time.UTC().Format(time.RFC3339), r.Device, labels[[2]int{r.Device, r.Point}], plain.Text(r.Value))
 	}
 	return len(readings), nil
 }

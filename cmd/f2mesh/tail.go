@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/decoder"
 )
@@ -33,22 +34,23 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 		}
 		filter = "f2.decoded." + string(mac) + ".>"
 	}
-	nc, _, err := connectRunning(ctx, g, log)
+	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("opening JetStream: %w", err)
-	}
+	defer m.close()
 	from := time.Now().Add(-c.Since)
-	consumer, err := js.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
+	consumer, err := m.js.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from,
 	})
 	if err != nil {
 		return fmt.Errorf("reading DECODED: %w", err)
 	}
+	return c.follow(ctx, consumer, log)
+}
+
+// follow prints what the consumer delivers.
+func (c *tailCommand) follow(ctx context.Context, consumer jetstream.Consumer, log *slog.Logger) error {
 	messages, err := consumer.Messages()
 	if err != nil {
 		return fmt.Errorf("reading DECODED: %w", err)
@@ -58,19 +60,18 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 	defer messages.Stop()
 	var d event.Decoded
 	for n := 0; c.Lines == 0 || n < c.Lines; n++ {
-		m, err := messages.Next()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		one, err := messages.Next()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return fmt.Errorf("reading DECODED: %w", err)
-		}
-		if c.JSON {
-			fmt.Println(string(m.Data()))
+		case c.JSON:
+			fmt.Println(string(one.Data()))
 			continue
 		}
-		if err := event.ParseDecoded(m.Data(), &d); err != nil {
-			log.Warn("not a DECODED message", "subject", m.Subject(), "error", err)
+		if err := event.ParseDecoded(one.Data(), &d); err != nil {
+			log.Warn("not a DECODED message", "subject", one.Subject(), "error", err)
 			continue
 		}
 		printDecoded(os.Stdout, &d)
@@ -81,17 +82,17 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 // printDecoded prints one message on one line. What a card or code held is not
 // shown: it is somebody's.
 func printDecoded(out io.Writer, d *event.Decoded) {
-	fmt.Fprintf(out, "%s  %s  J%d %-15s ", d.Time.UTC().Format("15:04:05.000"), d.MAC, d.Connector, d.Component)
+	fmt.Fprintf(out, "%s  %s  J%d %-15s ", d.Time.UTC().Format("15:04:05.000"), plain.Text(d.MAC), d.Connector, plain.Text(d.Component))
 	switch {
 	case len(d.Values) > 0:
 		parts := make([]string, len(d.Values))
 		for i, v := range d.Values {
 			parts[i] = v.Label + " " + v.Format()
 		}
-		fmt.Fprintf(out, "%s: %s\n", d.Device, strings.Join(parts, ", "))
+		fmt.Fprintf(out, "%s: %s\n", plain.Text(d.Device), plain.Text(strings.Join(parts, ", ")))
 	case strings.HasPrefix(d.Component, "reader-"):
 		fmt.Fprintln(out, "read")
 	default:
-		fmt.Fprintln(out, string(d.State))
+		fmt.Fprintln(out, plain.Text(string(d.State)))
 	}
 }

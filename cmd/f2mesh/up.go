@@ -26,7 +26,10 @@ import (
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
-const pgbouncerPort = 6432
+const (
+	pgbouncerPort   = 6432
+	demoControllers = 5
+)
 
 type upCommand struct {
 	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, bridge, decoder, writer, registrar, health."`
@@ -34,7 +37,7 @@ type upCommand struct {
 	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
-	Controllers  int           `help:"Controllers of the demo fleet; 0 for none, and metadata of your own." env:"F2MESH_CONTROLLERS" default:"5"`
+	Controllers  *int          `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. As many as at the last start, 5 at the first." env:"F2MESH_CONTROLLERS"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
 	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 
@@ -52,6 +55,10 @@ type upCommand struct {
 // returns.
 func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	st := state{dir: g.StateDir}
+	controllers := c.fleetSize(st)
+	if controllers < 0 {
+		return errors.New("--controllers is less than none")
+	}
 	if c.Detach {
 		return c.detach(ctx, st)
 	}
@@ -69,18 +76,16 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		return err
 	}
 	if isTerminal(os.Stderr) && g.LogLevel == "info" {
-		// People see the summary and the rates; the log goes to its file.
-		file, err := os.OpenFile(st.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		file, err := openLog(st, out)
 		if err != nil {
-			return fmt.Errorf("opening the log: %w", err)
+			return err
 		}
 		defer func() { _ = file.Close() }()
 		log = g.logger(file)
-		fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
 	}
 	cfg := meshConfig{
-		Host: c.Host, Ports: chosen, Controllers: c.Controllers, WatchTopics: c.WatchTopics,
-		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.Issuer, Pooling: c.pooled(),
+		Host: c.Host, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
+		Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -89,10 +94,49 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	if c.Simulate && len(c.Parts) == 0 {
+	if c.simulates(controllers) {
 		m.Add(partSimulator, m.simulate(c.Interval))
 	}
 	return c.serve(ctx, m, out)
+}
+
+// openLog is where the log goes when people see the summary and the rates.
+func openLog(st state, out io.Writer) (*os.File, error) {
+	file, err := os.OpenFile(st.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+	fmt.Fprintf(out, "starting; the log is in %s\n", st.logFile())
+	return file, nil
+}
+
+// fleetSize is how many demo controllers there are. A mesh without them, which is a
+// real one, stays so.
+func (c *upCommand) fleetSize(st state) int {
+	if c.Controllers != nil {
+		return *c.Controllers
+	}
+	if last, err := st.last(); err == nil {
+		return last.Controllers
+	}
+	return demoControllers
+}
+
+// issuer is who signs devices' certificates, as at the last start if nobody says: the
+// broker must know the CA of those that are out there.
+func (c *upCommand) issuer(st state) issuerFlags {
+	if c.Issuer.Issuer != "" {
+		return c.Issuer
+	}
+	if last, err := st.last(); err == nil {
+		return last.Issuer
+	}
+	return c.Issuer
+}
+
+// simulates is whether the demo fleet sends.
+func (c *upCommand) simulates(controllers int) bool {
+	return c.Simulate && controllers > 0 && len(c.Parts) == 0
 }
 
 // serve starts the parts, shows them, and stops them when ctx ends.
@@ -127,7 +171,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 	if err := m.state.save(m.describe()); err != nil {
 		return err
 	}
-	if err := m.summary(ctx, out, len(c.Parts) == 0 && c.Simulate); err != nil {
+	if err := m.summary(ctx, out, c.simulates(m.cfg.Controllers)); err != nil {
 		return err
 	}
 	m.showRates(ctx, out)
@@ -138,7 +182,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
-		Controllers: m.cfg.Controllers, CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
+		Controllers: m.cfg.Controllers, Simulating: slices.Contains(m.Names(), partSimulator), CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
 		Issuer: m.cfg.Issuer,
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +45,8 @@ func TestUp(t *testing.T) {
 	require.Error(t, err, "the control: an address that this machine has not")
 	assert.Contains(t, out, "192.0.2.1", "the failure names its cause")
 
-	works("up", "--detach", "--interval=100ms", "--controllers=2", "--secret-poll=300ms")
+	out = works("up", "--detach", "--interval=100ms", "--controllers=2", "--secret-poll=300ms")
+	watchMQTT(t, out, works("env"))
 	out, err = f2mesh("up", "--detach")
 	require.Error(t, err)
 	assert.Contains(t, out, "already")
@@ -66,6 +69,34 @@ func TestUp(t *testing.T) {
 	works("audit", "--wait=30s")
 	works("down")
 	assert.Contains(t, works("down"), "no mesh runs")
+}
+
+// Who signed at the last start does so at the next.
+func TestIssuerAsBefore(t *testing.T) {
+	t.Parallel()
+	st := state{dir: t.TempDir()}
+	assert.Equal(t, issuerFlags{}, new(upCommand).issuer(st), "the first start")
+	vault, files := issuerFlags{Issuer: issuerVault, Mount: "pki"}, issuerFlags{Issuer: "files"}
+	require.NoError(t, st.save(running{Issuer: vault}))
+	assert.Equal(t, vault, new(upCommand).issuer(st))
+	assert.Equal(t, files, (&upCommand{Issuer: files}).issuer(st), "unless somebody says")
+}
+
+// watchMQTT types what the summary proposes.
+func watchMQTT(t *testing.T, summary, env string) {
+	t.Helper()
+	i := strings.Index(summary, "XDG_CONFIG_HOME=")
+	require.GreaterOrEqual(t, i, 0, summary)
+	line, _, _ := strings.Cut(summary[i:], "\n")
+	assert.NotContains(t, line, " -P ", "no password in arguments, which everybody can read")
+	if _, err := exec.LookPath("mosquitto_sub"); err != nil {
+		accounttest.SkipMissing(t, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "sh", "-c", env+line+" -C 1").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "tele/f2-")
 }
 
 // rotateFromCommandLine rotates a credential of the running mesh, and looks at all.
@@ -98,4 +129,16 @@ func rotateFromCommandLine(t *testing.T, f2mesh func(...string) (string, error),
 		out, err := f2mesh("secret", "status", "--json")
 		assert.NoError(c, err, out)
 	}, time.Minute, 100*time.Millisecond)
+}
+
+// TestFleetSize: a mesh without the demo fleet stays so.
+func TestFleetSize(t *testing.T) {
+	t.Parallel()
+	st, one := state{dir: t.TempDir()}, 1
+	assert.Equal(t, demoControllers, (&upCommand{}).fleetSize(st))
+	require.NoError(t, st.save(running{Controllers: 0}))
+	assert.Zero(t, (&upCommand{}).fleetSize(st))
+	assert.False(t, (&upCommand{Simulate: true}).simulates(0))
+	assert.Equal(t, 1, (&upCommand{Controllers: &one}).fleetSize(st), "the control: who says so gets it")
+	assert.True(t, (&upCommand{Simulate: true}).simulates(1))
 }

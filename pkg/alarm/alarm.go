@@ -1,6 +1,7 @@
 // Package alarm publishes what somebody should look at, as small JSON messages on
 // NATS subjects. A message tells that an alarm was raised, or that it was
-// cleared; nothing keeps them.
+// cleared; nothing keeps them. What is raised now is on the service's Board, which
+// answers it to who asks.
 package alarm
 
 import (
@@ -13,12 +14,13 @@ import (
 
 // Alarm is one condition of one service.
 type Alarm struct {
-	Kind    string    `json:"alarm"`   // such as secret_downgraded
-	Service string    `json:"service"` // that noticed it
-	Subject string    `json:"subject"` // what it is about: a secret's name, a MAC address
-	Since   time.Time `json:"since"`   // when it was raised
-	Raised  bool      `json:"raised"`  // false: it is over
-	Detail  string    `json:"detail,omitempty"`
+	Kind    string `json:"alarm"`   // such as secret_downgraded
+	Service string `json:"service"` // that noticed it
+	Subject string `json:"subject"` // what it is about: a secret's name, a MAC address
+	// Since is when it was raised; zero where a listing does not know it.
+	Since  time.Time `json:"since,omitzero"`
+	Raised bool      `json:"raised"` // false: it is over
+	Detail string    `json:"detail,omitempty"`
 }
 
 // Subject is where a service's alarms of a kind are published.

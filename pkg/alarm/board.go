@@ -21,7 +21,7 @@ type Board struct {
 	unsent []Alarm // while NATS was away, in order
 }
 
-// maxUnsent bounds what is kept for NATS; the metrics have all of it.
+// maxUnsent bounds what is kept for NATS: the latest. The metrics have all of it.
 const maxUnsent = 10000
 
 // NewBoard returns a board without alarms. publish fails while NATS is away; gauge
@@ -93,15 +93,19 @@ func (b *Board) Keep(kind string, details map[string]string) {
 func (b *Board) Resend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	unsent := b.unsent
-	b.unsent = nil
-	for _, one := range unsent {
-		b.send(one)
-	}
+	b.flush()
 }
 
+// send keeps the order: an alarm must not be heard after its own end.
 func (b *Board) send(one Alarm) {
-	if err := b.publish(one); err != nil && len(b.unsent) < maxUnsent {
-		b.unsent = append(b.unsent, one)
+	if b.unsent = append(b.unsent, one); len(b.unsent) > maxUnsent {
+		b.unsent = b.unsent[1:]
+	}
+	b.flush()
+}
+
+func (b *Board) flush() {
+	for len(b.unsent) > 0 && b.publish(b.unsent[0]) == nil {
+		b.unsent = b.unsent[1:]
 	}
 }

@@ -130,12 +130,11 @@ func (r *Reader) Part(name string, read func(io.Reader) error) error {
 
 // Mode is the mode of the file that became a part, 600 if there is no such part.
 func (r *Reader) Mode(name string) fs.FileMode {
-	for _, f := range r.zip.File {
-		if f.Name == name {
-			return f.Mode().Perm()
-		}
+	info, err := fs.Stat(r.zip, name)
+	if err != nil {
+		return 0o600
 	}
-	return 0o600
+	return info.Mode().Perm()
 }
 
 // Close closes the file.

@@ -1,5 +1,6 @@
 // Package backup reads and writes the archive of a mesh: one file that only the
-// holder of a key can read, and that nobody can change unnoticed.
+// holder of a key can read, and that nobody can change unnoticed. With public keys
+// it does not tell who wrote it: whoever has them can write another.
 //
 // The archive is a zip file, encrypted with age; its last entry, manifest.json, has
 // the size and SHA-256 of every other. Nothing is ever on disk in clear. The package

@@ -50,6 +50,7 @@ func databaseChecks() []Check {
 			"database-failed-logins", "Monitoring: failed authentication attempts logged", "wrong logins to PostgreSQL and NATS, and their lines in the mesh's log",
 			"log_min_messages of warning or lower in postgresql.conf; a log level of error or lower for f2mesh", failedLogins,
 		},
+		poolerCheck(),
 	}
 }
 
@@ -111,8 +112,12 @@ func kernelIP(text string) net.IP {
 
 // connectPostgres logs in, with TLS unless mode says otherwise.
 func (m *Mesh) connectPostgres(ctx context.Context, user, password, database, mode string) (*pgx.Conn, error) {
+	return m.connectAt(ctx, m.postgresPort(database), user, password, database, mode)
+}
+
+func (m *Mesh) connectAt(ctx context.Context, port int, user, password, database, mode string) (*pgx.Conn, error) {
 	u := url.URL{
-		Scheme: "postgres", Host: m.address(m.postgresPort(database)), Path: "/" + database, User: url.User(user),
+		Scheme: "postgres", Host: m.address(port), Path: "/" + database, User: url.User(user),
 		RawQuery: url.Values{"sslmode": {mode}, "sslrootcert": {m.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}.Encode(),
 	}
 	config, err := pgx.ParseConfig(u.String())
@@ -130,11 +135,16 @@ func (m *Mesh) postgresPort(database string) int {
 	return m.Ports.Postgres
 }
 
-func (m *Mesh) role(ctx context.Context, secret, database string) (*pgx.Conn, error) {
+// ofServer is the secret that a database's server knows.
+func (m *Mesh) ofServer(secret, database string) string {
 	if secret == superuser && database == telemetry && m.Ports.Telemetry != 0 {
-		secret = telemetrySuperuser
+		return telemetrySuperuser
 	}
-	user, password, err := m.LogIn(ctx, secret)
+	return secret
+}
+
+func (m *Mesh) role(ctx context.Context, secret, database string) (*pgx.Conn, error) {
+	user, password, err := m.LogIn(ctx, m.ofServer(secret, database))
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +213,7 @@ func forbiddenSQL() []privilege {
 		create = `CREATE TABLE fleet.doctor (x int)`
 		hashes = `SELECT rolpassword FROM pg_authid WHERE false`
 		file   = `SELECT pg_read_file('PG_VERSION')`
+		lookup = `SELECT f2mesh_pgbouncer.lookup('postgres')` // PgBouncer's, and nobody else's
 	)
 	return []privilege{
 		{"postgres_password", metadata, update},
@@ -210,12 +221,14 @@ func forbiddenSQL() []privilege {
 		{"postgres_password", metadata, code},
 		{"postgres_password", metadata, create},
 		{"postgres_password", metadata, hashes},
+		{"postgres_password", metadata, lookup},
 		{"postgres_password", telemetry, ""},
 		{"postgres_password", registry, ""},
 		{"timescale_password", metadata, ""},
 		{"timescale_password", registry, ""},
 		{"timescale_password", telemetry, hashes},
 		{"timescale_password", telemetry, file},
+		{"timescale_password", telemetry, lookup},
 		{"registry_password", metadata, update},
 		{"registry_password", metadata, create},
 		{"registry_password", telemetry, ""},
@@ -227,7 +240,13 @@ func forbiddenSQL() []privilege {
 		{"postgres_reader_password", telemetry, file},
 		{"postgres_reader_password", metadata, update},
 		{"postgres_reader_password", metadata, code},
+		{"postgres_reader_password", metadata, lookup},
 		{"postgres_reader_password", registry, ""},
+		{poolerSecret, metadata, update},
+		{poolerSecret, metadata, code},
+		{poolerSecret, metadata, hashes},
+		{poolerSecret, telemetry, `SELECT FROM measurement WHERE false`},
+		{poolerSecret, registry, ""},
 	}
 }
 

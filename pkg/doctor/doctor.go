@@ -51,7 +51,7 @@ type Result struct {
 	Guide string `json:"guide"`
 	Try   string `json:"tried"`
 	Finding
-	Mend string `json:"mend,omitempty"` // unless it is OK
+	Mend string `json:"mend,omitempty"` // of what was seen to be bad
 }
 
 // checkTimeout bounds one check.
@@ -60,7 +60,7 @@ const checkTimeout = 60 * time.Second
 // Checks lists all items, in the order in which they run.
 func Checks() []Check {
 	return slices.Concat(secretChecks(), mqttChecks(), natsChecks(), databaseChecks(),
-		tlsChecks(), processChecks(), lossChecks(), inputChecks(), programChecks())
+		healthChecks(), tlsChecks(), processChecks(), lossChecks(), inputChecks(), programChecks())
 }
 
 // Run runs the checks that are named, by name or by the part before its first "-"
@@ -89,7 +89,7 @@ func (c Check) run(ctx context.Context, m *Mesh) Result {
 	} else {
 		r.Finding = c.Run(bounded, m)
 	}
-	if r.State != OK {
+	if r.State != OK && r.State != NotChecked {
 		r.Mend = c.Mend
 	}
 	return r
@@ -116,11 +116,12 @@ func choose(all []Check, only []string) ([]Check, error) {
 // ErrFailed is returned by Verdict.
 var ErrFailed = errors.New("the security check failed")
 
-// Verdict is an error if a check failed, and the exit status of CI.
-func Verdict(results []Result) error {
+// Verdict is an error if a check failed, or is in another of the states that are not
+// good enough, and the exit status of CI.
+func Verdict(results []Result, neither ...State) error {
 	var names []string
 	for _, r := range results {
-		if r.State == Failed {
+		if r.State == Failed || slices.Contains(neither, r.State) {
 			names = append(names, r.Name)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
 )
 
 // Every check is in docs/security.md, and every check named there exists.
@@ -17,7 +19,7 @@ func TestGuideTable(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security.md")
 	require.NoError(t, err)
 	named := map[string]bool{}
-	for _, match := range regexp.MustCompile("`((?:secret|mqtt|nats|database|tls|process|container|loss|input|program)-[a-z-]+)`").FindAllStringSubmatch(string(text), -1) {
+	for _, match := range regexp.MustCompile("`((?:secret|mqtt|nats|database|health|tls|process|container|loss|input|program)-[a-z-]+)`").FindAllStringSubmatch(string(text), -1) {
 		named[match[1]] = true
 	}
 	for _, c := range Checks() {
@@ -55,6 +57,25 @@ func TestChoose(t *testing.T) {
 	require.Error(t, err)
 }
 
+// Every login of a mesh is tried for what it must not do. The bearer of everything,
+// PostgreSQL's superuser, is not.
+func TestEachUserIsTried(t *testing.T) {
+	t.Parallel()
+	tried := map[string]bool{superuser: true}
+	for _, f := range forbiddenNATS() {
+		tried[f.secret] = true
+	}
+	for _, a := range apart() {
+		tried[a.secret] = true
+	}
+	for _, p := range forbiddenSQL() {
+		tried[p.secret] = true
+	}
+	for _, c := range append(credential.Of(credential.NATS), credential.Of(credential.Postgres)...) {
+		assert.True(t, tried[c.Name], "nobody tries the user of %s", c.Name)
+	}
+}
+
 // A server that is down refuses everybody, which proves nothing.
 func TestRefusedAsksForAControl(t *testing.T) {
 	t.Parallel()
@@ -75,8 +96,14 @@ func TestVerdict(t *testing.T) {
 	}
 	require.NoError(t, Verdict(states(OK, Warning, NotChecked)))
 	require.ErrorIs(t, Verdict(states(OK, Failed)), ErrFailed)
+	require.ErrorIs(t, Verdict(states(OK, NotChecked), NotChecked), ErrFailed)
+	require.NoError(t, Verdict(states(OK, Warning), NotChecked))
 	mended := Check{Mend: "mend it", Run: func(context.Context, *Mesh) Finding { return ok("") }}
 	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend)
+	mended.Run = func(context.Context, *Mesh) Finding { return notChecked("") }
+	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend, "nothing was seen to be bad")
+	mended.Run = func(context.Context, *Mesh) Finding { return failed("") }
+	assert.Equal(t, "mend it", mended.run(t.Context(), &Mesh{}).Mend)
 }
 
 func TestKernelIP(t *testing.T) {

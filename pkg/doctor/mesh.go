@@ -34,7 +34,7 @@ type Mesh struct {
 	CAFile string
 	// LogIn answers the user and the password of a credential, now.
 	LogIn func(ctx context.Context, name string) (user, password string, err error)
-	// Secrets are the names of all credentials.
+	// Secrets are the names of all credentials, and of the health API's password.
 	Secrets []string
 	// Docker is the socket of the Docker API.
 	Docker string
@@ -47,8 +47,8 @@ type Mesh struct {
 }
 
 // Ports are where the parts listen; 0 for one that is not there, or not reached from
-// here. Telemetry is PostgreSQL's for that database, if it has a server of its own.
-type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, Telemetry, PgBouncer, EST int }
+// here. HTTP is the health API's, and Telemetry is PostgreSQL's for that database, if it has a server of its own.
+type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, Telemetry, PgBouncer, HTTP, EST int }
 
 func (m *Mesh) path(elements ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elements...)...)
@@ -76,7 +76,7 @@ type device struct {
 }
 
 // errNoDevices means that the mesh has no two bundles to try with.
-var errNoDevices = errors.New("no two device bundles with their keys are here")
+var errNoDevices = errors.New("no two device bundles with their keys are here: register two controllers without --csr, if only for this check")
 
 // devices are the first bundles that are complete.
 func (m *Mesh) devices(n int) ([]device, error) {

@@ -15,7 +15,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 )
 
-const operatorNATS = "nats_operator_password"
+const (
+	operatorNATS = "nats_operator_password"
+	sysNATS      = "nats_sys_password"
+)
 
 func natsChecks() []Check {
 	return []Check{
@@ -129,7 +132,10 @@ type forbidden struct {
 const none = `{"filter":"f2.doctor.none"}`
 
 func forbiddenNATS() []forbidden {
-	purge := []string{"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED", "$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.DELETE.DOCTOR"}
+	purge := []string{
+		"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED", "$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT",
+		"$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.DELETE.DOCTOR",
+	}
 	with := func(subjects ...string) []string { return append(subjects, purge...) }
 	return []forbidden{
 		{"nats_bridge_password", with("f2.decoded.doctor", "f2.dead.writer.doctor", "f2.audit.doctor"), []string{"f2.decoded.>", "_INBOX_operator.>"}},
@@ -137,6 +143,17 @@ func forbiddenNATS() []forbidden {
 		{"nats_writer_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), []string{"f2.raw.>", "_INBOX_operator.>"}},
 		{"nats_registrar_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), []string{"f2.raw.>", "_INBOX_operator.>"}},
 		{"nats_console_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor"), []string{"_INBOX_operator.>"}},
+		{"nats_health_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
+			"$JS.API.STREAM.MSG.GET.DECODED", "$JS.API.CONSUMER.CREATE.DECODED.doctor"), []string{"f2.>", "f2.decoded.>", "_INBOX_operator.>"}},
+	}
+}
+
+// apart are the users who may do everything, each in an account of its own; what
+// the one is answered the other must not be.
+func apart() []struct{ secret, subject, control string } {
+	return []struct{ secret, subject, control string }{
+		{operatorNATS, "$SYS.REQ.SERVER.PING.VARZ", sysNATS},
+		{sysNATS, "$JS.API.STREAM.NAMES", operatorNATS},
 	}
 }
 
@@ -159,7 +176,42 @@ func natsPermissions(ctx context.Context, m *Mesh) Finding {
 			}))
 		}
 	}
+	for _, a := range apart() {
+		note(m.natsApart(ctx, a.secret, a.subject, a.control))
+	}
 	return verdict(problems, "%d subjects, all refused", tried)
+}
+
+// natsApart is nil if control's user is answered and that of secret is not.
+func (m *Mesh) natsApart(ctx context.Context, secret, subject, control string) error {
+	if err := m.natsAnswered(ctx, control, subject); err != nil {
+		return fmt.Errorf("%s cannot be tried, the user of %s was not answered: %w", subject, control, err)
+	}
+	if m.natsAnswered(ctx, secret, subject) == nil {
+		return fmt.Errorf("the user of %s may use %s", secret, subject)
+	}
+	return nil
+}
+
+// natsAnswered is an error also where the answer is one.
+func (m *Mesh) natsAnswered(ctx context.Context, secret, subject string) error {
+	nc, err := m.natsUser(ctx, secret)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	reply, err := nc.Request(subject, nil, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	var answer struct{ Error json.RawMessage }
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return err
+	}
+	if answer.Error != nil {
+		return fmt.Errorf("the answer is %s", answer.Error)
+	}
+	return nil
 }
 
 // natsForbidden is nil if the server tells of a violation, which comes before its

@@ -47,6 +47,7 @@ func secretChecks() []Check {
 func servers() []string {
 	return []string{
 		"nats/passwords.conf", "nats/context.json", "mosquitto/passwords", "mosquitto/server.key", "postgres/server.key",
+		"pgbouncer/userlist.txt", "pgbouncer/server.key",
 	}
 }
 

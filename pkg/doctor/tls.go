@@ -56,10 +56,11 @@ func (m *Mesh) endpoints() []endpoint {
 		{"controllers (MQTT)", m.Ports.MQTTTLS, nil},
 		{"browsers (MQTT)", m.Ports.WebSocket, nil},
 		{"NATS", m.Ports.NATS, greetNATS},
-		{"EST", m.Ports.EST, nil},
 		{"PostgreSQL", m.Ports.Postgres, greetPostgres},
 		{"TimescaleDB", m.Ports.Telemetry, greetPostgres},
 		{"PgBouncer", m.Ports.PgBouncer, greetPostgres},
+		{"EST", m.Ports.EST, nil},
+		{"health API", m.Ports.HTTP, nil},
 	}
 	return slices.DeleteFunc(all, func(e endpoint) bool { return e.port == 0 })
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -31,6 +32,9 @@ type Service struct {
 	// Secrets answers where the service's secrets are from; nil if it has none. It
 	// must be safe for concurrent use.
 	Secrets func() []secret.Status
+	// Alarms answers which of the service's alarms are raised; nil if it raises none.
+	// It must be safe for concurrent use.
+	Alarms func() alarm.Listing
 }
 
 // readyTimeout bounds one readiness check.
@@ -71,10 +75,14 @@ func AddProfiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 }
 
+// idleTimeout is how long a connection may wait for its next request. Who has no
+// password must not be able to keep connections for good.
+const idleTimeout = 2 * time.Minute
+
 // Serve serves handler on the listener until ctx ends.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second,
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })

@@ -9,6 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 )
 
 // readyEndpoint is the first of a service's endpoints, which carries its figures.
@@ -31,8 +33,8 @@ type Readiness struct {
 }
 
 // Announce makes the service answer `nats micro ls|info|stats|ping`, with its
-// metrics as the data of its endpoint "ready". The second endpoint is "secrets".
-// Stop ends both.
+// metrics as the data of its endpoint "ready". The others are "secrets" and "alarms".
+// Stop ends all.
 func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: MicroPrefix + s.Name, Version: s.Version, Description: s.Description,
@@ -62,15 +64,23 @@ func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 	if err := svc.AddEndpoint(readyEndpoint, micro.HandlerFunc(answer), micro.WithEndpointSubject(ReadySubject(s.Name))); err != nil {
 		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
 	}
-	if s.Secrets == nil {
-		return svc, nil
+	if s.Secrets != nil {
+		err = list(svc, "secrets", SecretsSubject(s.Name), func() any { return s.Secrets() })
 	}
-	list := func(r micro.Request) { _ = r.RespondJSON(s.Secrets()) }
-	// No queue: a rotation must hear every instance.
-	if err := svc.AddEndpoint("secrets", micro.HandlerFunc(list), micro.WithEndpointSubject(SecretsSubject(s.Name)), micro.WithEndpointQueueGroupDisabled()); err != nil {
+	if s.Alarms != nil && err == nil {
+		err = list(svc, "alarms", alarm.ListSubject(s.Name), func() any { return s.Alarms() })
+	}
+	if err != nil {
 		return nil, fmt.Errorf("announcing %s: %w", s.Name, err)
 	}
 	return svc, nil
+}
+
+// list answers with what is there. It has no queue: whoever asks, such as a rotation,
+// must hear every instance.
+func list(svc micro.Service, name, subject string, what func() any) error {
+	answer := micro.HandlerFunc(func(r micro.Request) { _ = r.RespondJSON(what()) })
+	return svc.AddEndpoint(name, answer, micro.WithEndpointSubject(subject), micro.WithEndpointQueueGroupDisabled())
 }
 
 // Figures are the counters and gauges of a registry, by name; those with

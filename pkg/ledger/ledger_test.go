@@ -345,6 +345,17 @@ func TestLimitedProofSaysSo(t *testing.T) {
 	require.EqualValues(t, 1, r.Total.Received, "the first was on RAW before DECODED held anything")
 }
 
+// A subject's token, and so a reason or a MAC, may hold what a terminal obeys.
+func TestReportIsHarmless(t *testing.T) {
+	t.Parallel()
+	r := &Report{Letters: []Letters{{Stage: "bridge", Reason: "\x1b[2Jred", Messages: 1}}}
+	var text strings.Builder
+	_, err := r.WriteTo(&text)
+	require.NoError(t, err)
+	require.NotContains(t, text.String(), "\x1b")
+	require.Contains(t, text.String(), `"\x1b[2Jred"`)
+}
+
 func TestReportAsTextAndJSON(t *testing.T) {
 	m := newMesh(t)
 	all := m.fill()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/f2mesh/f2mesh/pkg/plain"
 )
 
 // maxDevices is how many balanced devices the text shows; those with something
@@ -68,7 +70,7 @@ func newTable(titles ...string) table { return table{titles} }
 func (t *table) row(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
-		row[i] = fmt.Sprint(c)
+		row[i] = plain.Text(fmt.Sprint(c)) // subjects are not ours alone
 	}
 	*t = append(*t, row)
 }

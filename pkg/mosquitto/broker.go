@@ -120,6 +120,9 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err := s.awaitEarlier(ctx); err != nil {
 		return err
 	}
+	if err := sweepTrials(s.dir); err != nil {
+		return err
+	}
 	data := filepath.Join(s.dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err

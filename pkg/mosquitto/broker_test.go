@@ -26,7 +26,13 @@ const (
 	patience           = 10 * time.Second
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the process that TestSweepsWhatAKillLeft kills.
+func TestMain(m *testing.M) {
+	if folder := os.Getenv(holdVariable); folder != "" {
+		holdUntilKilled(folder)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bench is a broker with an authority of its own.
 type bench struct {

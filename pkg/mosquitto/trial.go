@@ -40,11 +40,14 @@ const (
 func (g *Gate) try(ctx context.Context, files []listFile, sample Sample) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, trialPatience)
 	defer cancel()
-	dir, err := os.MkdirTemp(g.folder, ".trial-*")
+	if err := sweepTrials(g.folder); err != nil {
+		return err
+	}
+	dir, held, err := holdTrial(g.folder)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(dir), held.Close()) }()
 	if err := g.fillTrial(dir, files); err != nil {
 		return err
 	}

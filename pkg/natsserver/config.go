@@ -67,6 +67,11 @@ type Config struct {
 	// Passwords are the passwords of users and alternates, at most 72 bytes each. One
 	// without cannot connect.
 	Passwords map[string]string
+	// Filling acknowledges what is not on disk yet, which is for a server that is
+	// filled from a backup and thrown away if that breaks off. A sync for each message
+	// takes longer on a slow or busy disk than the server itself waits for a restore
+	// (5 s a piece). Stop brings everything to disk.
+	Filling bool
 	// Log receives the server's log.
 	Log *slog.Logger
 }

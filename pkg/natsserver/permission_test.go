@@ -91,8 +91,11 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 		js, err := jetstream.New(nc)
 		require.NoError(t, err)
 		for _, name := range part.streams {
-			_, err := js.CreateOrUpdateStream(t.Context(), streamConfig(t, name))
+			_, err := js.CreateStream(t.Context(), streamConfig(t, name))
 			require.NoError(t, err, "%s declares %s", part.user, name)
+			if part.user == Registrar {
+				continue // it makes the audit trail, and cannot change it
+			}
 			_, err = js.CreateOrUpdateStream(t.Context(), streamConfig(t, name))
 			require.NoError(t, err, "%s updates %s", part.user, name)
 		}
@@ -169,6 +172,7 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.alarm.health.stream_full":                     {Health},
 		"f2.ready.bridge":                                 {Health},
 		"f2.secrets.bridge":                               {Health},
+		"f2.alarms.registrar":                             {Health},
 		"$SRV.STATS":                                      {Health, Console},
 		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
 		"anything.else":                                   {},
@@ -212,6 +216,8 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.MSG.NEXT.COMMANDS.bridge":       {Bridge},
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.tail":          {Console},
 		"$JS.API.STREAM.CREATE.AUDIT":                     {Registrar},
+		"$JS.API.STREAM.UPDATE.AUDIT":                     {},
+		"$JS.API.STREAM.RESTORE.AUDIT":                    {},
 		"$JS.API.STREAM.DELETE.AUDIT":                     {},
 		"$JS.API.STREAM.PURGE.AUDIT":                      {},
 		"$JS.API.STREAM.MSG.DELETE.AUDIT":                 {},
@@ -269,6 +275,8 @@ func TestSubscribePermissions(t *testing.T) {
 		"f2.raw.>":            {Console},
 		"f2.decoded.>":        {Console},
 		"f2.command.>":        {Console},
+		"f2.alarms.registrar": {Registrar, Console},
+		"f2.alarms.health":    {Health, Console},
 		"$SRV.PING":           services,
 		"$SRV.INFO.bridge.ID": services,
 		"$JS.API.>":           {},
@@ -349,4 +357,43 @@ func TestAuditIsOnlyAddedTo(t *testing.T) {
 			require.NoError(t, purge, name)
 		}
 	}
+}
+
+// The registrar's password does not shorten the audit trail.
+func TestRegistrarCannotShrinkAudit(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	operator := declare(t, s, cfg)
+	for range 3 {
+		_, err := operator.Publish(t.Context(), "f2.audit.issue.e4fd45f654be", []byte("{}"))
+		require.NoError(t, err)
+	}
+	kept := func() (uint64, jetstream.StreamConfig) {
+		audit, err := operator.Stream(t.Context(), "AUDIT")
+		require.NoError(t, err)
+		return audit.CachedInfo().State.Msgs, audit.CachedInfo().Config
+	}
+	_, before := kept()
+	smaller := before
+	smaller.MaxMsgs, smaller.MaxAge, smaller.Discard = 1, time.Hour, jetstream.DiscardOld
+
+	nc := connect(t, s, cfg, Registrar, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	request, err := json.Marshal(smaller)
+	require.NoError(t, err)
+	_, err = nc.Request("$JS.API.STREAM.UPDATE.AUDIT", request, time.Second)
+	require.Error(t, err)
+	assert.True(t, violated(nc, "$JS.API.STREAM.UPDATE.AUDIT"))
+	registrar, err := jetstream.New(nc)
+	require.NoError(t, err)
+	_, err = registrar.CreateStream(t.Context(), smaller)
+	require.Error(t, err, "nor by making it again")
+	n, after := kept()
+	assert.Equal(t, before, after)
+	assert.EqualValues(t, 3, n)
+
+	_, err = operator.UpdateStream(t.Context(), smaller)
+	require.NoError(t, err, "the control: it would have worked")
+	n, _ = kept()
+	assert.EqualValues(t, 1, n)
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,6 +40,7 @@ type Server struct {
 	lock          *os.File
 	host          string
 	port, monitor int
+	filled        string // the folder that Stop brings to disk
 }
 
 // Start starts the server and waits until it and JetStream serve, or until ctx
@@ -105,6 +107,9 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("reading nats-server.conf: %w", err)
 	}
 	options.NoSigs = true // the process has one owner of signals, and it is not this package
+	if cfg.Filling {
+		options.SyncAlways, s.filled = false, cfg.Dir
+	}
 	if s.server, err = server.NewServer(options); err != nil {
 		return nil, err
 	}
@@ -159,17 +164,39 @@ func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
 // Stop closes all connections, writes the streams' state, and waits for it. When
 // ctx ends first the rest goes on without the caller, and an error is returned.
 func (s *Server) Stop(ctx context.Context) error {
-	stopped := make(chan struct{})
+	stopped := make(chan error, 1)
 	go func() {
-		defer close(stopped)
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
+		err := syncFolder(s.filled)
 		_ = s.lock.Close() // lets the next server in
+		stopped <- err
 	}()
 	select {
-	case <-stopped:
-		return nil
+	case err := <-stopped:
+		return err
 	case <-ctx.Done():
 		return fmt.Errorf("stopping nats-server: %w", ctx.Err())
 	}
+}
+
+// syncFolder brings a folder's files and names to disk. "" is none.
+func syncFolder(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path) //nolint:gosec // our own folder
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("bringing the streams to disk: %w", err)
+	}
+	return nil
 }

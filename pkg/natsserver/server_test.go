@@ -2,7 +2,9 @@ package natsserver
 
 import (
 	"context"
+	"encoding/json"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -149,6 +151,53 @@ func TestRestartKeepsStreams(t *testing.T) {
 	stream, err := js.Stream(t.Context(), "RAW")
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, stream.CachedInfo().State.Msgs)
+}
+
+// syncs asks a running server whether it brings each message to disk.
+func syncs(t *testing.T, s *Server) bool {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.MonitorURL()+"/jsz?config=true", nil)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	var answer struct {
+		Config struct {
+			SyncAlways bool `json:"sync_always"`
+		}
+	}
+	require.NoError(t, json.NewDecoder(response.Body).Decode(&answer))
+	return answer.Config.SyncAlways
+}
+
+// What is filled from a backup need not wait for the disk at each message; the next
+// start does, and has it all.
+func TestFilling(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Filling = true
+	s, err := Start(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.False(t, syncs(t, s))
+	js, err := jetstream.New(connect(t, s, cfg, Bridge))
+	require.NoError(t, err)
+	_, err = js.CreateStream(t.Context(), streamConfig(t, "raw"))
+	require.NoError(t, err)
+	_, err = js.Publish(t.Context(), "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", []byte("kept"))
+	require.NoError(t, err)
+	stopServer(t, s)
+
+	cfg.Filling = false
+	s = startServer(t, cfg)
+	assert.True(t, syncs(t, s))
+	js, err = jetstream.New(connect(t, s, cfg, Bridge))
+	require.NoError(t, err)
+	stream, err := js.Stream(t.Context(), "RAW")
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, stream.CachedInfo().State.Msgs)
+
+	require.NoError(t, syncFolder(cfg.Dir))
+	require.ErrorIs(t, syncFolder(filepath.Join(cfg.Dir, "nothing")), fs.ErrNotExist)
 }
 
 func TestTakenPortIsAnError(t *testing.T) {

@@ -40,6 +40,11 @@ func Pick(host string, preferred int) (int, error) {
 	if preferred != 0 && Free(host, preferred) {
 		return preferred, nil
 	}
+	trial, err := net.Listen("tcp", net.JoinHostPort(host, "0")) //nolint:noctx // binding a local port does not block
+	if err != nil {
+		return 0, fmt.Errorf("is %s an address of this machine? %w", host, err)
+	}
+	_ = trial.Close()
 	highest := ephemeralStart()
 	for range attempts {
 		number := lowest + rand.IntN(highest-lowest) //nolint:gosec // spreads servers over ports, guards nothing

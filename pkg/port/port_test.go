@@ -33,5 +33,5 @@ func TestPick(t *testing.T) {
 func TestPickFailsWhereNothingCanBeBound(t *testing.T) {
 	t.Parallel()
 	_, err := Pick("192.0.2.1", 0) // TEST-NET-1: no machine has it
-	require.Error(t, err)
+	require.ErrorContains(t, err, "is 192.0.2.1 an address of this machine?")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -121,6 +122,47 @@ func (c *Client) ensure(ctx context.Context, name string) error {
 		_, err = c.js.UpdateStream(ctx, merged)
 		return err
 	})
+}
+
+// Create makes a stream from its file unless it is there. One that is there and
+// differs from the file stays as it is, and a warning says what an operator can do:
+// Create is for who must not be able to change the stream. It waits for the server
+// for as long as ctx lasts.
+func (c *Client) Create(ctx context.Context, name string) error {
+	var want jetstream.StreamConfig
+	file := "stream_" + fileName(name) + ".json"
+	if err := readJSON(c.files, file, &want); err != nil {
+		return err
+	}
+	return c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
+		current, err := c.js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = c.js.CreateStream(ctx, want)
+		} else if err == nil && !agrees(current.CachedInfo().Config, want) {
+			c.log.Warn("stream differs from its file, left as it is; to change it use, as operator: nats stream edit --config", "stream", name, "file", "nats/"+file)
+		}
+		return err
+	})
+}
+
+// agrees tells whether a stream has everything that want sets. What want leaves open
+// the server has filled in.
+func agrees(current, want jetstream.StreamConfig) bool {
+	has := settings(current)
+	for name, value := range settings(want) {
+		if !reflect.DeepEqual(value, has[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// settings are those of a stream by their names, without what is not set.
+func settings(c jetstream.StreamConfig) (all map[string]any) {
+	if text, err := json.Marshal(c); err == nil { // it was JSON before
+		_ = json.Unmarshal(text, &all)
+	}
+	return all
 }
 
 // keepRetention raises the limits of want to those of current, and names them.

@@ -90,6 +90,31 @@ func TestEnsureNeverShrinksRetention(t *testing.T) {
 	}
 }
 
+// A service that may only make its stream makes it once and leaves it alone.
+func TestCreateChangesNothing(t *testing.T) {
+	t.Parallel()
+	server := natsservertest.Start(t, natsservertest.Config(t))
+	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator, natsfiles.Files)
+	registrar, j := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Registrar, natsfiles.Files)
+	require.NoError(t, registrar.Create(t.Context(), "AUDIT"))
+	made := configOf(t, operator, "AUDIT")
+	assert.True(t, made.DenyDelete)
+	require.NoError(t, operator.Ensure(t.Context(), "AUDIT"))
+	require.NoError(t, registrar.Create(t.Context(), "AUDIT"))
+	assert.Equal(t, made, configOf(t, operator, "AUDIT"))
+	assert.False(t, j.has("differs from its file"))
+
+	edited := made
+	edited.MaxAge /= 2
+	_, err := operator.js.UpdateStream(t.Context(), edited)
+	require.NoError(t, err)
+	require.NoError(t, registrar.Create(t.Context(), "AUDIT"))
+	assert.Equal(t, edited.MaxAge, configOf(t, operator, "AUDIT").MaxAge)
+	assert.True(t, j.has("differs from its file"))
+	require.NoError(t, operator.Ensure(t.Context(), "AUDIT"))
+	assert.Equal(t, made, configOf(t, operator, "AUDIT"), "the control: an operator's Ensure changes it")
+}
+
 func TestKeepRetention(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

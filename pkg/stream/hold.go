@@ -23,12 +23,17 @@ const (
 // ends it; if the process dies, it ends by itself within half a minute.
 type Hold struct {
 	js        jetstream.JetStream
-	consumers [][2]string // stream and consumer
+	consumers []heldConsumer
 	stop      context.CancelFunc
 	renewal   sync.WaitGroup
 
 	mu     sync.Mutex
 	broken error // of a renewal
+}
+
+type heldConsumer struct {
+	stream, name string
+	ackFloor     uint64 // when it had come to rest
 }
 
 // NewHold pauses the consumers of the streams and waits until they have nothing
@@ -42,7 +47,7 @@ func NewHold(ctx context.Context, js jetstream.JetStream, streams []string) (*Ho
 			return nil, fmt.Errorf("pausing the consumers of %s: %w", name, err)
 		}
 		for _, p := range all {
-			h.consumers = append(h.consumers, [2]string{name, p.Name})
+			h.consumers = append(h.consumers, heldConsumer{stream: name, name: p.Name})
 		}
 	}
 	if err := h.pause(ctx); err != nil {
@@ -58,9 +63,10 @@ func NewHold(ctx context.Context, js jetstream.JetStream, streams []string) (*Ho
 }
 
 func (h *Hold) pause(ctx context.Context) error {
-	for _, c := range h.consumers {
-		if _, err := h.js.PauseConsumer(ctx, c[0], c[1], time.Now().Add(holdLease)); err != nil {
-			return fmt.Errorf("pausing consumer %s of %s: %w", c[1], c[0], err)
+	for i := range h.consumers {
+		c := &h.consumers[i] // settle may be writing its ackFloor
+		if _, err := h.js.PauseConsumer(ctx, c.stream, c.name, time.Now().Add(holdLease)); err != nil {
+			return fmt.Errorf("pausing consumer %s of %s: %w", c.name, c.stream, err)
 		}
 	}
 	return nil
@@ -86,13 +92,15 @@ func (h *Hold) renew(ctx context.Context) {
 
 func (h *Hold) settle(ctx context.Context) error {
 	deadline := time.Now().Add(holdSettle)
-	for _, c := range h.consumers {
+	for i := range h.consumers {
+		c := &h.consumers[i]
 		for {
-			consumer, err := h.js.Consumer(ctx, c[0], c[1])
+			consumer, err := h.js.Consumer(ctx, c.stream, c.name)
 			if err != nil {
-				return fmt.Errorf("waiting for consumer %s of %s: %w", c[1], c[0], err)
+				return fmt.Errorf("waiting for consumer %s of %s: %w", c.name, c.stream, err)
 			}
-			if consumer.CachedInfo().NumAckPending == 0 || time.Now().After(deadline) {
+			info := consumer.CachedInfo()
+			if c.ackFloor = info.AckFloor.Stream; info.NumAckPending == 0 || time.Now().After(deadline) {
 				break
 			}
 			select {
@@ -106,7 +114,7 @@ func (h *Hold) settle(ctx context.Context) error {
 }
 
 // Check tells whether the consumers have been still until now: nobody else resumed
-// one, and no renewal came too late.
+// one, no renewal came too late, and nothing that was in hand was acknowledged.
 func (h *Hold) Check(ctx context.Context) error {
 	h.mu.Lock()
 	broken := h.broken
@@ -115,12 +123,13 @@ func (h *Hold) Check(ctx context.Context) error {
 		return broken
 	}
 	for _, c := range h.consumers {
-		consumer, err := h.js.Consumer(ctx, c[0], c[1])
+		consumer, err := h.js.Consumer(ctx, c.stream, c.name)
 		if err != nil {
-			return fmt.Errorf("looking at consumer %s of %s: %w", c[1], c[0], err)
+			return fmt.Errorf("looking at consumer %s of %s: %w", c.name, c.stream, err)
 		}
-		if !consumer.CachedInfo().Paused {
-			return fmt.Errorf("consumer %s of %s went on meanwhile: try again", c[1], c[0])
+		// It may have gone on and be paused again: by a renewal, or by another Hold.
+		if info := consumer.CachedInfo(); !info.Paused || info.AckFloor.Stream != c.ackFloor {
+			return fmt.Errorf("consumer %s of %s went on meanwhile: try again", c.name, c.stream)
 		}
 	}
 	return nil
@@ -135,8 +144,8 @@ func (h *Hold) Release(ctx context.Context) (problems error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdLease)
 	defer cancel()
 	for _, c := range h.consumers {
-		if _, err := h.js.ResumeConsumer(ctx, c[0], c[1]); err != nil {
-			problems = errors.Join(problems, fmt.Errorf("resuming consumer %s of %s: %w", c[1], c[0], err))
+		if _, err := h.js.ResumeConsumer(ctx, c.stream, c.name); err != nil {
+			problems = errors.Join(problems, fmt.Errorf("resuming consumer %s of %s: %w", c.name, c.stream, err))
 		}
 	}
 	h.consumers = nil

@@ -19,6 +19,8 @@ const (
 	snapshotBegin = 10 * time.Minute
 	chunkTimeout  = time.Minute
 	chunkSize     = 512 << 10
+	// A server that has not stored a piece after 5 s breaks a restore off.
+	restoreChunkSize = 64 << 10
 )
 
 // Snapshot is what a stream and its consumers were when Save saved them. Config and
@@ -135,7 +137,7 @@ func restore(ctx context.Context, js jetstream.JetStream, s *Snapshot, r io.Read
 	if err := call(ctx, nc, "$JS.API.STREAM.RESTORE."+s.Name, chunkTimeout, request, &answer); err != nil {
 		return err
 	}
-	chunk := make([]byte, chunkSize)
+	chunk := make([]byte, restoreChunkSize)
 	for {
 		n, err := io.ReadFull(r, chunk)
 		if n > 0 {

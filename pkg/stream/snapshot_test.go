@@ -123,6 +123,17 @@ func TestHold(t *testing.T) {
 	require.NoError(t, hold.Release(t.Context()))
 	require.NoError(t, hold.Release(t.Context()))
 	require.NoError(t, next(20*time.Second))
+
+	// Another hold ends, the consumer goes on, and is paused again.
+	hold, err = stream.NewHold(t.Context(), js, []string{"RAW"})
+	require.NoError(t, err)
+	_, err = js.ResumeConsumer(t.Context(), "RAW", "decoder")
+	require.NoError(t, err)
+	require.NoError(t, next(20*time.Second))
+	_, err = js.PauseConsumer(t.Context(), "RAW", "decoder", time.Now().Add(time.Minute))
+	require.NoError(t, err)
+	require.ErrorContains(t, hold.Check(t.Context()), "went on meanwhile")
+	require.NoError(t, hold.Release(t.Context()))
 	_, err = stream.NewHold(t.Context(), js, []string{"NONE"})
 	require.Error(t, err)
 }

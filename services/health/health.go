@@ -83,6 +83,9 @@ func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
+// Alarms lists those of this service that are raised now.
+func (s *Server) Alarms() alarm.Listing { return s.judge.alarms.Raised() }
+
 // Ready tells whether the mesh could be looked at lately.
 func (s *Server) Ready(context.Context) error {
 	s.mu.Lock()

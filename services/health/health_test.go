@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -28,6 +29,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
@@ -275,6 +277,26 @@ func TestDeadLettersRise(t *testing.T) {
 	b.next(DeadLetters, "writer", false)
 }
 
+// One of two instances does not answer in time: nothing has risen.
+func TestDeadLettersOfInstances(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	now := time.Now()
+	see := func(dead map[string]float64) int {
+		now = now.Add(10 * time.Second)
+		b.server.judge.see(&Status{Time: now, Stages: []Stage{{Stage: "decoder", Ready: true, Instances: len(dead), dead: dead}}})
+		return len(b.server.judge.alarms.Subjects(DeadLetters))
+	}
+	assert.Zero(t, see(map[string]float64{"one": 100, "two": 100}))
+	assert.Zero(t, see(map[string]float64{"one": 100}))
+	assert.Zero(t, see(map[string]float64{"one": 105, "two": 104}))
+	assert.Zero(t, see(nil))
+	assert.Equal(t, 1, see(map[string]float64{"one": 105, "two": 105}), "ten in all")
+	now = now.Add(b.cfg.Window)
+	assert.Zero(t, see(map[string]float64{"one": 105, "two": 105}))
+	assert.Equal(t, 1, see(map[string]float64{"one": 105, "three": 10}), "one that began meanwhile")
+}
+
 func TestBrokerDrops(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -288,6 +310,86 @@ func TestBrokerDrops(t *testing.T) {
 	b.next(Dropping, "mosquitto", true)
 	b.see(10 * time.Minute)
 	b.next(Dropping, "mosquitto", false)
+}
+
+// TestAlarmsAreListed has what each watcher raises on the status, and a downgraded
+// secret; and who does not answer is not among those who watch.
+func TestAlarmsAreListed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	s := b.see(0)
+	assert.Empty(t, s.Alarms)
+	assert.Empty(t, s.Watching)
+	since := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	watcher := func(name string, listing alarm.Listing, secrets ...secret.Status) {
+		t.Helper()
+		svc, err := health.Announce(b.connect(name).Conn(), health.Service{
+			Name: name, Version: "1.2.3", Gatherer: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
+			Secrets: func() []secret.Status { return secrets }, Alarms: func() alarm.Listing { return listing },
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = svc.Stop() })
+		require.NoError(t, b.operator.Conn().Flush())
+	}
+	one := alarm.Alarm{Kind: "silent", Service: "registrar", Subject: "e4fd45f654be", Since: since, Raised: true}
+	two := alarm.Alarm{Kind: StreamFull, Service: "health", Subject: "RAW", Since: since.Add(time.Hour), Raised: true, Detail: "81%"}
+	watcher("registrar", alarm.Listing{Total: 7000, Alarms: []alarm.Alarm{one}},
+		secret.Status{Name: "registry_password", Source: "vault", Since: since, Downgraded: true, Problem: "sealed"})
+	s = b.see(0)
+	assert.Equal(t, []string{"registrar"}, s.Watching)
+	watcher("health", alarm.Listing{Total: 1, Alarms: []alarm.Alarm{two}})
+	s = b.see(0)
+	assert.Equal(t, []string{"health", "registrar"}, s.Watching)
+	assert.Equal(t, []alarm.Alarm{two, one, {
+		Kind: alarm.SecretDowngraded, Service: "registrar", Subject: "registry_password", Raised: true, Detail: "sealed",
+	}}, s.Alarms)
+	assert.Equal(t, 7002, s.AlarmsRaised)
+	data, err := json.Marshal(s)
+	require.NoError(t, err)
+	assert.Contains(t, string(data), `"alarms":[{"alarm":"stream_full"`)
+}
+
+// A stream at its limit gives one alarm, not one with every look.
+func TestStreamAroundItsLimit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, look := range []struct {
+		bytes  uint64
+		raised int // alarms in all
+	}{{79, 0}, {80, 1}, {79, 1}, {80, 1}, {77, 1}, {75, 0}, {79, 0}, {81, 1}} {
+		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{{Stream: "RAW", Bytes: look.bytes, MaxBytes: 100}}})
+		assert.Len(t, b.server.judge.alarms.Subjects(StreamFull), look.raised, "%+v", look)
+	}
+}
+
+func TestCertificatesThatAreGone(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	for _, names := range [][]string{{"old", "stays"}, {"stays", "new"}, {"stays"}} {
+		var s Status
+		for _, name := range names {
+			s.Certificates = append(s.Certificates, Certificate{Name: name, NotAfter: time.Unix(1, 0)})
+		}
+		m.show(&s)
+		n, err := testutil.GatherAndCount(reg, "f2mesh_health_certificate_not_after_timestamp_seconds")
+		require.NoError(t, err)
+		assert.Equal(t, len(names), n, names)
+	}
+}
+
+// A registrar that has started anew hears from the broker only after a moment.
+func TestBrokerThatHasNotTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	told := b.announceAll("registrar")
+	now := b.see(0)
+	now.Dropped, now.counted = 7, true
+	b.server.judge.see(now)
+	b.see(10 * time.Second)
+	told("broker_messages_dropped_total").Add(7)
+	assert.InDelta(t, 7, b.see(20*time.Second).Dropped, 0)
+	b.none()
 }
 
 func TestWindow(t *testing.T) {

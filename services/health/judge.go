@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/alarm"
@@ -20,8 +21,8 @@ type judge struct {
 	cfg    Config
 	alarms *alarm.Board
 
-	moved   map[string]progress // by stage
-	letters map[string]*window  // by stage
+	moved   map[string]progress           // by stage
+	letters map[string]map[string]*window // by stage and instance
 	dropped window
 }
 
@@ -32,7 +33,7 @@ type progress struct {
 }
 
 func newJudge(cfg Config, alarms *alarm.Board) *judge {
-	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]*window{}}
+	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]map[string]*window{}}
 }
 
 // see judges one look.
@@ -48,12 +49,13 @@ func (j *judge) see(s *Status) {
 		}
 	}
 	for i := range s.Streams {
-		if one := &s.Streams[i]; one.fill() >= j.cfg.StreamFull {
+		if one := &s.Streams[i]; one.fill() >= j.fullFrom(one.Stream) {
 			full[one.Stream] = fmt.Sprintf("%.0f%% of %d bytes", 100*one.fill(), one.MaxBytes)
 		}
 	}
-	// A registrar that does not answer tells nothing, and least of all zero.
-	if r := s.stage("registrar"); r != nil && r.Instances > 0 {
+	// A registrar that does not answer, or has not heard the broker yet, tells
+	// nothing, and least of all zero.
+	if s.counted {
 		j.dropped.add(s.Time, s.Dropped)
 	}
 	if n := j.dropped.rise(s.Time.Add(-j.cfg.Window)); n > 0 {
@@ -63,6 +65,15 @@ func (j *judge) see(s *Status) {
 	j.alarms.Keep(DeadLetters, letters)
 	j.alarms.Keep(StreamFull, full)
 	j.alarms.Keep(Dropping, dropping)
+}
+
+// fullFrom is the share from which on a stream is nearly full. One that is already
+// has to fall a little further, or the alarm would come and go with every message.
+func (j *judge) fullFrom(stream string) float64 {
+	if slices.Contains(j.alarms.Subjects(StreamFull), stream) {
+		return 0.95 * j.cfg.StreamFull
+	}
+	return j.cfg.StreamFull
 }
 
 // stalled answers why the stage is stalled, "" if it is not.
@@ -83,22 +94,34 @@ func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
 	}
 }
 
-func (j *judge) risen(s *Stage, now time.Time) float64 {
-	w := j.letters[s.Stage]
-	if w == nil {
-		w = &window{}
-		j.letters[s.Stage] = w
+// risen adds up what each instance's counter rose. That of all together falls and
+// rises whenever one does not answer in time. An instance that is new to a known
+// stage has begun from zero.
+func (j *judge) risen(s *Stage, now time.Time) (sum float64) {
+	all, known := j.letters[s.Stage]
+	if !known {
+		all = map[string]*window{}
+		j.letters[s.Stage] = all
 	}
-	if s.Instances > 0 {
-		w.add(now, s.Dead)
+	for id, value := range s.dead {
+		if all[id] == nil {
+			all[id] = &window{known: known}
+		}
+		all[id].add(now, value)
 	}
-	return w.rise(now.Add(-j.cfg.Window))
+	for id, w := range all {
+		if sum += w.rise(now.Add(-j.cfg.Window)); now.Sub(w.at) > j.cfg.Window {
+			delete(all, id) // it has ended
+		}
+	}
+	return sum
 }
 
 // window is how a counter rose of late. A counter that falls began anew.
 type window struct {
 	known bool
 	last  float64
+	at    time.Time // of last
 	rises []rise
 }
 
@@ -115,7 +138,7 @@ func (w *window) add(now time.Time, value float64) {
 	if w.known && by > 0 {
 		w.rises = append(w.rises, rise{now, by})
 	}
-	w.known, w.last = true, value
+	w.known, w.last, w.at = true, value, now
 }
 
 // rise adds up what came after a time, and forgets what came before.

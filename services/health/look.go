@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
@@ -25,16 +26,20 @@ const (
 // message and needs no rights but those of NATS user health. Rates are zero: they
 // take two looks (Rates).
 func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
-	found, instances, err := collect(ctx, js.Conn())
+	each, err := collect(ctx, js.Conn())
 	if err != nil {
 		return nil, err
 	}
+	found, instances := sums(each)
 	s := &Status{Time: time.Now().UTC(), Ready: true, Ledger: ledgerOf(found)}
 	for _, stage := range stages {
 		own := found[stage.name]
 		line := Stage{
 			Stage: stage.name, Instances: instances[stage.name],
-			Received: own[stage.counter], Dead: own["f2mesh_"+stage.name+"_dead_letters_total"],
+			Received: own[stage.counter], Dead: own[deadLetters(stage.name)], dead: map[string]float64{},
+		}
+		for id, one := range each[stage.name] {
+			line.dead[id] = one[deadLetters(stage.name)]
 		}
 		line.Ready, line.Cause = askReady(ctx, js.Conn(), stage.name)
 		if err := line.position(ctx, js, stage.stream); err != nil {
@@ -47,12 +52,18 @@ func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
 		return nil, err
 	}
 	registrar := found["registrar"]
-	s.Dropped = registrar["f2mesh_registrar_broker_messages_dropped_total"]
+	for _, one := range each["registrar"] { // each tells of the same broker
+		if n, told := one["f2mesh_registrar_broker_messages_dropped_total"]; told {
+			s.Dropped, s.counted = max(s.Dropped, n), true
+		}
+	}
 	if at := registrar["f2mesh_registrar_crl_next_update_timestamp_seconds"]; at > 0 && instances["registrar"] == 1 {
 		s.CRLEnds = time.Unix(int64(at), 0).UTC()
 	}
-	s.Secrets, err = askSecrets(ctx, js.Conn(), instances)
-	return s, err
+	if s.Secrets, err = askSecrets(ctx, js.Conn(), instances); err != nil {
+		return nil, err
+	}
+	return s, s.askAlarms(ctx, js.Conn(), instances)
 }
 
 // Rates fills in what each stage took a second since an earlier look. A service
@@ -78,27 +89,40 @@ func (s *Status) stage(name string) *Stage {
 	return &s.Stages[i]
 }
 
-// collect asks all services for their figures and adds up those of one name.
-func collect(ctx context.Context, nc *nats.Conn) (found map[string]figures, instances map[string]int, err error) {
+func deadLetters(stage string) string { return "f2mesh_" + stage + "_dead_letters_total" }
+
+// collect asks all services for their figures, by name and instance.
+func collect(ctx context.Context, nc *nats.Conn) (each map[string]map[string]figures, err error) {
 	answers, err := health.Ask(ctx, nc, "$SRV.STATS", 0, firstAnswer)
 	if err != nil {
-		return nil, nil, fmt.Errorf("asking the services: %w", err)
+		return nil, fmt.Errorf("asking the services: %w", err)
 	}
-	found, instances = map[string]figures{}, map[string]int{}
+	each = map[string]map[string]figures{}
 	for _, data := range answers {
 		o, ok := health.ParseStats(data)
 		if !ok {
 			continue
 		}
-		if found[o.Name] == nil {
-			found[o.Name] = figures{}
+		if each[o.Name] == nil {
+			each[o.Name] = map[string]figures{}
 		}
-		instances[o.Name]++
-		for name, v := range o.Figures {
-			found[o.Name][name] += v
+		each[o.Name][o.ID] = o.Figures
+	}
+	return each, nil
+}
+
+// sums adds up the figures of the instances of one name, and counts these.
+func sums(each map[string]map[string]figures) (found map[string]figures, instances map[string]int) {
+	found, instances = map[string]figures{}, map[string]int{}
+	for service, all := range each {
+		instances[service], found[service] = len(all), figures{}
+		for _, one := range all {
+			for name, v := range one {
+				found[service][name] += v
+			}
 		}
 	}
-	return found, instances, nil
+	return found, instances
 }
 
 func ledgerOf(found map[string]figures) Ledger {
@@ -109,7 +133,7 @@ func ledgerOf(found map[string]figures) Ledger {
 		Rows:     found["writer"]["f2mesh_writer_rows_written_total"],
 	}
 	for _, name := range []string{"bridge", "decoder", "writer"} {
-		l.Dead += found[name]["f2mesh_"+name+"_dead_letters_total"]
+		l.Dead += found[name][deadLetters(name)]
 	}
 	return l
 }
@@ -161,6 +185,44 @@ func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error
 		all = append(all, Stream{name, info.State.Msgs, info.State.Bytes, info.Config.MaxBytes})
 	}
 	return all, nil
+}
+
+// Watchers are the services that look for alarms.
+func Watchers() []string { return []string{service, "registrar"} }
+
+// askAlarms asks every instance of the watchers what is raised. A downgraded secret
+// is an alarm of the service that has it, which does not know since when.
+func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[string]int) error {
+	s.Alarms, s.Watching = []alarm.Alarm{}, []string{}
+	for _, name := range Watchers() {
+		if instances[name] == 0 {
+			continue
+		}
+		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], firstAnswer)
+		if err != nil {
+			return fmt.Errorf("asking %s for its alarms: %w", name, err)
+		}
+		for _, data := range answers {
+			var own alarm.Listing
+			if err := json.Unmarshal(data, &own); err != nil {
+				return fmt.Errorf("reading what %s says of its alarms: %w", name, err)
+			}
+			s.Alarms, s.AlarmsRaised = append(s.Alarms, own.Alarms...), s.AlarmsRaised+own.Total
+		}
+		if len(answers) > 0 {
+			s.Watching = append(s.Watching, name)
+		}
+	}
+	for _, one := range s.Secrets {
+		if one.Downgraded {
+			s.AlarmsRaised++
+			s.Alarms = append(s.Alarms, alarm.Alarm{
+				Kind: alarm.SecretDowngraded, Service: one.Service, Subject: one.Name, Raised: true, Detail: one.Problem,
+			})
+		}
+	}
+	slices.SortStableFunc(s.Alarms, alarm.Youngest)
+	return nil
 }
 
 // askSecrets asks every instance where its secrets are from.

@@ -1,6 +1,8 @@
 package health
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -13,6 +15,7 @@ const service = "health"
 type metrics struct {
 	alarms, ready, lag, bytes, limit, ends *prometheus.GaugeVec
 	looked                                 prometheus.Gauge
+	certificates                           []string // that ends has
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -47,9 +50,16 @@ func (m *metrics) show(s *Status) {
 		m.bytes.WithLabelValues(s.Streams[i].Stream).Set(float64(s.Streams[i].Bytes))
 		m.limit.WithLabelValues(s.Streams[i].Stream).Set(float64(s.Streams[i].MaxBytes))
 	}
-	m.ends.Reset()
+	gone := m.certificates
+	m.certificates = nil
 	for _, c := range s.Certificates {
 		m.ends.WithLabelValues(c.Name).Set(float64(c.NotAfter.Unix()))
+		m.certificates = append(m.certificates, c.Name)
+	}
+	for _, name := range gone { // no sooner: an alert must not miss one that stays
+		if !slices.Contains(m.certificates, name) {
+			m.ends.DeleteLabelValues(name)
+		}
 	}
 	m.looked.Set(float64(s.Time.Unix()))
 }

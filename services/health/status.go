@@ -3,6 +3,7 @@ package health
 import (
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -15,11 +16,21 @@ type Status struct {
 	Ledger       Ledger        `json:"ledger"`
 	Secrets      []Secret      `json:"secrets"`
 	Certificates []Certificate `json:"certificates"`
+	// Alarms are those that are raised now, the youngest first; of very many of one
+	// service the younger ones alone. AlarmsRaised is how many there are.
+	Alarms       []alarm.Alarm `json:"alarms"`
+	AlarmsRaised int           `json:"alarms_raised"`
+	// Watching are the services that look for alarms and answered, of the two that
+	// should: health and registrar.
+	Watching []string `json:"watching"`
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.
 	CRLEnds time.Time `json:"crl_ends,omitzero"`
-	// Dropped is how many messages the broker threw away since it started.
+	// Dropped is how many messages the broker threw away since it started; zero also
+	// as long as it has not told the registrar.
 	Dropped float64 `json:"broker_dropped"`
+
+	counted bool // it has told
 }
 
 // Stage is one service of the way of a message, or the registrar. Its counters are
@@ -35,7 +46,8 @@ type Stage struct {
 	Redeliver int     `json:"redelivered"`
 	Dead      float64 `json:"dead_letters"`
 
-	done uint64 // position in the stream up to which everything is acknowledged
+	dead map[string]float64 // Dead of each instance that answered
+	done uint64             // position in the stream up to which everything is acknowledged
 }
 
 // Stream is the fill of one stream.

@@ -30,13 +30,45 @@ type Line struct {
 // once that is settled. A bad line does not stop the others. Whoever imports a list
 // again registers what is still missing. The error is one that stopped the import.
 func (r *Registrar) Import(ctx context.Context, origin Origin, list io.Reader, report func(Line)) error {
+	return eachBatch(ctx, list, report, func(ctx context.Context, requests []Request) ([]Result, error) {
+		return r.Register(ctx, origin, requests...)
+	})
+}
+
+// Preview reports what Import would, and does nothing; see Foresee.
+func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(Line)) error {
+	foreseen := map[topic.MAC]string{} // serial numbers that would be there by then
+	return eachBatch(ctx, list, report, func(ctx context.Context, requests []Request) ([]Result, error) {
+		results, err := r.Foresee(ctx, requests...)
+		if err != nil {
+			return nil, err
+		}
+		var issued []Request
+		for i := range results {
+			q, result := &requests[i], &results[i]
+			if number, ok := foreseen[q.MAC]; ok && result.Issued {
+				device := Device{MAC: q.MAC, SerialNumber: number, Status: Active}
+				*result = Result{Device: device, Err: unchanged(&device, q)}
+			} else if result.Issued {
+				issued = append(issued, *q)
+			}
+		}
+		for _, q := range issued {
+			foreseen[q.MAC] = q.SerialNumber
+		}
+		return results, nil
+	})
+}
+
+// eachBatch hands the good lines of a list on, so many at a time.
+func eachBatch(ctx context.Context, list io.Reader, report func(Line), settle settler) error {
 	lines := newLines(list)
 	for {
 		batch, more, err := lines.next(importBatch)
 		if err != nil {
 			return fmt.Errorf("reading the list of devices: %w", err)
 		}
-		if err := r.importLines(ctx, origin, batch); err != nil {
+		if err := settle.lines(ctx, batch); err != nil {
 			return err
 		}
 		for i := range batch {
@@ -54,7 +86,10 @@ type line struct {
 	request Request
 }
 
-func (r *Registrar) importLines(ctx context.Context, origin Origin, batch []line) error {
+// settler answers requests, in their order.
+type settler func(context.Context, []Request) ([]Result, error)
+
+func (s settler) lines(ctx context.Context, batch []line) error {
 	var requests []Request
 	var of []*Result
 	for i := range batch {
@@ -65,7 +100,7 @@ func (r *Registrar) importLines(ctx context.Context, origin Origin, batch []line
 	if len(requests) == 0 {
 		return nil
 	}
-	results, err := r.Register(ctx, origin, requests...)
+	results, err := s(ctx, requests)
 	if err != nil {
 		return err
 	}

@@ -33,18 +33,94 @@ func TestImport(t *testing.T) {
 	report := func(l Line) {
 		got = append(got, fmt.Sprintf("%d issued=%t refused=%t", l.Number, l.Result.Issued, errors.Is(l.Result.Err, ErrRefused)))
 	}
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list), report))
+	assert.Empty(t, b.registered(), "a preview changes nothing")
+	foreseen := got
+
+	got = nil
 	require.NoError(t, b.Import(t.Context(), operator, strings.NewReader(list), report))
 	assert.Equal(t, []string{
 		"1 issued=false refused=true", "3 issued=true refused=false", "5 issued=false refused=true",
 		"6 issued=false refused=true", "7 issued=false refused=true",
 	}, got, "a quote that does not end takes the rest of the list with it")
+	assert.Equal(t, got, foreseen)
 	assert.Len(t, b.whole(), 1)
 
 	got = nil
 	named := "Name,Serial Number,MAC-Address\nkitchen,SN-1,e4-fd-45-f6-54-be\nhall,SN-9,e4fd45f654bf\nhall,SN-9,e4fd45f654bf\n"
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(named), report))
+	foreseen = got
+
+	got = nil
 	require.NoError(t, b.Import(t.Context(), operator, strings.NewReader(named), report))
+	assert.Equal(t, got, foreseen)
 	assert.Equal(t, []string{"2 issued=false refused=false", "3 issued=true refused=false", "4 issued=false refused=true"}, got)
 	assert.Equal(t, "SN-9", b.whole()[1].SerialNumber)
+}
+
+// TestPreview foresees what Import does then, line by line, and does none of it.
+func TestPreview(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, err := b.Register(t.Context(), operator, Request{MAC: "e4fd45f654be", SerialNumber: "SN-1"}, Request{MAC: "e4fd45f654bf", SerialNumber: "SN-2"}, Request{MAC: "e4fd45f654c0", SerialNumber: "SN-3"})
+	require.NoError(t, err)
+	_, err = b.Revoke(t.Context(), operator, Unspecified, "e4fd45f654c0")
+	require.NoError(t, err)
+	before, events := b.whole(), b.events(Issue)
+	const list = "e4fd45f654be,SN-1\n" + // there
+		"e4fd45f654bf,SN-9\n" + // a conflict
+		"e4fd45f654c0,SN-3\n" + // revoked
+		"e4fd45f654c1,SN-4\n" +
+		"e4fd45f654c1,SN-4\n" + // twice
+		"000000000000,SN-5\n" +
+		"e4fd45f654c2,\n"
+	type outcome struct {
+		number int
+		issued bool
+		err    string
+	}
+	record := func(into *[]outcome) func(Line) {
+		return func(l Line) {
+			o := outcome{number: l.Number, issued: l.Result.Issued}
+			if l.Result.Err != nil {
+				o.err = l.Result.Err.Error()
+			}
+			*into = append(*into, o)
+		}
+	}
+	var foreseen, done []outcome
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list), record(&foreseen)))
+	assert.Equal(t, before, b.whole())
+	assert.Equal(t, events, b.events(Issue))
+	require.NoError(t, b.Import(t.Context(), operator, strings.NewReader(list), record(&done)))
+	assert.Equal(t, done, foreseen)
+	assert.NotEqual(t, before, b.whole(), "the control: Import changes something")
+	require.Len(t, done, 7)
+	assert.True(t, done[3].issued)
+}
+
+// What one batch would register the next finds registered.
+func TestPreviewAcrossBatches(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var list strings.Builder
+	for i := range importBatch {
+		fmt.Fprintf(&list, "%s,SN-%d\n", macOf(i), i)
+	}
+	fmt.Fprintf(&list, "%s,SN-0\n%s,SN-0\n", macOf(0), macOf(1))
+	var issued, there, conflicts int
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list.String()), func(l Line) {
+		switch {
+		case errors.Is(l.Result.Err, ErrConflict):
+			conflicts++
+		case l.Result.Issued:
+			issued++
+		default:
+			there++
+		}
+	}))
+	assert.Equal(t, []int{importBatch, 1, 1}, []int{issued, there, conflicts})
+	assert.Empty(t, b.registered())
 }
 
 // bulk is how many devices are registered from a list in the everyday test;

@@ -60,7 +60,7 @@ func (r *Registrar) registerQueue(ctx context.Context) {
 }
 
 func (c *change) register(ctx context.Context, batch []*call) error {
-	orders, replaced, err := c.decide(ctx, batch)
+	orders, replaced, err := decide(ctx, c.tx, batch)
 	if err != nil {
 		return err
 	}
@@ -92,9 +92,23 @@ func issueDetail(o *order) string {
 	return detail
 }
 
+// Foresee answers what Register would, and does nothing: a result is Issued where a
+// certificate would be. What goes wrong only in the doing it cannot know.
+func (r *Registrar) Foresee(ctx context.Context, requests ...Request) ([]Result, error) {
+	w := &call{ctx: ctx, requests: requests, results: make([]Result, len(requests))}
+	orders, _, err := decide(ctx, r.cfg.Pool, []*call{w})
+	if err != nil {
+		return nil, fmt.Errorf("reading the registry: %w", err)
+	}
+	for _, o := range orders {
+		o.result.Issued = true
+	}
+	return w.results, nil
+}
+
 // decide sorts the requests: into orders, devices whose certificates are replaced,
 // and results for the others.
-func (c *change) decide(ctx context.Context, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
+func decide(ctx context.Context, q asker, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
 	// A device that got its certificate when it had stopped waiting for it would be
 	// registered, and have none.
 	batch = slices.DeleteFunc(slices.Clone(batch), func(w *call) bool { return w.ctx.Err() != nil })
@@ -104,7 +118,7 @@ func (c *change) decide(ctx context.Context, batch []*call) (orders []*order, re
 			named = append(named, w.requests[i].MAC)
 		}
 	}
-	registered, err := known(ctx, c.tx, named)
+	registered, err := known(ctx, q, named)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -39,7 +39,7 @@ func (r *Reason) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not a reason", text)
+	return fmt.Errorf("%q is not a reason: take unspecified, key-compromise, superseded or cessation-of-operation", text)
 }
 
 // Revoke shuts devices out: the access control list, the revocation list, and the

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
@@ -67,6 +68,9 @@ func New(cfg Config, issuer identity.Issuer, logins Logins, streams *stream.Clie
 
 // Observe takes a line of the broker's log; see watch.Watcher.
 func (s *Server) Observe(line string) { s.watcher.Observe(line) }
+
+// Alarms lists those of this service that are raised now.
+func (s *Server) Alarms() alarm.Listing { return s.watcher.Alarms() }
 
 // Run serves until ctx ends, and then lets enrolments that are under way finish.
 func (s *Server) Run(ctx context.Context) error {

@@ -39,7 +39,7 @@ type broker struct {
 	client     mqtt.Client
 	credential secret.Credential
 	connected  prometheus.Gauge
-	dropped    *atomic.Uint64 // as the broker counts
+	dropped    *dropped
 	log        *slog.Logger
 	listening  atomic.Bool
 
@@ -164,7 +164,7 @@ func (b *broker) subscribe(client mqtt.Client) {
 // count takes what the broker says of dropped messages.
 func (b *broker) count(text string) {
 	if n, err := strconv.ParseUint(text, 10, 64); err == nil {
-		b.dropped.Store(n)
+		b.dropped.set(n)
 	}
 }
 

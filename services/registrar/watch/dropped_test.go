@@ -12,6 +12,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -49,9 +50,11 @@ func TestDropped(t *testing.T) {
 	cfg.MQTTURL = "tcp://" + address
 	secrets := &held{}
 	secrets.set("registrar", "registrar password", "1")
-	m := newMetrics(prometheus.NewRegistry())
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
 	b, err := newBroker(&cfg, credential(t, secrets), func(string) {}, m, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
+	assert.Equal(t, 0, series(t, reg), "nothing is known, least of all that it is zero")
 	b.open()
 	defer b.close()
 	require.Eventually(t, func() bool { return b.ready() == nil }, patience, 10*time.Millisecond)
@@ -64,9 +67,19 @@ func TestDropped(t *testing.T) {
 	require.NoError(t, await(sender.Connect()))
 	defer sender.Disconnect(250)
 	require.NoError(t, await(sender.Publish("tele/x", 1, false, "kept")))
-	assert.Zero(t, m.dropped.Load(), "the control")
+	require.Eventually(t, m.dropped.known.Load, patience, 10*time.Millisecond)
+	assert.Equal(t, 1, series(t, reg))
+	assert.Zero(t, m.dropped.count.Load(), "the control")
 	for range 30 {
 		require.NoError(t, await(sender.Publish("tele/x", 1, false, "too much")))
 	}
-	require.Eventually(t, func() bool { return m.dropped.Load() > 0 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return m.dropped.count.Load() > 0 }, patience, 10*time.Millisecond)
+}
+
+// series counts those of the dropped messages.
+func series(t *testing.T, reg *prometheus.Registry) int {
+	t.Helper()
+	n, err := testutil.GatherAndCount(reg, "f2mesh_registrar_broker_messages_dropped_total")
+	require.NoError(t, err)
+	return n
 }

@@ -14,7 +14,33 @@ type metrics struct {
 	seen              *prometheus.CounterVec
 	crlEnd, connected prometheus.Gauge
 	expiring          prometheus.Gauge
-	dropped           atomic.Uint64 // falls to 0 when the broker restarts
+	dropped           dropped
+}
+
+// dropped is how many messages the broker threw away since it started, as it counts
+// them itself. It is no metric before the broker has told: to begin at zero and then
+// be what it was would be a rise, and an alarm at each start of the registrar.
+type dropped struct {
+	count atomic.Uint64 // falls to 0 when the broker restarts
+	known atomic.Bool
+}
+
+func (d *dropped) set(n uint64) {
+	d.count.Store(n)
+	d.known.Store(true)
+}
+
+var droppedDesc = prometheus.NewDesc(prometheus.BuildFQName("f2mesh", service, "broker_messages_dropped_total"),
+	"Messages that the broker threw away since it started, as it counts them itself.", nil, nil)
+
+// Describe makes it a prometheus.Collector.
+func (d *dropped) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- droppedDesc }
+
+// Collect gives nothing, or the one series.
+func (d *dropped) Collect(metrics chan<- prometheus.Metric) {
+	if d.known.Load() {
+		metrics <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(d.count.Load()))
+	}
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -32,9 +58,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		connected: f.NewGauge(gauge("mqtt_connected", "1 while the broker's log is heard.")),
 		expiring:  f.NewGauge(gauge("certificates_expiring", "Certificates that end within the warning time.")),
 	}
-	f.NewCounterFunc(prometheus.CounterOpts{
-		Namespace: "f2mesh", Subsystem: service, Name: "broker_messages_dropped_total",
-		Help: "Messages that the broker threw away since it started, as it counts them itself.",
-	}, func() float64 { return float64(m.dropped.Load()) })
+	reg.MustRegister(&m.dropped)
 	return m
 }

@@ -217,4 +217,13 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	a.Keep(Silent, map[string]string{"b": "", "c": ""})
 	assert.ElementsMatch(t, []string{"b", "c"}, a.Subjects(Silent))
 	assert.Len(t, sent, 2+2+2)
+
+	away = true
+	a.Raise(Clone, device, "third")
+	away = false
+	a.Clear(Clone, device)
+	a.Resend()
+	require.Len(t, sent, 6+2)
+	assert.True(t, sent[6].Raised)
+	assert.False(t, sent[7].Raised, "its end is heard last, or it would stand for ever")
 }

@@ -120,6 +120,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 // Ready proves that the broker sends its log.
 func (w *Watcher) Ready(context.Context) error { return w.broker.ready() }
 
+// Alarms lists what is raised now.
+func (w *Watcher) Alarms() alarm.Listing { return w.alarms.Raised() }
+
 // Observe takes a line of the broker's log. The lines at the levels that the broker
 // publishes come by themselves; whoever has others brings them here.
 func (w *Watcher) Observe(line string) {
