@@ -30,6 +30,8 @@ type backupCommand struct {
 	To             string   `help:"File to write; it must not be there yet." required:"" type:"path"`
 	Recipient      []string `help:"Public key of age (age1...) whose holder can restore; several may be named." placeholder:"age1..." xor:"key" required:""`
 	PassphraseFile string   `help:"Encrypt with the passphrase in this file instead (mode 600)." type:"existingfile" xor:"key" required:""`
+	Compose        string   `help:"Folder of compose.yaml: save the mesh in its containers, which stand still for it." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	DryRun         bool     `help:"Look whether it can be done, and show what would be saved."`
 }
 
 func (c *backupCommand) key() (backup.Key, error) {
@@ -60,6 +62,9 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
+	if c.Compose != "" {
+		return c.saveContainers(ctx, key)
+	}
 	m, err := openClient(ctx, g, log)
 	if err != nil {
 		return err
@@ -71,6 +76,9 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	}
 	defer w.Discard()
 	b := &saver{Writer: w, client: m, out: os.Stdout}
+	if c.DryRun {
+		return b.show(ctx)
+	}
 	if err := b.save(ctx); err != nil {
 		return fmt.Errorf("backing up: %w", err)
 	}
@@ -114,6 +122,20 @@ func (b *saver) save(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// show says what save would save.
+func (b *saver) show(ctx context.Context) error {
+	names, err := b.streams(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(b.out, "would save the streams", strings.Join(names, ", "))
+	for _, d := range localDatabases() {
+		fmt.Fprintln(b.out, "would save the database", d.name)
+	}
+	fmt.Fprintln(b.out, "would save the folders", strings.Join(backupFolders(), ", "))
 	return nil
 }
 

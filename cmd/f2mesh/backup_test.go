@@ -121,6 +121,10 @@ func TestBackup(t *testing.T) {
 		}
 		p := m.startProof(t)
 		atLeast = int64(m.count(t, "SELECT count(*) FROM measurement"))
+		out, err := command(t, m.state, "backup", "--dry-run", "--to", busy, "--recipient", recipient)
+		require.NoError(t, err, out)
+		assert.Contains(t, out, "RAW")
+		require.NoFileExists(t, busy)
 		save(busy)
 		p.flows(t) // the consumers go on
 		p.halt()

@@ -38,6 +38,7 @@ type commands struct {
 	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
 	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
 	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
+	Volumes     volumesCommands    `cmd:"" help:"What f2mesh backup --compose runs in a container that has all volumes." group:"Containers (compose.yaml)"`
 	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask a server whether it works; the exit status is the answer." group:"Containers (compose.yaml)"`
 

@@ -33,6 +33,7 @@ type restoreCommand struct {
 	Identity       string `help:"File with the private key, as age-keygen writes it (mode 600)." type:"existingfile" xor:"key" required:""`
 	PassphraseFile string `help:"File with the passphrase (mode 600)." type:"existingfile" xor:"key" required:""`
 	DryRun         bool   `help:"Check the backup as a whole and show what is in it; write nothing."`
+	Compose        string `help:"Folder of compose.yaml: fill the volumes of its containers, which must be empty, and secrets/ and .env beside it." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
 }
 
 func (c *restoreCommand) key() (backup.Key, error) {
@@ -63,6 +64,12 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 		return err
 	}
 	describeBackup(os.Stdout, &archive.Manifest)
+	if c.Compose != "" && archive.Manifest.Containers {
+		return c.restoreContainers(ctx, archive)
+	}
+	if err := c.fits(&archive.Manifest); err != nil {
+		return err
+	}
 	if c.DryRun {
 		fmt.Println("every part is as it was written; nothing was restored")
 		return nil
@@ -71,6 +78,18 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 		return fmt.Errorf("restoring: %w", err)
 	}
 	fmt.Println("restored; start it with:", startCommand(state{dir: g.StateDir}, &archive.Manifest))
+	return nil
+}
+
+// fits refuses to make containers of a mesh without, and the other way round. To see
+// what is in a backup takes neither.
+func (c *restoreCommand) fits(m *backup.Manifest) error {
+	switch {
+	case c.Compose != "":
+		return errors.New("the backup is of a mesh of f2mesh up: leave out --compose")
+	case m.Containers && !c.DryRun:
+		return errors.New("the backup is of a mesh in containers: name the folder of compose.yaml with --compose")
+	}
 	return nil
 }
 
@@ -99,6 +118,9 @@ func verifyProgress() func(done, total int64) {
 
 func describeBackup(out io.Writer, m *backup.Manifest) {
 	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts))
+	if i := slices.IndexFunc(m.Parts, func(p backup.Part) bool { return p.Name == volumesPart }); i >= 0 {
+		fmt.Fprintf(out, "  a mesh in containers: %d files of secrets/ and .env, %s of volumes\n", len(m.Parts)-1, size(m.Parts[i].Size))
+	}
 	for _, s := range m.Streams {
 		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
 		for _, c := range s.Consumers {

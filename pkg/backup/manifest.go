@@ -12,13 +12,14 @@ const Format = 1
 
 // Manifest says what is in an archive. It is the archive's last part.
 type Manifest struct {
-	Format    int               `json:"format"`
-	Version   string            `json:"version"`             // of the program that wrote it
-	Created   time.Time         `json:"created"`             // the moment as of which everything is there
-	Arguments []string          `json:"arguments,omitempty"` // with which the mesh was started and is to be started again
-	Streams   []stream.Snapshot `json:"streams"`
-	Databases []postgres.Census `json:"databases"`
-	Parts     []Part            `json:"parts"` // all but the manifest
+	Format     int               `json:"format"`
+	Version    string            `json:"version"`              // of the program that wrote it
+	Created    time.Time         `json:"created"`              // the moment as of which everything is there
+	Arguments  []string          `json:"arguments,omitempty"`  // with which the mesh was started and is to be started again
+	Containers bool              `json:"containers,omitempty"` // a mesh in containers: its volumes, no streams and databases
+	Streams    []stream.Snapshot `json:"streams"`
+	Databases  []postgres.Census `json:"databases"`
+	Parts      []Part            `json:"parts"` // all but the manifest
 }
 
 // Part is one file in the archive.

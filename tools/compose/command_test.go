@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(containerVariable) != "" {
 		enterContainer() // does not return
 	}
+	if os.Getenv(dockerVariable) != "" && filepath.Base(os.Args[0]) == "docker" {
+		enterDocker()
+	}
 	if os.Getenv(publishVariable) != "" {
 		enterPublisher()
 	}
@@ -115,7 +118,7 @@ func hereOnly(t *testing.T, args []string) []string {
 			args[i] = name + "=" + t.TempDir()
 		}
 	}
-	if len(args) == 1 && args[0] == "init" {
+	if args[0] == "init" || args[0] == "volumes" {
 		args = append(args, "--volumes="+t.TempDir())
 	}
 	return args

@@ -206,7 +206,7 @@ func (c *container) dropRights() error {
 
 // start starts the container. Its networks come from connect, before anything of
 // its own runs. The calling thread's network namespace is where networks are.
-func (c *container) start(out io.Writer, connect func(pid int) error) (*exec.Cmd, error) {
+func (c *container) start(out, problems io.Writer, connect func(pid int) error) (*exec.Cmd, error) {
 	spec, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
@@ -219,7 +219,7 @@ func (c *container) start(out io.Writer, connect func(pid int) error) (*exec.Cmd
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe")
 	cmd.Env = []string{containerVariable + "=" + string(spec)}
 	cmd.Stdin = c.In
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, []*os.File{wait}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, problems, []*os.File{wait}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		Pdeathsig:  syscall.SIGKILL,

@@ -33,6 +33,8 @@ type engine struct {
 	project *types.Project
 	dir     string // volumes, secrets, roots
 	running map[string]*service
+
+	unsealKey string // of Vault, once it is open
 }
 
 // service is one that was started.
@@ -80,17 +82,23 @@ func newEngine(t *testing.T, project *types.Project) *engine {
 	}
 	out, err := exec.CommandContext(t.Context(), program(t), "setup", "--compose="+e.dir, "--uid=10001", "--gid=10001").CombinedOutput()
 	require.NoError(t, err, string(out))
-	for name := range project.Volumes { // as the engine makes them: init's image has these folders
-		path := e.volume(name)
-		require.NoError(t, os.Mkdir(path, 0o700))
-		require.NoError(t, os.Chown(path, 10001, 10001))
-	}
+	e.makeVolumes()
 	for name := range project.Networks {
 		e.ip("link", "add", name, "type", "bridge")
 		e.ip("link", "set", name, "up")
 	}
 	t.Cleanup(e.killAll)
 	return e
+}
+
+// makeVolumes makes them as the engine does: init's image has these folders.
+func (e *engine) makeVolumes() {
+	e.t.Helper()
+	for name := range e.project.Volumes {
+		path := e.volume(name)
+		require.NoError(e.t, os.Mkdir(path, 0o700))
+		require.NoError(e.t, os.Chown(path, 10001, 10001))
+	}
 }
 
 // missing skips on a laptop and fails in CI.
@@ -205,7 +213,7 @@ func (e *engine) startWith(name, input string) {
 	e.t.Helper()
 	s := &service{container: e.container(name), done: make(chan struct{})}
 	s.In = strings.NewReader(input)
-	cmd, err := s.start(&s.log, e.connect(name))
+	cmd, err := s.start(&s.log, &s.log, e.connect(name))
 	require.NoError(e.t, err, name)
 	s.cmd = cmd
 	go func() { _ = cmd.Wait(); close(s.done) }()

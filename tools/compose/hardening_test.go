@@ -12,7 +12,7 @@ import (
 // services are those of issue and guide. A service that is added has to be added
 // here, and with it what it may reach and know.
 var services = []string{
-	"bridge", "decoder", "demo", "grafana", "health", "init", "mosquitto", "nats", "pgbouncer", "postgres", "prometheus",
+	"backup", "bridge", "decoder", "demo", "grafana", "health", "init", "mosquitto", "nats", "pgbouncer", "postgres", "prometheus",
 	"provision", "registrar", "simulator", "timescaledb", "vault", "vault-bootstrap", "writer",
 }
 
@@ -39,15 +39,16 @@ func TestHardening(t *testing.T) {
 	}
 }
 
-// TestProfiles: without a profile nothing pretends to be a controller, or asks for a
-// token.
+// TestProfiles: without a profile nothing pretends to be a controller, asks for a
+// token, or has every volume.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	plain := names(load(t, variant{}))
 	assert.NotContains(t, plain, "simulator")
 	assert.NotContains(t, plain, "demo")
 	assert.NotContains(t, plain, "vault-bootstrap")
-	assert.Len(t, plain, len(services)-3)
+	assert.NotContains(t, plain, "backup")
+	assert.Len(t, plain, len(services)-4)
 }
 
 // breakage breaks one rule.
@@ -83,6 +84,13 @@ var breakages = []breakage{
 	{"may open files enough, and dumps no core", func(s *types.ServiceConfig) { s.Ulimits = nil }},
 	{"rotates its log", func(s *types.ServiceConfig) { s.Logging = nil }},
 	{"rotates its log", func(s *types.ServiceConfig) { s.Logging = &types.LoggingConfig{Driver: "json-file"} }},
+	{"rotates its log", func(s *types.ServiceConfig) {
+		driver := "none"
+		if s.Name == "backup" {
+			driver = "json-file"
+		}
+		s.Logging = &types.LoggingConfig{Driver: driver, Options: types.Options{"max-size": "1m", "max-file": "1"}}
+	}},
 	{"starts again when it ends", func(s *types.ServiceConfig) { s.Restart = "always" }},
 	{"waits for what it needs", func(s *types.ServiceConfig) {
 		s.DependsOn = types.DependsOnConfig{"init": {Condition: types.ServiceConditionStarted, Required: true}}

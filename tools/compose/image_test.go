@@ -84,7 +84,7 @@ func TestVersions(t *testing.T) {
 }
 
 // TestVolumesAreInitsFirst: the image has a folder for every volume, init mounts
-// each, and so each has the right owner.
+// each, and so each has the right owner; a backup has what init has.
 func TestVolumesAreInitsFirst(t *testing.T) {
 	t.Parallel()
 	project := load(t, everything)
@@ -96,6 +96,7 @@ func TestVolumesAreInitsFirst(t *testing.T) {
 	}
 	slices.Sort(mounted)
 	assert.Equal(t, all, mounted)
+	assert.Equal(t, project.Services["init"].Volumes, project.Services["backup"].Volumes)
 	var made []string
 	for _, a := range find[*instructions.ArgCommand](dockerfile(t)[0]) {
 		if a.Args[0].Key == "VOLUMES" {

@@ -56,7 +56,8 @@ func (e *engine) openVault(t *testing.T) string {
 	}
 	require.NoError(t, json.Unmarshal(e.vault(t, "operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"), &made))
 	require.Len(t, made.Keys, 1)
-	e.vault(t, "operator", "unseal", made.Keys[0])
+	e.unsealKey = made.Keys[0]
+	e.vault(t, "operator", "unseal", e.unsealKey)
 	return made.Token
 }
 
