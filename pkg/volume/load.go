@@ -80,13 +80,19 @@ func vacant(dir string, names []string) error {
 	return nil
 }
 
+// empty takes a volume's mark away last: it may be killed, too.
 func empty(dir string, names []string) (problems error) {
 	for _, name := range names {
 		entries, err := os.ReadDir(filepath.Join(dir, name))
-		problems = errors.Join(problems, err)
 		for _, e := range entries {
-			problems = errors.Join(problems, os.RemoveAll(filepath.Join(dir, name, e.Name())))
+			if e.Name() != mark {
+				err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name, e.Name())))
+			}
 		}
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(dir, name, mark))
+		}
+		problems = errors.Join(problems, err)
 	}
 	return problems
 }

@@ -26,9 +26,38 @@ type Volume struct {
 	Bytes int64
 }
 
-// Measure says what Save would save of the volumes with these names below dir.
+// Measure says what Save would save of the volumes with these names below dir, and
+// fails where Save would. They may be in use: what comes and goes meanwhile is no matter.
 func Measure(ctx context.Context, dir string, names []string) ([]Volume, error) {
-	return Save(ctx, dir, names, io.Discard)
+	var measured []Volume
+	for _, name := range names {
+		v := Volume{Name: name}
+		if err := v.walk(ctx, dir, passing, try); err != nil {
+			return nil, fmt.Errorf("measuring volume %s: %w", name, err)
+		}
+		measured = append(measured, v)
+	}
+	return measured, nil
+}
+
+// try opens what Save would read.
+func try(path string, info fs.FileInfo) error {
+	if _, err := link(path, info); err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	file, err := os.Open(path) //nolint:gosec // of a volume
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// passing is nil for the error that something is gone.
+func passing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Save writes the volumes with these names below dir. What was written is complete
@@ -42,7 +71,7 @@ func Save(ctx context.Context, dir string, names []string, w io.Writer) ([]Volum
 	var saved []Volume
 	for _, name := range names {
 		v := Volume{Name: name}
-		if err := s.save(ctx, &v); err != nil {
+		if err := v.walk(ctx, dir, func(err error) error { return err }, s.entry); err != nil {
 			return nil, fmt.Errorf("saving volume %s: %w", name, err)
 		}
 		saved = append(saved, v)
@@ -58,36 +87,48 @@ type saver struct {
 	dir string
 }
 
-func (s saver) save(ctx context.Context, v *Volume) error {
-	return filepath.WalkDir(filepath.Join(s.dir, v.Name), func(path string, entry fs.DirEntry, err error) error {
-		if err := errors.Join(err, ctx.Err()); err != nil {
-			return err
+// walk counts what is in the volume, and calls each with it. An error about an entry
+// ends it if judge does not say nil.
+func (v *Volume) walk(ctx context.Context, dir string, judge func(error) error, each func(path string, info fs.FileInfo) error) error {
+	return filepath.WalkDir(filepath.Join(dir, v.Name), func(path string, entry fs.DirEntry, err error) error {
+		if entry == nil || ctx.Err() != nil { // there is no such volume
+			return errors.Join(err, ctx.Err())
+		}
+		if err != nil {
+			return judge(err)
 		}
 		info, err := entry.Info()
 		if err != nil {
-			return err
+			return judge(err)
+		}
+		if err := each(path, info); err != nil {
+			return judge(err)
 		}
 		if info.Mode().IsRegular() {
 			v.Files++
 			v.Bytes += info.Size()
 		}
-		return s.entry(path, info)
+		return nil
 	})
 }
 
-func (s saver) entry(path string, info fs.FileInfo) error {
-	var link string
-	var err error
+// link is where a link leads, and an error for what cannot be saved.
+func link(path string, info fs.FileInfo) (string, error) {
 	switch info.Mode().Type() {
 	case 0, fs.ModeDir:
+		return "", nil
 	case fs.ModeSymlink:
-		if link, err = os.Readlink(path); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("%s is no file, folder or link", path)
+		return os.Readlink(path)
 	}
-	header, err := tar.FileInfoHeader(info, link)
+	return "", fmt.Errorf("%s is no file, folder or link", path)
+}
+
+func (s saver) entry(path string, info fs.FileInfo) error {
+	to, err := link(path, info)
+	if err != nil {
+		return err
+	}
+	header, err := tar.FileInfoHeader(info, to)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -173,4 +174,91 @@ func TestRefusals(t *testing.T) {
 	cancel()
 	_, err = Save(ctx, from, names, new(bytes.Buffer))
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// What comes out of a pipe is what Save wrote, or an error.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	stream := saved(t, full(t))
+	check := func(parts ...[]byte) error {
+		got := new(bytes.Buffer)
+		err := Check(got, func(w io.Writer) error {
+			for _, part := range parts {
+				if _, err := w.Write(part); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			assert.Equal(t, stream, got.Bytes())
+		}
+		return err
+	}
+	require.NoError(t, check(stream[:9], stream[9:]), "the control")
+	for name, parts := range map[string][][]byte{
+		"nothing": nil, "cut": {stream[:len(stream)/2]}, "cut at the end": {stream[:len(stream)-1]},
+		"a line before it": {[]byte("pulling the image\n"), stream}, "a line behind it": {stream, []byte("done\n")},
+	} {
+		require.ErrorIs(t, check(parts...), ErrIncomplete, name)
+	}
+	require.ErrorIs(t, Check(io.Discard, func(w io.Writer) error {
+		_, err := w.Write(stream)
+		return errors.Join(err, io.ErrClosedPipe)
+	}), io.ErrClosedPipe, "save fails at its end")
+}
+
+// A volume that is in use can be measured; one that could not be saved cannot.
+func TestMeasure(t *testing.T) {
+	t.Parallel()
+	dir := full(t)
+	growing := filepath.Join(dir, "data/growing")
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			file, err := os.OpenFile(growing, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			if err != nil {
+				continue
+			}
+			_, _ = file.Write(make([]byte, 1<<16))
+			_ = file.Close()
+			_ = os.Rename(growing, growing+"-2")
+			_ = os.Remove(growing + "-2")
+		}
+	}()
+	for range 200 {
+		_, err := Measure(t.Context(), dir, names)
+		require.NoError(t, err)
+	}
+	close(done)
+	<-stopped
+	_, err := Measure(t.Context(), dir, append(names, "none"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "state/pipe"), 0o600))
+	_, err = Measure(t.Context(), dir, names)
+	require.ErrorContains(t, err, "is no file, folder or link")
+}
+
+// Emptying may be killed, too: the mark is there as long as anything is.
+func TestEmptyTakesTheMarkLast(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: only root can make a folder that cannot be removed")
+	}
+	dir := volumes(t)
+	kept := filepath.Join(dir, "state/kept")
+	require.NoError(t, os.MkdirAll(kept, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "state", mark), nil, 0o600))
+	require.NoError(t, syscall.Mount("none", kept, "tmpfs", 0, ""))
+	require.Error(t, empty(dir, names))
+	assert.True(t, Incomplete(dir))
+	require.NoError(t, syscall.Unmount(kept, 0))
+	require.NoError(t, empty(dir, names), "the control")
+	assert.False(t, Incomplete(dir))
 }
