@@ -63,6 +63,11 @@ func (p composeProject) stop(ctx context.Context) error {
 	if err := p.run(ctx, "stop"); err != nil {
 		return err
 	}
+	return p.stopped(ctx)
+}
+
+// stopped is an error if something runs.
+func (p composeProject) stopped(ctx context.Context) error {
 	left, err := p.services(ctx, "--status", "running")
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("%s runs again: see who starts it", strings.Join(left, ", "))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/backup"
+	"github.com/f2mesh/f2mesh/pkg/volume"
 )
 
 // volumesPart is the part of an archive that holds the containers' volumes.
@@ -66,6 +67,9 @@ func (b *containerBackup) still(ctx context.Context, running []string) error {
 		m.Created = time.Now().UTC()
 		err = b.volumes(ctx)
 	}
+	if err == nil { // somebody may have started something meanwhile, another backup too
+		err = b.project.stopped(ctx)
+	}
 	started := b.project.start(context.WithoutCancel(ctx), running)
 	fmt.Fprintf(b.out, "  the mesh stood still for %s\n", time.Since(began).Round(time.Second))
 	if err == nil {
@@ -75,7 +79,9 @@ func (b *containerBackup) still(ctx context.Context, running []string) error {
 }
 
 func (b *containerBackup) volumes(ctx context.Context) error {
-	part, err := b.Part(volumesPart, 0o600, func(w io.Writer) error { return b.project.volumes(ctx, nil, w, "save") })
+	part, err := b.Part(volumesPart, 0o600, func(w io.Writer) error {
+		return volume.Check(w, func(w io.Writer) error { return b.project.volumes(ctx, nil, w, "save") })
+	})
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ case "$*" in
 *' run --rm --no-deps --no-TTY backup '*)
 	shift 8
 	[ ! -e %[1]s/endless ] || { echo >%[1]s/endless; exec sleep 600; }
+	[ ! -e %[1]s/started ] || echo writer >%[1]s/running
+	[ ! -e %[1]s/short ] || { F2MESH_TEST_RUN=1 %[2]s volumes "$@" --volumes=%[3]s | head -c 100; exit 0; }
 	[ ! -e %[1]s/broken ] || { echo "the first bytes"; exit 1; }
 	F2MESH_TEST_RUN=1 exec %[2]s volumes "$@" --volumes=%[3]s ;;
 esac
@@ -105,6 +107,7 @@ build --quiet init
 stop
 ps --services --status running
 run --rm --no-deps --no-TTY backup save
+ps --services --status running
 start writer nats
 `, from.asked(t))
 	_, err = from.run(t, save...)
@@ -134,6 +137,8 @@ func breaksOff(t *testing.T, f *composeFolder, save []string, file string) {
 	require.NoError(t, os.Mkdir(filepath.Dir(pid), 0o700))
 	for name, spoil := range map[string]string{
 		"the container ends early": filepath.Join(f.bin, "broken"), "a volume cannot be read": pipe, "a server runs": pid,
+		"the stream is cut, and nobody says so": filepath.Join(f.bin, "short"), "somebody starts the writer meanwhile": filepath.Join(f.bin, "started"),
+		"a restore into it was killed": filepath.Join(f.volumes, "nats-data", ".incomplete"),
 	} {
 		f.write(t, filepath.Join(f.bin, "running"), "writer\nnats\n")
 		if spoil == pipe {
@@ -223,5 +228,5 @@ func TestInitRefusesHalfOfAMesh(t *testing.T) {
 	c := initCommand{Volumes: f.volumes, MQTTAuth: true}
 	require.ErrorContains(t, c.Run(t.Context()), "broke off")
 	require.NoError(t, os.Remove(filepath.Join(f.volumes, "nats-data", ".incomplete")))
-	require.NoError(t, c.complete(), "the control")
+	require.NoError(t, (&volumesFolder{f.volumes}).complete(), "the control")
 }

@@ -38,7 +38,7 @@ func (c *initCommand) Run(ctx context.Context) (err error) {
 		return errors.New("ENABLE_MQTT_AUTH=false: nobody connects to the broker anonymously, f2mesh has no such mode; set it to true")
 	}
 	c.secrets = secret.Files(c.SecretsDir)
-	if err := c.complete(); err != nil {
+	if err := (&volumesFolder{c.Volumes}).complete(); err != nil {
 		return err
 	}
 	if err := c.writable(); err != nil {

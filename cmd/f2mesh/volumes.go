@@ -40,6 +40,9 @@ func (c *volumesFolder) names() ([]string, error) {
 
 // still refuses volumes whose servers run: their files would not fit each other.
 func (c *volumesFolder) still() error {
+	if err := c.complete(); err != nil {
+		return err
+	}
 	for _, server := range []string{"postgres", "timescaledb"} {
 		if exists(filepath.Join(c.Volumes, server+"-data", "pgdata", "postmaster.pid")) {
 			return fmt.Errorf("the server %s runs, or was killed: let it start and stop in order first", server)
@@ -119,7 +122,7 @@ func (c *volumesLoadCommand) Run(ctx context.Context) error {
 }
 
 // complete refuses volumes that a restore was to fill when it was killed.
-func (c *initCommand) complete() error {
+func (c *volumesFolder) complete() error {
 	if volume.Incomplete(c.Volumes) {
 		return errors.New("a restore into these volumes broke off: `./task compose:down -- --volumes`, and restore again")
 	}
