@@ -37,7 +37,7 @@ func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) erro
 	}
 	defer w.Discard()
 	b := containerBackup{w, composeProject{c.Compose}, os.Stdout}
-	running, err := b.project.services(ctx, "--status", "running")
+	running, err := b.project.services(ctx, "--status", "running", "--status", "restarting")
 	if err != nil {
 		return err
 	}
@@ -91,6 +91,11 @@ func (b *containerBackup) volumes(ctx context.Context) error {
 
 // files saves what lies beside compose.yaml and is nowhere else.
 func (b *containerBackup) files() error {
+	for _, name := range containerSecrets() {
+		if _, err := os.Stat(filepath.Join(b.project.dir, "secrets", name+secretSuffix)); err != nil {
+			return fmt.Errorf("looking for what compose.yaml takes (`./task secure-setup` makes it): %w", err)
+		}
+	}
 	secrets, err := filepath.Glob(filepath.Join(b.project.dir, "secrets", "*"+secretSuffix))
 	if err != nil {
 		return err

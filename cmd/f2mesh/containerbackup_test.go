@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,7 +24,7 @@ type composeFolder struct {
 const dockerScript = `#!/bin/sh
 echo "$*" >>%[1]s/asked
 case "$*" in
-*' ps --services --status running') cat %[1]s/running ;;
+*' ps --services --status running'*) cat %[1]s/running ;;
 *' stop') : >%[1]s/running ;;
 *' run --rm --no-deps --no-TTY backup '*)
 	shift 8
@@ -51,8 +53,10 @@ func newComposeFolder(t *testing.T) *composeFolder {
 func (f *composeFolder) fill(t *testing.T) {
 	t.Helper()
 	require.NoError(t, os.Mkdir(filepath.Join(f.dir, "secrets"), 0o700))
-	f.write(t, filepath.Join(f.dir, "secrets", "mqtt_password.txt"), "secret")
-	f.write(t, filepath.Join(f.dir, ".env"), fmt.Sprintf("F2MESH_UID=%d\nF2MESH_GID=%d\n", os.Geteuid(), os.Getegid()))
+	for _, name := range containerSecrets() {
+		f.write(t, filepath.Join(f.dir, "secrets", name+secretSuffix), "secret")
+	}
+	f.write(t, filepath.Join(f.dir, ".env"), fmt.Sprintf("F2MESH_UID=%d\nF2MESH_GID=%d\n", cmp.Or(os.Geteuid(), containerID), os.Getegid()))
 	f.write(t, filepath.Join(f.volumes, "state", "key"), "key")
 	f.write(t, filepath.Join(f.volumes, "program", "f2mesh"), "not in a backup")
 }
@@ -102,7 +106,7 @@ func TestBackupOfContainers(t *testing.T) {
 	breaksOff(t, from, save, file)
 	out, err = from.run(t, save...)
 	require.NoError(t, err, out)
-	assert.Equal(t, `ps --services --status running
+	assert.Equal(t, `ps --services --status running --status restarting
 build --quiet init
 stop
 ps --services --status running
@@ -229,4 +233,51 @@ func TestInitRefusesHalfOfAMesh(t *testing.T) {
 	require.ErrorContains(t, c.Run(t.Context()), "broke off")
 	require.NoError(t, os.Remove(filepath.Join(f.volumes, "nats-data", ".incomplete")))
 	require.NoError(t, (&volumesFolder{f.volumes}).complete(), "the control")
+}
+
+// No backup without a secret looks like one with all.
+func TestBackupOfContainersTakesAllSecrets(t *testing.T) {
+	t.Parallel()
+	recipient, _ := agePair(t)
+	f := newComposeFolder(t)
+	f.fill(t)
+	require.NoError(t, os.Remove(filepath.Join(f.dir, "secrets", "timescale_password.txt")))
+	out, err := f.run(t, "backup", "--compose", f.dir, "--to", filepath.Join(t.TempDir(), "mesh.age"), "--recipient", recipient)
+	require.Error(t, err)
+	assert.Contains(t, out, "timescale_password.txt")
+	assert.NotContains(t, f.asked(t), "stop\n")
+}
+
+// What a backup's .env may say is what compose.yaml asks for.
+func TestSettingsOfABackup(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "# mine\n\nF2MESH_UID=10001\n", "CACHE_TTL=60", "COMPOSE_PROFILES=simulator\nVAULT_ADDR=https://vault:8200\n"} {
+		assert.True(t, settings.MatchString(text), text)
+	}
+	for _, text := range []string{"COMPOSE_FILE=oci://example.org/x", "F2MESH_UID=1\nDOCKER_HOST=x\n", "export F2MESH_UID=1", " COMPOSE_FILE: x", "F2MESH_UID=1\rCOMPOSE_FILE=x"} {
+		assert.False(t, settings.MatchString(text), text)
+	}
+	compose, err := os.ReadFile("../../compose.yaml")
+	require.NoError(t, err)
+	names := regexp.MustCompile(`\$\{([A-Z0-9_]+)`).FindAllStringSubmatch(string(compose), -1)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		assert.True(t, settings.MatchString(name[1]+"=x"), name[1])
+	}
+	refuses := func(text, because string) {
+		f := newComposeFolder(t)
+		f.fill(t)
+		f.write(t, filepath.Join(f.dir, ".env"), text)
+		recipient, identity := agePair(t)
+		file := filepath.Join(t.TempDir(), "mesh.age")
+		out, err := f.run(t, "backup", "--compose", f.dir, "--to", file, "--recipient", recipient)
+		require.NoError(t, err, out)
+		to := newComposeFolder(t)
+		out, err = to.run(t, "restore", "--compose", to.dir, "--from", file, "--identity", identity)
+		require.Error(t, err)
+		assert.Contains(t, out, because)
+		assert.NotContains(t, to.asked(t), "build")
+	}
+	refuses("COMPOSE_FILE=evil.yaml\n", "steer Docker")
+	refuses("F2MESH_UID=0\n", "must not run as root")
 }

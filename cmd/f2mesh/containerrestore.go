@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -75,6 +76,10 @@ func (r *containerRestore) check(ctx context.Context) error {
 	return r.owner()
 }
 
+// settings is a .env with those of compose.yaml. Docker Compose obeys others, such as
+// COMPOSE_FILE, and whoever has the public key can write a backup.
+var settings = regexp.MustCompile(`^(?:(?:#[^\r\n]*|(?:F2MESH_[A-Z]+(?:_[A-Z]+)*|ENABLE_MQTT_AUTH|USE_CONNECTION_POOLING|CACHE_TTL|FLEET_ZONE|VAULT_ADDR|EXPOSE_DATABASE_PORTS|COMPOSE_PROFILES)=[^\r\n]*)?(?:\n|$))*$`) //nolint:gochecknoglobals // compiled once
+
 // checkFile takes a file that is missing, passes over one that is the same, and
 // refuses another.
 func (r *containerRestore) checkFile(part, name string) error {
@@ -89,6 +94,8 @@ func (r *containerRestore) checkFile(part, name string) error {
 	at := filepath.Join(r.project.dir, name)
 	old, err := os.ReadFile(at) //nolint:gosec // beside compose.yaml
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && name == settingsFile && !settings.Match(text):
+		return fmt.Errorf("the backup's .env has settings that compose.yaml does not know; they could steer Docker on this machine. If all of it is yours, write it to %s and restore again:\n%s", at, text)
 	case errors.Is(err, fs.ErrNotExist):
 		r.files[name] = text
 		return nil
@@ -115,6 +122,9 @@ func (r *containerRestore) owner() (err error) {
 		if *number, err = strconv.Atoi(value); err != nil {
 			return fmt.Errorf("reading %s of the backup's .env: %w", name, err)
 		}
+	}
+	if r.uid < 1 || r.gid < 0 {
+		return fmt.Errorf("the backup's .env has the containers run as %d:%d: they must not run as root", r.uid, r.gid)
 	}
 	if self := os.Geteuid(); self != 0 && self != r.uid {
 		return fmt.Errorf("the containers run as user %d, whom the secret files have to belong to: restore as that user or as root", r.uid)

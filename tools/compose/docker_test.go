@@ -117,7 +117,7 @@ func (e *engine) serve(conn net.Conn) string {
 
 func (e *engine) compose(args []string) (a answer) {
 	switch line := strings.Join(args, " "); {
-	case line == "ps --services --status running":
+	case strings.HasPrefix(line, "ps --services --status running"):
 		a.Out = strings.Join(e.up(), "\n")
 	case line == "ps --services --all":
 		for name := range e.running {
