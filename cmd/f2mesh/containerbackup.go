@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/backup"
@@ -31,6 +33,11 @@ type containerBackup struct {
 // All of it stands still meanwhile, so that everything is as of one moment; then what
 // ran goes on, whether the backup became one or not.
 func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) error {
+	if !signal.Ignored(syscall.SIGHUP) { // a terminal that is lost must not leave the mesh standing
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
 	w, err := backup.Create(c.To, key)
 	if err != nil {
 		return err
@@ -51,31 +58,37 @@ func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) erro
 		fmt.Fprintln(b.out, "would stop for the time of the backup:", strings.Join(running, " "))
 		return b.project.volumes(ctx, nil, os.Stderr, "save", "--dry-run")
 	}
-	if err := b.still(ctx, running); err != nil {
-		return fmt.Errorf("backing up: %w", err)
+	saved, started := b.still(ctx, running)
+	if saved == nil {
+		fmt.Fprintf(b.out, "saved to %s; keep its key elsewhere, and try the backup: f2mesh restore --dry-run --from %s\n", c.To, shellQuote(c.To))
+	} else {
+		saved = fmt.Errorf("backing up: %w", saved)
 	}
-	fmt.Fprintf(b.out, "saved to %s; keep its key elsewhere, and try the backup: f2mesh restore --dry-run --from %s\n", c.To, shellQuote(c.To))
-	return nil
+	if started != nil {
+		started = fmt.Errorf("the mesh stands still: mend this, and let it go on with `./task compose:up`: %w", started)
+	}
+	return errors.Join(saved, started)
 }
 
-// still does what has to be done while nothing runs, and completes the archive.
-func (b *containerBackup) still(ctx context.Context, running []string) error {
+// still does what has to be done while nothing runs, and completes the archive: saved
+// says whether it did, started whether the mesh goes on.
+func (b *containerBackup) still(ctx context.Context, running []string) (saved, started error) {
 	began := time.Now()
 	m := &backup.Manifest{Version: version, Containers: true}
-	err := b.project.stop(ctx)
-	if err == nil {
+	saved = b.project.stop(ctx)
+	if saved == nil {
 		m.Created = time.Now().UTC()
-		err = b.volumes(ctx)
+		saved = b.volumes(ctx)
 	}
-	if err == nil { // somebody may have started something meanwhile, another backup too
-		err = b.project.stopped(ctx)
+	if saved == nil { // somebody may have started something meanwhile, another backup too
+		saved = b.project.stopped(ctx)
 	}
-	started := b.project.start(context.WithoutCancel(ctx), running)
+	started = b.project.start(context.WithoutCancel(ctx), running)
 	fmt.Fprintf(b.out, "  the mesh stood still for %s\n", time.Since(began).Round(time.Second))
-	if err == nil {
-		err = b.Commit(m)
+	if saved == nil {
+		saved = b.Commit(m)
 	}
-	return errors.Join(err, started)
+	return saved, started
 }
 
 func (b *containerBackup) volumes(ctx context.Context) error {

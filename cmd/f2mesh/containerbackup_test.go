@@ -163,9 +163,17 @@ func breaksOff(t *testing.T, f *composeFolder, save []string, file string) {
 	f.write(t, filepath.Join(f.bin, "running"), "writer\nnats\n")
 }
 
-// A backup that somebody breaks off lets the mesh go on, too.
+// A backup that somebody breaks off lets the mesh go on, too, and one whose terminal
+// is lost.
 func TestBackupOfContainersIsInterrupted(t *testing.T) {
 	t.Parallel()
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(s.String(), func(t *testing.T) { interruptBackup(t, s) })
+	}
+}
+
+func interruptBackup(t *testing.T, by syscall.Signal) {
+	t.Helper()
 	recipient, _ := agePair(t)
 	f := newComposeFolder(t)
 	f.fill(t)
@@ -177,7 +185,7 @@ func TestBackupOfContainersIsInterrupted(t *testing.T) {
 	go func() { done <- cmd.Wait() }()
 	_, err := os.ReadFile(endless) // it saves
 	require.NoError(t, err)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	require.NoError(t, cmd.Process.Signal(by))
 	require.Error(t, <-done)
 	assert.True(t, strings.HasSuffix(f.asked(t), "backup save\nstart writer nats\n"))
 	entries, err := os.ReadDir(to)
