@@ -205,7 +205,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 	longest := gaps.stop()
 	report := m.audit(t)
 	t.Logf("%d messages acknowledged, %d received, %d duplicates of %d rotations; longest time without a commit %s",
-		sent, report.Total.Received, report.Total.Duplicates, 5*rotations, longest.Round(time.Millisecond))
+		sent, report.Total.Received, report.Total.Copies, 5*rotations, longest.Round(time.Millisecond))
 	assert.True(t, report.Balanced(), "nothing is lost: %+v", report.Total)
 	assert.EqualValues(t, sent, report.Total.Received, "every acknowledged message was received once")
 	assert.Zero(t, report.Total.DeadLettered)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -96,13 +97,13 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 		}
 	}
 	var d event.Decoded
-	s := scan{stream: decodedStream, subjects: a.subjects("f2.decoded.", ".>"), since: a.cut.downstream()}
-	err := a.read(ctx, s, func(m *message) error {
+	s := stream.Scan{Stream: decodedStream, Subjects: a.subjects("f2.decoded.", ".>"), Since: a.cut.downstream()}
+	err := a.readOutcomes(ctx, s, func(m *stream.Message) error {
 		r := a.decoded(m, &d)
 		if r == nil {
 			return nil
 		}
-		p.add(&d, origin{record: r, pending: m.sequence > a.writerFloor()})
+		p.add(&d, origin{record: r, pending: m.Sequence > a.writerFloor()})
 		if p.full() {
 			return send()
 		}
@@ -114,28 +115,43 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 	return send()
 }
 
-// decoded parses m into d and answers its record, or nil if m is no outcome of
+// stepBack is how far before its message an outcome may be stored by the
+// server's clock, which may have been set back between.
+const stepBack = time.Minute
+
+// downstream is from when on DECODED is read.
+func (c *cut) downstream() time.Time {
+	if c.since.IsZero() {
+		return c.since
+	}
+	return c.since.Add(-stepBack)
+}
+
+// decoded parses m into d and returns its record, or nil if m is no outcome of
 // a message of the interval.
-func (a *audit) decoded(m *message, d *event.Decoded) *record {
-	if err := event.ParseDecoded(m.data, d); err != nil || len(d.Values) == 0 && d.State == nil {
-		if a.cut.covers(m.time, m.time) {
-			a.unexplained(d.ID, decodedStream, m.sequence)
+func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
+	if err := event.ParseDecoded(m.Data, d); err != nil || len(d.Values) == 0 && d.State == nil {
+		if a.cut.holds(m.Time) {
+			a.unexplained(d.ID, decodedStream, m.Sequence)
 		}
 		return nil
 	}
-	r := a.book.find(d.ID)
-	if r == nil || r.flags&refusedByBridge != 0 || a.book.devices[r.device].MAC != topic.MAC(token(m.subject, 2)) {
-		if a.cut.covers(d.Received, m.time) {
-			a.unexplained(d.ID, decodedStream, m.sequence)
-		}
+	r, unexplained := a.place(d.ID, d.Received, m.Time)
+	if r != nil && a.book.devices[r.device].MAC != topic.MAC(token(m.Subject, 2)) {
+		r, unexplained = nil, true
+	}
+	if unexplained {
+		a.unexplained(d.ID, decodedStream, m.Sequence)
+	}
+	if r == nil {
 		return nil
 	}
 	stage := a.stage(writerStage)
 	stage.Received++
 	if r.decoded != 0 {
-		stage.Duplicates++
+		stage.Copies++
 	} else {
-		r.decoded = m.sequence
+		r.decoded = m.Sequence
 	}
 	r.expected += uint32(len(d.Values)) //nolint:gosec // as many as a message of 2 MiB holds
 	if d.State != nil {
