@@ -50,7 +50,7 @@ func IsCount(reason string) bool { return reason == ReasonCopy || reason == Reas
 
 // Parse reads a message of the stream, whose data it keeps.
 func Parse(m *stream.Message) Stored {
-	s := Stored{Sequence: m.Sequence, Stored: m.Time}
+	s := Stored{Sequence: m.Sequence, Stored: m.Time.UTC()}
 	s.Stage, s.Reason, s.MAC = split(m.Subject)
 	get := func(key string) string {
 		if v := m.Header[key]; len(v) > 0 {

@@ -40,7 +40,8 @@ type probe struct {
 // origin is the message that a row comes from.
 type origin struct {
 	record  *record
-	pending bool // the writer has yet to come to it
+	decoded uint64 // sequence on DECODED
+	pending bool   // the writer has yet to come to it
 }
 
 func (p *probe) rows() int { return len(p.of) + len(p.eventOf) }
@@ -82,7 +83,26 @@ func (a *audit) matchDecoded(ctx context.Context) error {
 		defer close(probes)
 		return a.readDecoded(ctx, probes)
 	})
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	rows := &a.report.Rows
+	for i := range a.changedEvents {
+		if c := &a.changedEvents[i]; a.replaced[c.of.record.sequence] > c.of.decoded {
+			rows.History++
+		} else {
+			a.fault(c.of, c.fault)
+		}
+	}
+	rows.Found = rows.Expected - rows.History - rows.Refused - rows.NotKept - rows.Pending - rows.Absent - rows.Differing
+	return nil
+}
+
+// changedEvent is an event whose row has another state. That is no fault where the
+// message was decoded once more, and the row has what came of it.
+type changedEvent struct {
+	of    origin
+	fault RowFault
 }
 
 func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
@@ -103,7 +123,10 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 		if r == nil {
 			return nil
 		}
-		p.add(&d, origin{record: r, pending: m.Sequence > a.writerFloor()})
+		if d.State != nil && value(m.Header, event.HeaderReplace) != "" {
+			a.replaced[r.sequence] = m.Sequence
+		}
+		p.add(&d, origin{record: r, decoded: m.Sequence, pending: m.Sequence > a.writerFloor()})
 		if p.full() {
 			return send()
 		}

@@ -93,6 +93,11 @@ type audit struct {
 	notKept map[notKeptKey][]notKept
 	// bridgeNotKept are the bridge's letters of refused messages that are no longer kept.
 	bridgeNotKept uint64
+	// replaced are the events that were decoded once more, by their sequence in RAW,
+	// with the last of their sequences on DECODED. The reading goroutine owns it, and
+	// the probe changedEvents.
+	replaced      map[uint64]uint64
+	changedEvents []changedEvent
 	report        *Report
 
 	done, total uint64 // messages, for Options.Progress
@@ -107,7 +112,7 @@ func Audit(ctx context.Context, js jetstream.JetStream, db Database, options Opt
 	}
 	a := &audit{
 		js: js, db: db, options: options, book: newBook(),
-		notKept: make(map[notKeptKey][]notKept), report: newReport(options.MAC),
+		notKept: make(map[notKeptKey][]notKept), replaced: make(map[uint64]uint64), report: newReport(options.MAC),
 	}
 	// The order makes the cut consistent: what a consumer's position says is
 	// done was stored before, and so is found on the streams and in the tables,

@@ -393,6 +393,26 @@ func TestConflictIsInHistory(t *testing.T) {
 	require.Equal(t, Counts{Received: 3, Decoded: 3, Written: 3}, r.Total)
 }
 
+// TestRedecodedEvent: what an event was before it was decoded once more is no fault.
+func TestRedecodedEvent(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	door, other := newEvent(1, 0), newEvent(1, 1)
+	m.pass(door, other)
+	again := *door
+	again.d.State = []byte(`{"door-sensor-2":2}`)
+	for _, r := range []*reading{door, other} {
+		m.exec(`UPDATE device_event SET state = '{"door-sensor-2":2}' WHERE event_id = $1::text::uuid`, r.d.ID.String())
+	}
+	replacing := again.decoded()
+	replacing.Header.Set(event.HeaderReplace, "1")
+	m.store(decodedStream, replacing)
+	m.acknowledgeAll()
+	r := m.audit(Options{})
+	require.Equal(t, Rows{Expected: 3, Found: 1, History: 1, Differing: 1}, r.Rows)
+	require.Equal(t, other.d.ID, r.Missing[0].ID)
+}
+
 func TestValueChangedIsReported(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)

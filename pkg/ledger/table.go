@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
 )
@@ -18,16 +19,17 @@ import (
 const (
 	// findFaults returns only the rows that are absent or differ, and whether
 	// measurement_history has the value for the same moment: the second of two, or
-	// one that was replaced.
+	// one that was replaced. A second one that was decoded once more is replaced there.
 	findFaults = `
 SELECT n.ordinality - 1, m.time IS NOT NULL, %[1]s
-FROM unnest($1::timestamptz[], $2::int4[], $3::int4[], $4::float8[], $5::text[]) WITH ORDINALITY AS n (time, device_id, datapoint_id, value, text_value, ordinality)
-LEFT JOIN measurement m ON m.device_id = n.device_id AND m.datapoint_id = n.datapoint_id AND m.time = n.time AND m.time BETWEEN $6 AND $7
+FROM unnest($1::timestamptz[], $2::int4[], $3::int4[], $4::float8[], $5::text[], $6::uuid[]) WITH ORDINALITY AS n (time, device_id, datapoint_id, value, text_value, event_id, ordinality)
+LEFT JOIN measurement m ON m.device_id = n.device_id AND m.datapoint_id = n.datapoint_id AND m.time = n.time AND m.time BETWEEN $7 AND $8
 WHERE m.time IS NULL OR m.value IS DISTINCT FROM n.value OR m.text_value IS DISTINCT FROM n.text_value`
 
 	// inHistory stands in findFaults.
 	inHistory = `EXISTS (SELECT FROM measurement_history h WHERE h.device_id = n.device_id AND h.datapoint_id = n.datapoint_id AND h.time = n.time
-  AND h.value IS NOT DISTINCT FROM n.value AND h.text_value IS NOT DISTINCT FROM n.text_value)`
+  AND (h.value IS NOT DISTINCT FROM n.value AND h.text_value IS NOT DISTINCT FROM n.text_value
+    OR h.reason = 'conflict' AND h.event_id = n.event_id))`
 
 	// findEvents returns the rows that are there. Their state is compared here:
 	// PostgreSQL would fail the whole query for one that it cannot read.
@@ -65,9 +67,16 @@ func (a *audit) probeTables(ctx context.Context, probes <-chan *probe) error {
 			return fmt.Errorf("looking up events: %w", err)
 		}
 	}
-	rows := &a.report.Rows
-	rows.Found = rows.Expected - rows.History - rows.Refused - rows.NotKept - rows.Pending - rows.Absent - rows.Differing
 	return nil
+}
+
+// ids are the messages of the probe's measurements.
+func (a *audit) ids(p *probe) []pgtype.UUID {
+	ids := make([]pgtype.UUID, len(p.of))
+	for i := range ids {
+		ids[i] = pgtype.UUID{Bytes: event.PlaceID(a.cut.incarnation, p.of[i].record.sequence), Valid: true}
+	}
+	return ids
 }
 
 // faultsQuery is findFaults for these tables: those of an earlier version have no
@@ -88,7 +97,7 @@ func (a *audit) probeMeasurements(ctx context.Context, tx pgx.Tx, faults string,
 		return nil
 	}
 	first, last := span(p.time)
-	found, err := tx.Query(ctx, faults, p.time, p.device, p.point, p.value, p.text, first, last)
+	found, err := tx.Query(ctx, faults, p.time, p.device, p.point, p.value, p.text, a.ids(p), first, last)
 	if err != nil {
 		return err
 	}
@@ -120,7 +129,7 @@ func (a *audit) probeEvents(ctx context.Context, tx pgx.Tx, p *probe) error {
 	_, err = pgx.ForEachRow(found, []any{&i, &state}, func() error {
 		present[i] = true
 		if !sameJSON(p.state[i], state) {
-			a.fault(p.eventOf[i], RowFault{Time: p.eventTime[i], Differs: true})
+			a.changedEvents = append(a.changedEvents, changedEvent{p.eventOf[i], RowFault{Time: p.eventTime[i], Differs: true}})
 		}
 		return nil
 	})
@@ -140,7 +149,7 @@ func (a *audit) fault(of origin, f RowFault) {
 	r, rows := of.record, &a.report.Rows
 	_, refused := a.book.parts[part{r.sequence, f.DataPointID}]
 	switch {
-	case refused || r.flags&refusedByWriter != 0:
+	case refused || r.flags&(refusedByWriter|refusedByDecoder) != 0: // what was replayed may have a letter still
 		r.refused++
 		rows.Refused++
 		return
