@@ -31,9 +31,9 @@ type deadCommands struct {
 
 // deadFilter chooses dead letters.
 type deadFilter struct {
-	Stage  string  `help:"Only what this stage refused: bridge, decoder or writer." enum:",bridge,decoder,writer" default:""`
-	Reason string  `help:"Only letters of this reason."`
-	MAC    string  `help:"Only letters of this controller; unknown for those that have none."`
+	Stage  string       `help:"Only what this stage refused: bridge, decoder or writer." enum:",bridge,decoder,writer" default:""`
+	Reason string       `help:"Only letters of this reason."`
+	MAC    string       `help:"Only letters of this controller; unknown for those that have none."`
 	Since  *pointInTime `help:"Only letters from this time on: RFC 3339, a day, or how long ago (90m, 1d12h)."`
 	Until  *pointInTime `help:"Only letters up to this time."`
 }

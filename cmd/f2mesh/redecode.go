@@ -98,9 +98,9 @@ func (r *replaying) close() {
 type redecodeCommand struct {
 	From   *pointInTime `help:"Messages that RAW stored from this time on: RFC 3339, a day, or how long ago (90m, 1d12h)." required:""`
 	To     *pointInTime `help:"Messages up to this time." required:""`
-	MAC    string  `help:"Only this controller."`
-	DryRun bool    `help:"Only compare with the tables."`
-	JSON   bool    `help:"Print JSON."`
+	MAC    string       `help:"Only this controller."`
+	DryRun bool         `help:"Only compare with the tables."`
+	JSON   bool         `help:"Print JSON."`
 }
 
 // Run decodes RAW once more with today's metadata and prints how that compares with
