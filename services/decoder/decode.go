@@ -23,6 +23,7 @@ type message struct {
 	id       event.ID
 	received time.Time
 	body     []byte
+	repeat   bool // it may be a repeat of an earlier one
 }
 
 // decode turns a message into a decoded one, dead letters, or both: a data
@@ -50,7 +51,7 @@ func decode(m *message, parser *payload.Parser, c *controller, now time.Time, d 
 		return false, dead
 	}
 	// timestamptz holds microseconds, and the time is part of a row's key.
-	d.ID, d.Time, d.Received = m.id, p.Time.Truncate(time.Microsecond), m.received
+	d.ID, d.Time, d.Received, d.Repeat = m.id, p.Time.Truncate(time.Microsecond), m.received, m.repeat
 	if p.Time.IsZero() {
 		d.Time = m.received.Truncate(time.Microsecond)
 	}
