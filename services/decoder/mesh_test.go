@@ -123,7 +123,7 @@ func (r *rig) start(t *testing.T) *process {
 	t.Helper()
 	client := r.connect(t, natsserver.Decoder)
 	cfg := testConfig()
-	cfg.DSN, cfg.Schema, cfg.Linger = r.dsn, "public", time.Millisecond
+	cfg.DSN, cfg.Schema, cfg.Linger, cfg.DrainTimeout = r.dsn, "public", time.Millisecond, time.Nanosecond
 	d, err := New(cfg, secrettest.Credential(postgres.Superuser, postgrestest.Password), client, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -136,12 +136,12 @@ func (r *rig) start(t *testing.T) *process {
 	}()
 	p := &process{Decoder: d, stop: func() { cancel(); <-ended }}
 	p.kill = func() {
-		d.cfg.DrainTimeout = time.Nanosecond
 		cancel()
 		client.JetStream().Conn().Close() // what it publishes from now on reaches nobody
 		<-ended
 	}
 	t.Cleanup(p.stop)
+	require.Eventually(t, func() bool { return d.running.Load() != nil }, long, time.Millisecond)
 	return p
 }
 
@@ -336,7 +336,12 @@ func TestKill(t *testing.T) {
 		} else {
 			r.repair(t, one)
 		}
-		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond) // the moment of the crash is any
+		work := func() float64 { return testutil.ToFloat64(d.metrics.parked) + testutil.ToFloat64(d.metrics.decoded) }
+		enough, deadline := float64(random.IntN(50)), time.Now().Add(5*time.Second)
+		for work() < enough && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // the moment of the crash is any
 		parked += int(testutil.ToFloat64(d.metrics.parked))
 		d.kill()
 		d = r.start(t)
@@ -491,15 +496,16 @@ func TestParkedFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
 	one, other := r.fleet[0].MAC, r.fleet[1].MAC
-	require.NoError(t, r.client.Ensure(t.Context(), ParkedStream))
+	r.breakRow(t, one)
+	d := r.start(t)
+	r.send(t, other)
+	r.acknowledged(t) // PARKED is there
 	s, err := r.js.Stream(t.Context(), ParkedStream)
 	require.NoError(t, err)
 	cfg := s.CachedInfo().Config
 	cfg.MaxBytes = 64 << 10
 	_, err = r.js.UpdateStream(t.Context(), cfg)
 	require.NoError(t, err)
-	r.breakRow(t, one)
-	d := r.start(t)
 	for range 300 {
 		r.send(t, one, other)
 	}
@@ -528,7 +534,10 @@ func TestPostgresAway(t *testing.T) {
 	line := newLine(t, r.dsn)
 	r.dsn = line.dsn
 	d := r.start(t)
-	r.send(t, known)
+	require.Eventually(t, func() bool {
+		r.send(t, known)
+		return d.cache.entries.Contains(known)
+	}, long, 100*time.Millisecond)
 	r.acknowledged(t)
 
 	line.cut(true)
