@@ -68,6 +68,7 @@ func (d *Decoder) unpark(ctx context.Context) {
 
 func (d *Decoder) unparkOne(ctx context.Context, mac topic.MAC) {
 	var pause time.Duration
+	failed := d.parking.place(mac).pause > 0 // and the log has it
 	c, err := d.cache.get(ctx, mac)
 	switch {
 	case errors.Is(err, errAway):
@@ -79,11 +80,13 @@ func (d *Decoder) unparkOne(ctx context.Context, mac topic.MAC) {
 	}
 	if err == nil {
 		d.metrics.waiting.Set(float64(d.parking.len()))
-		d.log.Info("metadata can be read again, the controller's parked messages are decoded", "mac", mac)
+		if failed {
+			d.log.Info("metadata can be read again, the controller's parked messages are decoded", "mac", mac)
+		}
 		return
 	}
-	if ctx.Err() == nil && pause == 0 {
-		d.log.Warn("a controller's messages stay parked", "mac", mac, "error", err)
+	if ctx.Err() == nil && pause == 0 && !failed {
+		d.log.Warn("a controller's messages stay parked, its metadata are read again and again", "mac", mac, "error", err)
 	}
 	d.parking.postpone(mac, time.Now(), max(pause, 0))
 }
