@@ -12,14 +12,14 @@ import (
 // range are refused. Those that are too small become 0.
 func parseNumber(value jsontext.Value) (float64, error) {
 	if value.Kind() != jsontext.KindNumber {
-		return 0, &Error{Reason: ReasonBadField}
+		return 0, refuse(ReasonBadField, "%s, not a number", kindOf(value))
 	}
 	if len(value) > MaxNumberLength {
-		return 0, &Error{Reason: ReasonBadNumber}
+		return 0, refuse(ReasonBadNumber, "a number of %d characters; the limit is %d", len(value), MaxNumberLength)
 	}
 	n, err := strconv.ParseFloat(string(value), 64)
 	if err != nil || math.IsInf(n, 0) {
-		return 0, &Error{Reason: ReasonBadNumber}
+		return 0, refuse(ReasonBadNumber, "a number beyond the range of a float64")
 	}
 	return n, nil
 }
@@ -36,7 +36,7 @@ func checkNumber(value jsontext.Value) error {
 	}
 	exponent, err := strconv.Atoi(string(value[e+1:]))
 	if err != nil || exponent < -maxScaleExponent || exponent > maxScaleExponent {
-		return &Error{Reason: ReasonBadNumber}
+		return refuse(ReasonBadNumber, "a number with an exponent beyond %d", maxScaleExponent)
 	}
 	return nil
 }
@@ -45,7 +45,7 @@ func checkNumber(value jsontext.Value) error {
 func parseInteger(value jsontext.Value, low, high int) (int, error) {
 	n, err := strconv.Atoi(string(value))
 	if err != nil || n < low || n > high {
-		return 0, &Error{Reason: ReasonBadField}
+		return 0, refuse(ReasonBadField, "%s, not an integer of %d to %d", kindOf(value), low, high)
 	}
 	return n, nil
 }
