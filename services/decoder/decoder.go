@@ -45,6 +45,7 @@ type Decoder struct {
 	log        *slog.Logger
 	metrics    *metrics
 	parser     payload.Parser
+	settings   settings
 	pool       atomic.Pointer[database.Pool]
 	cache      *cache
 	done       recent
@@ -66,7 +67,11 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	return &Decoder{
 		cfg: cfg, credential: credential, streams: streams, log: log,
 		metrics: newMetrics(reg),
-		parser:  payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
+		settings: settings{
+			refuseWrongCRC: cfg.RefuseWrongCRC, maxClockAhead: cfg.MaxClockAhead, maxLate: cfg.MaxLate,
+			members: newMemberMemory(cfg.CacheControllers),
+		},
+		parser: payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
 	}, nil
 }
 

@@ -92,16 +92,19 @@ func testLoad(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a 
 	exec(t, admin, `INSERT INTO "Device" ("DeviceName", "DeviceTemplateId", "Uuid", "MacAddress") VALUES ('a copy', 1, gen_random_uuid(), 'e4-fd-45-f6-54-be')`)
 	found, err := l.load(t.Context(), fleet.FirstMAC)
 	require.NoError(t, err)
-	assert.Equal(t, before, found, "of two devices with one address the older is meant")
+	require.NotNil(t, found.refusal, "two devices of one address have no meaning")
+	assert.Equal(t, reasonAmbiguousController, found.refusal.reason)
+	assert.Regexp(t, `"Device" rows 1 and \d+ have this MAC address`, found.refusal.detail)
+	_, d, dead := decodeBody(t, "tele alarm-mode.4.motion-sensor-2", `{"status":true}`, found)
+	assert.Equal(t, "!ambiguous_controller", outline(&d, dead))
 	exec(t, admin, `DELETE FROM "Device" WHERE "DeviceName" = 'a copy'`)
 
 	exec(t, admin, `UPDATE "DataPoint" SET "DataEncoding" = 'Uint17' WHERE "DataPointId" = 1`)
 	changed, err := l.load(t.Context(), fleet.FirstMAC)
 	require.NoError(t, err)
 	assert.NotEqual(t, before.version, changed.version)
-	var refusal *frame.Error
-	require.ErrorAs(t, changed.pins[pin{1, 1}].points[0].invalid, &refusal)
-	assert.Equal(t, frame.ReasonUnknownEncoding, refusal.Reason)
+	require.NotNil(t, changed.pins[pin{1, 1}].points[0].refusal)
+	assert.Equal(t, frame.ReasonUnknownEncoding, changed.pins[pin{1, 1}].points[0].refusal.reason)
 	exec(t, admin, `UPDATE "DataPoint" SET "DataEncoding" = 'Int16' WHERE "DataPointId" = 1`)
 }
 

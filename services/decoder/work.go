@@ -137,9 +137,9 @@ func (d *Decoder) decodeOne(ctx context.Context, raw jetstream.Msg, own *worker,
 	}
 	values := own.decoded.Values[:0]
 	own.decoded = event.Decoded{Values: values}
-	ok, dead := decode(&m, &d.parser, c, time.Now(), &own.decoded)
-	out.dead = dead
-	if ok {
+	decoded := decode(&m, &d.parser, c, &d.settings, time.Now(), &own.decoded)
+	out.dead = decoded.dead
+	if decoded.ok {
 		start := len(own.json)
 		own.json = own.decoded.AppendJSON(own.json)
 		if size := len(own.json) - start; size > maxDecoded {
