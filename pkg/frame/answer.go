@@ -210,6 +210,8 @@ func likelyAnswer(b []byte) (Answer, error) {
 		return Answer{}, refuse(ReasonShortAnswer, "the answer's byte count is %d, and %d bytes follow it", b[2], len(b)-header)
 	case a.End+trailer > len(b):
 		a.CRC = CRCMissing
+	case isSealed(b[:a.End+trailer]):
+		a.CRC = CRCRight // of no data
 	}
 	return a, nil
 }

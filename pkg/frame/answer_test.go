@@ -49,6 +49,7 @@ func TestReadAnswer(t *testing.T) {
 		{"half a CRC", "01 04 04 01 31 02 22 2A", registers, frame.Answer{IsAnswer: true, Start: 3, End: 7, CRC: frame.CRCMissing}},
 		{"fewer data than data points", "01 04 02 01 31 79 74", registers, frame.Answer{IsAnswer: true, Start: 3, End: 5}},
 		{"no data", "01 04 00 01 31 79 74", registers, frame.Answer{IsAnswer: true, Start: 3, End: 3, CRC: frame.CRCWrong}},
+		{"no data, right CRC", "01 04 00 22 C0", registers, frame.Answer{IsAnswer: true, Start: 3, End: 3}},
 		{"coils", "11 01 05 CD 6B B2 0E 1B 45 E6", layout(3), frame.Answer{IsAnswer: true, Start: 3, End: 8}},
 		{"three bytes of coils are no echoed request", "11 01 03 CD 00 05 6F 22", layout(3), frame.Answer{IsAnswer: true, Start: 3, End: 6}},
 		{"right CRC where the layout does not expect an answer", "01 04 04 01 31 02 22 2A CE", layout(0, 5), frame.Answer{IsAnswer: true, Start: 3, End: 7}},
