@@ -143,6 +143,20 @@ func TestLaidOutBehindOtherBytes(t *testing.T) {
 	}
 }
 
+// TestBytesAlone is the control: read as bytes, the frames that are refused give values.
+func TestBytesAlone(t *testing.T) {
+	for hex, want := range map[string]float64{
+		"01 83 02 C0 F1":                -16143, // an exception's CRC
+		"01 04 02 01 31 79 74":          305,
+		"01 04 00 00 00 02 71 CB":       0,
+		"00 01 04 04 01 31 02 22 2A CE": 1025,
+	} {
+		v, err := frame.Field{Encoding: encoding(t, "Int16"), Offset: 3, Length: 2}.Decode(mustHex(t, hex))
+		require.NoError(t, err)
+		require.InDelta(t, want, v.Number, 0, hex)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	a, err := frame.ReadAnswer(mustHex(t, "01 04 02 01 31 79 74"), layout(3, 5))
 	require.NoError(t, err)
