@@ -9,6 +9,7 @@ import (
 // bounded: reasons are a fixed set.
 type metrics struct {
 	received, decoded, duplicates, hits, misses prometheus.Counter
+	wrongCRC, unknownMembers                    prometheus.Counter
 	deadLetters                                 *prometheus.CounterVec
 }
 
@@ -18,11 +19,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return f.NewCounter(prometheus.CounterOpts{Namespace: "f2mesh", Subsystem: stage, Name: name, Help: help})
 	}
 	return &metrics{
-		received:   counter("messages_received_total", "RAW messages taken, redeliveries included."),
-		decoded:    counter("messages_decoded_total", "Messages stored on DECODED."),
-		duplicates: counter("messages_duplicate_total", "Redeliveries of messages whose outcome was stored already."),
-		hits:       counter("metadata_cache_hits_total", "Controllers found in the metadata cache."),
-		misses:     counter("metadata_cache_misses_total", "Controllers read from PostgreSQL."),
+		received:       counter("messages_received_total", "RAW messages taken, redeliveries included."),
+		decoded:        counter("messages_decoded_total", "Messages stored on DECODED."),
+		duplicates:     counter("messages_duplicate_total", "Redeliveries of messages whose outcome was stored already."),
+		hits:           counter("metadata_cache_hits_total", "Controllers found in the metadata cache."),
+		misses:         counter("metadata_cache_misses_total", "Controllers read from PostgreSQL."),
+		wrongCRC:       counter("wrong_crc_total", "Modbus answers with a wrong CRC."),
+		unknownMembers: counter("unknown_members_total", "Members of sensors' payloads that match no data point."),
 		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages and single data points stored on DEAD_LETTER.",
 		}, []string{"reason"}),

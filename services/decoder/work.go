@@ -28,6 +28,9 @@ type result struct {
 	again   bool   // was stored before: only to be acknowledged once more
 	decoded *nats.Msg
 	dead    []deadletter.Letter
+
+	wrongCRC       bool // see outcome
+	unknownMembers int
 }
 
 // maxDecoded is the largest DECODED message. The server takes no larger one than
@@ -138,7 +141,7 @@ func (d *Decoder) decodeOne(ctx context.Context, raw jetstream.Msg, own *worker,
 	values := own.decoded.Values[:0]
 	own.decoded = event.Decoded{Values: values}
 	decoded := decode(&m, &d.parser, c, &d.settings, time.Now(), &own.decoded)
-	out.dead = decoded.dead
+	out.dead, out.wrongCRC, out.unknownMembers = decoded.dead, decoded.wrongCRC, decoded.unknownMembers
 	if decoded.ok {
 		start := len(own.json)
 		own.json = own.decoded.AppendJSON(own.json)
@@ -202,6 +205,10 @@ func (d *Decoder) count(r *result) {
 		return
 	}
 	d.done.mark(r.seq)
+	if r.wrongCRC {
+		d.metrics.wrongCRC.Inc()
+	}
+	d.metrics.unknownMembers.Add(float64(r.unknownMembers))
 	if r.decoded != nil {
 		d.metrics.decoded.Inc()
 	}
