@@ -54,8 +54,11 @@ func refuse(reason, format string, args ...any) *Error {
 type Refused struct {
 	Member string // its name, cut to MaxNameLength
 	Reason string // one of the Reason constants
-	Detail string // as that of an Error
+	What   string // what is wrong with it, as an Error's Detail has it
 }
+
+// Detail names the member, and says what is wrong with it.
+func (r *Refused) Detail() string { return "member " + QuoteName(r.Member) + ": " + r.What }
 
 // leaveOut notes that the member that was read last is left out. It returns err
 // if that is not the member's alone.
@@ -64,10 +67,7 @@ func (s *scanner) leaveOut(p *Payload, err error) error {
 	if !errors.As(err, &refused) || refused.broken {
 		return err
 	}
-	name := string(s.name)
-	p.Refused = append(p.Refused, Refused{
-		Member: cut(name, MaxNameLength), Reason: refused.Reason, Detail: "member " + QuoteName(name) + ": " + refused.Detail,
-	})
+	p.Refused = append(p.Refused, Refused{Member: cut(string(s.name), MaxNameLength), Reason: refused.Reason, What: refused.Detail})
 	return nil
 }
 
@@ -78,7 +78,7 @@ const mostDetails = 8
 func nothingLeft(refused []Refused) *Error {
 	details := make([]string, 0, mostDetails)
 	for i := range refused[:min(len(refused), mostDetails)] {
-		details = append(details, refused[i].Detail)
+		details = append(details, refused[i].Detail())
 	}
 	if more := len(refused) - mostDetails; more > 0 {
 		details = append(details, strconv.Itoa(more)+" more")

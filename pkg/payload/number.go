@@ -8,11 +8,22 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// notANumber are the errors for values of other types. Devices send such in every
+// message.
+var notANumber = func() map[jsontext.Kind]*Error {
+	errors := map[jsontext.Kind]*Error{}
+	for _, text := range []string{`null`, `true`, `false`, `""`, `{`, `[`} {
+		value := jsontext.Value(text)
+		errors[value.Kind()] = refuse(ReasonBadField, "%s, not a number", kindOf(value))
+	}
+	return errors
+}()
+
 // parseNumber reads a JSON number as the nearest float64. Numbers beyond its
 // range are refused. Those that are too small become 0.
 func parseNumber(value jsontext.Value) (float64, error) {
 	if value.Kind() != jsontext.KindNumber {
-		return 0, refuse(ReasonBadField, "%s, not a number", kindOf(value))
+		return 0, notANumber[value.Kind()]
 	}
 	if len(value) > MaxNumberLength {
 		return 0, refuse(ReasonBadNumber, "a number of %d characters; the limit is %d", len(value), MaxNumberLength)

@@ -94,7 +94,7 @@ func TestSensorLeavesOut(t *testing.T) {
 			}
 			for _, r := range got.Refused {
 				refused = append(refused, r.Member+":"+r.Reason)
-				require.Contains(t, r.Detail, "member "+payload.QuoteName(r.Member)[:1])
+				require.Equal(t, "member "+payload.QuoteName(r.Member)+": "+r.What, r.Detail())
 			}
 			require.Equal(t, tc.want, strings.Join(kept, " "))
 			require.Equal(t, tc.refused, strings.Join(refused, " "))

@@ -214,8 +214,7 @@ func (w *decoding) takeMembers(s *sensor, p *payload.Payload) {
 		switch ids := s.ambiguous[label]; {
 		case ids != "":
 			odd = append(odd, payload.Refused{
-				Member: n.Label, Reason: reasonAmbiguousLabel,
-				Detail: "member " + payload.QuoteName(n.Label) + ": ambiguous label: data points " + ids,
+				Member: n.Label, Reason: reasonAmbiguousLabel, What: "ambiguous label: data points " + ids,
 			})
 		case ok:
 			point := &s.points[at]
@@ -255,7 +254,7 @@ func (w *decoding) refuseMembers(odd []payload.Refused) {
 		}
 		details := make([]string, n)
 		for i := range details {
-			details[i] = odd[i].Detail
+			details[i] = odd[i].Detail()
 		}
 		w.refuse(refusal{odd[0].Reason, strings.Join(details, "; ")}, 0).Member = quoteMembers(odd[:n])
 		odd = odd[n:]
@@ -266,9 +265,12 @@ func (w *decoding) refuseMembers(odd []payload.Refused) {
 // always: a device sends them in every message.
 func (w *decoding) refuseUnknown(s *sensor, unknown []payload.Refused, always bool) {
 	w.out.unknownMembers = len(unknown)
-	named := slices.DeleteFunc(slices.Clone(unknown), func(r payload.Refused) bool {
-		return !w.set.members.first(w.m.topic.MAC, r.Member, w.m.id, w.m.received)
-	})
+	var named []payload.Refused
+	for i := range unknown {
+		if w.set.members.first(w.m.topic.MAC, unknown[i].Member, w.m.id, w.m.received) {
+			named = append(named, unknown[i])
+		}
+	}
 	switch {
 	case len(named) > 0:
 	case always:
