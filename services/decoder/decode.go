@@ -25,6 +25,7 @@ type message struct {
 	id       event.ID
 	received time.Time
 	body     []byte
+	repeat   bool // it may be a repeat of an earlier one
 }
 
 // settings are what the configuration says of decoding.
@@ -80,7 +81,7 @@ func decode(m *message, parser *payload.Parser, c *controller, set *settings, no
 		w.refuse(*c.refusal, 0)
 		return w.out
 	}
-	d.ID, d.Received = m.id, m.received
+	d.ID, d.Received, d.Repeat = m.id, m.received, m.repeat
 	d.Time, d.DeviceTime = plausible(p.Time, m.received, set.maxClockAhead, set.maxLate)
 	d.Root, d.MAC, d.Mode = string(m.topic.Root), string(m.topic.MAC), string(m.topic.Mode)
 	d.Connector, d.Component, d.Verb = m.topic.Connector, m.topic.Component.String(), m.topic.Verb
