@@ -30,8 +30,11 @@ type result struct {
 	decoded *nats.Msg
 	state   state // of decoded, for LATEST; of no MAC if it is none
 	dead    []deadletter.Letter
-	parked  *nats.Msg
-	mac     topic.MAC // of parked
+
+	wrongCRC       bool // see outcome
+	unknownMembers int
+	parked         *nats.Msg
+	mac            topic.MAC // of parked
 }
 
 // maxDecoded is the largest DECODED message. The server takes no larger one than
@@ -219,9 +222,9 @@ func (r *result) park(m *message) { r.parked, r.mac = parkedMessage(m), m.topic.
 func (d *Decoder) decodeMessage(m *message, c *controller, own *worker, out *result) {
 	values := own.decoded.Values[:0]
 	own.decoded = event.Decoded{Values: values}
-	ok, dead := decode(m, &d.parser, c, time.Now(), &own.decoded)
-	out.dead = dead
-	if !ok {
+	decoded := decode(m, &d.parser, c, &d.settings, time.Now(), &own.decoded)
+	out.dead, out.wrongCRC, out.unknownMembers = decoded.dead, decoded.wrongCRC, decoded.unknownMembers
+	if !decoded.ok {
 		return
 	}
 	start := len(own.json)
@@ -288,6 +291,10 @@ func (d *Decoder) count(r *result) {
 }
 
 func (d *Decoder) countOutcome(r *result) {
+	if r.wrongCRC {
+		d.metrics.wrongCRC.Inc()
+	}
+	d.metrics.unknownMembers.Add(float64(r.unknownMembers))
 	if r.decoded != nil {
 		d.metrics.decoded.Inc()
 	}
