@@ -16,12 +16,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
 
 var moment = time.Date(2026, 7, 1, 14, 0, 0, 123456789, time.FixedZone("", 7200))
 
