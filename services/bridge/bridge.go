@@ -89,7 +89,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.session.Load().client.Disconnect(disconnectWait)
 	}()
 
-	group, ctx := errgroup.WithContext(ctx)
+	stopped := ctx
+	group, ctx := errgroup.WithContext(stopped)
 	storing, stop := stream.DrainContext(ctx, b.cfg.DrainTimeout)
 	defer stop()
 	b.credential.Notify(func() { b.move(ctx) })
@@ -102,7 +103,10 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.arrived.close()
 		return nil
 	})
-	return group.Wait()
+	if err := group.Wait(); err != nil && (stopped.Err() == nil || !errors.Is(err, context.Canceled)) {
+		return err
+	}
+	return nil
 }
 
 // drain returns when all that has arrived is stored and the broker knows it, or ctx

@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,17 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
+// TestMain is also the process that TestKilledProcess kills.
+func TestMain(m *testing.M) {
+	if url := os.Getenv(processVariable); url != "" {
+		runUntilKilled(url)
+	}
+	// A client that is cut off for good sleeps for a while before it sees that.
+	const client = "github.com/eclipse/paho%2emqtt%2egolang.(*client)"
+	goleak.VerifyTestMain(m, append(natsservertest.Leftovers(),
+		goleak.IgnoreAnyFunction(client+".reconnect"), goleak.IgnoreAnyFunction(client+".Disconnect.func1"),
+		goleak.IgnoreAnyFunction(client+".Connect.func1"))...)
+}
 
 var moment = time.Date(2026, 7, 1, 14, 0, 0, 123456789, time.FixedZone("", 7200))
 

@@ -3,7 +3,6 @@ package bridge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -232,5 +231,3 @@ func TestDoorOpensAgain(t *testing.T) {
 	assert.Equal(t, "2", last.Header.Get("F2-Count"))
 	assert.Empty(t, last.Data)
 }
-
-var _ = fmt.Sprint

@@ -84,7 +84,9 @@ func (w *wire) cut() {
 func (w *wire) hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held = make(chan struct{})
+	if w.held == nil {
+		w.held = make(chan struct{})
+	}
 }
 
 func (w *wire) release() {
