@@ -64,6 +64,7 @@ type Letter struct {
 	Received time.Time // by the bridge
 	Time     time.Time // of the refusal
 	Replayed bool      // an operator had the message tried once more
+	Times    uint64    // how many messages the letter stands for; 0 is one
 
 	DataPointID     int32  // 0: the whole message, unless Part is set
 	Part            bool   // the letter is of a part of the message only
