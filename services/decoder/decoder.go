@@ -99,7 +99,7 @@ func (d *Decoder) Run(ctx context.Context) error {
 	if err := d.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := d.streams.Consume(ctx, consumer, 2*d.cfg.Batch)
+	messages, err := d.streams.Consume(ctx, consumer, 2*d.cfg.Batch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}
