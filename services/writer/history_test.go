@@ -59,7 +59,9 @@ func TestReplace(t *testing.T) {
 	door := occurrence(1)
 	m.write(original, door)
 	m.write(loser)
-	value := func() float64 { return query[float64](m, "SELECT value FROM measurement WHERE datapoint_id = 1 AND time = $1", original.Time) }
+	value := func() float64 {
+		return query[float64](m, "SELECT value FROM measurement WHERE datapoint_id = 1 AND time = $1", original.Time)
+	}
 
 	other, otherLoser, otherDoor, late := original, loser, door, reading(9)
 	other.Values = []event.Value{{DataPointID: 1, Number: 2.552}, {DataPointID: 2, Text: new("F2S-2.14")}}

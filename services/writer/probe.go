@@ -27,14 +27,14 @@ var (
 		"measurement",
 		`INSERT INTO measurement (time, device_time, received, device_id, datapoint_id, value, text_value)
 SELECT time + interval '1 microsecond', device_time, received, device_id, datapoint_id, value, text_value
-FROM (SELECT * FROM measurement LIMIT 100) AS some ORDER BY random() LIMIT 1 ON CONFLICT DO NOTHING`,
+FROM (SELECT * FROM measurement LIMIT 100) AS held ORDER BY random() LIMIT 1 ON CONFLICT DO NOTHING`,
 		`INSERT INTO measurement (time, received, device_id, datapoint_id, value) VALUES (now(), now(), 0, 0, 0) ON CONFLICT DO NOTHING`,
 	}
 	eventTable = probed{
 		"device_event",
 		`INSERT INTO device_event (time, device_time, received, event_id, controller_id, mac, root, mode, connector, component, verb, state, possible_repeat)
 SELECT time + interval '1 microsecond', device_time, received, event_id, controller_id, mac, root, mode, connector, component, verb, state, possible_repeat
-FROM (SELECT * FROM device_event LIMIT 100) AS some ORDER BY random() LIMIT 1 ON CONFLICT DO NOTHING`,
+FROM (SELECT * FROM device_event LIMIT 100) AS held ORDER BY random() LIMIT 1 ON CONFLICT DO NOTHING`,
 		`INSERT INTO device_event (time, received, event_id, controller_id, mac, root, mode, connector, component, state)
 VALUES (now(), now(), '00000000-0000-0000-0000-000000000000', 0, '000000000000', 'tele', 'sensor-mode', 0, 'sensor-0', '{}') ON CONFLICT DO NOTHING`,
 	}
@@ -42,7 +42,7 @@ VALUES (now(), now(), '00000000-0000-0000-0000-000000000000', 0, '000000000000',
 		"measurement_history",
 		`INSERT INTO measurement_history (time, device_id, datapoint_id, value, text_value, received, event_id, reason)
 SELECT time + interval '1 microsecond', device_id, datapoint_id, value, text_value, received, event_id, reason
-FROM (SELECT * FROM measurement_history LIMIT 100) AS some ORDER BY random() LIMIT 1 ON CONFLICT DO NOTHING`,
+FROM (SELECT * FROM measurement_history LIMIT 100) AS held ORDER BY random() LIMIT 1 ON CONFLICT DO NOTHING`,
 		`INSERT INTO measurement_history (time, device_id, datapoint_id, value, received, event_id, reason)
 VALUES (now(), 0, 0, 0, now(), '00000000-0000-0000-0000-000000000000', 'conflict') ON CONFLICT DO NOTHING`,
 	}
