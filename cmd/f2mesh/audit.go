@@ -22,13 +22,13 @@ type auditCommand struct {
 	Since        time.Duration `help:"How far back; 0 takes everything that the streams hold." default:"0"`
 	Until        time.Duration `help:"Leave out what is younger than this." default:"0"`
 	MAC          string        `help:"Only this controller."`
-	Acknowledged string        `help:"File of event ids that were acknowledged to their sender, as simulate --report writes it: each must have been received." type:"existingfile"`
+	Acknowledged string        `help:"File of digests of messages that were acknowledged to their sender, one a line, as simulate --report writes it: each must have been received, as often as it stands there." type:"existingfile"`
 	Wait         time.Duration `help:"Wait up to this long until nothing is pending." default:"0"`
 	JSON         bool          `help:"Print JSON."`
 }
 
 // errUnbalanced makes the exit status say what the report says.
-var errUnbalanced = errors.New("the ledger does not balance: see what is missing above")
+var errUnbalanced = errors.New("the ledger does not balance: the first lines of the report say where")
 
 // Run prints the report; its exit status is 1 if something is missing.
 func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
@@ -100,7 +100,7 @@ func (c *auditCommand) once(ctx context.Context, js jetstream.JetStream, db *pgx
 	if c.Acknowledged != "" {
 		file, err := os.Open(filepath.Clean(c.Acknowledged))
 		if err != nil {
-			return nil, fmt.Errorf("reading the acknowledged ids: %w", err)
+			return nil, fmt.Errorf("reading the acknowledged digests: %w", err)
 		}
 		defer func() { _ = file.Close() }()
 		options.Acknowledged = file

@@ -16,7 +16,7 @@ type commands struct {
 	Down     downCommand     `cmd:"" help:"Stop the mesh that up --detach started."`
 	Status   statusCommand   `cmd:"" help:"Show each stage's rate, lag and health."`
 	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
-	Audit    auditCommand    `cmd:"" help:"Prove where every received message is."`
+	Audit    auditCommand    `cmd:"" help:"Account for every received message."`
 	Doctor   doctorCommand   `cmd:"" help:"Try whether the running mesh is as safe as it should be."`
 	Backup   backupCommand   `cmd:"" help:"Save a running mesh to one encrypted file."`
 	Restore  restoreCommand  `cmd:"" help:"Make a mesh of a backup, in an empty state directory."`

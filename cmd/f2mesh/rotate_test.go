@@ -204,10 +204,10 @@ func TestRotationsUnderLoad(t *testing.T) {
 	m.settled(t)
 	longest := gaps.stop()
 	report := m.audit(t)
-	t.Logf("%d messages acknowledged, %d received, %d duplicates of %d rotations; longest time without a commit %s",
-		sent, report.Total.Received, report.Total.Duplicates, 5*rotations, longest.Round(time.Millisecond))
+	t.Logf("%d messages acknowledged, %d received, %d copies dropped in %d rotations; longest time without a commit %s",
+		sent, report.Total.Received, report.Total.Copies, 5*rotations, longest.Round(time.Millisecond))
 	assert.True(t, report.Balanced(), "nothing is lost: %+v", report.Total)
-	assert.EqualValues(t, sent, report.Total.Received, "every acknowledged message was received once")
+	assert.EqualValues(t, sent, report.Total.Received-report.Total.Copies, "every acknowledged message was received once")
 	assert.Zero(t, report.Total.DeadLettered)
 	assert.Equal(t, m.count(t, "SELECT count(*) FROM measurement"), m.count(t, "SELECT count(DISTINCT (device_id, datapoint_id, time)) FROM measurement"))
 }
@@ -235,7 +235,7 @@ func TestRetiringTooEarlyStalls(t *testing.T) {
 	gaps.stop()
 	report := m.audit(t)
 	assert.True(t, report.Balanced())
-	assert.EqualValues(t, sent, report.Total.Received, "not even that loses a message")
+	assert.EqualValues(t, sent, report.Total.Received-report.Total.Copies, "not even that loses a message")
 }
 
 func (m *testMesh) audit(t *testing.T) *ledger.Report {

@@ -34,7 +34,7 @@ type simulateCommand struct {
 	Interval    *time.Duration `help:"Time between two readings of a component; 0 is full speed, as fast as the broker acknowledges. 30s as the real device, unless --messages or --rate ask for full speed."`
 	MaxAhead    int64          `help:"At full speed, pause while the bridge has this many acknowledged messages still to take from the broker; 0 never pauses." default:"200000"`
 	HTTP        string         `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
-	Report      string         `help:"Write the id of each acknowledged message to this file, for audit --acknowledged." type:"path"`
+	Report      string         `help:"Write a digest of each acknowledged message to this file, for audit --acknowledged." type:"path"`
 
 	Config simulator.Config `embed:""`
 }
@@ -176,9 +176,9 @@ func bridgeCount(nc *nats.Conn) func() int64 {
 	}
 }
 
-// record answers what to call for each acknowledged message, and how to end.
+// record returns what to call for each acknowledged message, and how to end.
 func (c *simulateCommand) record() (acknowledged func(string, []byte), finish func() error, err error) {
-	note, endNote, err := c.ids()
+	note, endNote, err := c.digests()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -186,10 +186,9 @@ func (c *simulateCommand) record() (acknowledged func(string, []byte), finish fu
 	return func(name string, body []byte) { note(name, body); count() }, func() error { endCount(); return endNote() }, nil
 }
 
-// ids writes the event ids of acknowledged messages. One without a timestamp
-// takes the bridge's clock into its id, which nobody here can know: it is left
-// out.
-func (c *simulateCommand) ids() (func(string, []byte), func() error, error) {
+// digests writes the digest of each acknowledged message, as often as it was
+// acknowledged.
+func (c *simulateCommand) digests() (func(string, []byte), func() error, error) {
 	if c.Report == "" {
 		return func(string, []byte) {}, func() error { return nil }, nil
 	}
@@ -200,17 +199,14 @@ func (c *simulateCommand) ids() (func(string, []byte), func() error, error) {
 	out := bufio.NewWriterSize(file, 1<<20)
 	var mu sync.Mutex
 	note := func(name string, body []byte) {
-		if !event.HasTimestamp(body) {
-			return
-		}
 		place := name
 		if t, err := topic.Parse(name); err == nil {
 			place = t.RawSubject()
 		}
-		id := event.NewID(place, body, time.Time{}).String()
+		digest := event.ID(event.Digest(place, body)).String()
 		mu.Lock()
 		defer mu.Unlock()
-		_, _ = out.WriteString(id) // Flush answers the error
+		_, _ = out.WriteString(digest) // Flush returns the error
 		_ = out.WriteByte('\n')
 	}
 	return note, func() error { return errors.Join(out.Flush(), file.Close()) }, nil

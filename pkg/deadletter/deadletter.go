@@ -47,7 +47,15 @@ const (
 	// the letter holds only its beginning.
 	HeaderPayloadLength = "F2-Payload-Length"
 	HeaderPayloadSHA256 = "F2-Payload-Sha256"
+	// HeaderDigest is the event.Digest of a message that never reached RAW.
+	HeaderDigest = "F2-Digest"
+	// HeaderRemoved is "1" on what stands for the newest letter of a subject that
+	// somebody removed: it is no letter, and keeps the subject's count.
+	HeaderRemoved = "F2-Removed"
 )
+
+// unknown stands for a MAC that cannot be told.
+const unknown = "unknown"
 
 // MaxPayload is how many bytes of a payload that never reached RAW a letter keeps.
 const MaxPayload = 4096
@@ -79,7 +87,7 @@ type Letter struct {
 func (l *Letter) Subject() string {
 	mac := string(l.MAC)
 	if mac == "" {
-		mac = "unknown"
+		mac = unknown
 	}
 	return "f2.dead." + l.Stage + "." + l.Reason + "." + mac
 }

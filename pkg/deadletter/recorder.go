@@ -16,6 +16,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // Kept is how many letters of one subject the stream keeps: max_msgs_per_subject
@@ -125,7 +126,7 @@ func (r *Recorder) tally(ctx context.Context, subject string) (tally, error) {
 	if t, ok := r.tallies.Get(subject); ok {
 		return t, nil
 	}
-	last, err := r.streams.Last(ctx, Stream, subject)
+	last, err := r.streams.Last(ctx, Stream, subject) // a letter, or what stands for a removed one
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return tally{}, nil
 	}
@@ -154,6 +155,7 @@ func (l *Letter) message(count uint64) *nats.Msg {
 		set(HeaderRawSequence, strconv.FormatUint(l.ID.Sequence(), 10))
 	} else {
 		m.Data = l.Payload
+		set(HeaderDigest, event.ID(event.Digest(l.place(), l.Payload)).String())
 	}
 	if len(m.Data) > MaxPayload {
 		sum := sha256.Sum256(m.Data)
@@ -175,4 +177,13 @@ func (l *Letter) message(count uint64) *nats.Msg {
 	set(HeaderMetadataVersion, l.MetadataVersion)
 	set(HeaderSQLState, l.SQLState)
 	return m
+}
+
+// place is where the message was published: its canonical RAW subject, or the
+// topic where that does not parse.
+func (l *Letter) place() string {
+	if t, err := topic.Parse(l.Topic); err == nil {
+		return t.RawSubject()
+	}
+	return l.Topic
 }

@@ -31,6 +31,9 @@ const (
 	HeaderReplace = "F2-Replace"
 	// HeaderDeviceTime is Decoded.DeviceTime on a message of LATEST, RFC 3339 in UTC.
 	HeaderDeviceTime = "F2-Device-Time"
+	// HeaderReplayed is on a message on RAW that an operator took from DEAD_LETTER:
+	// its sequence there.
+	HeaderReplayed = "F2-Replayed"
 	// HeaderID is the event's ID on messages that do not hold it.
 	HeaderID = "F2-Event-Id"
 )

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
 )
 
 // benchmarkMessages is 100,000, or what F2MESH_LEDGER_MESSAGES says.
@@ -59,6 +61,7 @@ func (m *mesh) load(n int) {
 	raw, decoded := make([]*nats.Msg, 0, batch), make([]*nats.Msg, 0, batch)
 	for i := range n {
 		r := newReading(i%100, i/100)
+		r.d.ID = event.PlaceID(m.incarnation, uint64(i+1)) //nolint:gosec // not negative
 		raw, decoded = append(raw, r.msg), append(decoded, r.decoded())
 		if len(raw) == batch || i == n-1 {
 			m.store(rawStream, raw...)

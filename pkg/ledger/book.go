@@ -1,28 +1,26 @@
 package ledger
 
 import (
+	"slices"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // unknown stands for a MAC that cannot be told, as in a dead letter's subject.
 const unknown = "unknown"
 
-// record is what is known of one message. The reading goroutine owns all but
+// record is what is known of one message of RAW. The reading goroutine owns all but
 // the fields of the probe.
 type record struct {
-	id       event.ID
-	raw      uint64 // sequence on RAW
+	sequence uint64 // on RAW
 	decoded  uint64 // sequence of the first message on DECODED; 0: none
 	expected uint32 // rows that DECODED asks for
 	device   uint32 // index of book.devices
+	refused  uint32 // rows that the writer dead-lettered; the probe's
 	cause    uint16 // index of book.causes of the letter that counts
 	flags    flags
-
-	rows    rowFlags // the probe's
-	refused uint32   // rows that the writer dead-lettered; the probe's
+	rows     rowFlags // the probe's
 }
 
 // flags say what the streams hold of a message.
@@ -31,13 +29,12 @@ type flags uint8
 // Those of letters are in the order in which they decide: a later stage's before
 // an earlier one's, a whole message's before a part's.
 const (
-	acknowledged     flags = 1 << iota // claimed
-	decodedInPart                      // a letter says that other data points were decoded
-	refusedInPart                      // the decoder refused data points
-	refusedByDecoder                   // as a whole
-	writerPart                         // the writer refused rows
-	refusedByWriter                    // as a whole
-	refusedByBridge
+	parked           flags = 1 << iota
+	decodedInPart          // a letter says that other data points were decoded
+	refusedInPart          // the decoder refused data points
+	refusedByDecoder       // as a whole
+	writerPart             // the writer refused rows
+	refusedByWriter        // as a whole
 )
 
 // rowFlags say what the tables hold of a message.
@@ -47,16 +44,13 @@ const (
 	rowAbsent rowFlags = 1 << iota
 	rowDiffers
 	rowPending // not there, and the writer has yet to come to it
+	rowLetter  // not there, which a letter explains that is no longer kept
 )
 
-// chunk is how many records are allocated together: growing copies none.
-const chunk = 1 << 13
-
-// book holds the messages of the interval by id, and their devices.
+// book holds the messages of the interval in RAW's order, and their devices.
 type book struct {
-	index   map[event.ID]uint32
-	chunks  [][]record
-	length  int
+	records []record
+	cursor  int // where find found the last one
 	macs    map[topic.MAC]uint32
 	devices []Device
 	// causes are the reasons of dead letters, by stage.
@@ -64,53 +58,69 @@ type book struct {
 	causeOf map[cause]uint16
 	// parts are the data points that the writer refused.
 	parts map[part]struct{}
+	// holes are the sequences within the interval that RAW does not hold.
+	holes []hole
 }
 
 type cause struct{ stage, reason string }
 
 type part struct {
-	id    event.ID
-	point int32
+	sequence uint64
+	point    int32
 }
+
+// hole is a span of sequences, both included.
+type hole struct{ first, last uint64 }
 
 func newBook() *book {
-	return &book{
-		index: make(map[event.ID]uint32), macs: make(map[topic.MAC]uint32),
-		causeOf: make(map[cause]uint16), parts: make(map[part]struct{}),
-	}
+	return &book{macs: make(map[topic.MAC]uint32), causeOf: make(map[cause]uint16), parts: make(map[part]struct{})}
 }
 
-// find answers nil for an id that is not in the interval.
-func (b *book) find(id event.ID) *record {
-	if i, ok := b.index[id]; ok {
-		return b.at(i)
-	}
-	return nil
+// add appends the record of a message, which comes behind all others.
+func (b *book) add(sequence uint64, device uint32) {
+	b.records = append(b.records, record{sequence: sequence, device: device})
 }
 
-func (b *book) at(i uint32) *record { return &b.chunks[i/chunk][i%chunk] }
-
-// add answers a new record, or the id's present one and false.
-func (b *book) add(id event.ID) (r *record, added bool) {
-	if r := b.find(id); r != nil {
-		return r, false
+// find returns nil for a message that is not in the interval. What comes in RAW's
+// order, as outcomes mostly do, it finds at once.
+func (b *book) find(sequence uint64) *record {
+	for next := b.cursor; next < min(b.cursor+2, len(b.records)); next++ {
+		if b.records[next].sequence == sequence {
+			b.cursor = next
+			return &b.records[next]
+		}
 	}
-	b.index[id] = uint32(b.length) //nolint:gosec // 4 billion records do not fit in memory
-	return b.addNameless(id), true
+	i, ok := slices.BinarySearchFunc(b.records, sequence, func(r record, s uint64) int {
+		switch {
+		case r.sequence < s:
+			return -1
+		case r.sequence > s:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return nil
+	}
+	b.cursor = i
+	return &b.records[i]
 }
 
-// addNameless adds a record that find does not answer.
-func (b *book) addNameless(id event.ID) *record {
-	if b.length%chunk == 0 {
-		b.chunks = append(b.chunks, make([]record, 0, chunk))
-	}
-	last := &b.chunks[len(b.chunks)-1]
-	*last = append(*last, record{id: id})
-	b.length++
-	return &(*last)[len(*last)-1]
+// inHole tells whether RAW had such a message within the interval and lost it.
+func (b *book) inHole(sequence uint64) bool {
+	_, ok := slices.BinarySearchFunc(b.holes, sequence, func(h hole, s uint64) int {
+		switch {
+		case h.last < s:
+			return -1
+		case h.first > s:
+			return 1
+		}
+		return 0
+	})
+	return ok
 }
 
-// device answers the index of the device with that MAC, which may be part of a
+// device returns the index of the device with that MAC, which may be part of a
 // larger string; anything but a canonical MAC is the unknown device.
 func (b *book) device(mac string) uint32 {
 	if i, ok := b.macs[topic.MAC(mac)]; ok {
@@ -132,7 +142,7 @@ func (b *book) device(mac string) uint32 {
 // maxCauses bounds what letters with invented reasons can cost.
 const maxCauses = 1000
 
-// cause answers the index of the stage's reason.
+// cause returns the index of the stage's reason.
 func (b *book) cause(stage, reason string) uint16 {
 	if i, ok := b.causeOf[cause{stage, reason}]; ok {
 		return i

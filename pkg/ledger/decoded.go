@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -39,7 +40,8 @@ type probe struct {
 // origin is the message that a row comes from.
 type origin struct {
 	record  *record
-	pending bool // the writer has yet to come to it
+	decoded uint64 // sequence on DECODED
+	pending bool   // the writer has yet to come to it
 }
 
 func (p *probe) rows() int { return len(p.of) + len(p.eventOf) }
@@ -81,7 +83,26 @@ func (a *audit) matchDecoded(ctx context.Context) error {
 		defer close(probes)
 		return a.readDecoded(ctx, probes)
 	})
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	rows := &a.report.Rows
+	for i := range a.changedEvents {
+		if c := &a.changedEvents[i]; a.replaced[c.of.record.sequence] > c.of.decoded {
+			rows.History++
+		} else {
+			a.fault(c.of, c.fault)
+		}
+	}
+	rows.Found = rows.Expected - rows.History - rows.Refused - rows.NotKept - rows.Pending - rows.Absent - rows.Differing
+	return nil
+}
+
+// changedEvent is an event whose row has another state. That is no fault where the
+// message was decoded once more, and the row has what came of it.
+type changedEvent struct {
+	of    origin
+	fault RowFault
 }
 
 func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
@@ -96,13 +117,16 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 		}
 	}
 	var d event.Decoded
-	s := scan{stream: decodedStream, subjects: a.subjects("f2.decoded.", ".>"), since: a.cut.downstream()}
-	err := a.read(ctx, s, func(m *message) error {
+	s := stream.Scan{Stream: decodedStream, Subjects: a.subjects("f2.decoded.", ".>"), Since: a.cut.downstream()}
+	err := a.readOutcomes(ctx, s, func(m *stream.Message) error {
 		r := a.decoded(m, &d)
 		if r == nil {
 			return nil
 		}
-		p.add(&d, origin{record: r, pending: m.sequence > a.writerFloor()})
+		if d.State != nil && value(m.Header, event.HeaderReplace) != "" {
+			a.replaced[r.sequence] = m.Sequence
+		}
+		p.add(&d, origin{record: r, decoded: m.Sequence, pending: m.Sequence > a.writerFloor()})
 		if p.full() {
 			return send()
 		}
@@ -114,28 +138,43 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 	return send()
 }
 
-// decoded parses m into d and answers its record, or nil if m is no outcome of
+// stepBack is how far before its message an outcome may be stored by the
+// server's clock, which may have been set back between.
+const stepBack = time.Minute
+
+// downstream is from when on DECODED is read.
+func (c *cut) downstream() time.Time {
+	if c.since.IsZero() {
+		return c.since
+	}
+	return c.since.Add(-stepBack)
+}
+
+// decoded parses m into d and returns its record, or nil if m is no outcome of
 // a message of the interval.
-func (a *audit) decoded(m *message, d *event.Decoded) *record {
-	if err := event.ParseDecoded(m.data, d); err != nil || len(d.Values) == 0 && d.State == nil {
-		if a.cut.covers(m.time, m.time) {
-			a.unexplained(d.ID, decodedStream, m.sequence)
+func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
+	if err := event.ParseDecoded(m.Data, d); err != nil || len(d.Values) == 0 && d.State == nil {
+		if a.cut.holds(m.Time) {
+			a.unexplained(d.ID, decodedStream, m.Sequence)
 		}
 		return nil
 	}
-	r := a.book.find(d.ID)
-	if r == nil || r.flags&refusedByBridge != 0 || a.book.devices[r.device].MAC != topic.MAC(token(m.subject, 2)) {
-		if a.cut.covers(d.Received, m.time) {
-			a.unexplained(d.ID, decodedStream, m.sequence)
-		}
+	r, unexplained := a.place(d.ID, d.Received, m.Time)
+	if r != nil && a.book.devices[r.device].MAC != topic.MAC(token(m.Subject, 2)) {
+		r, unexplained = nil, true
+	}
+	if unexplained {
+		a.unexplained(d.ID, decodedStream, m.Sequence)
+	}
+	if r == nil {
 		return nil
 	}
 	stage := a.stage(writerStage)
 	stage.Received++
 	if r.decoded != 0 {
-		stage.Duplicates++
+		stage.Copies++
 	} else {
-		r.decoded = m.sequence
+		r.decoded = m.Sequence
 	}
 	r.expected += uint32(len(d.Values)) //nolint:gosec // as many as a message of 2 MiB holds
 	if d.State != nil {

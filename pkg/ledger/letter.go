@@ -2,135 +2,217 @@ package ledger
 
 import (
 	"context"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// unknownLabel is the decoder's reason for a number of the payload that is no
-// data point: a part of a message, though the letter has no data point's id.
-const unknownLabel = "unknown_label"
-
-// stepBack is how far before its message an outcome may be stored by the
-// server's clock, which may have been set back between.
-const stepBack = time.Minute
-
-// downstream is from when on outcomes are read.
-func (c *cut) downstream() time.Time {
-	if c.since.IsZero() {
-		return c.since
-	}
-	return c.since.Add(-stepBack)
-}
-
 // readLetters notes what each stage refused. What the bridge refused was never
-// on RAW, and counts as received by its letter; a command that it refused too.
+// on RAW, and counts as received by its letter.
+//
+// Each letter says how many there were before it of its subject. From the difference
+// to the one before it, it is known how many of those are no longer kept, and since a
+// stage stores them in RAW's order, between which places of RAW their messages are.
 func (a *audit) readLetters(ctx context.Context) error {
-	s := scan{stream: deadletter.Stream, subjects: a.subjects("f2.dead.*.*.", ""), since: a.cut.downstream(), headersOnly: true}
-	return a.read(ctx, s, func(m *message) error {
-		l := readLetter(m)
-		switch l.stage {
+	before := make(map[string]predecessor)
+	s := stream.Scan{Stream: deadletter.Stream, Subjects: a.subjects("f2.dead.*.*.", ""), HeadersOnly: true}
+	return a.readOutcomes(ctx, s, func(m *stream.Message) error {
+		l := deadletter.Parse(m)
+		p := before[m.Subject]
+		gone := p.gone(&l)
+		before[m.Subject] = p.next(&l)
+		switch l.Stage {
 		case bridgeStage:
-			a.bridgeLetter(m, &l)
+			a.bridgeLetter(&l, gone)
 		case decoderStage, writerStage:
-			a.outcomeLetter(m, &l)
+			a.missLetters(&l, &p, gone)
+			if !l.Removed {
+				a.outcomeLetter(&l)
+			}
 		}
 		return nil
 	})
 }
 
-// letter is what the headers of a dead letter say.
-type letter struct {
-	stage, reason string
-	id            event.ID
-	hasID         bool
-	point         int32 // 0: none
+// predecessor is the letter before one of the same subject.
+type predecessor struct {
+	count  uint64
+	newest event.ID // of all before
 }
 
-func (l *letter) isPart() bool { return l.point != 0 || l.reason == unknownLabel }
+// gone is how many letters between p and l are no longer kept. What stands for a
+// removed letter is none itself.
+func (p *predecessor) gone(l *deadletter.Stored) uint64 {
+	switch {
+	case l.Removed && l.Count >= p.count:
+		return l.Count - p.count
+	case l.Count > p.count:
+		return l.Count - p.count - 1
+	}
+	return 0 // counted from the beginning again, or not at all
+}
+
+func (p *predecessor) next(l *deadletter.Stored) predecessor {
+	n := predecessor{count: l.Count, newest: p.newest}
+	if n.newest.Incarnation() != l.ID.Incarnation() || n.newest.Sequence() < l.ID.Sequence() {
+		n.newest = l.ID
+	}
+	return n
+}
+
+// notKept are letters that are no longer kept, of messages between two places.
+type notKept struct {
+	first, last uint64
+	letters     uint64
+	cause       uint16
+}
+
+type notKeptKey struct {
+	stage  string
+	device uint32
+}
+
+// missLetters books letters between p and l that are no longer kept.
+func (a *audit) missLetters(l *deadletter.Stored, p *predecessor, gone uint64) {
+	if gone == 0 || l.ID.Incarnation() != a.cut.incarnation {
+		return
+	}
+	span := notKept{last: l.ID.Sequence(), letters: gone, cause: a.book.cause(l.Stage, l.Reason)}
+	if p.newest.Incarnation() == a.cut.incarnation {
+		span.first, span.last = p.newest.Sequence(), max(span.last, p.newest.Sequence())
+	}
+	key := notKeptKey{l.Stage, a.book.device(macOf(l))}
+	a.notKept[key] = append(a.notKept[key], span)
+}
+
+// explain tells whether a letter of the stage that is no longer kept can be the
+// message's, and uses it up.
+func (a *audit) explain(stage string, r *record) bool {
+	spans := a.notKept[notKeptKey{stage, r.device}]
+	i := slices.IndexFunc(spans, func(n notKept) bool { return n.letters > 0 && n.first <= r.sequence && r.sequence <= n.last })
+	if i < 0 {
+		return false
+	}
+	spans[i].letters--
+	r.cause = spans[i].cause
+	return true
+}
+
+func macOf(l *deadletter.Stored) string {
+	if l.MAC == "" {
+		return unknown
+	}
+	return string(l.MAC)
+}
+
+// takesBridge tells whether a letter of the bridge is of the interval.
+func (a *audit) takesBridge(l *deadletter.Stored) bool {
+	return a.cut.holds(l.Stored) && (a.options.MAC == "" || a.options.MAC == l.MAC)
+}
+
+// bridgeLetter counts a letter of the bridge, and those before it that are no longer
+// kept: when those were is not known, only that it was not later.
+func (a *audit) bridgeLetter(l *deadletter.Stored, gone uint64) {
+	if !a.takesBridge(l) {
+		return
+	}
+	n := gone + 1
+	if l.Removed {
+		n = gone
+	}
+	device := &a.book.devices[a.book.device(macOf(l))]
+	stage := a.stage(bridgeStage)
+	device.Received += n
+	stage.Received += n
+	switch l.Reason {
+	case deadletter.ReasonCopy:
+		device.Copies += n
+		stage.Copies += n
+		return
+	case deadletter.ReasonRetained:
+		device.Retained += n
+		stage.Retained += n
+		return
+	}
+	device.DeadLettered += n
+	stage.DeadLettered += n
+	c := &a.book.causes[a.book.cause(l.Stage, l.Reason)]
+	c.Messages += n
+	c.NotKept += gone
+	if a.claims.any() {
+		a.bridgeNotKept += gone
+		if !l.Removed {
+			a.claims.receive(l.Digest, &a.report.Acknowledged)
+		}
+	}
+}
+
+// place returns the record of an outcome. Where there is none it says whether the
+// outcome should have one.
+func (a *audit) place(id event.ID, received, stored time.Time) (r *record, unexplained bool) {
+	switch {
+	case id == (event.ID{}):
+		return nil, a.cut.holds(stored)
+	case id.Incarnation() != a.cut.incarnation:
+		// Of a RAW that was deleted: it was received before this one was made.
+		return nil, a.cut.holds(stored) && received.After(a.cut.created)
+	case !a.cut.takes(id.Sequence()):
+		return nil, id.Sequence() > a.rawEnd && a.cut.holds(stored)
+	}
+	if r = a.book.find(id.Sequence()); r != nil {
+		return r, false
+	}
+	if a.book.inHole(id.Sequence()) {
+		a.report.Vanished.Outcomes++
+		return nil, false
+	}
+	return nil, true
+}
 
 // kind is the flag of a letter of decoder or writer.
-func (l *letter) kind() flags {
+func kind(l *deadletter.Stored) flags {
 	switch {
-	case l.stage == writerStage && l.isPart():
+	case l.Stage == writerStage && l.Part:
 		return writerPart
-	case l.stage == writerStage:
+	case l.Stage == writerStage:
 		return refusedByWriter
-	case l.isPart():
+	case l.Part:
 		return refusedInPart
 	}
 	return refusedByDecoder
 }
 
-func readLetter(m *message) letter {
-	l := letter{stage: value(m.header, deadletter.HeaderStage), reason: value(m.header, deadletter.HeaderReason)}
-	if l.stage == "" {
-		l.stage = token(m.subject, 2)
+func (a *audit) outcomeLetter(l *deadletter.Stored) {
+	r, unexplained := a.place(l.ID, l.Received, l.Stored)
+	if r != nil && a.book.devices[r.device].MAC != topic.MAC(macOf(l)) {
+		r, unexplained = nil, true
 	}
-	if l.reason == "" {
-		l.reason = token(m.subject, 3)
+	if unexplained {
+		a.unexplained(l.ID, deadletter.Stream, l.Sequence)
 	}
-	id, err := event.ParseID(value(m.header, event.HeaderID))
-	l.id, l.hasID = id, err == nil
-	if point, err := strconv.ParseInt(value(m.header, deadletter.HeaderDataPoint), 10, 32); err == nil {
-		l.point = int32(point)
-	}
-	return l
-}
-
-func (a *audit) bridgeLetter(m *message, l *letter) {
-	if m.time.Before(a.cut.since) || m.time.After(a.cut.until) {
+	if r == nil {
 		return
 	}
-	device := a.book.device(token(m.subject, 4))
-	a.book.devices[device].Received++
-	stage := a.stage(bridgeStage)
-	stage.Received++
-	var r *record
-	added := true
-	if l.hasID {
-		r, added = a.book.add(l.id)
-	} else {
-		r = a.book.addNameless(l.id)
-	}
-	if !added {
-		a.book.devices[device].Duplicates++
-		stage.Duplicates++
-		return
-	}
-	r.device, r.flags, r.cause = device, refusedByBridge, a.book.cause(l.stage, l.reason)
-}
-
-func (a *audit) outcomeLetter(m *message, l *letter) {
-	r := a.book.find(l.id)
-	if !l.hasID || r == nil {
-		if a.cut.covers(received(m), m.time) {
-			a.unexplained(l.id, deadletter.Stream, m.sequence)
-		}
-		return
-	}
-	c := a.book.cause(l.stage, l.reason)
-	if l.isPart() {
+	c := a.book.cause(l.Stage, l.Reason)
+	if l.Part {
 		a.book.causes[c].Parts++
 	}
-	kind := l.kind()
-	if kind > r.flags&(refusedByWriter|writerPart|refusedByDecoder|refusedInPart) {
+	k := kind(l)
+	if k > r.flags&(refusedByWriter|writerPart|refusedByDecoder|refusedInPart) {
 		r.cause = c // of several letters the one that decides, see audit.fate
 	}
-	r.flags |= kind
-	switch kind {
-	case writerPart:
-		a.book.parts[part{l.id, l.point}] = struct{}{}
-	case refusedInPart:
-		switch value(m.header, deadletter.HeaderDecoded) {
-		case "":
-		case "0":
-			r.flags |= refusedByDecoder
-		default:
-			r.flags |= decodedInPart
-		}
+	r.flags |= k
+	switch {
+	case k == writerPart:
+		a.book.parts[part{r.sequence, l.DataPointID}] = struct{}{}
+	case k == refusedInPart && l.Decoded > 0:
+		r.flags |= decodedInPart
+	case k == refusedInPart:
+		r.flags |= refusedByDecoder
 	}
 }
 
@@ -140,26 +222,4 @@ func (a *audit) unexplained(id event.ID, stream string, sequence uint64) {
 	if len(u.Listed) < a.options.MaxListed {
 		u.Listed = append(u.Listed, Outcome{ID: id, Stream: stream, Sequence: sequence})
 	}
-}
-
-// bridgeIDs calls visit with the id of every message that the bridge has ever
-// refused.
-func (a *audit) bridgeIDs(ctx context.Context, visit func(event.ID) error) error {
-	s := scan{stream: deadletter.Stream, subjects: []string{"f2.dead." + bridgeStage + ".>"}, headersOnly: true}
-	return a.read(ctx, s, func(m *message) error { return visit(readLetter(m).id) })
-}
-
-// rawIDs calls visit with the id of every message that RAW holds.
-func (a *audit) rawIDs(ctx context.Context, visit func(event.ID) error) error {
-	raw, err := a.js.Stream(ctx, rawStream)
-	if err != nil {
-		return err
-	}
-	return a.read(ctx, scan{stream: rawStream, headersOnly: true}, func(m *message) error {
-		id, err := rawID(ctx, raw, m)
-		if err != nil {
-			return err
-		}
-		return visit(id)
-	})
 }

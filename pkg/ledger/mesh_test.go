@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,15 +63,20 @@ type mesh struct {
 	db      *pgx.Conn
 	decoder jetstream.Consumer
 	writer  jetstream.Consumer
+
+	letters     map[string]*deadletter.Recorder // by stage
+	incarnation uint64
 }
 
 func newMesh(tb testing.TB) *mesh {
 	tb.Helper()
 	ctx := tb.Context()
 	m := &mesh{t: tb, db: newDatabase(tb), client: streamtest.NewClient(tb)}
-	m.js = m.client.JetStream()
-	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream))
-	var err error
+	m.js, m.letters = m.client.JetStream(), make(map[string]*deadletter.Recorder)
+	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream, parkedStream))
+	raw, err := m.js.Stream(ctx, rawStream)
+	require.NoError(tb, err)
+	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano()) //nolint:gosec // after 1970
 	m.decoder, err = m.client.Consumer(ctx, rawStream, decoderStage)
 	require.NoError(tb, err)
 	m.writer, err = m.client.Consumer(ctx, decodedStream, writerStage)
@@ -92,30 +98,27 @@ func (m *mesh) store(streamName string, messages ...*nats.Msg) {
 	require.NoError(m.t, err)
 }
 
-// reading is a message of sensor-1 of the n-th controller at the second at.
+// reading is a message of sensor-1 of the n-th controller at the second at. It has its
+// id from receive.
 type reading struct {
 	mac topic.MAC
-	id  event.ID
 	msg *nats.Msg
 	d   event.Decoded
 }
 
 var epoch = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 
-func macOf(n int) topic.MAC { return topic.MAC(fmt.Sprintf("e4fd45f6%04x", n)) }
+func macAt(n int) topic.MAC { return topic.MAC(fmt.Sprintf("e4fd45f6%04x", n)) }
 
 func newReading(controller, at int) *reading {
-	r := &reading{mac: macOf(controller)}
+	r := &reading{mac: macAt(controller)}
 	when := epoch.Add(time.Duration(at) * time.Second)
 	place := topic.Topic{Root: topic.Tele, MAC: r.mac, Mode: topic.SensorMode, Connector: 1, Component: topic.Component{Kind: topic.Sensor, Number: 1}}
 	body := []byte(`{"timestamp":"` + when.Format("2006-01-02 15:04:05") + `","data":"01 03"}`)
 	received := time.Now()
-	r.id = event.NewID(place.RawSubject(), body, received)
-	r.msg = &nats.Msg{Subject: place.RawSubject(), Data: body, Header: nats.Header{
-		jetstream.MsgIDHeader: {r.id.String()}, event.HeaderReceived: {received.UTC().Format(time.RFC3339Nano)},
-	}}
+	r.msg = &nats.Msg{Subject: place.RawSubject(), Data: body, Header: nats.Header{event.HeaderReceived: {received.UTC().Format(time.RFC3339Nano)}}}
 	r.d = event.Decoded{
-		ID: r.id, Time: when, Received: received, Root: "tele", MAC: string(r.mac), ControllerID: int32(controller),
+		Time: when, Received: received, Root: "tele", MAC: string(r.mac), ControllerID: int32(controller),
 		Mode: "sensor-mode", Connector: 1, Component: "sensor-1", DeviceID: int32(1000 + controller), Device: "probe",
 		Values: []event.Value{
 			{DataPointID: 1, Label: "Temperature", Number: float64(at) + 0.52},
@@ -129,23 +132,63 @@ func newReading(controller, at int) *reading {
 // newEvent is a reading's counterpart of a door.
 func newEvent(controller, at int) *reading {
 	r := newReading(controller, at)
-	r.id[0] ^= 0xff
-	r.msg.Header[jetstream.MsgIDHeader] = []string{r.id.String()}
-	r.d.ID, r.d.Values, r.d.DeviceID, r.d.Component = r.id, nil, 0, "door-sensors"
+	r.d.Values, r.d.DeviceID, r.d.Component = nil, 0, "door-sensors"
 	r.d.State = []byte(`{"door-sensor-10":true,"door-sensor-2":1.50}`)
 	return r
 }
+
+// digest is what a sender's list has of the reading.
+func (r *reading) digest() string { return event.ID(event.Digest(r.msg.Subject, r.msg.Data)).String() }
 
 func (r *reading) decoded() *nats.Msg {
 	return &nats.Msg{Subject: "f2.decoded." + string(r.mac) + ".sensor-mode.1." + r.d.Component, Header: nats.Header{}, Data: r.d.AppendJSON(nil)}
 }
 
-func (r *reading) letter(stage, reason string, point int32) *nats.Msg {
-	l := deadletter.Letter{
-		Stage: stage, Reason: reason, MAC: r.mac, ID: r.id, Payload: r.msg.Data,
-		Received: r.d.Received, Time: time.Now(), DataPointID: point,
+// receive stores readings on RAW, which gives them their ids.
+func (m *mesh) receive(readings ...*reading) {
+	m.t.Helper()
+	for _, r := range readings {
+		ack, err := m.js.PublishMsg(m.t.Context(), r.msg)
+		require.NoError(m.t, err)
+		r.d.ID = event.PlaceID(m.incarnation, ack.Sequence)
 	}
-	return l.Msg()
+}
+
+// decode stores readings on DECODED.
+func (m *mesh) decode(readings ...*reading) {
+	m.t.Helper()
+	for _, r := range readings {
+		m.store(decodedStream, r.decoded())
+	}
+}
+
+// refuse stores a letter of a stage.
+func (m *mesh) refuse(stage, reason string, r *reading, changes ...func(*deadletter.Letter)) {
+	m.t.Helper()
+	l := deadletter.Letter{Stage: stage, Reason: reason, MAC: r.mac, ID: r.d.ID, Received: r.d.Received, Time: time.Now()}
+	if stage == bridgeStage {
+		l.Topic, l.Payload = "tele/f2-"+string(r.mac)+"/sensor-mode/J1/sensor-1", r.msg.Data
+	}
+	for _, change := range changes {
+		change(&l)
+	}
+	if m.letters[stage] == nil {
+		m.letters[stage] = deadletter.NewRecorder(m.client)
+	}
+	require.NoError(m.t, m.letters[stage].Record(m.t.Context(), []deadletter.Letter{l}))
+}
+
+// point makes a letter one of a data point, with so many others decoded.
+func point(id int32, decoded int) func(*deadletter.Letter) {
+	return func(l *deadletter.Letter) { l.Part, l.DataPointID, l.Decoded = true, id, decoded }
+}
+
+// remove takes a message off a stream, as nothing ever should.
+func (m *mesh) remove(streamName string, sequence uint64) {
+	m.t.Helper()
+	s, err := m.js.Stream(m.t.Context(), streamName)
+	require.NoError(m.t, err)
+	require.NoError(m.t, s.DeleteMsg(m.t.Context(), sequence))
 }
 
 // write inserts the rows of readings, as the writer would.
@@ -176,8 +219,8 @@ func (m *mesh) exec(sql string, args ...any) {
 func (m *mesh) pass(readings ...*reading) {
 	m.t.Helper()
 	for _, r := range readings {
-		m.store(rawStream, r.msg)
-		m.store(decodedStream, r.decoded())
+		m.receive(r)
+		m.decode(r)
 	}
 	m.write(readings...)
 }
@@ -212,7 +255,7 @@ func (m *mesh) audit(options Options) *Report {
 	report, err := Audit(m.t.Context(), m.js, m.db, options)
 	require.NoError(m.t, err)
 	for _, s := range report.Stages {
-		require.Equal(m.t, s.Received, s.Passed+s.DeadLettered+s.Duplicates+s.Pending+s.Missing, "stage %s", s.Name)
+		require.Equal(m.t, s.Received, s.Passed+s.DeadLettered+s.Copies+s.Retained+s.Pending+s.Missing, "stage %s", s.Name)
 	}
 	var letters uint64
 	for _, l := range report.Letters {
@@ -220,4 +263,14 @@ func (m *mesh) audit(options Options) *Report {
 	}
 	require.Equal(m.t, report.Total.DeadLettered, letters, "dead letters by reason")
 	return report
+}
+
+// text is the report as people see it.
+func text(t testing.TB, r *Report) string {
+	t.Helper()
+	var b strings.Builder
+	n, err := r.WriteTo(&b)
+	require.NoError(t, err)
+	require.EqualValues(t, b.Len(), n)
+	return b.String()
 }

@@ -30,7 +30,7 @@ func (a *audit) decoderFloor() uint64 { return a.report.Positions[0].AckFloor }
 
 func (a *audit) writerFloor() uint64 { return a.report.Positions[1].AckFloor }
 
-// stage answers the row of the report for one of the three stages.
+// stage returns the row of the report for one of the three stages.
 func (a *audit) stage(name string) *Stage {
 	switch name {
 	case bridgeStage:

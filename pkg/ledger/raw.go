@@ -4,72 +4,126 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// readRaw opens the book: one record for each id, a duplicate for every further
-// message of it.
+// readRaw opens the book: one record for each message, and the holes between them.
+// RAW loses nothing but at its beginning, so that a hole is a loss.
 func (a *audit) readRaw(ctx context.Context) error {
-	if a.cut.rawLast == 0 {
+	if a.cut.first > a.cut.last {
+		return nil
+	}
+	s := stream.Scan{
+		Stream: rawStream, Subjects: a.subjects("f2.raw.*.", ".>"), First: a.cut.first, Last: a.cut.last, HeadersOnly: !a.claims.any(),
+		Begin: func(messages uint64) {
+			a.book.records = slices.Grow(a.book.records, int(min(messages, a.cut.last-a.cut.first+1))) //nolint:gosec // it fits in memory or not
+		},
+	}
+	next := a.cut.first
+	var holes []hole
+	err := a.read(ctx, s, func(m *stream.Message) error {
+		if m.Sequence > next {
+			holes = append(holes, hole{next, m.Sequence - 1})
+		}
+		next = m.Sequence + 1
+		device := a.book.device(token(m.Subject, 3))
+		a.book.devices[device].Received++
+		a.book.add(m.Sequence, device)
+		a.stage(bridgeStage).Received++
+		a.stage(bridgeStage).Passed++
+		a.stage(decoderStage).Received++
+		if a.claims.any() {
+			a.claims.receive(event.Digest(m.Subject, m.Data), &a.report.Acknowledged)
+		}
+		return nil
+	})
+	if err != nil || a.options.MAC != "" {
+		return err
+	}
+	if next <= a.cut.last {
+		holes = append(holes, hole{next, a.cut.last})
+	}
+	return a.bookHoles(ctx, holes)
+}
+
+// bookHoles books what vanished from RAW, but for what was trimmed while it was read.
+func (a *audit) bookHoles(ctx context.Context, holes []hole) error {
+	if len(holes) == 0 {
 		return nil
 	}
 	raw, err := a.js.Stream(ctx, rawStream)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", rawStream, err)
 	}
-	s := scan{stream: rawStream, subjects: a.subjects("f2.raw.*.", ".>"), since: a.cut.since, last: a.cut.rawLast, headersOnly: true}
-	return a.read(ctx, s, func(m *message) error {
-		if m.time.After(a.cut.until) {
-			return errStop
+	state := &raw.CachedInfo().State
+	if state.Msgs > 0 && state.FirstSeq > a.cut.first {
+		for len(holes) > 0 && holes[0].first < state.FirstSeq {
+			a.cut.first = holes[0].last + 1
+			holes = holes[1:]
 		}
-		id, err := rawID(ctx, raw, m)
-		if err != nil {
-			return err
-		}
-		device := a.book.device(token(m.subject, 3))
-		a.book.devices[device].Received++
-		r, added := a.book.add(id)
-		if !added {
-			a.book.devices[device].Duplicates++
-			a.stage(decoderStage).Duplicates++
-		} else {
-			r.raw, r.device = m.sequence, device
-		}
-		a.stage(bridgeStage).Received++
-		a.stage(bridgeStage).Passed++
-		a.stage(decoderStage).Received++
-		return nil
-	})
+	}
+	for _, h := range holes {
+		a.hole(h)
+	}
+	return nil
 }
 
-// rawID is the Nats-Msg-Id. A message that somebody published by hand may lack
-// it; the decoder then derives one from the message, and so does this.
-func rawID(ctx context.Context, raw jetstream.Stream, m *message) (event.ID, error) {
-	if id, err := event.ParseID(value(m.header, jetstream.MsgIDHeader)); err == nil {
-		return id, nil
+// hole books sequences that RAW gave to messages and does not hold any more.
+func (a *audit) hole(h hole) {
+	a.book.holes = append(a.book.holes, h)
+	n := h.last - h.first + 1
+	a.report.Vanished.Messages += n
+	if len(a.report.Vanished.Listed) < a.options.MaxListed {
+		a.report.Vanished.Listed = append(a.report.Vanished.Listed, Span{First: h.first, Last: h.last})
 	}
-	whole, err := raw.GetMsg(ctx, m.sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		whole, err = &jetstream.RawStreamMsg{}, nil // removed since
+	device := &a.book.devices[a.book.device(unknown)]
+	device.Received += n
+	device.Missing += n
+	a.stage(bridgeStage).Received += n
+	a.stage(bridgeStage).Missing += n
+}
+
+// readOutcomes reads what was stored of messages of RAW. Nothing that it visits is of
+// a message behind rawEnd, unless somebody invented it.
+func (a *audit) readOutcomes(ctx context.Context, s stream.Scan, visit func(*stream.Message) error) error {
+	found, err := a.js.Stream(ctx, s.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
 	}
 	if err != nil {
-		return event.ID{}, fmt.Errorf("message %d: %w", m.sequence, err)
+		return fmt.Errorf("stream %s: %w", s.Stream, err)
 	}
-	return event.NewID(m.subject, whole.Data, received(m)), nil
+	if s.Last = found.CachedInfo().State.LastSeq; s.Last == 0 {
+		return nil
+	}
+	raw, err := a.js.Stream(ctx, rawStream) // behind the stream of outcomes
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", rawStream, err)
+	}
+	a.rawEnd = raw.CachedInfo().State.LastSeq
+	return a.read(ctx, s, visit)
 }
 
-// received is when the bridge took the message, or when it was stored.
-func received(m *message) time.Time {
-	if at, err := time.Parse(time.RFC3339Nano, value(m.header, event.HeaderReceived)); err == nil {
-		return at
-	}
-	return m.time
+// readParked notes which messages wait by themselves.
+func (a *audit) readParked(ctx context.Context) error {
+	s := stream.Scan{Stream: parkedStream, Subjects: a.subjects("f2.parked.", ""), HeadersOnly: true}
+	return a.read(ctx, s, func(m *stream.Message) error {
+		id, err := event.ParseID(value(m.Header, event.HeaderID))
+		if err != nil || id.Incarnation() != a.cut.incarnation {
+			return nil //nolint:nilerr // what is no message of RAW is none of the interval
+		}
+		if r := a.book.find(id.Sequence()); r != nil {
+			r.flags |= parked
+		}
+		return nil
+	})
 }
 
 // value is Header.Get for a key that is written as it is read.

@@ -12,24 +12,29 @@ import (
 type Report struct {
 	AskedSince time.Time `json:"asked_since,omitzero"`
 	// Since is AskedSince, or later where a stream no longer holds what was
-	// before: Limits name those streams, and nothing is proven of that time.
+	// before: Limits name those streams, and nothing is said of that time.
 	Since  time.Time `json:"since,omitzero"`
 	Until  time.Time `json:"until"`
 	MAC    topic.MAC `json:"mac,omitempty"`
 	Limits []Limit   `json:"limits,omitempty"`
 
-	// Total holds Received = Written + DeadLettered + Duplicates + Pending +
-	// Missing; a duplicate is what RAW or DEAD_LETTER took twice.
+	// Total holds Received = Written + DeadLettered + Copies + Retained + Pending +
+	// Missing.
 	Total   Counts   `json:"total"`
 	Stages  []Stage  `json:"stages"`  // bridge, decoder, writer
 	Devices []Device `json:"devices"` // by MAC
 
 	Letters   []Letters  `json:"dead_letters,omitempty"` // by stage and reason
+	Parked    uint64     `json:"parked"`                 // of the pending: their controller's metadata cannot be looked up
 	Positions []Position `json:"positions"`
 	Rows      Rows       `json:"rows"`
+	Commands  Commands   `json:"commands"`
 
-	// Missing are the messages whose trail ends; Total.Missing is how many.
+	// Missing are the messages whose trail ends behind RAW. Total.Missing is how many
+	// there are, those that Vanished included.
 	Missing []Missing `json:"missing,omitempty"`
+	// Vanished are the messages that RAW took and does not hold any more.
+	Vanished Vanished `json:"vanished"`
 	// Faults are the rows that are absent or differ; Rows tells how many.
 	Faults []RowFault `json:"row_faults,omitempty"`
 
@@ -42,12 +47,12 @@ func newReport(mac topic.MAC) *Report {
 }
 
 // Balanced is true if nothing is missing: every message is accounted for, every
-// row holds what was decoded, every acknowledged message was received, and no
-// outcome lacks its message. What is pending is no imbalance.
+// row holds what was decoded, every acknowledged message was received, every command
+// has an outcome, and no outcome lacks its message. What is pending is no imbalance.
 func (r *Report) Balanced() bool {
 	t := &r.Total
-	return t.Missing == 0 && t.Received == t.Written+t.DeadLettered+t.Duplicates+t.Pending &&
-		r.Rows.Absent == 0 && r.Rows.Differing == 0 &&
+	return t.Missing == 0 && t.Received == t.Written+t.DeadLettered+t.Copies+t.Retained+t.Pending &&
+		r.Rows.Absent == 0 && r.Rows.Differing == 0 && r.Commands.Missing == 0 &&
 		r.Acknowledged.NeverReceived == 0 && r.Unexplained.Total == 0
 }
 
@@ -59,28 +64,34 @@ type Limit struct {
 
 // Counts are the fates of messages.
 type Counts struct {
-	Received     uint64 `json:"received"`
+	Received     uint64 `json:"received"` // from the broker
 	Decoded      uint64 `json:"decoded"`
 	Written      uint64 `json:"written"` // all values that were not refused are rows
+	Partial      uint64 `json:"partial"` // of the written: a part of the message was refused
 	DeadLettered uint64 `json:"dead_lettered"`
-	Duplicates   uint64 `json:"duplicates"`
+	Copies       uint64 `json:"copies"`   // the broker's redeliveries, which the bridge dropped
+	Retained     uint64 `json:"retained"` // retained copies, which the bridge dropped
 	Pending      uint64 `json:"pending"`
 	Missing      uint64 `json:"missing"`
 }
 
-// Stage holds Received = Passed + DeadLettered + Duplicates + Pending + Missing.
+// Stage holds Received = Passed + DeadLettered + Copies + Retained + Pending +
+// Missing.
 type Stage struct {
 	Name         string `json:"name"`
-	Received     uint64 `json:"received"` // on the stream that it reads; of the bridge all that it stored
+	Received     uint64 `json:"received"` // on the stream that it reads; of the bridge from the broker
 	Passed       uint64 `json:"passed"`   // on to the next stage
 	DeadLettered uint64 `json:"dead_lettered"`
-	Duplicates   uint64 `json:"duplicates"` // further messages of the same id
-	Pending      uint64 `json:"pending"`
-	Missing      uint64 `json:"missing"`
+	// Copies are what the bridge dropped, or further messages of one place in RAW on
+	// DECODED.
+	Copies   uint64 `json:"copies"`
+	Retained uint64 `json:"retained"` // the bridge's alone
+	Pending  uint64 `json:"pending"`
+	Missing  uint64 `json:"missing"`
 }
 
 // Device is the share of one controller. MAC is "unknown" for what a stage
-// refused without knowing whose it is.
+// refused without knowing whose it is, and for what vanished from RAW.
 type Device struct {
 	MAC topic.MAC `json:"mac"`
 	Counts
@@ -96,6 +107,9 @@ type Letters struct {
 	// InParts are those of Messages of which there are only Parts and no
 	// DECODED message: that no data point was left is the decoder's word.
 	InParts uint64 `json:"in_parts,omitempty"`
+	// NotKept are those of Messages whose letter DEAD_LETTER no longer keeps: that it
+	// is theirs is an inference from the number of such letters of the controller.
+	NotKept uint64 `json:"not_kept,omitempty"`
 }
 
 // Position is where a stage stands in the stream that it reads.
@@ -116,10 +130,28 @@ type Position struct {
 type Rows struct {
 	Expected  uint64 `json:"expected"`
 	Found     uint64 `json:"found"`     // with the same value
+	History   uint64 `json:"history"`   // in measurement_history: another value came first, or replaced it
 	Refused   uint64 `json:"refused"`   // not there, or with another value, by a dead letter of the writer
+	NotKept   uint64 `json:"not_kept"`  // the same, by a letter that is no longer kept
 	Pending   uint64 `json:"pending"`   // the writer has yet to come to it
 	Absent    uint64 `json:"absent"`    // without a reason
 	Differing uint64 `json:"differing"` // another value, without a reason
+}
+
+// Commands counts commands. Sent = Refused + Expired + Delivered + Confirmed +
+// Unknown + UnderWay + NotKept + Missing.
+type Commands struct {
+	Sent      uint64 `json:"sent"`
+	Refused   uint64 `json:"refused"`
+	Expired   uint64 `json:"expired"`
+	Delivered uint64 `json:"delivered"`
+	Confirmed uint64 `json:"confirmed"`
+	Unknown   uint64 `json:"unknown"`
+	UnderWay  uint64 `json:"under_way"`
+	NotKept   uint64 `json:"not_kept"` // RESULT keeps the last outcomes of each component
+	Missing   uint64 `json:"missing"`  // the bridge acknowledged them without an outcome, or they vanished
+	// MissingSequences are where they are, or were, in COMMANDS.
+	MissingSequences []uint64 `json:"missing_sequences,omitempty"`
 }
 
 // Missing is a message whose trail ends.
@@ -129,6 +161,20 @@ type Missing struct {
 	Stage    string    `json:"stage"`    // that acknowledged it without an outcome
 	Stream   string    `json:"stream"`   // that holds it last
 	Sequence uint64    `json:"sequence"` // there
+}
+
+// Vanished are messages that RAW stored and that were removed from between others.
+type Vanished struct {
+	Messages uint64 `json:"messages"`
+	// Outcomes are what DECODED and DEAD_LETTER hold of them.
+	Outcomes uint64 `json:"outcomes"`
+	Listed   []Span `json:"listed,omitempty"`
+}
+
+// Span is sequences of RAW, both included.
+type Span struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
 }
 
 // RowFault is a row that is absent, or holds another value than DECODED.
@@ -141,13 +187,18 @@ type RowFault struct {
 }
 
 // Acknowledged compares what is claimed to have been acknowledged with what was
-// received.
+// received. Claimed = Received + Elsewhere + NotKept + NeverReceived.
 type Acknowledged struct {
-	Claimed       uint64     `json:"claimed"` // different ids
-	Received      uint64     `json:"received"`
-	Elsewhere     uint64     `json:"elsewhere"` // received, but outside the interval or by another controller
-	NeverReceived uint64     `json:"never_received"`
-	IDs           []event.ID `json:"ids,omitempty"` // never received
+	Claimed       uint64 `json:"claimed"`
+	Received      uint64 `json:"received"`
+	Elsewhere     uint64 `json:"elsewhere"` // received, but outside the interval or by another controller
+	NotKept       uint64 `json:"not_kept"`  // as many of the bridge's letters are no longer kept
+	NeverReceived uint64 `json:"never_received"`
+	// More counts messages that were received more often than they were acknowledged:
+	// their sender repeated them.
+	More uint64 `json:"more"`
+	// Digests are some of those of NotKept and NeverReceived.
+	Digests []event.ID `json:"digests,omitempty"`
 }
 
 // Unexplained are outcomes of the interval that no message explains, and

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
 )
 
 // fate is what became of a message in the end.
@@ -12,26 +14,28 @@ type fate uint8
 const (
 	written fate = iota
 	deadLettered
+	notKeptLetter // dead-lettered, by a letter that is no longer kept
 	pending
+	waiting // pending, parked
 	missing
 )
 
-// fate answers what became of a message and the last stage that had it.
+// fate returns what became of a message and the last stage that had it.
 // inParts is true if only letters of its parts say so.
 func (a *audit) fate(r *record) (f fate, stage string, inParts bool) {
 	switch {
-	case r.flags&refusedByBridge != 0:
-		return deadLettered, bridgeStage, false
 	case r.decoded != 0:
 		return writerFate(r), writerStage, false
 	case r.flags&refusedByWriter != 0: // and gone from DECODED since
 		return deadLettered, writerStage, false
 	case r.flags&refusedByDecoder != 0:
-		return deadLettered, decoderStage, false
-	case r.raw > a.decoderFloor():
+		return deadLettered, decoderStage, r.flags&refusedInPart != 0
+	case r.flags&parked != 0:
+		return waiting, decoderStage, false
+	case r.sequence > a.decoderFloor():
 		return pending, decoderStage, false
-	case r.flags&refusedInPart != 0 && r.flags&decodedInPart == 0:
-		return deadLettered, decoderStage, true
+	case a.explain(decoderStage, r):
+		return notKeptLetter, decoderStage, false
 	}
 	return missing, decoderStage, false
 }
@@ -42,6 +46,8 @@ func writerFate(r *record) fate {
 		return missing
 	case r.rows&rowPending != 0:
 		return pending
+	case r.rows&rowLetter != 0:
+		return notKeptLetter
 	case r.refused == r.expected:
 		return deadLettered
 	}
@@ -50,10 +56,8 @@ func writerFate(r *record) fate {
 
 // settle closes the book: every message has one fate.
 func (a *audit) settle() {
-	for i := range a.book.chunks {
-		for j := range a.book.chunks[i] {
-			a.enter(&a.book.chunks[i][j])
-		}
+	for i := range a.book.records {
+		a.enter(&a.book.records[i])
 	}
 	report := a.report
 	report.Devices = a.book.devices
@@ -61,7 +65,7 @@ func (a *audit) settle() {
 	for i := range report.Devices {
 		report.Total.add(&report.Devices[i].Counts)
 	}
-	report.Letters = a.book.causes
+	report.Letters = slices.DeleteFunc(a.book.causes, func(l Letters) bool { return l.Messages+l.Parts == 0 })
 	slices.SortFunc(report.Letters, func(x, y Letters) int {
 		return cmp.Or(strings.Compare(x.Stage, y.Stage), strings.Compare(x.Reason, y.Reason))
 	})
@@ -83,13 +87,23 @@ func (a *audit) enter(r *record) {
 	case written:
 		device.Written++
 		stage.Passed++
-	case deadLettered:
+		if r.flags&(refusedInPart|writerPart) != 0 {
+			device.Partial++
+		}
+	case deadLettered, notKeptLetter:
 		device.DeadLettered++
 		stage.DeadLettered++
-		a.book.causes[r.cause].Messages++
+		c := &a.book.causes[r.cause]
+		c.Messages++
 		if inParts {
-			a.book.causes[r.cause].InParts++
+			c.InParts++
 		}
+		if f == notKeptLetter {
+			c.NotKept++
+		}
+	case waiting:
+		a.report.Parked++
+		fallthrough
 	case pending:
 		device.Pending++
 		stage.Pending++
@@ -104,7 +118,7 @@ func (a *audit) list(r *record, stage string, device *Device) {
 	if len(a.report.Missing) >= a.options.MaxListed {
 		return
 	}
-	m := Missing{ID: r.id, MAC: device.MAC, Stage: stage, Stream: rawStream, Sequence: r.raw}
+	m := Missing{ID: event.PlaceID(a.cut.incarnation, r.sequence), MAC: device.MAC, Stage: stage, Stream: rawStream, Sequence: r.sequence}
 	if r.decoded != 0 {
 		m.Stream, m.Sequence = decodedStream, r.decoded
 	}
@@ -115,8 +129,10 @@ func (c *Counts) add(other *Counts) {
 	c.Received += other.Received
 	c.Decoded += other.Decoded
 	c.Written += other.Written
+	c.Partial += other.Partial
 	c.DeadLettered += other.DeadLettered
-	c.Duplicates += other.Duplicates
+	c.Copies += other.Copies
+	c.Retained += other.Retained
 	c.Pending += other.Pending
 	c.Missing += other.Missing
 }

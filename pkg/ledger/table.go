@@ -9,19 +9,29 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
 )
 
 // The keys are looked up in the tables' indexes, a batch a query. The batch's
 // span of time lets TimescaleDB leave out chunks.
 const (
-	// findFaults answers only the rows that are absent or differ.
+	// findFaults returns only the rows that are absent or differ, and whether
+	// measurement_history has the value for the same moment: the second of two, or
+	// one that was replaced. A second one that was decoded once more is replaced there.
 	findFaults = `
-SELECT n.ordinality - 1, m.time IS NOT NULL
-FROM unnest($1::timestamptz[], $2::int4[], $3::int4[], $4::float8[], $5::text[]) WITH ORDINALITY AS n (time, device_id, datapoint_id, value, text_value, ordinality)
-LEFT JOIN measurement m ON m.device_id = n.device_id AND m.datapoint_id = n.datapoint_id AND m.time = n.time AND m.time BETWEEN $6 AND $7
+SELECT n.ordinality - 1, m.time IS NOT NULL, %[1]s
+FROM unnest($1::timestamptz[], $2::int4[], $3::int4[], $4::float8[], $5::text[], $6::uuid[]) WITH ORDINALITY AS n (time, device_id, datapoint_id, value, text_value, event_id, ordinality)
+LEFT JOIN measurement m ON m.device_id = n.device_id AND m.datapoint_id = n.datapoint_id AND m.time = n.time AND m.time BETWEEN $7 AND $8
 WHERE m.time IS NULL OR m.value IS DISTINCT FROM n.value OR m.text_value IS DISTINCT FROM n.text_value`
 
-	// findEvents answers the rows that are there. Their state is compared here:
+	// inHistory stands in findFaults.
+	inHistory = `EXISTS (SELECT FROM measurement_history h WHERE h.device_id = n.device_id AND h.datapoint_id = n.datapoint_id AND h.time = n.time
+  AND (h.value IS NOT DISTINCT FROM n.value AND h.text_value IS NOT DISTINCT FROM n.text_value
+    OR h.reason = 'conflict' AND h.event_id = n.event_id))`
+
+	// findEvents returns the rows that are there. Their state is compared here:
 	// PostgreSQL would fail the whole query for one that it cannot read.
 	findEvents = `
 SELECT n.ordinality - 1, e.state::text
@@ -43,33 +53,61 @@ func (a *audit) probeTables(ctx context.Context, probes <-chan *probe) error {
 	if _, err := tx.Exec(ctx, useIndexes, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("preparing the query: %w", err)
 	}
+	faults, err := a.faultsQuery(ctx, tx)
+	if err != nil {
+		return err
+	}
 	for p := range probes {
 		rows := &a.report.Rows
 		rows.Expected += uint64(p.rows()) //nolint:gosec // a length
-		if err := a.probeMeasurements(ctx, tx, p); err != nil {
+		if err := a.probeMeasurements(ctx, tx, faults, p); err != nil {
 			return fmt.Errorf("looking up measurements: %w", err)
 		}
 		if err := a.probeEvents(ctx, tx, p); err != nil {
 			return fmt.Errorf("looking up events: %w", err)
 		}
 	}
-	rows := &a.report.Rows
-	rows.Found = rows.Expected - rows.Refused - rows.Pending - rows.Absent - rows.Differing
 	return nil
 }
 
-func (a *audit) probeMeasurements(ctx context.Context, tx pgx.Tx, p *probe) error {
+// ids are the messages of the probe's measurements.
+func (a *audit) ids(p *probe) []pgtype.UUID {
+	ids := make([]pgtype.UUID, len(p.of))
+	for i := range ids {
+		ids[i] = pgtype.UUID{Bytes: event.PlaceID(a.cut.incarnation, p.of[i].record.sequence), Valid: true}
+	}
+	return ids
+}
+
+// faultsQuery is findFaults for these tables: those of an earlier version have no
+// history.
+func (a *audit) faultsQuery(ctx context.Context, tx pgx.Tx) (string, error) {
+	var exists bool
+	if err := tx.QueryRow(ctx, `SELECT to_regclass('measurement_history') IS NOT NULL`).Scan(&exists); err != nil {
+		return "", fmt.Errorf("looking for measurement_history: %w", err)
+	}
+	if exists {
+		return fmt.Sprintf(findFaults, inHistory), nil
+	}
+	return fmt.Sprintf(findFaults, "false"), nil
+}
+
+func (a *audit) probeMeasurements(ctx context.Context, tx pgx.Tx, faults string, p *probe) error {
 	if len(p.of) == 0 {
 		return nil
 	}
 	first, last := span(p.time)
-	found, err := tx.Query(ctx, findFaults, p.time, p.device, p.point, p.value, p.text, first, last)
+	found, err := tx.Query(ctx, faults, p.time, p.device, p.point, p.value, p.text, a.ids(p), first, last)
 	if err != nil {
 		return err
 	}
 	var i int64
-	var differs bool
-	_, err = pgx.ForEachRow(found, []any{&i, &differs}, func() error {
+	var differs, kept bool
+	_, err = pgx.ForEachRow(found, []any{&i, &differs, &kept}, func() error {
+		if kept {
+			a.report.Rows.History++
+			return nil
+		}
 		a.fault(p.of[i], RowFault{DeviceID: p.device[i], DataPointID: p.point[i], Time: p.time[i], Differs: differs})
 		return nil
 	})
@@ -91,7 +129,7 @@ func (a *audit) probeEvents(ctx context.Context, tx pgx.Tx, p *probe) error {
 	_, err = pgx.ForEachRow(found, []any{&i, &state}, func() error {
 		present[i] = true
 		if !sameJSON(p.state[i], state) {
-			a.fault(p.eventOf[i], RowFault{Time: p.eventTime[i], Differs: true})
+			a.changedEvents = append(a.changedEvents, changedEvent{p.eventOf[i], RowFault{Time: p.eventTime[i], Differs: true}})
 		}
 		return nil
 	})
@@ -109,15 +147,19 @@ func (a *audit) probeEvents(ctx context.Context, tx pgx.Tx, p *probe) error {
 // fault books a row that is absent or differs, and why that may be.
 func (a *audit) fault(of origin, f RowFault) {
 	r, rows := of.record, &a.report.Rows
-	_, refused := a.book.parts[part{r.id, f.DataPointID}]
+	_, refused := a.book.parts[part{r.sequence, f.DataPointID}]
 	switch {
-	case refused || r.flags&refusedByWriter != 0:
+	case refused || r.flags&(refusedByWriter|refusedByDecoder) != 0: // what was replayed may have a letter still
 		r.refused++
 		rows.Refused++
 		return
 	case of.pending:
 		r.rows |= rowPending
 		rows.Pending++
+		return
+	case r.rows&rowLetter != 0 || a.explain(writerStage, r):
+		r.rows |= rowLetter
+		rows.NotKept++
 		return
 	case f.Differs:
 		r.rows |= rowDiffers
@@ -127,7 +169,7 @@ func (a *audit) fault(of origin, f RowFault) {
 		rows.Absent++
 	}
 	if len(a.report.Faults) < a.options.MaxListed {
-		f.ID = r.id
+		f.ID = event.PlaceID(a.cut.incarnation, r.sequence)
 		a.report.Faults = append(a.report.Faults, f)
 	}
 }
