@@ -17,7 +17,7 @@ type Version struct{ Major, Minor, Patch int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch) }
 
-var versionPattern = regexp.MustCompile(`mosquitto version (\d+)\.(\d+)\.(\d+)`)
+var versionPattern = regexp.MustCompile(`mosquitto version (\d+)\.(\d+)\.(\d+)`) //nolint:gochecknoglobals // a constant
 
 // Installed returns the version of the program that Start would run.
 func Installed(ctx context.Context) (Version, error) {
@@ -29,17 +29,28 @@ func Installed(ctx context.Context) (Version, error) {
 	defer cancel()
 	// It prints its usage and exits with a status of its own choice.
 	output, err := exec.CommandContext(ctx, program, "-h").CombinedOutput() //nolint:gosec // the program that find found
-	match := versionPattern.FindSubmatch(output)
-	if match == nil {
+	v, ok := ParseVersion(string(output))
+	if !ok {
 		return Version{}, errors.Join(fmt.Errorf("asking %s for its version: no version in its answer", program), err)
 	}
-	var v Version
-	for i, part := range []*int{&v.Major, &v.Minor, &v.Patch} {
-		if *part, err = strconv.Atoi(string(match[i+1])); err != nil {
-			return Version{}, fmt.Errorf("asking %s for its version: %w", program, err)
-		}
-	}
 	return v, nil
+}
+
+// ParseVersion finds the version in what a Mosquitto says of itself, such as
+// "mosquitto version 2.0.11".
+func ParseVersion(text string) (v Version, ok bool) {
+	match := versionPattern.FindStringSubmatch(text)
+	if match == nil {
+		return Version{}, false
+	}
+	for i, part := range []*int{&v.Major, &v.Minor, &v.Patch} {
+		n, err := strconv.Atoi(match[i+1])
+		if err != nil {
+			return Version{}, false
+		}
+		*part = n
+	}
+	return v, true
 }
 
 // AllSpellings reports whether a broker of this version is granted all spellings
