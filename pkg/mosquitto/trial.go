@@ -30,7 +30,7 @@ type Sample struct {
 
 const (
 	trialSocket   = "socket"
-	nobodyFile    = "nobody" // an ACL that grants nothing; later versions refuse /dev/null
+	nobodyFile    = "nobody"        // an ACL that grants nothing; later versions refuse /dev/null
 	trialPatience = 5 * time.Minute // an ACL of 100,000 controllers takes the half
 )
 
