@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,7 +31,7 @@ const handedOver = 16
 // consumer's ack_wait.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
 	limit := jetstream.PullMaxMessagesWithBytesLimit(prefetch, max(maxBytes, MinPrefetchBytes))
-	out := make(chan jetstream.Msg, min(prefetch, handedOver))
+	out := &outlet{messages: make(chan jetstream.Msg, min(prefetch, handedOver))}
 	consuming, err := c.pull(ctx, consumer, out, limit)
 	if err != nil {
 		return nil, fmt.Errorf("consuming: %w", err)
@@ -38,7 +39,7 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	moves := make(chan *move)
 	c.join(moves)
 	go func() {
-		defer close(out)
+		defer out.close()
 		defer c.leave(moves)
 		for consuming != nil {
 			select {
@@ -53,18 +54,42 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			}
 		}
 	}()
-	return out, nil
+	return out.messages, nil
+}
+
+// outlet is the channel that a consumer's messages are put on. Closed() of nats.go
+// comes while a handler may still be at work, so closing waits for it.
+type outlet struct {
+	messages chan jetstream.Msg
+
+	mu     sync.RWMutex // held by put, guards closed
+	closed bool
+}
+
+// put waits until there is room, or ctx ends. After close it does nothing: the
+// message is delivered again.
+func (o *outlet) put(ctx context.Context, m jetstream.Msg) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.closed {
+		return
+	}
+	select {
+	case o.messages <- m:
+	case <-ctx.Done():
+	}
+}
+
+func (o *outlet) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	close(o.messages)
 }
 
 // pull has the consumer's messages put on out.
-func (c *Client) pull(ctx context.Context, consumer jetstream.Consumer, out chan<- jetstream.Msg, limit jetstream.PullConsumeOpt) (jetstream.ConsumeContext, error) {
-	handle := func(m jetstream.Msg) {
-		select {
-		case out <- m:
-		case <-ctx.Done():
-		}
-	}
-	return consumer.Consume(handle,
+func (c *Client) pull(ctx context.Context, consumer jetstream.Consumer, out *outlet, limit jetstream.PullConsumeOpt) (jetstream.ConsumeContext, error) {
+	return consumer.Consume(func(m jetstream.Msg) { out.put(ctx, m) },
 		limit,
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			if !errors.Is(err, jetstream.ErrNoHeartbeat) || ctx.Err() == nil {
