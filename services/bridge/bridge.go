@@ -1,7 +1,8 @@
 // Package bridge moves every MQTT message into JetStream: onto RAW if its topic
 // parses, else onto DEAD_LETTER. It acknowledges MQTT only after JetStream has
 // stored the message (design 5.1), so that what it has not stored stays in the
-// broker's queue. In the other direction it publishes COMMANDS to controllers.
+// broker's queue. In the other direction package command publishes COMMANDS to
+// controllers.
 //
 // It does not look into payloads; the decoder does.
 package bridge
@@ -22,8 +23,10 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/outcome"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
 
 // RawStream is the stream of messages as the devices sent them.
@@ -48,7 +51,7 @@ type Bridge struct {
 	arrived    chan arrival
 	session    atomic.Pointer[session] // the current one
 	moves      sync.Mutex              // one change of session at a time
-	sending    chan struct{}           // holds one item while a command is on its way to the broker
+	commands   *command.Commands
 }
 
 // arrival is a message as it came from the broker.
@@ -64,11 +67,15 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
+	commands, err := newCommands(cfg, credential, streams, reg, log)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
 	return &Bridge{
 		cfg: cfg, credential: credential, streams: streams, log: log,
-		metrics: newMetrics(reg),
-		arrived: make(chan arrival, inFlight),
-		sending: make(chan struct{}, 1),
+		metrics:  newMetrics(reg),
+		arrived:  make(chan arrival, inFlight),
+		commands: commands,
 	}, nil
 }
 
@@ -76,7 +83,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 // within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
 // called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
+	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
 		return err
 	}
 	first, err := b.newSession()
@@ -94,7 +101,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	b.credential.Notify(func() { b.move(ctx) })
 	group.Go(func() error { return b.store(ctx) })
-	group.Go(func() error { return b.command(ctx) })
+	group.Go(func() error { return b.commands.Run(ctx) })
 	return group.Wait()
 }
 
@@ -102,6 +109,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 func (b *Bridge) Ready(ctx context.Context) error {
 	if s := b.session.Load(); s == nil || !s.client.IsConnectionOpen() {
 		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
+	}
+	if err := b.commands.Ready(); err != nil {
+		return err
 	}
 	return b.streams.Ready(ctx, RawStream)
 }
@@ -151,6 +161,7 @@ func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
 		return err
 	}
 	for i := range arrivals {
+		b.heard(&arrivals[i])
 		arrivals[i].session.acknowledge(arrivals[i])
 	}
 	b.metrics.stored.Add(float64(len(raw) - duplicates))

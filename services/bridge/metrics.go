@@ -8,9 +8,9 @@ import (
 // metrics are what the bridge has done since it started. The labels are
 // bounded: reasons are a fixed set.
 type metrics struct {
-	received, stored, duplicates, commands prometheus.Counter
-	deadLetters                            *prometheus.CounterVec
-	connected                              prometheus.Gauge
+	received, stored, duplicates prometheus.Counter
+	deadLetters                  *prometheus.CounterVec
+	connected                    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -22,7 +22,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		received:   counter("messages_received_total", "Messages taken from the MQTT broker."),
 		stored:     counter("messages_stored_total", "Messages stored on RAW."),
 		duplicates: counter("messages_duplicate_total", "Messages that RAW held already."),
-		commands:   counter("commands_forwarded_total", "Commands that the MQTT broker acknowledged."),
 		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages stored on DEAD_LETTER.",
 		}, []string{"reason"}),
