@@ -17,7 +17,7 @@ type Config struct {
 	Batch         int           `help:"Most messages stored with one sync (1..1000)." env:"BRIDGE_BATCH" default:"1000" name:"batch"`
 	Linger        time.Duration `help:"How long the first message of a batch waits for others." env:"BRIDGE_LINGER" default:"5ms" name:"linger"`
 	MaxPayload    int           `help:"Largest payload in bytes; larger ones are dead letters." env:"BRIDGE_MAX_PAYLOAD" default:"65536" name:"max-payload"`
-	CommandMaxAge time.Duration `help:"Commands are carried out within this time or not at all, at most 2m: a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
+	CommandMaxAge time.Duration `help:"Commands are carried out within this time or not at all (5s to 2m): a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
 	DrainTimeout  time.Duration `help:"How long a stop may take to store what has arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
@@ -30,8 +30,8 @@ func (c *Config) Validate() error {
 		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
 	case c.Linger < 0 || c.DrainTimeout <= 0:
 		return errors.New("linger must not be negative; drain-timeout must be positive")
-	case c.CommandMaxAge <= 0 || c.CommandMaxAge > command.MaxAge:
-		return fmt.Errorf("command-max-age must be above 0 and at most %s", command.MaxAge)
+	case c.CommandMaxAge < command.MinAge || c.CommandMaxAge > command.MaxAge:
+		return fmt.Errorf("command-max-age must be %s to %s", command.MinAge, command.MaxAge)
 	case c.MaxPayload < 1 || c.MaxPayload > 1<<20:
 		return errors.New("max-payload must be 1..1048576")
 	}

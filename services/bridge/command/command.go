@@ -37,6 +37,8 @@ import (
 const Stream = "COMMANDS"
 
 const (
+	// MinAge is the shortest that leaves the broker, which counts in seconds, some time.
+	MinAge = 5 * time.Second
 	// MaxAge is the longest that a command may be given to live. It is less than the
 	// consumer's ack_wait, with room for its outcome, so that JetStream delivers no
 	// command that is still in hand.
@@ -61,7 +63,7 @@ type Config struct {
 	TLS      *tls.Config // nil without
 	ClientID string      // at the broker
 	Consumer string      // durable consumer of COMMANDS, whose filter says for which controllers
-	MaxAge   time.Duration
+	MaxAge   time.Duration // MinAge to MaxAge
 	// DrainTimeout is how long a stop may take for commands that are on their way.
 	DrainTimeout time.Duration
 }
@@ -84,8 +86,8 @@ type Commands struct {
 
 // New returns what carries out commands. credential is followed where it changes.
 func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Commands, error) {
-	if cfg.MaxAge <= 0 || cfg.MaxAge > MaxAge {
-		return nil, fmt.Errorf("a command's greatest age is %s; it must be above 0 and at most %s", cfg.MaxAge, MaxAge)
+	if cfg.MaxAge < MinAge || cfg.MaxAge > MaxAge {
+		return nil, fmt.Errorf("a command's greatest age is %s; it must be %s to %s", cfg.MaxAge, MinAge, MaxAge)
 	}
 	f := newFleet()
 	p, err := newPublisher(cfg, credential, f, log)
