@@ -99,7 +99,7 @@ func brokerQueue(_ context.Context, m *Mesh) Finding {
 }
 
 // streamsNeeded are those without which messages have nowhere to go.
-func streamsNeeded() []string { return []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "RESULT", "AUDIT"} }
+func streamsNeeded() []string { return []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "AUDIT"} }
 
 func streamLimits(ctx context.Context, m *Mesh) Finding {
 	nc, err := m.natsUser(ctx, operatorNATS)

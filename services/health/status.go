@@ -100,4 +100,4 @@ var stages = []struct{ name, stream, counter string }{ //nolint:gochecknoglobals
 }
 
 // streams are those of nats/stream_*.json, in the order of a message's way.
-var streams = []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "RESULT", "KV_LATEST", "AUDIT"} //nolint:gochecknoglobals // a constant
+var streams = []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "KV_LATEST", "AUDIT"} //nolint:gochecknoglobals // a constant

@@ -65,7 +65,7 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, err)
 	b.cfg = mosquitto.Config{
 		Dir: filepath.Join(dir, "mosquitto"), CAFile: b.ca, CertFile: cert, KeyFile: key,
-		Users: map[string]string{"bridge": password, "operator": password}, Log: slog.New(slog.DiscardHandler),
+		Users: map[string]string{"bridge": password, "bridge_b": password, "operator": password}, Log: slog.New(slog.DiscardHandler),
 	}
 	require.NoError(t, mosquitto.WriteDeviceACL(b.cfg.Dir, []topic.MAC{mac}))
 	b.startBroker()
@@ -95,14 +95,15 @@ func (b *bench) startBroker() {
 // commands are a bridge's commands, with what it would hand to Heard.
 type commands struct {
 	*Commands
-	stop func()
+	credential *secrettest.Source
+	stop       func()
 }
 
 // run runs commands until stop or the test's end.
 func (b *bench) run(maxAge time.Duration) *commands {
 	b.t.Helper()
 	cfg := Config{URL: "tcp://" + b.broker.Address(), ClientID: "f2mesh-bridge-commands", Consumer: "bridge", MaxAge: maxAge, DrainTimeout: 5 * time.Second}
-	credential, _ := secrettest.Changing(b.t, "bridge", password, time.Hour)
+	credential, source := secrettest.Changing(b.t, "bridge", password, 20*time.Millisecond)
 	c, err := New(cfg, credential, b.streams, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(b.t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
@@ -125,7 +126,7 @@ func (b *bench) run(maxAge time.Duration) *commands {
 		})
 	}
 	b.t.Cleanup(stop)
-	return &commands{Commands: c, stop: stop}
+	return &commands{Commands: c, credential: source, stop: stop}
 }
 
 // client connects as a service, or as the controller with its certificate.

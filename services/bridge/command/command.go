@@ -5,8 +5,9 @@
 //
 // Never late: the broker gets each command with an expiry, and is told to publish it
 // right after it has answered (see session), so that nothing it reads late counts.
-// Never twice: the intent is on RESULT before anything is published, and what may
-// have been published is not published again, by this process or the next. A command
+// Never twice: the intent is on RESULT before anything is published, RESULT takes it
+// once, and what may have been published is not published again, by this process or
+// another. A command
 // stays unacknowledged in COMMANDS until RESULT has its outcome.
 //
 // Commands for one component go one after the other, in order, and those for others
@@ -43,6 +44,8 @@ const (
 	// consumer's ack_wait, with room for its outcome, so that JetStream delivers no
 	// command that is still in hand.
 	MaxAge = 2 * time.Minute
+	// ackMargin is the room for the outcome.
+	ackMargin = 30 * time.Second
 	// prefetch is how many commands wait in memory to be looked at.
 	prefetch = 100
 	// hold is how long the next command for a component waits for the report on the
@@ -60,9 +63,9 @@ const (
 // Config says for which broker, and how long a command lives.
 type Config struct {
 	URL      string
-	TLS      *tls.Config // nil without
-	ClientID string      // at the broker
-	Consumer string      // durable consumer of COMMANDS, whose filter says for which controllers
+	TLS      *tls.Config   // nil without
+	ClientID string        // at the broker
+	Consumer string        // durable consumer of COMMANDS, whose filter says for which controllers
 	MaxAge   time.Duration // MinAge to MaxAge
 	// DrainTimeout is how long a stop may take for commands that are on their way.
 	DrainTimeout time.Duration
@@ -125,8 +128,9 @@ func (c *Commands) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if wait := consumer.CachedInfo().Config.AckWait; wait < c.cfg.MaxAge+30*time.Second {
-		return fmt.Errorf("consumer %s of %s: ack_wait is %s; it must be at least 30s more than a command's greatest age, %s", c.cfg.Consumer, Stream, wait, c.cfg.MaxAge)
+	if wait := consumer.CachedInfo().Config.AckWait; wait < c.cfg.MaxAge+ackMargin {
+		c.log.Warn("the consumer's ack_wait is shorter than a command may live; edit it to be longer", "stream", Stream, "consumer", c.cfg.Consumer,
+			"ack_wait", wait.String(), "at_least", (c.cfg.MaxAge + ackMargin).String())
 	}
 	if err := c.publisher.connect(ctx); err != nil {
 		return err
@@ -277,6 +281,8 @@ func (c *Commands) carryOut(ctx, draining context.Context, o *order) error {
 		return c.follow(ctx, draining, o, w, f)
 	case f == withdrawn:
 		return c.finish(draining, o, outcome.Refused, "the MQTT broker did not take it at once; it was withdrawn before it was published", nil)
+	case o.resumed: // another process has been faster
+		return c.resume(ctx, draining, o)
 	case intime.Err() != nil || err == nil:
 		return c.finish(draining, o, outcome.Expired, "the MQTT broker could not be reached in time", nil)
 	}
@@ -300,7 +306,8 @@ func (c *Commands) send(ctx context.Context, o *order) (fate, *watch, error) {
 		}
 		if !recorded {
 			o.sent, recorded = time.Now(), true
-			if err := c.store(ctx, o.result(outcome.Sent, "", nil)); err != nil {
+			o.resumed, err = c.store(ctx, o.result(outcome.Sent, "", nil))
+			if err != nil || o.resumed {
 				return unsent, nil, err
 			}
 		}
@@ -362,7 +369,12 @@ func (c *Commands) conclude(ctx, draining context.Context, o *order, w *watch, f
 		close(settled)
 		return
 	}
-	err := c.finish(draining, o, what, detail, report)
+	var err error
+	if o.resumed && c.hasOutcome(draining, o) {
+		what, err = "", c.acknowledge(draining, o) // the other process is there still
+	} else {
+		err = c.finish(draining, o, what, detail, report)
+	}
 	close(settled)
 	if err != nil {
 		c.giveBack(o)
@@ -371,6 +383,12 @@ func (c *Commands) conclude(ctx, draining context.Context, o *order, w *watch, f
 	if what == outcome.Unknown && w.expected.status != nil && c.watches.count.Load() < maxSettling {
 		c.settle(ctx, draining, o, w)
 	}
+}
+
+// hasOutcome tells whether another process has stored one.
+func (c *Commands) hasOutcome(ctx context.Context, o *order) bool {
+	last, err := c.recorded(ctx, o)
+	return err == nil && last != nil && last.Outcome != outcome.Sent
 }
 
 // wait returns what became of the command, or nothing if ctx ends before that is
@@ -403,10 +421,11 @@ func (c *Commands) wait(ctx context.Context, o *order, w *watch, f fate) (what o
 
 // judge says what became of a command that no report confirmed, when its time is over.
 func (c *Commands) judge(o *order, f fate) (outcome.Outcome, string) {
+	away, heard := !o.resumed && c.fleet.awaySince(o.place.MAC, o.sent), c.fleet.heardSince(o.place.MAC, o.sent)
 	switch {
-	case !o.resumed && c.fleet.awaySince(o.place.MAC, o.sent):
+	case away && !heard:
 		return outcome.Expired, "the controller was not connected until its time was over"
-	case f == taken && c.fleet.heardSince(o.place.MAC, o.sent):
+	case f == taken && heard && !away:
 		return outcome.Delivered, "the controller did not report the component's state"
 	case f == taken:
 		return outcome.Unknown, "the MQTT broker took it, and the controller was not heard of since"
@@ -423,7 +442,7 @@ func (c *Commands) settle(ctx, draining context.Context, o *order, w *watch) {
 	select {
 	case report := <-w.reported:
 		r := o.result(outcome.Confirmed, "the controller reported late", report)
-		if err := c.store(draining, r); err == nil {
+		if _, err := c.store(draining, r); err == nil {
 			c.metrics.outcomes.WithLabelValues(string(r.Outcome)).Inc()
 		}
 	case <-timer.C:
@@ -433,7 +452,7 @@ func (c *Commands) settle(ctx, draining context.Context, o *order, w *watch) {
 
 // finish stores the outcome, and acknowledges the command when it is stored.
 func (c *Commands) finish(ctx context.Context, o *order, what outcome.Outcome, detail string, report []byte) error {
-	if err := c.store(ctx, o.result(what, detail, report)); err != nil {
+	if _, err := c.store(ctx, o.result(what, detail, report)); err != nil {
 		return err
 	}
 	c.metrics.outcomes.WithLabelValues(string(what)).Inc()

@@ -7,6 +7,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -185,4 +186,56 @@ func TestSpellingIsTheControllers(t *testing.T) {
 		b.send(siren, "", "1")
 		return <-topics == "cmnd/f2-e4-fd-45-f6-54-be/alarm-mode/J4/siren-1"
 	}, patience, time.Millisecond)
+}
+
+// TestRotation moves to the other user and back while commands flow: none is lost,
+// none is carried out twice.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(30 * time.Second)
+	c := b.controller(false, true)
+	const commands = 60
+	for n := range commands {
+		if n%10 == 0 {
+			user := "bridge"
+			if n%20 == 0 {
+				user = "bridge_b"
+			}
+			before := running.publisher.current()
+			running.credential.Set(user, password)
+			require.Eventually(t, func() bool { return running.publisher.current() != before }, patience, time.Millisecond)
+		}
+		b.send(siren, "", "1")
+	}
+	for range commands {
+		assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+	}
+	assert.Len(t, c.carriedOut(), commands)
+}
+
+// TestAnotherProcessWasFaster has the intent noted between the look at RESULT and the
+// own intent.
+func TestAnotherProcessWasFaster(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(6 * time.Second)
+	c := b.controller(false, true)
+	ack := b.send(strike, "", open)
+	require.Equal(t, outcome.Confirmed, b.result().Outcome)
+	require.Len(t, c.carriedOut(), 1)
+	running.stop()
+	consumer, err := b.streams.JetStream().CreateConsumer(t.Context(), Stream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
+	m, err := consumer.Next()
+	require.NoError(t, err)
+	o, err := newOrder(m, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, ack.Sequence, o.sequence)
+	running = b.run(6 * time.Second)
+	f, _, err := running.send(t.Context(), o)
+	require.NoError(t, err)
+	assert.Equal(t, unsent, f)
+	assert.True(t, o.resumed)
+	assert.Len(t, c.carriedOut(), 1)
 }

@@ -24,7 +24,7 @@ type order struct {
 	place    topic.Topic // where it goes; zero if the subject does not parse
 	refusal  error       // why it is not a command
 	sent     time.Time   // when it was about to be published
-	resumed  bool        // by an earlier process
+	resumed  bool        // another process has noted its intent
 }
 
 // maxID is how much of the caller's id a result repeats, in bytes.

@@ -34,6 +34,8 @@ const (
 	moveTimeout = 5 * time.Second
 	dialTimeout = 10 * time.Second
 	keepAlive   = 20 // seconds
+	// receiveMaximum bounds the lines of the broker's log that wait.
+	receiveMaximum = 1000
 	// logTopic is where Mosquitto tells who comes and goes.
 	logTopic = "$SYS/broker/log/N"
 )
@@ -88,7 +90,7 @@ func (p *publisher) connect(ctx context.Context) error {
 		OnConnectionDown:     func() bool { p.disconnected(l); return true },
 		OnConnectError:       p.failed,
 		ClientConfig: paho.ClientConfig{
-			ClientID: p.clientID, Session: l.session,
+			ClientID: p.clientID, Session: l.session, PacketTimeout: maxPatience + 2*completion,
 			OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(r paho.PublishReceived) (bool, error) {
 				p.fleet.read(string(r.Packet.Payload), time.Now())
 				return true, nil
@@ -118,6 +120,7 @@ func (p *publisher) logIn(c *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 		return nil, fmt.Errorf("no password for MQTT: %w", err)
 	}
 	c.CleanStart = true
+	c.Properties = &paho.ConnectProperties{ReceiveMaximum: new(uint16(receiveMaximum))}
 	c.UsernameFlag, c.Username = true, user
 	c.PasswordFlag, c.Password = true, []byte(password)
 	return c, nil
@@ -161,11 +164,16 @@ func (p *publisher) failed(err error) {
 	p.log.Debug("mqtt does not connect for commands", "error", err)
 }
 
+// current is the login that there is.
+func (p *publisher) current() *link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.link
+}
+
 // ready tells whether there is a connection.
 func (p *publisher) ready() bool {
-	p.mu.Lock()
-	l := p.link
-	p.mu.Unlock()
+	l := p.current()
 	return l != nil && l.session.connected()
 }
 
@@ -189,9 +197,7 @@ func (p *publisher) publish(ctx context.Context, name string, payload []byte, de
 		return unsent
 	}
 	defer p.gate.Release(1)
-	p.mu.Lock()
-	l := p.link
-	p.mu.Unlock()
+	l := p.current()
 	expiry, limit, ok := schedule(time.Now(), deadline)
 	if l == nil || !ok {
 		return unsent

@@ -32,17 +32,19 @@ func (c *Commands) untilDone(ctx context.Context, what string, attempt func(cont
 	return err
 }
 
-// store returns when RESULT has the result. It is stored once, however often it is
-// tried.
-func (c *Commands) store(ctx context.Context, r outcome.Result) error {
-	return c.untilDone(ctx, "a command's result", func(ctx context.Context) error {
+// store returns when RESULT has the result. It is stored once, however often and by
+// whom it is tried; known tells that it was there.
+func (c *Commands) store(ctx context.Context, r outcome.Result) (known bool, err error) {
+	err = c.untilDone(ctx, "a command's result", func(ctx context.Context) error {
 		m, err := r.Msg()
 		if err != nil {
 			return backoff.Permanent(err)
 		}
-		_, err = c.streams.JetStream().PublishMsg(ctx, m)
+		ack, err := c.streams.JetStream().PublishMsg(ctx, m)
+		known = err == nil && ack.Duplicate
 		return err
 	})
+	return known, err
 }
 
 // clockSkew is how far the clocks of the servers of a cluster may be apart.

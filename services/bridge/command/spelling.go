@@ -138,13 +138,13 @@ func (f *fleet) heardSince(mac topic.MAC, at time.Time) bool {
 	return c != nil && !c.heard.Before(at)
 }
 
-// awaySince tells whether the controller is known to have been away from a moment
-// until now.
+// awaySince tells whether the controller has been away from a moment until now, as
+// the broker's log has it.
 func (f *fleet) awaySince(mac topic.MAC, at time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.known[mac]
-	return c != nil && c.presence == away && c.changed.Before(at) && c.heard.Before(at)
+	return c != nil && c.presence == away && c.changed.Before(at)
 }
 
 // noticePrefixes of lines of Mosquitto's log.

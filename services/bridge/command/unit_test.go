@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/f2mesh/f2mesh/pkg/outcome"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
@@ -88,30 +89,25 @@ func TestPresence(t *testing.T) {
 		"1795900000: New client connected from 192.0.2.9:4711 as e4-fd-45-f6-54-be (p2, c1, k60, u'registrar')."
 	for name, test := range map[string]struct {
 		lines []string // one a second
-		heard int      // at this second, if above 0
 		since int
 		away  bool
 	}{
-		"nothing known":         {nil, 0, 5, false},
-		"never left":            {[]string{in}, 0, 5, false},
-		"left":                  {[]string{in, "1795900000: Client e4-fd-45-f6-54-be disconnected."}, 0, 5, true},
-		"connection closed":     {[]string{in, "Client e4-fd-45-f6-54-be closed its connection."}, 0, 5, true},
-		"timed out":             {[]string{"1: Client e4-fd-45-f6-54-be has exceeded timeout, disconnecting."}, 0, 5, true},
-		"left later":            {[]string{in, in, in, in, in, in, "Client e4-fd-45-f6-54-be disconnected."}, 0, 5, false},
-		"came back":             {[]string{in, "Client e4-fd-45-f6-54-be disconnected.", in}, 0, 5, false},
-		"connected anew":        {[]string{in, "Client e4-fd-45-f6-54-be already connected, closing old connection.", in}, 0, 5, false},
-		"thrown out":            {[]string{in, "Client e4-fd-45-f6-54-be already connected, closing old connection.", kick, "Client e4-fd-45-f6-54-be disconnected."}, 0, 5, true},
-		"another":               {[]string{in, "Client e4-fd-45-f6-54-bf disconnected."}, 0, 5, false},
-		"heard nevertheless":    {[]string{in, "Client e4-fd-45-f6-54-be disconnected."}, 6, 5, false},
-		"somebody's client id":  {[]string{"Client E4FD45F654BE disconnected."}, 0, 5, false},
-		"another kind of lines": {[]string{"Sending PINGRESP to e4-fd-45-f6-54-be", "", ": ", "Client", "Client "}, 0, 5, false},
+		"nothing known":         {nil, 5, false},
+		"never left":            {[]string{in}, 5, false},
+		"left":                  {[]string{in, "1795900000: Client e4-fd-45-f6-54-be disconnected."}, 5, true},
+		"connection closed":     {[]string{in, "Client e4-fd-45-f6-54-be closed its connection."}, 5, true},
+		"timed out":             {[]string{"1: Client e4-fd-45-f6-54-be has exceeded timeout, disconnecting."}, 5, true},
+		"left later":            {[]string{in, in, in, in, in, in, "Client e4-fd-45-f6-54-be disconnected."}, 5, false},
+		"came back":             {[]string{in, "Client e4-fd-45-f6-54-be disconnected.", in}, 5, false},
+		"connected anew":        {[]string{in, "Client e4-fd-45-f6-54-be already connected, closing old connection.", in}, 5, false},
+		"thrown out":            {[]string{in, "Client e4-fd-45-f6-54-be already connected, closing old connection.", kick, "Client e4-fd-45-f6-54-be disconnected."}, 5, true},
+		"another":               {[]string{in, "Client e4-fd-45-f6-54-bf disconnected."}, 5, false},
+		"somebody's client id":  {[]string{"Client E4FD45F654BE disconnected."}, 5, false},
+		"another kind of lines": {[]string{"Sending PINGRESP to e4-fd-45-f6-54-be", "", ": ", "Client", "Client "}, 5, false},
 	} {
 		f := newFleet()
 		for i, line := range test.lines {
 			f.read(line, at(i))
-		}
-		if test.heard > 0 {
-			f.hear(topic.Topic{Root: topic.Tele, MAC: mac, Connector: 1}, "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1", at(test.heard))
 		}
 		assert.Equal(t, test.away, f.awaySince(mac, at(test.since)), name)
 		f.forget()
@@ -194,5 +190,37 @@ func TestAgeIsBounded(t *testing.T) {
 	for age, ok := range map[time.Duration]bool{0: false, MinAge - 1: false, MinAge: true, MaxAge: true, MaxAge + 1: false} {
 		_, err := New(Config{URL: "tcp://127.0.0.1:1", MaxAge: age}, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		assert.Equal(t, ok, err == nil, age)
+	}
+}
+
+// TestJudge has what is known of a command that no report confirmed.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	sent := time.Now()
+	for name, test := range map[string]struct {
+		fate                 fate
+		away, heard, resumed bool
+		want                 outcome.Outcome
+	}{
+		"taken, and nothing known":       {taken, false, false, false, outcome.Unknown},
+		"taken, and away":                {taken, true, false, false, outcome.Expired},
+		"taken, and heard since":         {taken, false, true, false, outcome.Delivered},
+		"taken, away, and heard since":   {taken, true, true, false, outcome.Unknown},
+		"perhaps published, and away":    {released, true, false, false, outcome.Expired},
+		"perhaps published, and heard":   {released, false, true, false, outcome.Unknown},
+		"of another process, and away":   {released, true, false, true, outcome.Unknown},
+		"of another process, and heard":  {released, false, true, true, outcome.Unknown},
+		"perhaps published, and unheard": {released, false, false, false, outcome.Unknown},
+	} {
+		c := &Commands{fleet: newFleet()}
+		if test.away {
+			c.fleet.notice(mac, away, sent.Add(-time.Second))
+		}
+		if test.heard {
+			c.fleet.hear(topic.Topic{Root: topic.Tele, MAC: mac, Connector: 1}, "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1", sent.Add(time.Second))
+		}
+		got, detail := c.judge(&order{place: topic.Topic{MAC: mac}, sent: sent, resumed: test.resumed}, test.fate)
+		assert.Equal(t, test.want, got, name)
+		assert.NotEmpty(t, detail, name)
 	}
 }
