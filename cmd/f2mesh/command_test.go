@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +59,7 @@ type commandTrial struct {
 	controllers []fleet.Controller
 	sender      jetstream.JetStream
 	log         *slog.Logger
+	connections atomic.Int64 // of fleets that were played
 
 	mu       sync.Mutex
 	commands map[string]*seenCommand // by MAC and body
@@ -204,7 +206,14 @@ func (r *commandTrial) play(controllers []fleet.Controller, persistent bool) (st
 	}
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { _, _ = simulator.New(cfg, controllers, slog.New(slog.DiscardHandler)).Run(ctx) })
+	played := simulator.New(cfg, controllers, slog.New(slog.DiscardHandler))
+	running.Go(func() { _, _ = played.Run(ctx) })
+	running.Go(func() {
+		for played.Report().Connections == 0 && ctx.Err() == nil {
+			pause(ctx, 10*time.Millisecond)
+		}
+		r.connections.Add(1)
+	})
 	return func() { cancel(); running.Wait() }
 }
 
@@ -387,6 +396,7 @@ func TestTrialOfCommandsFinds(t *testing.T) {
 	t.Parallel()
 	r := newCommandTrial(t, 2)
 	stop := r.play(r.controllers[:1], true)
+	eventually(t, func() bool { return r.connections.Load() > 0 }, "the controller does not connect")
 	ctx, cancel := context.WithCancel(t.Context())
 	var forwarding sync.WaitGroup
 	forwarding.Go(func() { r.forwardAsBefore(ctx) })

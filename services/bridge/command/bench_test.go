@@ -116,7 +116,11 @@ func (b *bench) run(maxAge time.Duration) *commands {
 			c.Heard(t, m.Topic(), m.Payload(), time.Now())
 		}
 	})
-	require.Eventually(b.t, func() bool { return c.Ready() == nil }, patience, time.Millisecond)
+	require.Eventually(b.t, func() bool {
+		c.fleet.mu.Lock()
+		defer c.fleet.mu.Unlock()
+		return c.Ready() == nil && c.fleet.listen
+	}, patience, time.Millisecond)
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {

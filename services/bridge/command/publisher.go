@@ -139,7 +139,9 @@ func (p *publisher) connected(ctx context.Context, m *autopaho.ConnectionManager
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		_, err := m.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: logTopic}}})
-		if err != nil && ctx.Err() == nil {
+		if err == nil {
+			p.fleet.listens()
+		} else if ctx.Err() == nil {
 			p.log.Warn("the broker does not tell which controllers are connected", "error", err)
 		}
 	}()

@@ -51,8 +51,9 @@ func heardAs(t topic.Topic, name string, before spelling) spelling {
 // large as the fleet, since the broker lets a controller publish under its own MAC
 // alone. It is safe for concurrent use.
 type fleet struct {
-	mu    sync.Mutex
-	known map[topic.MAC]*controller
+	mu     sync.Mutex
+	known  map[topic.MAC]*controller
+	listen bool // the broker's log comes
 }
 
 type controller struct {
@@ -121,10 +122,18 @@ func (f *fleet) notice(mac topic.MAC, p presence, at time.Time) {
 	}
 }
 
+// listens notes that the broker's log comes from now on.
+func (f *fleet) listens() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listen = true
+}
+
 // forget drops what the broker's log said: who comes and goes is not heard now.
 func (f *fleet) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.listen = false
 	for _, c := range f.known {
 		c.presence = unheard
 	}
