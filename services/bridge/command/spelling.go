@@ -182,7 +182,12 @@ func (f *fleet) read(line string, at time.Time) {
 		return
 	}
 	id, what, _ := strings.Cut(rest, " ")
-	if mac, ok := deviceID(id); ok && !strings.HasPrefix(what, "already connected") {
+	if strings.HasPrefix(what, "[") { // 2.1 adds the address
+		_, what, _ = strings.Cut(what, "] ")
+	}
+	left := strings.HasPrefix(what, "disconnected") || strings.HasPrefix(what, "closed its connection") || strings.HasPrefix(what, "has exceeded timeout")
+	// Who was not let in need not be the controller.
+	if mac, ok := deviceID(id); ok && left && !strings.Contains(what, "not authorised") {
 		f.notice(mac, away, at)
 	}
 }
