@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/outcome"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // TestPath follows messages from MQTT to the tables through one mesh.
@@ -137,7 +140,12 @@ func TestPath(t *testing.T) {
 		eventually(t, func() bool { return m.count(t, "SELECT count(*) FROM device_event WHERE root = 'cmnd'") == 1 }, "the command is not on record")
 		_, err = m.js.Publish(t.Context(), subject, []byte(`{"power-flag":9}`))
 		require.NoError(t, err)
-		eventually(t, func() bool { return len(m.deadLetters(t, "f2.dead.bridge.bad_command.>")) == 1 }, "a bad command is no dead letter")
+		eventually(t, func() bool { return slices.Contains(m.outcomes(t), outcome.Refused) }, "a bad command is not refused")
+		eventually(t, func() bool {
+			return slices.ContainsFunc(m.audited(t), func(e registrar.Event) bool {
+				return e.Action == registrar.CommandAction && strings.HasPrefix(e.Detail, "strike-1 of connector 2 in access-control-mode: refused")
+			})
+		}, "the refusal is not in the audit trail")
 	})
 
 	t.Run("latest holds the last state", func(t *testing.T) {
@@ -166,6 +174,22 @@ func TestPath(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, json.Valid(reply.Data))
 	})
+}
+
+// outcomes are those of all commands.
+func (m *testMesh) outcomes(t *testing.T) (all []outcome.Outcome) {
+	t.Helper()
+	consumer, err := m.js.OrderedConsumer(t.Context(), outcome.Stream, jetstream.OrderedConsumerConfig{})
+	require.NoError(t, err)
+	for {
+		message, err := consumer.Next(jetstream.FetchMaxWait(100 * time.Millisecond))
+		if err != nil {
+			return all
+		}
+		r, err := outcome.Parse(message.Headers(), message.Data())
+		require.NoError(t, err)
+		all = append(all, r.Outcome)
+	}
 }
 
 func wait(token mqtt.Token) error {

@@ -47,7 +47,7 @@ func declare(t *testing.T, s *Server, cfg Config) jetstream.JetStream {
 		_, err := js.CreateStream(t.Context(), stream)
 		require.NoError(t, err, name)
 	}
-	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge", "AUDIT": "audit_registrar"} {
+	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge", "AUDIT": "audit_registrar", "RESULT": "result_registrar"} {
 		var consumer jetstream.ConsumerConfig
 		unmarshal(t, "consumer_"+name+".json", &consumer)
 		require.NotEmpty(t, consumer.Description, name)
@@ -69,8 +69,8 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 		stream   string // what it consumes
 		consumer string
 	}{
-		{Bridge, []string{"raw", "dead_letter", "commands"}, []string{
-			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown",
+		{Bridge, []string{"raw", "dead_letter", "commands", "result"}, []string{
+			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown", "f2.result.e4fd45f654be.alarm-mode.1.siren-1",
 		}, "COMMANDS", "commands_bridge"},
 		{Decoder, []string{"decoded", "latest", "parked", "dead_letter"}, []string{
 			"f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.decoder.bad_hex.e4fd45f654be",
@@ -166,6 +166,7 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.dead.decoder.bad_hex.e4fd45f654be":            {Decoder},
 		"f2.dead.writer.22003.e4fd45f654be":               {Writer},
 		"f2.command.e4fd45f654be.alarm-mode.1.siren-1":    {Console},
+		"f2.result.e4fd45f654be.alarm-mode.1.siren-1":     {Bridge},
 		"f2.alarm.bridge.stream_full":                     {Bridge},
 		"f2.alarm.writer.database":                        {Writer},
 		"f2.alarm.registrar.clone":                        {Registrar},
@@ -196,7 +197,10 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.STREAM.PURGE.RAW":                             {},
 		"$JS.API.STREAM.PURGE.DEAD_LETTER":                     {},
 		"$JS.API.STREAM.MSG.DELETE.RAW":                        {},
-		"$JS.API.STREAM.MSG.GET.RAW":                           {Console},
+		"$JS.API.STREAM.MSG.GET.RAW":                           {Bridge, Console},
+		"$JS.API.STREAM.MSG.GET.RESULT":                        {Bridge, Console},
+		"$JS.API.STREAM.PURGE.RESULT":                          {},
+		"$JS.API.STREAM.UPDATE.RESULT":                         {Bridge},
 		"$JS.API.STREAM.RESTORE.RAW":                           {},
 		"$JS.API.STREAM.CREATE.PARKED":                         {Decoder},
 		"$JS.API.STREAM.PURGE.PARKED":                          {},
@@ -220,6 +224,11 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.PAUSE.RAW.decoder":              {},
 		"$JS.API.CONSUMER.RESET.RAW.decoder":              {Decoder},
 		"$JS.API.CONSUMER.RESET.DECODED.writer":           {Writer},
+		"$JS.API.CONSUMER.RESET.COMMANDS.bridge":          {Bridge},
+		"$JS.API.CONSUMER.CREATE.RESULT.registrar":        {Registrar},
+		"$JS.API.CONSUMER.MSG.NEXT.RESULT.registrar":      {Registrar},
+		"$JS.API.CONSUMER.DELETE.RESULT.registrar":        {},
+		"$JS.API.CONSUMER.CREATE.RESULT.other":            {Console},
 		"$JS.API.CONSUMER.MSG.NEXT.RAW.decoder":           {Decoder},
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.writer":        {Writer},
 		"$JS.API.CONSUMER.MSG.NEXT.COMMANDS.bridge":       {Bridge},
@@ -284,6 +293,7 @@ func TestSubscribePermissions(t *testing.T) {
 		"f2.raw.>":            {Console},
 		"f2.decoded.>":        {Console},
 		"f2.command.>":        {Console},
+		"f2.result.>":         {Console},
 		"f2.alarms.registrar": {Registrar, Console},
 		"f2.alarms.health":    {Health, Console},
 		"$SRV.PING":           services,

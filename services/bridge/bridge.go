@@ -1,7 +1,8 @@
 // Package bridge moves every MQTT message into JetStream: onto RAW if its topic
 // parses, else onto DEAD_LETTER. It acknowledges MQTT only after JetStream has
 // stored the message (design 5.1), so that what it has not stored stays in the
-// broker's queue. In the other direction it publishes COMMANDS to controllers.
+// broker's queue. In the other direction package command publishes COMMANDS to
+// controllers.
 //
 // It does not look into payloads; the decoder does. It drops what the broker sends
 // again and RAW has (see window), and copies of retained messages; both are counted
@@ -28,8 +29,10 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/outcome"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
 
 // RawStream is the stream of messages as the devices sent them.
@@ -49,7 +52,7 @@ type Bridge struct {
 	copies     *copies
 	session    atomic.Pointer[session] // the current one
 	moves      sync.Mutex              // one change of session at a time
-	sending    chan struct{}           // holds one item while a command is on its way to the broker
+	commands   *command.Commands
 }
 
 // New returns a bridge. credential is followed where it changes; the bridge's
@@ -58,15 +61,19 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
+	commands, err := newCommands(cfg, credential, streams, reg, log)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
 	metrics := newMetrics(reg)
 	return &Bridge{
 		cfg: cfg, credential: credential, streams: streams, log: log,
-		metrics: metrics,
-		arrived: newQueue(cfg.Inflight, cfg.InflightBytes, metrics.waiting),
-		window:  newWindow(cfg.Inflight),
-		letters: deadletter.NewRecorder(streams),
-		copies:  newCopies(deadletter.NewRecorder(streams)),
-		sending: make(chan struct{}, 1),
+		metrics:  metrics,
+		arrived:  newQueue(cfg.Inflight, cfg.InflightBytes, metrics.waiting),
+		window:   newWindow(cfg.Inflight),
+		letters:  deadletter.NewRecorder(streams),
+		copies:   newCopies(deadletter.NewRecorder(streams)),
+		commands: commands,
 	}, nil
 }
 
@@ -74,7 +81,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 // and disconnects when the broker has read the acknowledgements, within
 // DrainTimeout. The broker keeps the rest. Run may be called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
+	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
 		return err
 	}
 	first, err := b.newSession()
@@ -96,7 +103,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.credential.Notify(func() { b.move(ctx) })
 	group.Go(func() error { return b.store(storing) })
 	group.Go(func() error { return b.stopped(storing, b.copies.run(storing, b.arrived.closed())) })
-	group.Go(func() error { return b.command(ctx) })
+	group.Go(func() error { return b.commands.Run(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		b.drain(storing)
@@ -178,6 +185,9 @@ const stalled = 3 * time.Second
 func (b *Bridge) Ready(ctx context.Context) error {
 	if s := b.session.Load(); s == nil || !s.client.IsConnectionOpen() {
 		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
+	}
+	if err := b.commands.Ready(); err != nil {
+		return err
 	}
 	info, err := b.streams.Info(ctx, RawStream)
 	if err != nil {

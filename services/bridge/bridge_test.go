@@ -19,7 +19,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -200,6 +199,7 @@ func TestConfigIsValidated(t *testing.T) {
 		"negative linger":         func(c *Config) { c.Linger = -1 },
 		"no time to drain":        func(c *Config) { c.DrainTimeout = 0 },
 		"no age of commands":      func(c *Config) { c.CommandMaxAge = 0 },
+		"commands live too long":  func(c *Config) { c.CommandMaxAge = 3 * time.Minute },
 		"no payload":              func(c *Config) { c.MaxPayload = 0 },
 		"no inflight":             func(c *Config) { c.Inflight = 0 },
 		"inflight over the limit": func(c *Config) { c.Inflight = 1<<14 + 1 },
@@ -212,54 +212,5 @@ func TestConfigIsValidated(t *testing.T) {
 		require.Error(t, c.Validate(), name)
 		_, err := New(c, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		require.Error(t, err, name)
-	}
-}
-
-// TestCheckCommand has commands from a real stream: what must not reach a
-// controller does not, and a door does not open late.
-func TestCheckCommand(t *testing.T) {
-	t.Parallel()
-	client := streamtest.NewClient(t)
-	require.NoError(t, client.Ensure(t.Context(), CommandStream))
-	consumer, err := client.Consumer(t.Context(), CommandStream, stage)
-	require.NoError(t, err)
-	b := newBridge(t)
-	const strike, open = "f2.command.e4fd45f654be.access-control-mode.3.strike-1", `{"power-flag":1,"period":5}`
-	limit := b.cfg.CommandMaxAge
-	for _, test := range []struct {
-		name, subject, body string
-		age                 time.Duration
-		want                string
-	}{
-		{"good", strike, open, 0, ""},
-		{"a request for the status", strike, "", 0, ""},
-		{"a reader's success", "f2.command.e4fd45f654be.access-control-mode.3.reader-1.success", "1", 0, ""},
-		{"just in time", strike, open, limit / 2, ""},
-		{"expired", strike, open, limit + time.Second, "command_expired"},
-		{"expired, and bad", strike, "{", 24 * time.Hour, "command_expired"},
-		{"bad MAC", "f2.command.E4FD45F654BE.access-control-mode.3.strike-1", open, 0, "bad_command"},
-		{"bad component", "f2.command.e4fd45f654be.access-control-mode.3.gate-1", open, 0, "bad_command"},
-		{"a level too few", "f2.command.e4fd45f654be", open, 0, "bad_command"},
-		{"not JSON", strike, "{", 0, "bad_command"},
-		{"another component's", strike, "1", 0, "bad_command"},
-		{"a reading for a sensor", "f2.command.e4fd45f654be.sensor-mode.1.sensor-1", `{"data":"01 03"}`, 0, "bad_command"},
-		{"a sensor asked for its state", "f2.command.e4fd45f654be.sensor-mode.1.sensor-1", "", 0, ""},
-		{"no such command", strike, `{"explode":true}`, 0, "bad_command"},
-	} {
-		_, err := client.Store(t.Context(), CommandStream, []*nats.Msg{{Subject: test.subject, Header: nats.Header{}, Data: []byte(test.body)}})
-		require.NoError(t, err, test.name)
-		m, err := consumer.Next(jetstream.FetchMaxWait(20 * time.Second))
-		require.NoError(t, err, test.name)
-		require.NoError(t, m.Ack())
-		to, reason, err := b.checkCommand(m, time.Now().Add(-test.age))
-		assert.Equal(t, test.want, reason, test.name)
-		assert.Equal(t, test.want != "", err != nil, test.name)
-		if err == nil {
-			assert.Equal(t, test.subject, to.CommandSubject())
-			assert.Equal(t, topic.Cmnd, to.Root)
-		} else {
-			l := deadletter.Letter{Stage: stage, Reason: reason, MAC: to.MAC}
-			requireSubject(t, l.Subject(), 5)
-		}
 	}
 }

@@ -8,9 +8,9 @@ import (
 // metrics are what the bridge has done since it started. The labels are
 // bounded: reasons are a fixed set.
 type metrics struct {
-	received, stored, repeats, duplicates, retained, commands prometheus.Counter
-	deadLetters                                               *prometheus.CounterVec
-	connected, waiting                                        prometheus.Gauge
+	received, stored, repeats, duplicates, retained prometheus.Counter
+	deadLetters                                     *prometheus.CounterVec
+	connected, waiting                              prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -24,7 +24,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		repeats:    counter("messages_repeat_total", "Messages stored on RAW with the mark that they may repeat an earlier event."),
 		duplicates: counter("messages_duplicate_total", "Messages dropped because the broker sent them again and RAW has them."),
 		retained:   counter("messages_retained_total", "Copies of retained messages, dropped."),
-		commands:   counter("commands_forwarded_total", "Commands that the MQTT broker acknowledged."),
 		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages stored on DEAD_LETTER.",
 		}, []string{"reason"}),

@@ -7,6 +7,8 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // overhead is more than what a message takes beside its payload and topic, until it
@@ -20,6 +22,7 @@ type arrival struct {
 	session *session
 	size    int64  // memory that it counts for
 	digest  uint64 // for the window
+	topic   topic.Topic
 }
 
 // queue holds what has arrived and is not yet stored, bounded in bytes: all that the

@@ -47,9 +47,8 @@ func (b *Bridge) newSession() (s *session, err error) {
 
 // move logs in anew with the credential as it is now, under the same client id:
 // the broker keeps what it has for it meanwhile. What has arrived is stored and
-// acknowledged before, and a command is confirmed, so that nothing has to be sent
-// again: of a message without a timestamp a second copy cannot be told from a
-// second message, and a door must not open twice.
+// acknowledged before, so that nothing has to be sent again: of a message without a
+// timestamp a second copy cannot be told from a second message.
 func (b *Bridge) move(ctx context.Context) {
 	b.moves.Lock()
 	defer b.moves.Unlock()
@@ -64,11 +63,6 @@ func (b *Bridge) move(ctx context.Context) {
 	}
 	quiet, cancel := context.WithTimeout(ctx, quietTimeout)
 	defer cancel()
-	select {
-	case b.sending <- struct{}{}:
-		defer func() { <-b.sending }()
-	case <-quiet.Done():
-	}
 	last := b.session.Load()
 	last.drain(quiet)
 	b.metrics.connected.Set(0)

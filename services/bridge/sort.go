@@ -28,6 +28,7 @@ func (b *Bridge) sort(arrivals []arrival) *sorted {
 	for i := range arrivals {
 		a := &arrivals[i]
 		t, letter := b.read(a)
+		a.topic = t
 		if a.Retained() {
 			b.window.pass(a.MessageID(), a.Duplicate())
 			b.drop(t.MAC, reasonRetained, "a copy of a retained message is not an event", a)
@@ -78,6 +79,9 @@ func (b *Bridge) append(ctx context.Context, s *sorted) error {
 		sequences, err := raw.Append(ctx, s.raw)
 		n := len(sequences)
 		b.count(s.raw[:n])
+		for _, a := range s.from[:n] {
+			b.commands.Heard(a.topic, a.Topic(), a.Payload(), a.at)
+		}
 		s.raw, s.from = s.raw[n:], s.from[n:]
 		var overtaken *stream.OvertakenError
 		switch {
@@ -120,8 +124,7 @@ func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.Overtak
 	for i, m := range s.raw {
 		a := s.from[i]
 		if a.Duplicate() && stored[a.MessageID()] == a.digest {
-			t, _ := b.read(a)
-			b.dropCopy(t.MAC, a)
+			b.dropCopy(a.topic.MAC, a)
 			continue
 		}
 		raw, from = append(raw, m), append(from, a)
@@ -141,8 +144,7 @@ func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) er
 	for i, m := range s.raw {
 		a := s.from[i]
 		if size := int64(len(m.Data)) + headerSize; size > limit {
-			t, _ := b.read(a)
-			s.letters = append(s.letters, *refusal(t.MAC, "payload_too_large",
+			s.letters = append(s.letters, *refusal(a.topic.MAC, "payload_too_large",
 				fmt.Sprintf("%d bytes with headers, %s takes %d", size, RawStream, limit), a))
 			continue
 		}

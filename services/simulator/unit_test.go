@@ -191,6 +191,8 @@ func TestValidate(t *testing.T) {
 		{Inflight: maxInflight + 1},
 		{OldFirmware: 1.1},
 		{OldFirmware: -0.1},
+		{Persistent: 1.1},
+		{Persistent: -0.1},
 		{Connecting: -1},
 	} {
 		require.Error(t, c.Validate())
