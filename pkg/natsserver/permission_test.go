@@ -72,8 +72,9 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 		{Bridge, []string{"raw", "dead_letter", "commands"}, []string{
 			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown",
 		}, "COMMANDS", "commands_bridge"},
-		{Decoder, []string{"decoded", "latest", "dead_letter"}, []string{
+		{Decoder, []string{"decoded", "latest", "parked", "dead_letter"}, []string{
 			"f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.decoder.bad_hex.e4fd45f654be",
+			"f2.parked.e4fd45f654be", "$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1",
 		}, "RAW", "raw_decoder"},
 		{Writer, []string{"dead_letter"}, []string{
 			"f2.dead.writer.22003.e4fd45f654be",
@@ -174,7 +175,8 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.secrets.bridge":                               {Health},
 		"f2.alarms.registrar":                             {Health},
 		"$SRV.STATS":                                      {Health, Console},
-		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
+		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {Decoder},
+		"f2.parked.e4fd45f654be":                          {Decoder},
 		"anything.else":                                   {},
 		"_INBOX_operator.abc":                             {},
 		"_INBOX.abc":                                      {},
@@ -196,6 +198,13 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.STREAM.MSG.DELETE.RAW":                        {},
 		"$JS.API.STREAM.MSG.GET.RAW":                           {Console},
 		"$JS.API.STREAM.RESTORE.RAW":                           {},
+		"$JS.API.STREAM.CREATE.PARKED":                         {Decoder},
+		"$JS.API.STREAM.PURGE.PARKED":                          {},
+		"$JS.API.STREAM.PURGE.KV_LATEST":                       {},
+		"$JS.API.STREAM.MSG.DELETE.PARKED":                     {},
+		"$JS.API.DIRECT.GET.PARKED":                            {Decoder, Console},
+		"$JS.API.DIRECT.GET.KV_LATEST":                         {Decoder, Console},
+		"$JS.API.DIRECT.GET.DECODED":                           {Console},
 		"$JS.API.DIRECT.GET.KV_LATEST.$KV.LATEST.e4fd45f654be": {Console},
 
 		"$JS.API.CONSUMER.CREATE.RAW.decoder":             {Decoder},
@@ -305,8 +314,10 @@ func TestConsoleReads(t *testing.T) {
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
 	operator := declare(t, s, cfg)
-	_, err := operator.Publish(t.Context(), "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
-	require.NoError(t, err)
+	for _, subject := range []string{"f2.decoded.", "$KV.LATEST."} {
+		_, err := operator.Publish(t.Context(), subject+"e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
+		require.NoError(t, err)
+	}
 
 	console, err := jetstream.New(connect(t, s, cfg, Console))
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ func (b *Bridge) command(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	commands, err := b.streams.Consume(ctx, consumer, 100)
+	commands, err := b.streams.Consume(ctx, consumer, 100, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}

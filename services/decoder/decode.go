@@ -1,6 +1,7 @@
 package decoder
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,12 +26,13 @@ type message struct {
 	id       event.ID
 	received time.Time
 	body     []byte
+	repeat   bool // it may be a repeat of an earlier one
 }
 
 // settings are what the configuration says of decoding.
 type settings struct {
 	refuseWrongCRC         bool
-	maxClockAhead, maxLate time.Duration
+	maxClockAhead, maxLate time.Duration // 0: the default
 	members                *memberMemory
 }
 
@@ -80,8 +82,8 @@ func decode(m *message, parser *payload.Parser, c *controller, set *settings, no
 		w.refuse(*c.refusal, 0)
 		return w.out
 	}
-	d.ID, d.Received = m.id, m.received
-	d.Time, d.DeviceTime = plausible(p.Time, m.received, set.maxClockAhead, set.maxLate)
+	d.ID, d.Received, d.Repeat = m.id, m.received, m.repeat
+	d.Time, d.DeviceTime = plausible(p.Time, m.received, cmp.Or(set.maxClockAhead, defaultMaxClockAhead), cmp.Or(set.maxLate, defaultMaxLate))
 	d.Root, d.MAC, d.Mode = string(m.topic.Root), string(m.topic.MAC), string(m.topic.Mode)
 	d.Connector, d.Component, d.Verb = m.topic.Connector, m.topic.Component.String(), m.topic.Verb
 	d.ControllerID, d.MetadataVersion = c.id, c.version
@@ -303,6 +305,12 @@ func refusalOf(err error) refusal {
 	}
 	return refusal{"undecodable", err.Error()}
 }
+
+// How far a device's clock may be off where the configuration does not say.
+const (
+	defaultMaxClockAhead = 24 * time.Hour
+	defaultMaxLate       = 90 * 24 * time.Hour
+)
 
 // plausible splits what a device's clock says, zero if nothing, into the time of
 // its values and, if that is not what the clock says, what it does: a clock that

@@ -73,7 +73,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	if err := w.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := w.streams.Consume(ctx, consumer, 2*w.cfg.Batch)
+	messages, err := w.streams.Consume(ctx, consumer, 2*w.cfg.Batch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}

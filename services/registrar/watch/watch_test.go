@@ -330,18 +330,16 @@ func await(token mqtt.Token) error {
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	b := newBus(t)
-	for _, name := range []string{"decoded", "latest"} {
-		text, err := natsfiles.Files.ReadFile("stream_" + name + ".json")
-		require.NoError(t, err)
-		var cfg jetstream.StreamConfig
-		require.NoError(t, json.Unmarshal(text, &cfg))
-		_, err = b.operator.CreateStream(t.Context(), cfg)
-		require.NoError(t, err)
-	}
+	text, err := natsfiles.Files.ReadFile("stream_latest.json")
+	require.NoError(t, err)
+	var cfg jetstream.StreamConfig
+	require.NoError(t, json.Unmarshal(text, &cfg))
+	_, err = b.operator.CreateStream(t.Context(), cfg)
+	require.NoError(t, err)
 	const revoked, chatty topic.MAC = "e4fd45f654bf", "e4fd45f654c0"
 	fleet := &registry{active: []topic.MAC{device, chatty}}
 	publish := func(mac topic.MAC) {
-		_, err := b.operator.Publish(t.Context(), "f2.decoded."+string(mac)+".sensor-mode.1.sensor-1", []byte("{}"))
+		_, err := b.operator.Publish(t.Context(), latestPrefix+string(mac)+".sensor-mode.1.sensor-1", []byte("{}"))
 		require.NoError(t, err)
 	}
 	a := newAlarms(func(one alarm.Alarm) error { return alarm.Publish(b.own.Conn(), one) }, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
