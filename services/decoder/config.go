@@ -20,8 +20,8 @@ type Config struct {
 	Linger           time.Duration `help:"How long the first message of a batch waits for others." env:"DECODER_LINGER" default:"5ms" name:"linger"`
 	Workers          int           `help:"Messages decoded at once; those of one controller stay in order. 0: one per CPU." env:"DECODER_WORKERS" default:"0" name:"workers"`
 	RefuseWrongCRC   bool          `help:"Refuse Modbus answers without a right CRC. They are counted either way; controllers check the CRC themselves." env:"DECODER_REFUSE_WRONG_CRC" name:"refuse-wrong-crc"`
-	MaxClockAhead    time.Duration `help:"How far a device's timestamp may be ahead of the receive time. Beyond it the receive time is taken, and the timestamp kept beside it." env:"DECODER_MAX_CLOCK_AHEAD" default:"24h" name:"max-clock-ahead"`
-	MaxLate          time.Duration `help:"How far a device's timestamp may be behind the receive time, likewise." env:"DECODER_MAX_LATE" default:"2160h" name:"max-late"`
+	MaxClockAhead    time.Duration `help:"How far a device's timestamp may be ahead of the receive time. Beyond it the receive time is taken, and the timestamp kept beside it. 0: 24h." env:"DECODER_MAX_CLOCK_AHEAD" default:"24h" name:"max-clock-ahead"`
+	MaxLate          time.Duration `help:"How far a device's timestamp may be behind the receive time, likewise. 0: 2160h." env:"DECODER_MAX_LATE" default:"2160h" name:"max-late"`
 	DrainTimeout     time.Duration `help:"How long a stop may take to store what is being decoded." env:"DECODER_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 

@@ -1,6 +1,7 @@
 package decoder
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,8 +32,12 @@ type message struct {
 // settings are what the configuration says of decoding.
 type settings struct {
 	refuseWrongCRC         bool
-	maxClockAhead, maxLate time.Duration
+	maxClockAhead, maxLate time.Duration // 0: the default
 	members                *memberMemory
+}
+
+func newSettings(cfg *Config, members *memberMemory) settings {
+	return settings{refuseWrongCRC: cfg.RefuseWrongCRC, maxClockAhead: cfg.MaxClockAhead, maxLate: cfg.MaxLate, members: members}
 }
 
 // outcome is what became of a message.
@@ -82,7 +87,7 @@ func decode(m *message, parser *payload.Parser, c *controller, set *settings, no
 		return w.out
 	}
 	d.ID, d.Received, d.Repeat = m.id, m.received, m.repeat
-	d.Time, d.DeviceTime = plausible(p.Time, m.received, set.maxClockAhead, set.maxLate)
+	d.Time, d.DeviceTime = plausible(p.Time, m.received, cmp.Or(set.maxClockAhead, defaultMaxClockAhead), cmp.Or(set.maxLate, defaultMaxLate))
 	d.Root, d.MAC, d.Mode = string(m.topic.Root), string(m.topic.MAC), string(m.topic.Mode)
 	d.Connector, d.Component, d.Verb = m.topic.Connector, m.topic.Component.String(), m.topic.Verb
 	d.ControllerID, d.MetadataVersion = c.id, c.version
@@ -304,6 +309,12 @@ func refusalOf(err error) refusal {
 	}
 	return refusal{"undecodable", err.Error()}
 }
+
+// How far a device's clock may be off where the configuration does not say.
+const (
+	defaultMaxClockAhead = 24 * time.Hour
+	defaultMaxLate       = 90 * 24 * time.Hour
+)
 
 // plausible splits what a device's clock says, zero if nothing, into the time of
 // its values and, if that is not what the clock says, what it does: a clock that

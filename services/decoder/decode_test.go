@@ -67,7 +67,7 @@ func newController(points ...point) *controller {
 
 // asConfigured are the settings' defaults.
 func asConfigured() *settings {
-	return &settings{maxClockAhead: 24 * time.Hour, maxLate: 2160 * time.Hour, members: newMemberMemory(10)}
+	return &settings{members: newMemberMemory(10)}
 }
 
 // decodeBody decodes a message of a place such as "tele sensor-mode.1.sensor-1".

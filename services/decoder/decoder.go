@@ -111,13 +111,10 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	}
 	return &Decoder{
 		cfg: cfg, credential: credential, streams: streams, log: log,
-		metrics: newMetrics(reg),
-		settings: settings{
-			refuseWrongCRC: cfg.RefuseWrongCRC, maxClockAhead: cfg.MaxClockAhead, maxLate: cfg.MaxLate,
-			members: newMemberMemory(cfg.CacheControllers),
-		},
-		parser:  payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
-		parking: newParking(), room: room{js: streams.JetStream()}, turn: make(turn, 1),
+		metrics:  newMetrics(reg),
+		settings: newSettings(&cfg, newMemberMemory(cfg.CacheControllers)),
+		parser:   payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
+		parking:  newParking(), room: room{js: streams.JetStream()}, turn: make(turn, 1),
 		recorder: deadletter.NewRecorder(streams),
 	}, nil
 }

@@ -25,9 +25,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		duplicates:     counter("messages_duplicate_total", "Redeliveries of messages whose outcome was stored already."),
 		hits:           counter("metadata_cache_hits_total", "Controllers found in the metadata cache."),
 		misses:         counter("metadata_cache_misses_total", "Controllers read from PostgreSQL."),
+		parked:         counter("messages_parked_total", "Messages stored on PARKED because the metadata of their controller could not be read."),
 		wrongCRC:       counter("wrong_crc_total", "Modbus answers with a wrong CRC."),
 		unknownMembers: counter("unknown_members_total", "Members of sensors' payloads that match no data point."),
-		parked:         counter("messages_parked_total", "Messages stored on PARKED because the metadata of their controller could not be read."),
 		tooMany:        counter("latest_refused_total", "States that LATEST does not get because their controller has too many components there."),
 		waiting: f.NewGauge(prometheus.GaugeOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "controllers_waiting", Help: "Controllers whose messages are parked until their metadata can be read.",

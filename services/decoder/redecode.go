@@ -32,7 +32,7 @@ func NewRedecoder(cfg Config, pool *pgxpool.Pool) (*Redecoder, error) {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
 	return &Redecoder{
-		loader: newLoader(pool, cfg.Schema), parser: payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload}, settings: newSettings(&cfg),
+		loader: newLoader(pool, cfg.Schema), parser: payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload}, settings: newSettings(&cfg, nil),
 		controllers: make(map[topic.MAC]*controller),
 	}, nil
 }
@@ -82,8 +82,8 @@ func (r *Redecoder) Points(ctx context.Context, t topic.Topic) ([]replay.Point, 
 	for i := range s.points {
 		p := &s.points[i]
 		points[i] = replay.Point{ID: p.id, Label: p.label, Unit: p.unit, Offset: p.field.Offset, Length: p.field.Length}
-		if p.invalid != nil {
-			points[i].Problem = p.invalid.Error()
+		if p.refusal != nil {
+			points[i].Problem = p.refusal.detail
 		}
 	}
 	return points, nil

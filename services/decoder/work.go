@@ -30,11 +30,11 @@ type result struct {
 	decoded *nats.Msg
 	state   state // of decoded, for LATEST; of no MAC if it is none
 	dead    []deadletter.Letter
+	parked  *nats.Msg
+	mac     topic.MAC // of parked
 
 	wrongCRC       bool // see outcome
 	unknownMembers int
-	parked         *nats.Msg
-	mac            topic.MAC // of parked
 }
 
 // maxDecoded is the largest DECODED message. The server takes no larger one than
