@@ -194,7 +194,7 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.STREAM.PURGE.RAW":                             {},
 		"$JS.API.STREAM.PURGE.DEAD_LETTER":                     {},
 		"$JS.API.STREAM.MSG.DELETE.RAW":                        {},
-		"$JS.API.STREAM.MSG.GET.RAW":                           {Console},
+		"$JS.API.STREAM.MSG.GET.RAW":                           {Bridge, Console},
 		"$JS.API.STREAM.RESTORE.RAW":                           {},
 		"$JS.API.DIRECT.GET.KV_LATEST.$KV.LATEST.e4fd45f654be": {Console},
 
