@@ -150,7 +150,7 @@ func (r *rig) traffic(tb testing.TB, template string) (stop func() []string) {
 		var acked []string
 		for n := 0; ctx.Err() == nil; {
 			var tokens []func() bool
-			for range 1000 {
+			for range 200 {
 				body := fmt.Sprintf(template, n)
 				token := controller.Publish(door, 1, false, body)
 				tokens = append(tokens, func() bool { return token.WaitTimeout(patience) && token.Error() == nil })
