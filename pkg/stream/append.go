@@ -15,8 +15,13 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// errorCodeHeaderTooLarge is JSStreamHeaderExceedsMaximumErr of the server.
-const errorCodeHeaderTooLarge jetstream.ErrorCode = 10097
+// Error codes of the server: JSStreamHeaderExceedsMaximumErr, and
+// JSAtomicPublishIncompleteBatchErr, which is all that it says of a batch whose
+// message it did not take.
+const (
+	errorCodeHeaderTooLarge jetstream.ErrorCode = 10097
+	errorCodeIncomplete     jetstream.ErrorCode = 10176
+)
 
 // ErrTooLarge is the error of an Append with a message that the server or the
 // stream takes from nobody, because of its size.
@@ -108,7 +113,7 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
-		if tooLarge(err) {
+		if a.tooLarge(ctx, messages, err) {
 			return fmt.Errorf("%w: %w", ErrTooLarge, err)
 		}
 		if !refused(err) {
@@ -201,10 +206,18 @@ func refused(err error) bool {
 		apiErr.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence && apiErr.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-func tooLarge(err error) bool {
+// tooLarge tells whether an attempt was refused because of a message's size.
+func (a *Appender) tooLarge(ctx context.Context, messages []*nats.Msg, problem error) bool {
 	var apiErr *jetstream.APIError
-	if errors.As(err, &apiErr) {
-		return apiErr.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum || apiErr.ErrorCode == errorCodeHeaderTooLarge
+	if !errors.As(problem, &apiErr) {
+		return errors.Is(problem, nats.ErrMaxPayload)
 	}
-	return errors.Is(err, nats.ErrMaxPayload)
+	switch apiErr.ErrorCode {
+	case jetstream.JSErrCodeStreamMessageExceedsMaximum, errorCodeHeaderTooLarge:
+		return true
+	case errorCodeIncomplete:
+		limit, err := a.client.MaxMessage(ctx, a.stream)
+		return err == nil && slices.ContainsFunc(messages, func(m *nats.Msg) bool { return int64(m.Size()-len(m.Subject)) > limit })
+	}
+	return false
 }

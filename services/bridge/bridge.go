@@ -6,8 +6,9 @@
 //
 // It does not look into payloads; the decoder does. It drops what the broker sends
 // again and RAW has (see window), and copies of retained messages; both are counted
-// in letters (see copies). It is the only regular writer of RAW: an attempt to store
-// whose outcome is unknown is settled by what RAW holds (see stream.Appender).
+// in letters (see copies). It must be the only regular writer of RAW, since packet
+// identifiers are of one session; an attempt to store whose outcome is unknown is
+// settled by what RAW holds (see stream.Appender).
 //
 // Its memory is bounded in bytes, see Config.InflightBytes: what has arrived and is
 // not yet stored takes at most that and 1 KiB for each of Config.Inflight messages,

@@ -150,7 +150,7 @@ func (r *rig) traffic(tb testing.TB, template string) (stop func() []string) {
 		var acked []string
 		for n := 0; ctx.Err() == nil; {
 			var tokens []func() bool
-			for range 1000 {
+			for range 200 {
 				body := fmt.Sprintf(template, n)
 				token := controller.Publish(door, 1, false, body)
 				tokens = append(tokens, func() bool { return token.WaitTimeout(patience) && token.Error() == nil })
@@ -298,4 +298,30 @@ func (r *rig) awaitMore(tb testing.TB, n uint64) {
 	}
 	before := r.lastSequence(tb)
 	require.Eventually(tb, func() bool { return r.lastSequence(tb) > before+n }, patience, time.Millisecond)
+}
+
+// TestLateBatch: what a killed bridge had sent reaches the server when the next one
+// has already read the end of RAW. Its messages are in RAW once.
+func TestLateBatch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	controller := r.publisher(t)
+	killed := r.start(t).ready(t)
+	killed.nats.hold()
+	for _, body := range []string{"1", "2", "3"} {
+		publish(t, controller, door, body)
+	}
+	require.Eventually(t, func() bool { return testutil.ToFloat64(killed.metrics.received) == 3 }, patience, time.Millisecond)
+	killed.kill()
+
+	next := r.start(t, func(c *Config, _ *life) { c.Linger = 2 * time.Second }) // its first batch waits as long
+	require.Eventually(t, func() bool { return next.raw.Load() != nil }, patience, time.Millisecond)
+	require.Zero(t, r.lastSequence(t), "the control")
+	killed.nats.release()
+	require.Eventually(t, func() bool { return r.lastSequence(t) > 0 }, patience, time.Millisecond)
+	publish(t, controller, door, "4")
+	got, _ := bodies(r.awaitStored(t, 0, "4"))
+	assert.Equal(t, []string{"1", "2", "3", "4"}, got)
+	assert.InDelta(t, 3, testutil.ToFloat64(next.metrics.duplicates), 0)
+	next.stop(t)
 }

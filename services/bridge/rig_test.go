@@ -137,8 +137,19 @@ func (l *life) kill() {
 // publisher is a controller's connection.
 func (r *rig) publisher(tb testing.TB) mqtt.Client {
 	tb.Helper()
+	return r.connectMQTT(tb, "controller")
+}
+
+// publisher2 is another one's.
+func (r *rig) publisher2(tb testing.TB) mqtt.Client {
+	tb.Helper()
+	return r.connectMQTT(tb, "other controller")
+}
+
+func (r *rig) connectMQTT(tb testing.TB, id string) mqtt.Client {
+	tb.Helper()
 	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + r.broker.Address()).
-		SetClientID("controller").SetUsername("bridge").SetPassword(password).SetAutoReconnect(false))
+		SetClientID(id).SetUsername("bridge").SetPassword(password).SetAutoReconnect(false))
 	token := client.Connect()
 	require.True(tb, token.WaitTimeout(patience))
 	require.NoError(tb, token.Error())
@@ -156,12 +167,25 @@ func publish(tb testing.TB, client mqtt.Client, topic, body string) {
 // stored are the messages on RAW behind a sequence.
 func (r *rig) stored(tb testing.TB, behind uint64) (all []*nats.Msg) {
 	tb.Helper()
-	last, err := r.operator.LastSequence(tb.Context(), RawStream)
+	info, err := r.raw.Info(tb.Context())
 	require.NoError(tb, err)
-	require.NoError(tb, r.operator.Range(tb.Context(), RawStream, behind+1, last, func(m *jetstream.RawStreamMsg) {
-		all = append(all, &nats.Msg{Subject: m.Subject, Data: m.Data, Header: m.Header})
-	}))
-	return all
+	last := info.State.LastSeq
+	if last <= behind {
+		return nil
+	}
+	consumer, err := r.raw.OrderedConsumer(tb.Context(), jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: behind + 1})
+	require.NoError(tb, err)
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(5000))
+	require.NoError(tb, err)
+	defer messages.Stop()
+	for {
+		m, err := messages.Next()
+		require.NoError(tb, err)
+		all = append(all, &nats.Msg{Subject: m.Subject(), Data: m.Data(), Header: m.Headers()})
+		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= last {
+			return all
+		}
+	}
 }
 
 func bodies(all []*nats.Msg) (list []string, marked int) {
@@ -177,16 +201,11 @@ func bodies(all []*nats.Msg) (list []string, marked int) {
 // awaitStored waits until RAW ends with a body, and returns all behind a sequence.
 func (r *rig) awaitStored(tb testing.TB, behind uint64, last string) []*nats.Msg {
 	tb.Helper()
-	var all []*nats.Msg
 	require.Eventually(tb, func() bool {
 		m, err := r.raw.GetLastMsgForSubject(tb.Context(), "f2.raw.>")
-		if err != nil || string(m.Data) != last {
-			return false
-		}
-		all = r.stored(tb, behind)
-		return true
+		return err == nil && string(m.Data) == last
 	}, patience, 5*time.Millisecond, "RAW does not get %s", last)
-	return all
+	return r.stored(tb, behind)
 }
 
 func (r *rig) lastSequence(tb testing.TB) uint64 {
