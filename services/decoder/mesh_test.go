@@ -315,7 +315,7 @@ func TestKill(t *testing.T) {
 	d := r.start(t)
 	r.send(t, one)
 	r.acknowledged(t)
-	const rounds = 25
+	const rounds = 15
 	var sending sync.WaitGroup
 	over := make(chan struct{})
 	sending.Go(func() {
