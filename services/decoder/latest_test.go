@@ -43,7 +43,7 @@ func newBoard(t *testing.T) *board {
 	operator, own := client(natsserver.Operator), client(natsserver.Decoder)
 	require.NoError(t, operator.Ensure(t.Context(), DecodedStream, LatestStream))
 	b := &board{js: operator.JetStream()}
-	b.d = &Decoder{streams: own, metrics: newTestCache(t, &source{}).metrics, parking: newParking()}
+	b.d = &Decoder{streams: own, settings: *asConfigured(), metrics: newTestCache(t, &source{}).metrics, parking: newParking()}
 	b.restart(t)
 	return b
 }
@@ -60,7 +60,6 @@ func (b *board) restart(t *testing.T) {
 type report struct {
 	root, place    string
 	received, time time.Duration // after midnight; without time the receive time counts
-	deviceTime     time.Time
 	state          string
 	body           string // in place of all that
 	sequence       uint64 // of RAW; 0: the next
@@ -95,15 +94,6 @@ func (b *board) batch(t *testing.T, reports ...report) {
 		require.Nil(t, letter)
 		out := result{id: m.id}
 		b.d.decodeMessage(&m, newController(environment...), &own, &out)
-		if r.deviceTime.IsZero() || out.decoded == nil {
-			results = append(results, out)
-			continue
-		}
-		// What decode makes of an implausible clock.
-		d := own.decoded
-		d.DeviceTime, d.Time = r.deviceTime, d.Received
-		out.decoded.Data = d.AppendJSON(nil)
-		out.state, _ = stateOf(&m.topic, &d)
 		results = append(results, out)
 	}
 	require.NoError(t, b.d.storeLatest(t.Context(), results))
@@ -127,6 +117,9 @@ func (b *board) states(t *testing.T) map[string]string {
 	}
 	return all
 }
+
+// seventyYears is 2096-11-11 on the clock of a report.
+const seventyYears = 70 * 365 * 24 * time.Hour
 
 const (
 	open   = `true`
@@ -177,7 +170,7 @@ func TestLatestIsTheLastState(t *testing.T) {
 		b.requireDoor(t, open, "and an earlier place does not")
 
 		// A clock that is ahead: by seventy years, and by an hour, which decode believes.
-		b.batch(t, report{received: 6 * at, state: closed, deviceTime: time.Date(2096, 11, 29, 0, 0, 0, 0, time.UTC)})
+		b.batch(t, report{received: 6 * at, time: seventyYears, state: closed})
 		b.requireDoor(t, closed, "it is a state all the same")
 		restart()
 		b.batch(t, report{received: 6*at + time.Second, state: open})
@@ -237,8 +230,7 @@ func TestLatestIsBounded(t *testing.T) {
 func TestLatestHeaders(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t)
-	wrong := time.Date(2096, 11, 29, 0, 0, 0, 0, time.UTC)
-	b.batch(t, report{received: time.Hour, state: open}, report{received: time.Hour, state: open, place: "access-control-mode.4.door-sensors", deviceTime: wrong})
+	b.batch(t, report{received: time.Hour, state: open}, report{received: time.Hour, state: open, place: "access-control-mode.4.door-sensors", time: seventyYears})
 	s, err := b.js.Stream(t.Context(), LatestStream)
 	require.NoError(t, err)
 	m, err := s.GetLastMsgForSubject(t.Context(), latestPrefix+string(mac)+"."+door)
@@ -247,7 +239,7 @@ func TestLatestHeaders(t *testing.T) {
 	assert.Empty(t, m.Header.Get(event.HeaderDeviceTime))
 	m, err = s.GetLastMsgForSubject(t.Context(), latestPrefix+string(mac)+".access-control-mode.4.door-sensors")
 	require.NoError(t, err)
-	assert.Equal(t, "2096-11-29T00:00:00Z", m.Header.Get(event.HeaderDeviceTime))
+	assert.Equal(t, "2096-11-11T00:00:00Z", m.Header.Get(event.HeaderDeviceTime))
 }
 
 // TestLatestForgetsWhoIsSilent bounds what is held in memory.

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
@@ -314,7 +315,7 @@ func TestKill(t *testing.T) {
 	d := r.start(t)
 	r.send(t, one)
 	r.acknowledged(t)
-	const rounds = 25
+	const rounds = 15
 	var sending sync.WaitGroup
 	over := make(chan struct{})
 	sending.Go(func() {
@@ -621,4 +622,44 @@ func (l *line) cut(dead bool) {
 		_ = conn.Close()
 	}
 	l.conns = nil
+}
+
+// TestRowOfAnotherType has a fractional "Decimals" in the metadata of a template that
+// everybody uses: it costs that data point, and stops nobody.
+func TestRowOfAnotherType(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3)
+	send := func() {
+		for _, mac := range macs(r.fleet) {
+			r.publish(t, "f2.raw.tele."+string(mac)+".sensor-mode.1.sensor-1", time.Now(), frameBody(contract))
+		}
+	}
+	values := func() (all []int) {
+		for _, m := range r.all(t, DecodedStream, "f2.decoded.>") {
+			var d event.Decoded
+			require.NoError(t, event.ParseDecoded(m.Data(), &d))
+			all = append(all, len(d.Values))
+		}
+		return all
+	}
+	d := r.start(t)
+	send()
+	r.acknowledged(t)
+	require.Equal(t, []int{3, 3, 3}, values(), "the control")
+
+	r.exec(t, `ALTER TABLE "DataPoint" ALTER "Decimals" TYPE numeric`)
+	r.exec(t, `UPDATE "DataPoint" SET "Decimals" = 1.5 WHERE "DataPointId" = 1`)
+	r.exec(t, "SELECT pg_notify($1, '*')", channel)
+	require.Eventually(t, func() bool {
+		send()
+		r.acknowledged(t)
+		all := values()
+		return all[len(all)-1] == 2
+	}, long, 100*time.Millisecond)
+	assert.Zero(t, d.parking.len())
+	letters := r.all(t, deadletter.Stream, "f2.dead.decoder.*."+string(r.fleet[0].MAC))
+	require.NotEmpty(t, letters)
+	assert.Equal(t, "1", letters[0].Headers().Get(deadletter.HeaderDataPoint))
+	assert.Contains(t, letters[0].Headers().Get(deadletter.HeaderDetail), `"Decimals"`)
+	assert.Empty(t, letters[0].Data(), "the message is in RAW")
 }

@@ -131,6 +131,13 @@ func (p *parking) postpone(mac topic.MAC, now time.Time, pause time.Duration) {
 	p.signal()
 }
 
+// failed tells whether an attempt before this one did not succeed.
+func (p *parking) failed(mac topic.MAC) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting[mac].pause > 0
+}
+
 // mark returns a number for leave. ok is false while messages of the controller
 // are on their way to PARKED.
 func (p *parking) mark(mac topic.MAC) (mark uint64, ok bool) {

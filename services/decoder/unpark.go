@@ -68,7 +68,7 @@ func (d *Decoder) unpark(ctx context.Context) {
 
 func (d *Decoder) unparkOne(ctx context.Context, mac topic.MAC) {
 	var pause time.Duration
-	failed := d.parking.place(mac).pause > 0 // and the log has it
+	failed := d.parking.failed(mac) // and the log has it
 	c, err := d.cache.get(ctx, mac)
 	switch {
 	case errors.Is(err, errAway):
