@@ -18,7 +18,7 @@ const maxBatchBytes = 4 << 20
 
 // mostApartAtOnce is how many messages of one controller are set apart together. More
 // of them may only be too many.
-const mostApartAtOnce = 32
+const mostApartAtOnce = 4
 
 // refusedMessage is one whose rows PostgreSQL refuses while the tables take others.
 type refusedMessage struct {
