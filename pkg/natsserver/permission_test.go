@@ -296,6 +296,7 @@ func TestSubscribePermissions(t *testing.T) {
 		"f2.result.>":         {Console},
 		"f2.alarms.registrar": {Registrar, Console},
 		"f2.alarms.health":    {Health, Console},
+		"f2.alarms.writer":    {Writer, Console},
 		"$SRV.PING":           services,
 		"$SRV.INFO.bridge.ID": services,
 		"$JS.API.>":           {},

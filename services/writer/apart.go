@@ -45,6 +45,8 @@ const (
 	// whose messages are no longer tried while they come faster than they time out.
 	apartTried = 3
 	maxApart   = 1000 // messages in the queue, and controllers
+	// mostTogether is how many messages are first tried at once.
+	mostTogether = 100
 )
 
 func newApart(w *Writer) *apart {
@@ -137,17 +139,8 @@ func signal(c chan<- struct{}) {
 // run writes what is apart until ctx ends.
 func (a *apart) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		a.mu.Lock()
-		a.forget()
-		var m jetstream.Msg
-		var c slowController
-		if len(a.queue) > 0 {
-			m = a.queue[0]
-			c = *a.controllers[macToken(m)]
-		}
-		full := 2*len(a.queue) > maxApart || 2*a.bytes > maxBatchBytes
-		a.mu.Unlock()
-		if m == nil {
+		messages, timeouts, full := a.next()
+		if len(messages) == 0 {
 			select {
 			case <-a.wake:
 			case <-time.After(apartMemory):
@@ -155,12 +148,48 @@ func (a *apart) run(ctx context.Context) {
 			}
 			continue
 		}
-		timedOut, err := a.settle(ctx, m, c.timeouts, full)
+		if len(messages) > 1 && a.settleTogether(ctx, messages) {
+			for _, m := range messages {
+				a.done(m, false)
+			}
+			continue
+		}
+		timedOut, err := a.settle(ctx, messages[0], timeouts, full)
 		if err != nil {
 			return // it comes again
 		}
-		a.done(m, timedOut)
+		a.done(messages[0], timedOut)
 	}
+}
+
+// next returns what is to be written next: one message, or several of controllers of
+// which none has timed out here.
+func (a *apart) next() (messages []jetstream.Msg, timeouts int, full bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forget()
+	for _, m := range a.queue {
+		c := a.controllers[macToken(m)]
+		if len(messages) == 0 {
+			timeouts = c.timeouts
+		}
+		if len(messages) == mostTogether || len(messages) > 0 && (timeouts > 0 || c.timeouts > 0) {
+			break
+		}
+		messages = append(messages, m)
+	}
+	return messages, timeouts, 2*len(a.queue) > maxApart || 2*a.bytes > maxBatchBytes
+}
+
+// settleTogether tries to write messages at once, as where the database was slow for
+// all for a moment.
+func (a *apart) settleTogether(ctx context.Context, messages []jetstream.Msg) bool {
+	j, err := parse(messages)
+	if err != nil || a.w.attempt(ctx, j, a.w.patience(j, firstPatience)) != nil {
+		return false
+	}
+	a.w.accept(ctx, messages)
+	return true
 }
 
 // settle has a message written or made a dead letter. It fails only with ctx.

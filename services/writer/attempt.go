@@ -21,6 +21,7 @@ func (e historyError) Unwrap() error { return e.error }
 // job is what one transaction writes.
 type job struct {
 	fresh, replacing rows
+	bytes            int // of the messages
 }
 
 // parse returns the job of messages, which have been parsed before.
@@ -37,6 +38,7 @@ func parse(messages []jetstream.Msg) (*job, error) {
 }
 
 func (j *job) add(m jetstream.Msg, d *event.Decoded) {
+	j.bytes += size(m)
 	if replaces(m) {
 		j.replacing.add(d)
 	} else {
@@ -53,11 +55,12 @@ const (
 	firstPatience = time.Second
 	partPatience  = 300 * time.Millisecond
 	rowPatience   = 2 * time.Millisecond
+	bytePatience  = time.Microsecond
 )
 
 // patience returns how long an attempt may take.
 func (w *Writer) patience(j *job, least time.Duration) time.Duration {
-	return least + time.Duration(j.rows())*rowPatience + commitMargin*time.Duration(w.commitTime.Load())
+	return least + time.Duration(j.rows())*rowPatience + time.Duration(j.bytes)*bytePatience + commitMargin*time.Duration(w.commitTime.Load())
 }
 
 const (

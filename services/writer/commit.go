@@ -18,7 +18,7 @@ const maxBatchBytes = 4 << 20
 
 // mostApartAtOnce is how many messages of one controller are set apart together. More
 // of them may only be too many.
-const mostApartAtOnce = 32
+const mostApartAtOnce = 4
 
 // refusedMessage is one whose rows PostgreSQL refuses while the tables take others.
 type refusedMessage struct {
@@ -109,12 +109,11 @@ func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []j
 		return messages, err
 	}
 	w.metrics.splits.Inc()
-	apart := w.apart.count()
 	messages = slices.Clone(messages)
 	slices.SortStableFunc(messages, func(a, b jetstream.Msg) int { return strings.Compare(macToken(a), macToken(b)) })
 	waiting, cause = p.writeParts(ctx, messages)
-	if cause == nil && outcomeOf(err) == slow && w.apart.count() == apart {
-		w.limit = max(1, len(messages)/2) // there were only too many
+	if outcomeOf(err) == slow {
+		w.limit = max(1, len(messages)/2) // there may only have been too many
 	}
 	return waiting, cause
 }
