@@ -135,7 +135,7 @@ func (c *Commands) Run(ctx context.Context) error {
 	if err := c.publisher.connect(ctx); err != nil {
 		return err
 	}
-	defer c.publisher.close()
+	defer c.publisher.stop()
 	c.publisher.credential.Notify(func() { c.publisher.move(ctx) })
 	if err := c.streams.Rewind(ctx, consumer); err != nil {
 		c.log.Warn("commands of the last process wait for their ack_wait", "error", err)

@@ -51,10 +51,11 @@ type publisher struct {
 	log        *slog.Logger
 	gate       *semaphore.Weighted // one for each command on its way, all for a change of credential
 
-	moves sync.Mutex // one at a time
-	mu    sync.Mutex // guards the fields below
-	link  *link
-	up    chan struct{} // closed while there is a connection
+	moves   sync.Mutex // one at a time; guards stopped
+	stopped bool
+	mu      sync.Mutex // guards the fields below
+	link    *link
+	up      chan struct{} // closed while there is a connection
 }
 
 // link is one login at the broker.
@@ -229,7 +230,7 @@ func (p *publisher) publish(ctx context.Context, name string, payload []byte, de
 func (p *publisher) move(ctx context.Context) {
 	p.moves.Lock()
 	defer p.moves.Unlock()
-	if ctx.Err() != nil {
+	if p.stopped || ctx.Err() != nil {
 		return
 	}
 	quiet, cancel := context.WithTimeout(ctx, quietTimeout)
@@ -247,6 +248,14 @@ func (p *publisher) move(ctx context.Context) {
 	if p.await(bounded) != nil && ctx.Err() == nil {
 		p.log.Warn("mqtt credential for commands changed, the broker does not let the bridge in yet")
 	}
+}
+
+// stop disconnects for good.
+func (p *publisher) stop() {
+	p.moves.Lock()
+	defer p.moves.Unlock()
+	p.stopped = true
+	p.close()
 }
 
 // close disconnects.
