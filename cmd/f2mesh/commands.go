@@ -17,6 +17,8 @@ type commands struct {
 	Status   statusCommand   `cmd:"" help:"Show each stage's rate, lag and health."`
 	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
 	Audit    auditCommand    `cmd:"" help:"Account for every received message."`
+	Dead     deadCommands    `cmd:"" help:"Dead letters: list, show, replay and purge what was refused."`
+	Redecode redecodeCommand `cmd:"" help:"Decode messages of RAW once more with today's metadata, and replace what the tables have."`
 	Doctor   doctorCommand   `cmd:"" help:"Try whether the running mesh is as safe as it should be."`
 	Backup   backupCommand   `cmd:"" help:"Save a running mesh to one encrypted file."`
 	Restore  restoreCommand  `cmd:"" help:"Make a mesh of a backup, in an empty state directory."`

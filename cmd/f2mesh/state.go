@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
 // state is the directory of a mesh that `f2mesh up` runs. Everything that it
@@ -42,6 +43,8 @@ type running struct {
 	Context     string    `json:"nats_context"`
 
 	Issuer issuerFlags `json:"issuer"` // who signs devices' certificates
+	// Decoder is how messages are decoded, for those that are decoded once more.
+	Decoder decoder.Config `json:"decoder"`
 }
 
 // ports are where the parts of a mesh listen.

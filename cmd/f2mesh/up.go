@@ -191,7 +191,7 @@ func (m *mesh) describe() running {
 	return running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
 		Controllers: m.cfg.Controllers, Simulating: slices.Contains(m.Names(), partSimulator), CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
-		Issuer: m.cfg.Issuer,
+		Issuer: m.cfg.Issuer, Decoder: m.cfg.Decoder,
 	}
 }
 

@@ -125,3 +125,25 @@ func TestRemoveKeepsCount(t *testing.T) {
 	_, err = s.GetMsg(t.Context(), letters[0].Sequence)
 	require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
 }
+
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	streams := streamtest.NewClient(t)
+	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(1, deadletter.Kept+5)))
+	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), []deadletter.Letter{{Stage: "bridge", Reason: "bad_levels", Detail: "5 levels"}}))
+	groups, err := deadletter.Filter{}.Groups(t.Context(), streams.JetStream())
+	require.NoError(t, err)
+	require.Len(t, groups, 2)
+	assert.Equal(t, deadletter.Group{Stage: "bridge", Reason: "bad_levels", Kept: 1, Total: 1, First: groups[0].First, Last: groups[0].First, Detail: "5 levels"}, groups[0])
+	assert.Equal(t, topic.MAC("e4fd45f654be"), groups[1].MAC)
+	assert.EqualValues(t, deadletter.Kept, groups[1].Kept)
+	assert.EqualValues(t, deadletter.Kept+5, groups[1].Total)
+
+	require.NoError(t, deadletter.Remove(t.Context(), streams.JetStream(), read(t, streams, deadletter.Filter{Stage: "decoder"})))
+	groups, err = deadletter.Filter{Stage: "decoder"}.Groups(t.Context(), streams.JetStream())
+	require.NoError(t, err)
+	require.Len(t, groups, 1)
+	assert.Zero(t, groups[0].Kept)
+	assert.EqualValues(t, deadletter.Kept+5, groups[0].Total)
+}

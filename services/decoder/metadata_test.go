@@ -46,6 +46,7 @@ func TestMetadata(t *testing.T) {
 	l := newLoader(pool.Pool, schema)
 	t.Run("load", func(t *testing.T) { testLoad(t, l, admin) })
 	t.Run("odd", func(t *testing.T) { testOdd(t, pool, admin) })
+	t.Run("redecode", func(t *testing.T) { testRedecode(t, pool, admin) })
 	t.Run("listen", func(t *testing.T) { testListen(t, l, pool, source, admin) })
 }
 

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/plain"
+	"github.com/f2mesh/f2mesh/pkg/replay"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/services/decoder"
+)
+
+// replaying is an operator's way to have messages decoded once more.
+type replaying struct {
+	client  *client
+	mesh    replay.Mesh
+	decoder *decoder.Redecoder
+	pools   []*pgxpool.Pool
+}
+
+// openReplay connects to the mesh that runs on the state directory. It reads the
+// metadata as its decoder does, and decodes with that one's settings.
+func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, error) {
+	c, err := openClient(ctx, g, log)
+	if err != nil {
+		return nil, err
+	}
+	r := &replaying{client: c}
+	if err := r.open(ctx, log); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
+	metadata, err := r.pool(ctx, databaseMetadata, secretPostgres)
+	if err != nil {
+		return err
+	}
+	tables, err := r.pool(ctx, databaseTelemetry, secretReader)
+	if err != nil {
+		return err
+	}
+	config := r.client.run.Decoder
+	config.Schema = metadataSchema
+	if r.decoder, err = decoder.NewRedecoder(config, metadata); err != nil {
+		return err
+	}
+	r.mesh = replay.Mesh{Decoder: r.decoder, Log: log}
+	if r.mesh.Streams, err = stream.NewClient(r.client.js.Conn(), natsfiles.Files, log); err != nil {
+		return err
+	}
+	r.mesh.Tables, err = replay.NewTables(ctx, tables)
+	return err
+}
+
+// pool opens connections as the user of a secret.
+func (r *replaying) pool(ctx context.Context, database, secretName string) (*pgxpool.Pool, error) {
+	run := r.client.run
+	config, err := pgxpool.ParseConfig(localDSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	config.MaxConns = 2
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
+		c.User, c.Password, err = logIn(ctx, r.client.secrets, secretName)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	r.pools = append(r.pools, pool)
+	return pool, nil
+}
+
+func (r *replaying) close() {
+	for _, p := range r.pools {
+		p.Close()
+	}
+	r.client.close()
+}
+
+type redecodeCommand struct {
+	From   *pointInTime `help:"Messages that RAW stored from this time on: RFC 3339, a day, or how long ago (90m, 1d12h)." required:""`
+	To     *pointInTime `help:"Messages up to this time." required:""`
+	MAC    string       `help:"Only this controller."`
+	DryRun bool         `help:"Only compare with the tables."`
+	JSON   bool         `help:"Print JSON."`
+}
+
+// Run decodes RAW once more with today's metadata and prints how that compares with
+// the tables.
+func (c *redecodeCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	interval := replay.Interval{From: c.From.Time, To: c.To.Time, DryRun: c.DryRun}
+	if !c.To.After(c.From.Time) {
+		return errors.New("--to must be later than --from")
+	}
+	if c.MAC != "" {
+		var err error
+		if interval.MAC, err = topic.ParseMAC(c.MAC); err != nil {
+			return fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
+		}
+	}
+	m, err := openReplay(ctx, g, log)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	progress, end := countOnBar("messages")
+	interval.Progress = progress
+	difference, err := m.mesh.Redecode(ctx, interval)
+	end()
+	if difference == nil {
+		return err
+	}
+	if c.JSON {
+		return errors.Join(err, printJSON(difference))
+	}
+	return errors.Join(err, printDifference(os.Stdout, difference, c.DryRun))
+}
+
+func printDifference(out io.Writer, d *replay.Difference, dryRun bool) error {
+	fmt.Fprintf(out, "messages %d, decoded %d\n", d.Messages, d.Decoded)
+	for _, reason := range slices.Sorted(maps.Keys(d.Refused)) {
+		fmt.Fprintf(out, "  refused, %s: %d\n", plain.Text(reason), d.Refused[reason])
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "DEVICE\tDATA POINT\tSAME\tCHANGED\tNEW\tGONE\tSECOND")
+	for i := range d.Points {
+		p := &d.Points[i]
+		device, point := fmt.Sprint(p.DeviceID), fmt.Sprintf("%d %s", p.DataPointID, plain.Text(p.Label))
+		if p.DeviceID == 0 {
+			device, point = "-", p.Label
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", device, point, p.Same, p.Changed, p.New, p.Gone, p.Second)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for i := range d.Points {
+		p := &d.Points[i]
+		for _, e := range p.Examples {
+			if e.Before+e.After == "" {
+				continue // an event's state is not shown: it may be personal
+			}
+			fmt.Fprintf(out, "for example device %d, data point %d at %s: %s -> %s\n", p.DeviceID, p.DataPointID,
+				e.Time.UTC().Format(time.RFC3339Nano), orNone(e.Before), orNone(e.After))
+		}
+	}
+	switch {
+	case d.Changes() == 0:
+		fmt.Fprintln(out, "the tables hold what today's metadata say")
+	case dryRun:
+		fmt.Fprintln(out, "nothing was changed; without --dry-run these rows are written, and the previous values go to measurement_history")
+	default:
+		fmt.Fprintf(out, "%d messages were put on DECODED; the writer replaces the rows, and the previous values go to measurement_history\n", d.Stored)
+	}
+	return nil
+}
+
+func orNone(value string) string {
+	if value == "" {
+		return "none"
+	}
+	return plain.Text(value)
+}
