@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ func TestAlarms(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) {
 		c.Health.Interval, c.Health.StalledAfter, c.Health.Window, c.Health.DeadLetters = 200*time.Millisecond, time.Second, 3*time.Second, 5
 		c.Registrar.Watch.Interval, c.Registrar.Watch.SilentAfter = 200*time.Millisecond, 2*time.Second
+		c.Registrar.Watch.UnheardAfter = time.Second
 	})
 	heard, err := m.js.Conn().SubscribeSync("f2.alarm.>")
 	require.NoError(t, err)
@@ -63,6 +65,20 @@ func TestAlarms(t *testing.T) {
 		next(t, heard, watch.Silent, string(mac), true)
 		reading(good)
 		next(t, heard, watch.Silent, string(mac), false)
+	})
+	t.Run(watch.Unheard, func(t *testing.T) {
+		stop := m.chatter(t, fleet.Demo(2)[1].MAC)
+		defer stop()
+		const good = `{"data":"01 03 0C 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"}`
+		upper := strings.ToUpper(string(mac))
+		mixed := upper[:1] + string(mac)[1:]
+		if mixed == string(mac) {
+			mixed = string(mac)[:11] + upper[11:]
+		}
+		publish(t, client, "tele/f2-"+mixed+"/sensor-mode/J1/sensor-1", good) // acknowledged, and dropped by the broker
+		next(t, heard, watch.Unheard, string(mac), true)
+		reading(good)
+		next(t, heard, watch.Unheard, string(mac), false)
 	})
 }
 

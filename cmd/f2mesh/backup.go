@@ -149,7 +149,7 @@ func (b *saver) streams(ctx context.Context) ([]string, error) {
 	if err := list.Err(); err != nil {
 		return nil, fmt.Errorf("listing the streams: %w", err)
 	}
-	first := []string{bridge.CommandStream, "RAW", latestStream, "DECODED"}
+	first := []string{bridge.CommandStream, "RAW", "PARKED", latestStream, "DECODED"}
 	slices.SortFunc(names, func(x, y string) int { return rank(first, x) - rank(first, y) })
 	return names, nil
 }

@@ -129,6 +129,9 @@ func notRegistered(q *registrar.Request, result *registrar.Result) error {
 		return fmt.Errorf("%s was revoked: --force registers it again", q.MAC.Dashed())
 	case errors.Is(err, registrar.ErrConflict):
 		return fmt.Errorf("%s is registered with serial number %s: --force replaces it and revokes its certificate", q.MAC.Dashed(), result.Device.SerialNumber)
+	case errors.Is(err, registrar.ErrOtherKey):
+		return fmt.Errorf("%[1]s is registered already, with another key than that of --csr: `f2mesh device renew %[1]s --csr FILE` gives it a certificate for this key and leaves the old one valid; `--force` replaces and revokes it",
+			q.MAC.Dashed())
 	default:
 		return fmt.Errorf("registering %s: %w", q.MAC.Dashed(), err)
 	}

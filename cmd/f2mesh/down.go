@@ -2,22 +2,47 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/account"
 )
 
 type downCommand struct {
 	Timeout time.Duration `help:"How long to wait for the parts to drain and stop." default:"2m"`
+	Volumes bool          `help:"Also remove all that the mesh keeps: messages, tables, certificates and secrets, and as root what lies beside the state directory."`
+	DryRun  bool          `help:"With --volumes: only show what would be removed; the mesh goes on."`
 }
 
 // Run stops the mesh and waits until it has.
 func (c *downCommand) Run(ctx context.Context, g *globals) error {
 	st := state{dir: g.StateDir}
-	if !st.locked() {
+	switch {
+	case c.DryRun && !c.Volumes:
+		return errors.New("--dry-run is for --volumes")
+	case c.DryRun:
+		return st.remove(os.Stdout, true)
+	case !st.locked():
 		fmt.Println("no mesh runs on", st.dir)
-		return nil
+	default:
+		if err := c.stop(ctx, st); err != nil {
+			return err
+		}
 	}
+	if c.Volumes {
+		return st.remove(os.Stdout, false)
+	}
+	return nil
+}
+
+func (c *downCommand) stop(ctx context.Context, st state) error {
 	pid, err := st.holder()
 	if err != nil {
 		return err
@@ -35,6 +60,67 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	fmt.Println("stopped; the data stay in", st.dir)
+	if !c.Volumes {
+		fmt.Println("stopped; the data stay in", st.dir)
+	}
+	return nil
+}
+
+// stateNames are what a mesh makes in its state directory. What somebody else put
+// there stays.
+func stateNames() []string {
+	return []string{
+		"devices", "f2mesh.log", lockFile, "mosquitto", "nats", "pgbouncer", "pki", "postgres", restoringFile, "rotation", "run.json",
+		"run.json.new", "secrets", "simulate.lock", "up.done", "up.out", "vault",
+	}
+}
+
+// remove deletes what the mesh keeps, in the state directory and where account.Place
+// put it. In a dry run it shows that alone.
+func (s state) remove(out io.Writer, dry bool) error {
+	entries, err := os.ReadDir(s.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fmt.Fprintln(out, "nothing to remove:", s.dir, "is not there")
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the state directory: %w", err)
+	case !exists(s.path(lockFile)):
+		return fmt.Errorf("%s is no state directory of a mesh: nothing was removed", s.dir)
+	}
+	said := "removed"
+	if dry {
+		said = "would remove"
+	} else {
+		lock, err := s.lock()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = lock.Close() }()
+	}
+	left := 0
+	for _, e := range entries {
+		if !slices.Contains(stateNames(), e.Name()) {
+			fmt.Fprintln(out, "not the mesh's, stays:", s.path(e.Name()))
+			left++
+			continue
+		}
+		place := s.path(e.Name())
+		if target, err := os.Readlink(place); err == nil {
+			place += " and " + target
+		}
+		if !dry {
+			if err := account.Remove(s.path(e.Name())); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintln(out, said, place)
+	}
+	if dry || left > 0 {
+		return nil
+	}
+	if err := os.Remove(filepath.Clean(s.dir)); err != nil {
+		return fmt.Errorf("removing the state directory: %w", err)
+	}
 	return nil
 }

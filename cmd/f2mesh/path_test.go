@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
-	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/outcome"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // TestPath follows messages from MQTT to the tables through one mesh.
@@ -111,10 +114,20 @@ func TestPath(t *testing.T) {
 			publish(t, client, c.name, c.payload)
 			var letters []jetstream.Msg
 			eventually(t, func() bool { letters = m.deadLetters(t, "f2.dead."+reason+".>"); return len(letters) > 0 }, "no dead letter %s", reason)
-			assert.Equal(t, c.payload, string(letters[0].Data()), "the payload is there as it came")
-			for _, header := range []string{deadletter.HeaderStage, deadletter.HeaderReason, deadletter.HeaderTopic, deadletter.HeaderTime, event.HeaderReceived, event.HeaderID} {
-				assert.NotEmpty(t, letters[0].Headers().Get(header), "%s: %s", reason, header)
+			l := deadletter.Parse(&stream.Message{Subject: letters[0].Subject(), Header: letters[0].Headers(), Data: letters[0].Data()})
+			assert.Equal(t, reason, l.Stage+"."+l.Reason)
+			assert.NotEmpty(t, l.Topic, reason)
+			assert.False(t, l.Time.IsZero() || l.Received.IsZero(), reason)
+			if l.Stage == "bridge" {
+				assert.Equal(t, c.payload[:len(l.Payload)], string(l.Payload), "the payload is there as it came")
+				assert.Equal(t, len(c.payload), l.Length)
+				continue
 			}
+			raw, err := m.js.Stream(t.Context(), "RAW")
+			require.NoError(t, err)
+			message, err := raw.GetMsg(t.Context(), l.ID.Sequence())
+			require.NoError(t, err, reason)
+			assert.Equal(t, c.payload, string(message.Data), "the message is in RAW, where the letter says")
 		}
 		figures := m.figures()
 		assert.GreaterOrEqual(t, figures["f2mesh_bridge_dead_letters_total"], 2.0)
@@ -137,7 +150,12 @@ func TestPath(t *testing.T) {
 		eventually(t, func() bool { return m.count(t, "SELECT count(*) FROM device_event WHERE root = 'cmnd'") == 1 }, "the command is not on record")
 		_, err = m.js.Publish(t.Context(), subject, []byte(`{"power-flag":9}`))
 		require.NoError(t, err)
-		eventually(t, func() bool { return len(m.deadLetters(t, "f2.dead.bridge.bad_command.>")) == 1 }, "a bad command is no dead letter")
+		eventually(t, func() bool { return slices.Contains(m.outcomes(t), outcome.Refused) }, "a bad command is not refused")
+		eventually(t, func() bool {
+			return slices.ContainsFunc(m.audited(t), func(e registrar.Event) bool {
+				return e.Action == registrar.CommandAction && strings.HasPrefix(e.Detail, "strike-1 of connector 2 in access-control-mode: refused")
+			})
+		}, "the refusal is not in the audit trail")
 	})
 
 	t.Run("latest holds the last state", func(t *testing.T) {
@@ -166,6 +184,22 @@ func TestPath(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, json.Valid(reply.Data))
 	})
+}
+
+// outcomes are those of all commands.
+func (m *testMesh) outcomes(t *testing.T) (all []outcome.Outcome) {
+	t.Helper()
+	consumer, err := m.js.OrderedConsumer(t.Context(), outcome.Stream, jetstream.OrderedConsumerConfig{})
+	require.NoError(t, err)
+	for {
+		message, err := consumer.Next(jetstream.FetchMaxWait(100 * time.Millisecond))
+		if err != nil {
+			return all
+		}
+		r, err := outcome.Parse(message.Headers(), message.Data())
+		require.NoError(t, err)
+		all = append(all, r.Outcome)
+	}
 }
 
 func wait(token mqtt.Token) error {

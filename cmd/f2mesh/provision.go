@@ -218,7 +218,7 @@ func (m *mesh) dsn(role, database string) string {
 func localDSN(host string, port int, caFile, role, database string) string {
 	u := url.URL{
 		Scheme: "postgres", Host: host + ":" + strconv.Itoa(port), Path: "/" + database,
-		RawQuery: url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}.Encode(),
+		RawQuery: postgres.Query(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}),
 	}
 	if role != "" {
 		u.User = url.User(role)

@@ -258,7 +258,7 @@ func (m *mesh) simulate(every time.Duration) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
 		cfg := simulator.Config{
 			Broker: "ssl://" + m.address(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
-			Interval: every, OldFirmware: 0.2,
+			Interval: every, OldFirmware: 0.2, Persistent: 0.25,
 		}
 		ready()
 		_, err := simulator.New(cfg, fleet.Demo(m.cfg.Controllers), m.log.With("service", partSimulator)).Run(ctx)

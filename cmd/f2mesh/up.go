@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/plain"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -90,14 +91,18 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
 	}
-	m, err := newMesh(st, cfg, log)
+	held := newTrouble(log)
+	m, err := newMesh(st, cfg, slog.New(held))
 	if err != nil {
 		return err
+	}
+	if text := held.take(); text != "" {
+		fmt.Fprintln(out, plain.Lines(text))
 	}
 	if c.simulates(controllers) {
 		m.Add(partSimulator, m.simulate(c.Interval))
 	}
-	return c.serve(ctx, m, out)
+	return c.serve(ctx, m, held, out)
 }
 
 // openLog is where the log goes when people see the summary and the rates.
@@ -140,7 +145,7 @@ func (c *upCommand) simulates(controllers int) bool {
 }
 
 // serve starts the parts, shows them, and stops them when ctx ends.
-func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
+func (c *upCommand) serve(ctx context.Context, m *mesh, held trouble, out *os.File) error {
 	defer func() {
 		fmt.Fprintln(out, "\nstopping")
 		m.StopAll()
@@ -157,7 +162,10 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, out *os.File) error {
 			continue
 		}
 		started := time.Now()
-		if err := m.Start(ctx, name); err != nil {
+		stop := held.sayWaiting(out, name, m.state.logFile(), patienceAtStart)
+		err := m.Start(ctx, name)
+		stop()
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil // interrupted while starting
 			}

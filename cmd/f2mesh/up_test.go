@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 )
 
@@ -21,11 +20,12 @@ import (
 func TestUp(t *testing.T) {
 	t.Parallel()
 	dir := accounttest.TempDir(t)
+	stateDir := filepath.Join(dir, "my state") // a blank, as some people have in their paths
 	self, err := os.Executable()
 	require.NoError(t, err)
 	f2mesh := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), self, args...)
-		cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+filepath.Join(dir, "state"))
+		cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+stateDir)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
@@ -35,10 +35,9 @@ func TestUp(t *testing.T) {
 		return out
 	}
 	t.Cleanup(func() {
-		_, _ = f2mesh("down")
-		for _, server := range []string{"postgres", "mosquitto"} { // as root they lie elsewhere
-			assert.NoError(t, account.Remove(filepath.Join(dir, "state", server)))
-		}
+		out, err := f2mesh("down", "--volumes")
+		assert.NoError(t, err, out)
+		assert.NoDirExists(t, stateDir)
 	})
 
 	out, err := f2mesh("up", "--detach", "--host=192.0.2.1")
@@ -61,7 +60,7 @@ func TestUp(t *testing.T) {
 		assert.Contains(c, out, "written")
 	}, time.Minute, 100*time.Millisecond)
 	devicesFromCommandLine(t, f2mesh)
-	rotateFromCommandLine(t, f2mesh, filepath.Join(dir, "state", "secrets", "timescale_password"))
+	rotateFromCommandLine(t, f2mesh, filepath.Join(stateDir, "secrets", "timescale_password"))
 	works("down")
 	works("up", "--detach", "--no-simulate", "--no-connection-pooling")
 	assert.Contains(t, works("env"), "TIMESCALE_POOLED_DSN=''")

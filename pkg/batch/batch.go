@@ -12,24 +12,33 @@ import (
 // there is a first item; what it returns is empty only when in is closed or
 // ctx has ended.
 func Gather[T any](ctx context.Context, in <-chan T, buf []T, limit int, linger time.Duration) []T {
+	return GatherBytes(ctx, in, buf, limit, linger, func(T) int { return 0 }, 1)
+}
+
+// GatherBytes is Gather, and stops behind the item with which the sizes of those
+// that it appends reach maxBytes.
+func GatherBytes[T any](ctx context.Context, in <-chan T, buf []T, limit int, linger time.Duration, size func(T) int, maxBytes int) []T {
+	total := 0
 	select {
 	case item, ok := <-in:
 		if !ok {
 			return buf
 		}
 		buf = append(buf, item)
+		total += size(item)
 	case <-ctx.Done():
 		return buf
 	}
 	timer := time.NewTimer(linger)
 	defer timer.Stop()
-	for len(buf) < limit {
+	for len(buf) < limit && total < maxBytes {
 		select {
 		case item, ok := <-in:
 			if !ok {
 				return buf
 			}
 			buf = append(buf, item)
+			total += size(item)
 			continue
 		default:
 		}
@@ -39,6 +48,7 @@ func Gather[T any](ctx context.Context, in <-chan T, buf []T, limit int, linger 
 				return buf
 			}
 			buf = append(buf, item)
+			total += size(item)
 		case <-timer.C:
 			return buf
 		case <-ctx.Done():

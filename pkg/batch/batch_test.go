@@ -95,3 +95,21 @@ func TestGatherKeepsAll(t *testing.T) {
 		assert.Equal(t, i, v)
 	}
 }
+
+func TestGatherBytes(t *testing.T) {
+	t.Parallel()
+	in := make(chan int, 10)
+	for _, size := range []int{3, 4, 5, 20, 1, 1} {
+		in <- size
+	}
+	close(in)
+	size := func(n int) int { return n }
+	gather := func(limit, maxBytes int) []int {
+		return batch.GatherBytes(t.Context(), in, nil, limit, time.Hour, size, maxBytes)
+	}
+	assert.Equal(t, []int{3, 4}, gather(10, 7), "it ends when the bound is reached")
+	assert.Equal(t, []int{5, 20}, gather(10, 7), "or passed, by one item at most")
+	assert.Equal(t, []int{1}, gather(1, 7), "the control: the count bounds, too")
+	assert.Equal(t, []int{1}, gather(10, 7))
+	assert.Empty(t, gather(10, 7))
+}

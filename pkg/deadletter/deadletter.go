@@ -13,9 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
@@ -25,8 +22,6 @@ const Stream = "DEAD_LETTER"
 
 // Headers of a dead letter, beside those of package event.
 const (
-	HeaderStage           = "F2-Stage"
-	HeaderReason          = "F2-Reason"
 	HeaderDetail          = "F2-Detail"
 	HeaderTopic           = "F2-Topic"
 	HeaderTime            = "F2-Time"
@@ -72,6 +67,7 @@ type Letter struct {
 	Received time.Time // by the bridge
 	Time     time.Time // of the refusal
 	Replayed bool      // an operator had the message tried once more
+	Times    uint64    // how many messages the letter stands for; 0 is one
 
 	DataPointID     int32  // 0: the whole message, unless Part is set
 	Part            bool   // the letter is of a part of the message only
@@ -89,36 +85,6 @@ func (l *Letter) Subject() string {
 		mac = unknown
 	}
 	return "f2.dead." + l.Stage + "." + l.Reason + "." + mac
-}
-
-// Msg is the letter as a message. Its Nats-Msg-Id makes a redelivered letter
-// one letter.
-func (l *Letter) Msg() *nats.Msg {
-	id := l.ID.String()
-	m := nats.NewMsg(l.Subject())
-	m.Data = l.Payload
-	set := func(key, value string) {
-		if value != "" {
-			m.Header[key] = []string{value}
-		}
-	}
-	set(jetstream.MsgIDHeader, strings.Join([]string{id, l.Stage, l.Reason, strconv.Itoa(int(l.DataPointID))}, "/"))
-	set(event.HeaderID, id)
-	set(event.HeaderReceived, l.Received.UTC().Format(time.RFC3339Nano))
-	set(HeaderStage, l.Stage)
-	set(HeaderReason, l.Reason)
-	set(HeaderDetail, quote(l.Detail))
-	set(HeaderTopic, quote(l.Topic))
-	set(HeaderTime, l.Time.UTC().Format(time.RFC3339Nano))
-	if l.DataPointID != 0 {
-		set(HeaderDataPoint, strconv.Itoa(int(l.DataPointID)))
-	}
-	if l.Part {
-		set(HeaderDecoded, strconv.Itoa(l.Decoded))
-	}
-	set(HeaderMetadataVersion, l.MetadataVersion)
-	set(HeaderSQLState, l.SQLState)
-	return m
 }
 
 // maxQuoted is how much of a topic or detail a header shows, in bytes. MQTT

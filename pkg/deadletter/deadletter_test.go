@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -21,24 +20,22 @@ var moment = time.Date(2026, 11, 24, 10, 0, 0, 5, time.FixedZone("CET", 3600))
 func sample() deadletter.Letter {
 	return deadletter.Letter{
 		Stage: "decoder", Reason: "out_of_range", Detail: "data point 3: frame: out_of_range", MAC: "e4fd45f654be",
-		Topic: "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", ID: event.ID{1}, Payload: []byte("\x00as it came\xff"),
+		Topic: "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", ID: event.PlaceID(7, 42), Payload: []byte("\x00as it came\xff"),
 		Received: moment, Time: moment.Add(time.Second), DataPointID: 3, MetadataVersion: "00ff", SQLState: "22021",
 	}
 }
 
-func TestMsg(t *testing.T) {
+func TestMessage(t *testing.T) {
 	t.Parallel()
 	l := sample()
-	m := l.Msg()
+	m := l.Message()
 	assert.Equal(t, "f2.dead.decoder.out_of_range.e4fd45f654be", m.Subject)
-	assert.Equal(t, l.Payload, m.Data)
-	const id = "01000000000000000000000000000000"
+	assert.Empty(t, m.Data, "it is in RAW")
 	assert.Equal(t, nats.Header{
-		jetstream.MsgIDHeader:            {id + "/decoder/out_of_range/3"},
-		event.HeaderID:                   {id},
+		deadletter.HeaderCount:           {"1"},
+		deadletter.HeaderRawSequence:     {"42"},
+		event.HeaderID:                   {"0000000000000007000000000000002a"},
 		event.HeaderReceived:             {"2026-11-24T09:00:00.000000005Z"},
-		deadletter.HeaderStage:           {"decoder"},
-		deadletter.HeaderReason:          {"out_of_range"},
 		deadletter.HeaderDetail:          {"data point 3: frame: out_of_range"},
 		deadletter.HeaderTopic:           {l.Topic},
 		deadletter.HeaderTime:            {"2026-11-24T09:00:01.000000005Z"},
@@ -46,36 +43,17 @@ func TestMsg(t *testing.T) {
 		deadletter.HeaderMetadataVersion: {"00ff"},
 		deadletter.HeaderSQLState:        {"22021"},
 	}, m.Header)
+	l.ID = event.ID{}
+	assert.Equal(t, l.Payload, l.Message().Data, "it never reached RAW")
 }
 
-func TestMsgOfLittle(t *testing.T) {
+func TestMessageOfLittle(t *testing.T) {
 	t.Parallel()
 	l := deadletter.Letter{Stage: "bridge", Reason: "bad_levels"}
-	m := l.Msg()
+	m := l.Message()
 	assert.Equal(t, "f2.dead.bridge.bad_levels.unknown", m.Subject)
 	for _, header := range []string{deadletter.HeaderDetail, deadletter.HeaderTopic, deadletter.HeaderDataPoint, deadletter.HeaderMetadataVersion, deadletter.HeaderSQLState} {
 		assert.NotContains(t, m.Header, header, "no empty headers")
-	}
-}
-
-// TestDedupeID: a letter that is made again has the same id, and every other
-// letter another.
-func TestDedupeID(t *testing.T) {
-	t.Parallel()
-	id := func(change func(*deadletter.Letter)) string {
-		l := sample()
-		change(&l)
-		return l.Msg().Header.Get(jetstream.MsgIDHeader)
-	}
-	same := id(func(*deadletter.Letter) {})
-	assert.Equal(t, same, id(func(l *deadletter.Letter) { l.Time = l.Time.Add(time.Hour) }), "refused again later")
-	for name, change := range map[string]func(*deadletter.Letter){
-		"message":    func(l *deadletter.Letter) { l.ID = event.ID{2} },
-		"stage":      func(l *deadletter.Letter) { l.Stage = "writer" },
-		"reason":     func(l *deadletter.Letter) { l.Reason = "bad_bcd" },
-		"data point": func(l *deadletter.Letter) { l.DataPointID = 4 },
-	} {
-		assert.NotEqual(t, same, id(change), name)
 	}
 }
 
@@ -102,7 +80,7 @@ const maxHeader = 1<<16 - 1
 func legal(t require.TestingT, s string) {
 	l := sample()
 	l.Topic, l.Detail = s, s
-	m := l.Msg()
+	m := l.Message()
 	size := len("NATS/1.0\r\n\r\n")
 	for key, values := range m.Header {
 		require.Len(t, values, 1)
@@ -112,7 +90,6 @@ func legal(t require.TestingT, s string) {
 		}
 	}
 	require.Less(t, size, maxHeader-1024, "there must be room for the headers of a batch")
-	require.Equal(t, l.Payload, m.Data)
 	require.Equal(t, "f2.dead.decoder.out_of_range.e4fd45f654be", m.Subject)
 }
 
@@ -133,5 +110,5 @@ func TestHeaderTellsTopic(t *testing.T) {
 func header(topic string) string {
 	l := sample()
 	l.Topic = topic
-	return l.Msg().Header.Get(deadletter.HeaderTopic)
+	return l.Message().Header.Get(deadletter.HeaderTopic)
 }

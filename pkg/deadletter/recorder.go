@@ -77,7 +77,7 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 		if !l.Replayed && !t.precedes(l) {
 			continue
 		}
-		t.count++
+		t.count += max(l.Times, 1)
 		if bytes.Compare(l.ID[:], t.last[:]) >= 0 {
 			t.last, t.point = l.ID, l.DataPointID
 		}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 )
 
 const (
@@ -118,7 +120,7 @@ func (m *Mesh) connectPostgres(ctx context.Context, user, password, database, mo
 func (m *Mesh) connectAt(ctx context.Context, port int, user, password, database, mode string) (*pgx.Conn, error) {
 	u := url.URL{
 		Scheme: "postgres", Host: m.address(port), Path: "/" + database, User: url.User(user),
-		RawQuery: url.Values{"sslmode": {mode}, "sslrootcert": {m.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}.Encode(),
+		RawQuery: postgres.Query(url.Values{"sslmode": {mode}, "sslrootcert": {m.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}),
 	}
 	config, err := pgx.ParseConfig(u.String())
 	if err != nil {

@@ -33,10 +33,10 @@ func BenchmarkParseDecoded(b *testing.B) {
 	}
 }
 
-func BenchmarkNewID(b *testing.B) {
+func BenchmarkDigest(b *testing.B) {
 	body := []byte(`{"timestamp":"2026-11-24 10:00:00.123456","data":"01 03 0C 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = event.NewID("f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", body, moment)
+		_ = event.Digest("f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", body)
 	}
 }

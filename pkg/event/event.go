@@ -24,6 +24,8 @@ const (
 	// HeaderRepeat is "1" on a message on RAW that may be a repeat of an earlier
 	// one with the same topic and bytes (design 5.3).
 	HeaderRepeat = "F2-Repeat"
+	// HeaderSubject is the subject on RAW of a message on PARKED.
+	HeaderSubject = "F2-Subject"
 	// HeaderReplace is "1" on a message on DECODED whose values replace those
 	// that the tables have.
 	HeaderReplace = "F2-Replace"

@@ -1,12 +1,10 @@
 package event
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"time"
 )
 
 // ID identifies one message of a device on every hop (design 5.3) by its place
@@ -42,47 +40,6 @@ func Digest(place string, body []byte) [16]byte {
 	buf = append(buf, body...)
 	sum := sha256.Sum256(buf)
 	return [16]byte(sum[:16])
-}
-
-// NewID derives the id from where a message was published and its body. place
-// is the canonical RAW subject, which holds the MAC, or the MQTT topic as it
-// came when it does not parse.
-//
-// Two equal bodies are one event only if the device stamped them: a body
-// without a "timestamp" takes the bridge's receive time into its id (design
-// 5.7), so that a second equal status is not taken for a copy of the first.
-func NewID(place string, body []byte, received time.Time) ID {
-	var stack [512]byte
-	buf := append(stack[:0], place...)
-	buf = append(buf, 0)
-	buf = append(buf, body...)
-	if !HasTimestamp(body) {
-		buf = append(buf, 0)
-		buf = binary.BigEndian.AppendUint64(buf, uint64(received.UnixNano()))
-	}
-	sum := sha256.Sum256(buf)
-	return ID(sum[:16])
-}
-
-var timestampKey = []byte(`"timestamp"`)
-
-// HasTimestamp tells whether body holds a "timestamp" key, without parsing it:
-// those bytes followed by a colon can stand in valid JSON only as a key, or, if
-// their first quote is escaped, as the end of one. It finds a key of a nested
-// object too, and not one that is spelled with escapes.
-func HasTimestamp(body []byte) bool {
-	rest := body
-	for {
-		i := bytes.Index(rest, timestampKey)
-		if i < 0 {
-			return false
-		}
-		escaped := i > 0 && rest[i-1] == '\\'
-		rest = rest[i+len(timestampKey):]
-		if after := bytes.TrimLeft(rest, " \t\r\n"); !escaped && len(after) > 0 && after[0] == ':' {
-			return true
-		}
-	}
 }
 
 // String gives 32 lower-case hex digits, which PostgreSQL reads as a uuid.

@@ -60,3 +60,12 @@ CREATE TABLE IF NOT EXISTS "DataPoint" (
     "Append"           text
 );
 CREATE INDEX IF NOT EXISTS "DataPoint_DeviceTemplateId" ON "DataPoint" ("DeviceTemplateId");
+
+-- Of f2mesh, and optional: raw values of a data point that mean "not available",
+-- in hex, as 8000 or FFFF. They are compared with the bytes as the encoding
+-- orders them, before sign and scale.
+CREATE TABLE IF NOT EXISTS f2mesh_not_available (
+    "DataPointId" integer NOT NULL REFERENCES "DataPoint" ON DELETE CASCADE,
+    "RawValue"    text    NOT NULL,
+    PRIMARY KEY ("DataPointId", "RawValue")
+);

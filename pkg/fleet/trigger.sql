@@ -91,8 +91,10 @@ BEGIN
         ('Pin', 'f2mesh_pin_changed'),
         ('DeviceType', 'f2mesh_template_changed'),
         ('DeviceTemplate', 'f2mesh_template_changed'),
-        ('DataPoint', 'f2mesh_template_changed')
+        ('DataPoint', 'f2mesh_template_changed'),
+        ('f2mesh_not_available', 'f2mesh_template_changed')
     LOOP
+        CONTINUE WHEN target = 'f2mesh_not_available' AND to_regclass(target) IS NULL;
         EXECUTE format('CREATE OR REPLACE TRIGGER f2mesh_insert AFTER INSERT ON %I REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION %I()', target, handler);
         EXECUTE format('CREATE OR REPLACE TRIGGER f2mesh_delete AFTER DELETE ON %I REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION %I()', target, handler);
         EXECUTE format('CREATE OR REPLACE TRIGGER f2mesh_update_old AFTER UPDATE ON %I REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION %I()', target, handler);

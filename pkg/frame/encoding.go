@@ -23,6 +23,8 @@ const (
 	kindUint8
 	kindInt16
 	kindUint16
+	kindInt24
+	kindUint24
 	kindInt32
 	kindUint32
 	kindInt64
@@ -46,17 +48,30 @@ var kinds = [...]struct {
 }{
 	kindNone: {"", 0}, kindInt8: {"Int8", 1}, kindUint8: {"Uint8", 1},
 	kindInt16: {"Int16", 2}, kindUint16: {"Uint16", 2},
+	kindInt24: {"Int24", 3}, kindUint24: {"Uint24", 3},
 	kindInt32: {"Int32", 4}, kindUint32: {"Uint32", 4},
 	kindInt64: {"Int64", 8}, kindUint64: {"Uint64", 8},
 	kindFloat32: {"Float32", 4}, kindFloat64: {"Float64", 8},
 	kindBool: {"Bool", 0}, kindBit: {"Bit", 0}, kindBCD: {"BCD", 0}, kindASCII: {"ASCII", 0},
 }
 
-// ParseEncoding reads an encoding's name in any case: Int8, Uint8, Int16,
-// Uint16, Int32, Uint32, Int64, Uint64, Float32, Float64, Bool, Bit0..Bit63,
-// BCD or ASCII, then optionally LE, CDAB or BADC with or without a '_' or '-'
-// before it. One-byte types and Bool have no registers to swap and take no
-// CDAB or BADC. Errors are of type *Error with ReasonUnknownEncoding.
+// known is what there is, for whoever wrote something else.
+const known = "Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64, Uint64, Float32, Float64, " +
+	"Bool, Bit0 to Bit63, BCD, ASCII; for another order of bytes with LE (DCBA), CDAB or BADC behind it"
+
+// ParseEncoding reads an encoding's name in any case, with or without blanks
+// around it: Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64,
+// Uint64, Float32, Float64, Bool, Bit0..Bit63, BCD or ASCII, then optionally the
+// order of bytes, with or without a '_', '-' or blank before it:
+//
+//	BE                             big-endian, as without it
+//	LE                             little-endian
+//	ABCD, DCBA, CDAB, BADC         big-endian, little-endian, registers
+//	                               swapped, bytes of each register swapped
+//	AB, BA; ABC, CBA; ABCDEFGH, …  the same, spelled for 2, 3 and 8 bytes
+//
+// One-byte types and Bool take BE and LE alone, types of 3 bytes none of those
+// that swap registers. Errors are of type *Error with ReasonUnknownEncoding.
 //
 // The types: integers are two's complement. Bool is 1 if any bit of the field
 // is set. BitN is bit N of the field read as one integer, counted from the
@@ -64,13 +79,71 @@ var kinds = [...]struct {
 // BCD is unsigned, two digits a byte. ASCII is text, padded with NULs at its
 // end; these are not part of the value.
 func ParseEncoding(name string) (Encoding, error) {
-	base, o := cutOrder(strings.ToUpper(name))
-	e, ok := parseBase(base)
-	e.order = o
-	if !ok || !e.orderFits() {
-		return Encoding{}, &Error{Reason: ReasonUnknownEncoding}
+	upper := strings.ToUpper(strings.TrimSpace(name))
+	if e, ok := parseBase(upper); ok {
+		return e, nil
 	}
-	return e, nil
+	for _, s := range suffixes {
+		base, ok := strings.CutSuffix(upper, s.name)
+		if !ok {
+			continue
+		}
+		if n := len(base) - 1; n >= 0 && strings.IndexByte("_- ", base[n]) >= 0 {
+			base = base[:n]
+		}
+		e, ok := parseBase(base)
+		if !ok || !s.fits(e) {
+			break // no shorter suffix would leave a base
+		}
+		e.order = s.order
+		return e, nil
+	}
+	return Encoding{}, refuse(ReasonUnknownEncoding, "unknown encoding %s; known: %s", quote(name), known)
+}
+
+// quote bounds what is quoted of metadata.
+func quote(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return strconv.Quote(s)
+	}
+	return strconv.Quote(s[:most]) + "…"
+}
+
+// suffix is a way to spell an order.
+type suffix struct {
+	name  string
+	order order
+	size  int // of the types that it is for; 0: any of whole registers, 1: any
+}
+
+// suffixes are in an order that finds a longer one before its own end.
+var suffixes = []suffix{
+	{"ABCDEFGH", bigEndian, 8},
+	{"HGFEDCBA", littleEndian, 8},
+	{"GHEFCDAB", wordSwapped, 8},
+	{"BADCFEHG", byteSwapped, 8},
+	{"ABCD", bigEndian, 0},
+	{"DCBA", littleEndian, 0},
+	{"CDAB", wordSwapped, 0},
+	{"BADC", byteSwapped, 0},
+	{"ABC", bigEndian, 3},
+	{"CBA", littleEndian, 3},
+	{"AB", bigEndian, 2},
+	{"BA", littleEndian, 2},
+	{"BE", bigEndian, 1},
+	{"LE", littleEndian, 1},
+}
+
+// fits says whether the type can be spelled with the suffix.
+func (s *suffix) fits(e Encoding) bool {
+	switch s.size {
+	case 1:
+		return true
+	case 0:
+		return e.kind != kindBool && e.Size()%2 == 0
+	}
+	return e.Size() == s.size
 }
 
 // String returns the canonical name, which ParseEncoding reads, or "unknown".
@@ -89,41 +162,25 @@ func (e Encoding) String() string {
 // decides (Bool, BitN, BCD, ASCII).
 func (e Encoding) Size() int { return kinds[e.kind].size }
 
-// fits says whether a field of this encoding can have the length.
-func (e Encoding) fits(length int) bool {
-	if size := e.Size(); size > 0 {
-		return length == size
-	}
-	longest := maxWidth
+// checkLength says whether a field of this encoding can have the length.
+func (e Encoding) checkLength(length int) error {
+	size, longest := e.Size(), maxWidth
 	if e.kind == kindASCII {
 		longest = MaxLength
 	}
 	switch {
+	case size > 0 && length == size:
+		return nil
+	case size > 0:
+		return refuse(ReasonBadLength, "\"Length\" is %d; %s takes %d", length, e, size)
 	case length < 1 || length > longest:
-		return false
+		return refuse(ReasonBadLength, "\"Length\" is %d; %s takes 1 to %d", length, e, longest)
 	case e.kind == kindBit && int(e.bit) >= 8*length:
-		return false
+		return refuse(ReasonBadLength, "\"Length\" is %d; %s takes at least %d", length, e, e.bit/8+1)
+	case length%2 != 0 && e.order.swapsRegisters():
+		return refuse(ReasonBadLength, "\"Length\" is %d; %s takes whole registers of 2 bytes", length, e)
 	}
-	return length%2 == 0 || !e.order.swapsRegisters()
-}
-
-func (e Encoding) orderFits() bool {
-	return !e.order.swapsRegisters() || e.kind != kindBool && e.Size() != 1
-}
-
-// cutOrder cuts the order off a name in upper case.
-func cutOrder(name string) (string, order) {
-	for _, o := range []order{littleEndian, wordSwapped, byteSwapped} {
-		base, ok := strings.CutSuffix(name, o.String())
-		if !ok {
-			continue
-		}
-		if n := len(base) - 1; n >= 0 && (base[n] == '_' || base[n] == '-') {
-			base = base[:n]
-		}
-		return base, o
-	}
-	return name, bigEndian
+	return nil
 }
 
 func parseBase(name string) (Encoding, bool) {

@@ -1,5 +1,7 @@
 package frame
 
+import "fmt"
+
 // The reasons for which a frame or a field is refused. The set is bounded: a
 // reason can be a metric's label and a token of a dead letter's subject.
 const (
@@ -8,34 +10,31 @@ const (
 	ReasonBadOffset       = "bad_offset"       // below 0
 	ReasonBadLength       = "bad_length"       // does not fit the encoding
 	ReasonBadDecimals     = "bad_decimals"     // not -22..22, or not 0 for text
-	ReasonOutOfRange      = "out_of_range"     // the frame ends before the field
+	ReasonOutOfRange      = "out_of_range"     // the frame's data end before the field
 	ReasonNotANumber      = "not_a_number"     // NaN or an infinity
 	ReasonBadBCD          = "bad_bcd"          // a half-byte above 9
 	ReasonBadASCII        = "bad_ascii"        // neither printable ASCII nor tab, CR or LF
 	ReasonOverflow        = "overflow"         // Encode: beyond the encoding's range
 	ReasonWrongType       = "wrong_type"       // Encode: text for a number or a number for text
+
+	ReasonModbusException = "modbus_exception" // the device answered with an exception
+	ReasonShortAnswer     = "short_answer"     // fewer bytes than the byte count says
+	ReasonEchoedRequest   = "echoed_request"   // the request, in place of the answer or before it
+	ReasonShiftedFrame    = "shifted_frame"    // the answer does not start at the frame's start
+	ReasonWrongCRC        = "wrong_crc"        // or none, where it is asked for
 )
 
-// Error says why a frame, a field or an encoding's name was refused. It does
-// not hold the frame's bytes.
+// Error says why a frame, a field or an encoding's name was refused.
 type Error struct {
 	Reason string // one of the Reason constants
+	// Detail names what is wrong, where it is, and what would be right. It can
+	// quote metadata, and never holds bytes of a frame.
+	Detail string
 }
 
-// details says for each reason what is wrong, for whoever reads the dead letter.
-var details = map[string]string{
-	ReasonBadHex:          "not pairs of hex digits",
-	ReasonUnknownEncoding: "\"DataEncoding\" names no known encoding, or an order of bytes that it does not have",
-	ReasonBadOffset:       "\"Offset\" is below 0",
-	ReasonBadLength:       "\"Length\" does not fit the encoding",
-	ReasonBadDecimals:     "\"Decimals\" is not -22 to 22, or not 0 for text",
-	ReasonOutOfRange:      "the frame ends before the field does: see \"Offset\" and \"Length\"",
-	ReasonNotANumber:      "the value is NaN or an infinity",
-	ReasonBadBCD:          "a half-byte above 9",
-	ReasonBadASCII:        "neither printable ASCII nor tab, CR or LF",
-	ReasonOverflow:        "the value is beyond the encoding's range",
-	ReasonWrongType:       "text for a number, or a number for text",
-}
+// Error is the detail.
+func (e *Error) Error() string { return e.Detail }
 
-// Error is the reason after the package's name, and what it means.
-func (e *Error) Error() string { return "frame: " + e.Reason + ": " + details[e.Reason] }
+func refuse(reason, format string, args ...any) *Error {
+	return &Error{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}

@@ -6,13 +6,17 @@
 // the result is the float64 nearest to raw / 10^Decimals, not that of a chain
 // of rounded steps, so 2552 with 2 decimals is 25.52.
 //
-// The package knows bytes only: it does not check a frame's CRC, function code
-// or byte count, since the metadata's offsets already count from the frame's
-// start, and controllers check the CRC on the bus. It holds no state;
-// everything in it is safe for concurrent use.
+// ReadAnswer says whether a frame is the answer of a Modbus RTU device, where its
+// data end, and whether its CRC is right. A frame that is none is only bytes.
+// Offsets count from the frame's start either way.
+//
+// The package holds no state; everything in it is safe for concurrent use.
 package frame
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // Limits of a field.
 const (
@@ -42,6 +46,9 @@ type Value struct {
 	IsText bool
 }
 
+// End is the place in a frame behind the field's last byte.
+func (f Field) End() int { return f.Offset + f.Length }
+
 // Validate says whether the field can be decoded from a long enough frame.
 // Length has to be the encoding's Size; where that is 0 it is 1..8 for Bool,
 // BitN (and hold bit N) and BCD, 1..256 for ASCII, and even with the orders
@@ -49,17 +56,15 @@ type Value struct {
 func (f Field) Validate() error {
 	switch {
 	case f.Encoding.kind == kindNone:
-		return &Error{Reason: ReasonUnknownEncoding}
+		return refuse(ReasonUnknownEncoding, "no encoding; known: %s", known)
 	case f.Offset < 0:
-		return &Error{Reason: ReasonBadOffset}
-	case !f.Encoding.fits(f.Length):
-		return &Error{Reason: ReasonBadLength}
+		return refuse(ReasonBadOffset, "\"Offset\" is %d; it counts bytes from the frame's start, which is 0", f.Offset)
 	case f.Decimals < -MaxDecimals || f.Decimals > MaxDecimals:
-		return &Error{Reason: ReasonBadDecimals}
+		return refuse(ReasonBadDecimals, "\"Decimals\" is %d; it must be -%d to %d", f.Decimals, MaxDecimals, MaxDecimals)
 	case f.Encoding.kind == kindASCII && f.Decimals != 0:
-		return &Error{Reason: ReasonBadDecimals}
+		return refuse(ReasonBadDecimals, "\"Decimals\" is %d; it must be 0 for %s", f.Decimals, f.Encoding)
 	}
-	return nil
+	return f.Encoding.checkLength(f.Length)
 }
 
 // Decode returns the field's value in frame, which it does not change or keep.
@@ -79,7 +84,7 @@ func (f Field) Decode(frame []byte) (Value, error) {
 		return Value{}, err
 	}
 	if math.IsNaN(n) || math.IsInf(n, 0) {
-		return Value{}, &Error{Reason: ReasonNotANumber}
+		return Value{}, refuse(ReasonNotANumber, "the value is NaN or an infinity")
 	}
 	return Value{Number: n}, nil
 }
@@ -97,13 +102,13 @@ func (f Field) Encode(frame []byte, v Value) error {
 		return err
 	}
 	if v.IsText != (f.Encoding.kind == kindASCII) {
-		return &Error{Reason: ReasonWrongType}
+		return refuse(ReasonWrongType, "text for a number, or a number for text")
 	}
 	if v.IsText {
 		return encodeText(b, v.Text, f.Encoding.order)
 	}
 	if math.IsNaN(v.Number) || math.IsInf(v.Number, 0) {
-		return &Error{Reason: ReasonNotANumber}
+		return refuse(ReasonNotANumber, "the value is NaN or an infinity")
 	}
 	u, err := f.encodeNumber(v.Number, f.Encoding.order.load(b))
 	if err != nil {
@@ -113,13 +118,34 @@ func (f Field) Encode(frame []byte, v Value) error {
 	return nil
 }
 
+// Raw returns the field's bytes as one unsigned integer, in the encoding's order
+// of bytes and before it is scaled. ok is false where the frame ends before the
+// field, and for fields of more than 8 bytes.
+func (f Field) Raw(frame []byte) (raw uint64, ok bool) {
+	b, err := f.slice(frame)
+	if err != nil || len(b) > maxWidth {
+		return 0, false
+	}
+	return f.Encoding.order.load(b), true
+}
+
 // slice returns the field's bytes.
 func (f Field) slice(frame []byte) ([]byte, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}
 	if f.Offset > len(frame) || f.Length > len(frame)-f.Offset {
-		return nil, &Error{Reason: ReasonOutOfRange}
+		return nil, refuse(ReasonOutOfRange, "beyond the frame's %d bytes: %s", len(frame), f.place())
 	}
-	return frame[f.Offset : f.Offset+f.Length], nil
+	return frame[f.Offset:f.End()], nil
+}
+
+// place names the field's bytes, counted as "Offset" is.
+func (f Field) place() string { return place(f.Offset, f.Length) }
+
+func place(offset, length int) string {
+	if length == 1 {
+		return fmt.Sprintf("byte %d", offset)
+	}
+	return fmt.Sprintf("bytes %d to %d", offset, offset+length-1)
 }

@@ -25,6 +25,13 @@ func TestDecode(t *testing.T) {
 		{"int16 CDAB", "Int16CDAB", 0, "FFFE", frame.Value{Number: -2}},
 		{"negative with decimals", "Int16", 2, "FF9C", frame.Value{Number: -1}},
 		{"uint16", "Uint16", 0, "FFFF", frame.Value{Number: 65535}},
+		{"int24", "Int24", 0, "FFFFFE", frame.Value{Number: -2}},
+		{"int24 least", "Int24", 1, "800000", frame.Value{Number: -838860.8}},
+		{"int24 LE", "Int24LE", 0, "FEFFFF", frame.Value{Number: -2}},
+		{"uint24", "Uint24", 0, "FFFFFE", frame.Value{Number: 16777214}},
+		{"uint24 CBA", "Uint24CBA", 0, "030201", frame.Value{Number: 0x010203}},
+		{"float32 ABCD", "Float32ABCD", 0, "43663333", frame.Value{Number: 230.1999969482422}},
+		{"float32 DCBA", "Float32DCBA", 0, "33336643", frame.Value{Number: 230.1999969482422}},
 		{"uint32", "Uint32", 0, "01020304", frame.Value{Number: 0x01020304}},
 		{"uint32 LE", "Uint32LE", 0, "04030201", frame.Value{Number: 0x01020304}},
 		{"uint32 CDAB", "Uint32CDAB", 0, "03040102", frame.Value{Number: 0x01020304}},
@@ -87,6 +94,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"short length", frame.Field{Encoding: encoding(t, "Int32"), Length: 2}, "01020304", frame.ReasonBadLength},
 		{"long length", frame.Field{Encoding: encoding(t, "Int16"), Length: 4}, "01020304", frame.ReasonBadLength},
 		{"long BCD", frame.Field{Encoding: encoding(t, "BCD"), Length: 9}, "000000000000000000", frame.ReasonBadLength},
+		{"short for 24 bits", frame.Field{Encoding: encoding(t, "Int24"), Length: 2}, "010203", frame.ReasonBadLength},
 		{"odd registers", frame.Field{Encoding: encoding(t, "BCDCDAB"), Length: 3}, "000000", frame.ReasonBadLength},
 		{"odd registers of text", frame.Field{Encoding: encoding(t, "ASCIIBADC"), Length: 3}, "000000", frame.ReasonBadLength},
 		{"bit beyond the length", frame.Field{Encoding: encoding(t, "Bit8"), Length: 1}, "FFFF", frame.ReasonBadLength},
@@ -126,6 +134,8 @@ func TestEncodeRefuses(t *testing.T) {
 		{"above int8", "Int8", 1, 0, number(128), frame.ReasonOverflow},
 		{"below int8", "Int8", 1, 0, number(-129), frame.ReasonOverflow},
 		{"below uint8", "Uint8", 1, 0, number(-1), frame.ReasonOverflow},
+		{"above int24", "Int24", 3, 0, number(1 << 23), frame.ReasonOverflow},
+		{"above uint24", "Uint24", 3, 0, number(1 << 24), frame.ReasonOverflow},
 		{"above uint16 once scaled", "Uint16", 2, 2, number(655.36), frame.ReasonOverflow},
 		{"above uint64", "Uint64", 8, 0, number(36893488147419103232), frame.ReasonOverflow},
 		{"far above uint64", "Uint64", 8, 22, number(1e308), frame.ReasonOverflow},
@@ -177,6 +187,50 @@ func TestEncodeKeepsOtherBits(t *testing.T) {
 	require.Equal(t, []byte{0xA5, 0xA7, 0xA5}, b)
 	require.NoError(t, f.Encode(b, frame.Value{Number: 0}))
 	require.Equal(t, []byte{0xA5, 0xA5, 0xA5}, b)
+}
+
+// TestDetails has texts that an operator acts on: the value, and what is right.
+func TestDetails(t *testing.T) {
+	for _, tc := range []struct {
+		field frame.Field
+		want  string
+	}{
+		{frame.Field{Encoding: encoding(t, "Int32"), Length: 2}, `"Length" is 2; Int32 takes 4`},
+		{frame.Field{Encoding: encoding(t, "BCD"), Length: 9}, `"Length" is 9; BCD takes 1 to 8`},
+		{frame.Field{Encoding: encoding(t, "Bit9"), Length: 1}, `"Length" is 1; Bit9 takes at least 2`},
+		{frame.Field{Encoding: encoding(t, "ASCIICDAB"), Length: 3}, `"Length" is 3; ASCIICDAB takes whole registers of 2 bytes`},
+		{frame.Field{Encoding: encoding(t, "Int16"), Length: 2, Offset: -1}, `"Offset" is -1; it counts bytes from the frame's start, which is 0`},
+		{frame.Field{Encoding: encoding(t, "Int16"), Length: 2, Decimals: 23}, `"Decimals" is 23; it must be -22 to 22`},
+		{frame.Field{Encoding: encoding(t, "ASCII"), Length: 2, Decimals: 1}, `"Decimals" is 1; it must be 0 for ASCII`},
+		{frame.Field{Encoding: encoding(t, "Int16"), Length: 2, Offset: 4}, `beyond the frame's 5 bytes: bytes 4 to 5`},
+		{frame.Field{Encoding: encoding(t, "Int8"), Length: 1, Offset: 5}, `beyond the frame's 5 bytes: byte 5`},
+		{frame.Field{Encoding: encoding(t, "BCD"), Length: 2, Offset: 2}, `a half-byte above 9 in bytes 2 to 3`},
+	} {
+		_, err := tc.field.Decode([]byte{1, 3, 0xFF, 0, 0})
+		require.EqualError(t, err, tc.want)
+	}
+}
+
+// TestRaw reads bytes in the encoding's order, before sign and scale.
+func TestRaw(t *testing.T) {
+	for _, tc := range []struct {
+		encoding, hex string
+		want          uint64
+		ok            bool
+	}{
+		{"Int16", "8000", 0x8000, true},
+		{"Int16LE", "0080", 0x8000, true},
+		{"Uint32CDAB", "03040102", 0x01020304, true},
+		{"Float32", "7FC00000", 0x7FC00000, true},
+		{"ASCII", "4E2F41", 0x4E2F41, true},
+		{"ASCII", "414243444546474849", 0, false},
+		{"Int32", "0102", 0, false},
+	} {
+		b := mustHex(t, tc.hex)
+		raw, ok := frame.Field{Encoding: encoding(t, tc.encoding), Length: len(b), Decimals: 0}.Raw(b)
+		require.Equal(t, tc.ok, ok, tc.encoding)
+		require.Equal(t, tc.want, raw, tc.encoding)
+	}
 }
 
 func mustHex(t require.TestingT, s string) []byte {

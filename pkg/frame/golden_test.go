@@ -15,7 +15,8 @@ import (
 
 // TestGolden decodes whole frames: a folder under testdata/frames holds
 // frame.hex, fields.csv with the metadata, and expected.csv with a line a
-// field: its label and a number, "text …" or the reason of an error.
+// field: its label and a number, "text …" or the reason of an error, which is that
+// of the whole frame where it is none of a field.
 func TestGolden(t *testing.T) {
 	folders, err := filepath.Glob("testdata/frames/*")
 	require.NoError(t, err)
@@ -28,9 +29,14 @@ func TestGolden(t *testing.T) {
 			fields := readCSV(t, filepath.Join(folder, "fields.csv"))[1:]
 			expected := readCSV(t, filepath.Join(folder, "expected.csv"))
 			require.Len(t, expected, len(fields))
+			var layout frame.Layout
+			for _, line := range fields {
+				layout.Add(field(t, line))
+			}
+			answer, refusal := frame.ReadAnswer(b, layout)
 			for i, line := range fields {
 				require.Equal(t, line[0], expected[i][0])
-				require.Equal(t, normal(expected[i][1]), decode(t, line, b), line[0])
+				require.Equal(t, normal(expected[i][1]), decode(t, line, b, answer, refusal), line[0])
 			}
 		})
 	}
@@ -45,11 +51,22 @@ func normal(s string) string {
 	return s
 }
 
-// decode returns what expected.csv says of a field.
-func decode(t *testing.T, line []string, b []byte) string {
+func field(t *testing.T, line []string) frame.Field {
 	t.Helper()
-	f := frame.Field{Encoding: encoding(t, line[1]), Offset: atoi(t, line[2]), Length: atoi(t, line[3]), Decimals: atoi(t, line[4])}
-	v, err := f.Decode(b)
+	return frame.Field{Encoding: encoding(t, line[1]), Offset: atoi(t, line[2]), Length: atoi(t, line[3]), Decimals: atoi(t, line[4])}
+}
+
+// decode returns what expected.csv says of a field.
+func decode(t *testing.T, line []string, b []byte, answer frame.Answer, err error) string {
+	t.Helper()
+	f := field(t, line)
+	if err == nil {
+		err = answer.Check(f)
+	}
+	var v frame.Value
+	if err == nil {
+		v, err = f.Decode(b)
+	}
 	var refused *frame.Error
 	switch {
 	case errors.As(err, &refused):

@@ -1,22 +1,29 @@
 package frame
 
-// ParseHex appends to dst the bytes that src spells in hex: two digits a byte
-// in any case, with any number of spaces before, between and after bytes. On
-// an error, which is of type *Error with ReasonBadHex, it returns dst as it
+// ParseHex appends to dst the bytes that src spells in hex: two digits a byte in
+// any case. Between bytes, before the first and behind the last there can be any
+// number of separators: spaces, tabs, CR, LF, commas, semicolons, dashes and
+// colons; "0x" can stand before a byte that is the first or follows a separator.
+// On an error, which is of type *Error with ReasonBadHex, it returns dst as it
 // was. It does not change or keep src, and allocates only if dst has to grow.
 func ParseHex(dst, src []byte) ([]byte, error) {
 	out := dst
 	for i := 0; i < len(src); {
-		if src[i] == ' ' {
+		high := digits[src[i]]
+		if high == separator {
 			i++
 			continue
 		}
-		if i+1 == len(src) {
-			return dst, &Error{Reason: ReasonBadHex}
+		low := byte(noDigit)
+		if i+1 < len(src) {
+			low = digits[src[i+1]]
 		}
-		high, low := digits[src[i]], digits[src[i+1]]
 		if high|low > 0xf {
-			return dst, &Error{Reason: ReasonBadHex}
+			if !isPrefix(src, i) {
+				return dst, refuse(ReasonBadHex, "not hex at character %d: a byte is two hex digits", i+1)
+			}
+			i += 2
+			continue
 		}
 		out = append(out, high<<4|low)
 		i += 2
@@ -24,16 +31,31 @@ func ParseHex(dst, src []byte) ([]byte, error) {
 	return out, nil
 }
 
-// digits gives the value of each hex digit, and 0xff for any other byte.
+// isPrefix says whether the "0x" of a byte stands at i.
+func isPrefix(src []byte, i int) bool {
+	return i+2 < len(src) && src[i] == '0' && src[i+1]|0x20 == 'x' && digits[src[i+2]] <= 0xf &&
+		(i == 0 || digits[src[i-1]] == separator)
+}
+
+// What digits gives for a byte that is no digit.
+const (
+	separator = 0xfe
+	noDigit   = 0xff
+)
+
+// digits gives the value of each hex digit.
 var digits = func() (table [256]byte) {
 	for i := range table {
-		table[i] = 0xff
+		table[i] = noDigit
 	}
 	for i, c := range []byte("0123456789abcdef") {
 		table[c] = byte(i)
 	}
 	for i, c := range []byte("ABCDEF") {
 		table[c] = byte(10 + i)
+	}
+	for _, c := range []byte(" \t\r\n,;-:") {
+		table[c] = separator
 	}
 	return table
 }()

@@ -6,7 +6,7 @@ import "math"
 // For floats it can be NaN or infinite.
 func (f Field) decodeNumber(u uint64) (float64, error) {
 	switch f.Encoding.kind {
-	case kindInt8, kindInt16, kindInt32, kindInt64:
+	case kindInt8, kindInt16, kindInt24, kindInt32, kindInt64:
 		negative, magnitude := splitSign(u, f.Length)
 		return scaleInteger(negative, magnitude, f.Decimals), nil
 	case kindFloat32:
@@ -20,7 +20,7 @@ func (f Field) decodeNumber(u uint64) (float64, error) {
 	case kindBCD:
 		var ok bool
 		if u, ok = fromBCD(u); !ok {
-			return 0, &Error{Reason: ReasonBadBCD}
+			return 0, refuse(ReasonBadBCD, "a half-byte above 9 in %s", f.place())
 		}
 	}
 	return scaleInteger(false, u, f.Decimals), nil
@@ -33,19 +33,19 @@ func (f Field) encodeNumber(v float64, old uint64) (uint64, error) {
 	case kindFloat32:
 		raw := float32(scale(v, -f.Decimals))
 		if math.IsInf(float64(raw), 0) {
-			return 0, &Error{Reason: ReasonOverflow}
+			return 0, refuse(ReasonOverflow, "the value is beyond the range of %s", f.Encoding)
 		}
 		return uint64(math.Float32bits(raw)), nil
 	case kindFloat64:
 		raw := unscaleFloat(v, f.Decimals)
 		if math.IsInf(raw, 0) {
-			return 0, &Error{Reason: ReasonOverflow}
+			return 0, refuse(ReasonOverflow, "the value is beyond the range of %s", f.Encoding)
 		}
 		return math.Float64bits(raw), nil
 	}
 	u, ok := unscaleInteger(math.Abs(v), f.Decimals, f.limit(v < 0))
 	if !ok {
-		return 0, &Error{Reason: ReasonOverflow}
+		return 0, refuse(ReasonOverflow, "the value is beyond the range of %s", f.Encoding)
 	}
 	switch {
 	case v < 0:
@@ -63,7 +63,7 @@ func (f Field) encodeNumber(v float64, old uint64) (uint64, error) {
 func (f Field) limit(negative bool) uint64 {
 	most := uint64(math.MaxUint64) >> (64 - 8*f.Length)
 	switch f.Encoding.kind {
-	case kindInt8, kindInt16, kindInt32, kindInt64:
+	case kindInt8, kindInt16, kindInt24, kindInt32, kindInt64:
 		if negative {
 			return most/2 + 1
 		}

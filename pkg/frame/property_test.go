@@ -120,7 +120,7 @@ func TestEncodeInvertsDecode(t *testing.T) {
 
 // TestScalingIsCorrectlyRounded compares with exact rational arithmetic.
 func TestScalingIsCorrectlyRounded(t *testing.T) {
-	for _, name := range []string{"Int8", "Int16", "Uint16", "Int32", "Uint32", "Int64", "Uint64", "BCD", "Float32", "Float64"} {
+	for _, name := range []string{"Int8", "Int16", "Uint16", "Int24", "Uint24", "Int32", "Uint32", "Int64", "Uint64", "BCD", "Float32", "Float64"} {
 		t.Run(name, func(t *testing.T) {
 			e := encoding(t, name)
 			rapid.Check(t, func(t *rapid.T) {

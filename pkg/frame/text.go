@@ -12,9 +12,9 @@ func decodeText(b []byte, o order) (Value, error) {
 	for len(text) > 0 && text[len(text)-1] == 0 {
 		text = text[:len(text)-1]
 	}
-	for _, c := range text {
+	for i, c := range text {
 		if !isText(c) {
-			return Value{}, &Error{Reason: ReasonBadASCII}
+			return Value{}, refuse(ReasonBadASCII, "byte %d of the text is neither printable ASCII nor tab, CR or LF", i)
 		}
 	}
 	return Value{Text: string(text), IsText: true}, nil
@@ -23,11 +23,11 @@ func decodeText(b []byte, o order) (Value, error) {
 // encodeText inverts decodeText.
 func encodeText(b []byte, text string, o order) error {
 	if len(text) > len(b) {
-		return &Error{Reason: ReasonOverflow}
+		return refuse(ReasonOverflow, "the text has %d bytes, the field %d", len(text), len(b))
 	}
 	for i := range len(text) {
 		if !isText(text[i]) {
-			return &Error{Reason: ReasonBadASCII}
+			return refuse(ReasonBadASCII, "byte %d of the text is neither printable ASCII nor tab, CR or LF", i)
 		}
 	}
 	for i := range b {

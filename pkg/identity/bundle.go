@@ -17,7 +17,8 @@ import (
 
 // Files of a device's bundle.
 const (
-	deviceCertificateFile = "device.crt"
+	// DeviceCertificateFile has the device's certificate, then its issuer's.
+	DeviceCertificateFile = "device.crt"
 	deviceKeyFile         = "device.key"
 	deviceTrustFile       = "ca.crt"
 	deviceConfigFile      = "mqtt_config.json"
@@ -26,7 +27,7 @@ const (
 // BundleFiles are the files of a bundle. A device that made its own key has no
 // device.key here.
 func BundleFiles() []string {
-	return []string{deviceCertificateFile, deviceKeyFile, deviceTrustFile, deviceConfigFile}
+	return []string{DeviceCertificateFile, deviceKeyFile, deviceTrustFile, deviceConfigFile}
 }
 
 // Bundle is what a device is given.
@@ -55,7 +56,7 @@ func (b *Bundle) Write(folder string) error {
 	}
 	config, err := json.MarshalIndent(deviceConfig{
 		ClientID: b.MAC.Dashed(), SerialNumber: b.SerialNumber,
-		CAFile: deviceTrustFile, CertFile: deviceCertificateFile, KeyFile: deviceKeyFile,
+		CAFile: deviceTrustFile, CertFile: DeviceCertificateFile, KeyFile: deviceKeyFile,
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing device bundle: %w", err)
@@ -75,7 +76,7 @@ func (b *Bundle) Write(folder string) error {
 	if err := b.writeKey(folder); err != nil {
 		return fmt.Errorf("writing device bundle: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, deviceCertificateFile), b.Chain(), 0o644); err != nil { //nolint:gosec // a certificate is public
+	if err := os.WriteFile(filepath.Join(folder, DeviceCertificateFile), b.Chain(), 0o644); err != nil { //nolint:gosec // a certificate is public
 		return fmt.Errorf("writing device bundle: %w", err)
 	}
 	return nil
@@ -100,7 +101,7 @@ func (b *Bundle) writeKey(folder string) error {
 // DeviceCertificate reads the certificate of a bundle, and whether all that belongs
 // to the bundle is there and fits: the key too, if it was made here.
 func DeviceCertificate(folder string, ownKey bool) (certificate *x509.Certificate, complete bool) {
-	certificate, err := readCertificate(filepath.Join(folder, deviceCertificateFile))
+	certificate, err := readCertificate(filepath.Join(folder, DeviceCertificateFile))
 	if err != nil {
 		return nil, false
 	}

@@ -68,7 +68,7 @@ func TestDevicePublishesOnlyItsOwnTopics(t *testing.T) {
 		"cmnd/f2-e4fd45f654bf/access-control-mode/J1/strike-1",
 		"cmnd/f2-e4fd45f654be/access-control-mode/J1/strike-1", // a command to itself
 		"cmnd/f2-e4fd45f654be/sensor-mode/J1/sensor-1/more",
-		"tele/f2-E4FD45F654BE/sensor-mode/J1/sensor-1", // a spelling that is not granted
+		"tele/f2-E4fd45f654be/sensor-mode/J1/sensor-1", // mixed case is not granted
 		"anything",
 		"tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1",
 		"tele/f2-e4-fd-45-f6-54-be/alarm-mode/1/motion-sensor-2",

@@ -2,6 +2,7 @@ package mosquitto
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -39,7 +40,11 @@ func WriteDeviceACL(dir string, macs []topic.MAC) error {
 	if err != nil {
 		return fmt.Errorf("writing device ACL: %w", err)
 	}
-	list := deviceACL(macs)
+	spell, err := granted(context.Background())
+	if err != nil {
+		return fmt.Errorf("writing device ACL: %w", err)
+	}
+	list := deviceACL(macs, spell)
 	if err := checkACL(list); err != nil {
 		return fmt.Errorf("writing device ACL: %w", err)
 	}
@@ -60,14 +65,14 @@ func renewACL(file []byte) []byte {
 	return acl(controllers)
 }
 
-// deviceACL grants each controller its own topics in both spellings of its MAC
+// deviceACL grants each controller its own topics in the given spellings of its MAC
 // and nothing else. `+` must fill a whole level in an ACL, so the components
 // cannot be told apart by name here; the bridge does that.
-func deviceACL(macs []topic.MAC) []byte {
+func deviceACL(macs []topic.MAC, spell spellings) []byte {
 	var file bytes.Buffer
 	for _, mac := range macs {
 		fmt.Fprintf(&file, "\nuser %s\n", mac.Dashed())
-		for _, spelling := range []string{string(mac), mac.Dashed()} {
+		for _, spelling := range spell(mac) {
 			fmt.Fprintf(&file, "topic write tele/f2-%[1]s/#\n"+
 				"topic write stat/f2-%[1]s/#\n"+
 				"topic write cmnd/f2-%[1]s/sensor-mode/+/+\n"+

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (c *aclChecker) user(name string) error {
 func (c *aclChecker) grant(access, name string) error {
 	root, rest, _ := strings.Cut(name, "/")
 	device, below, _ := strings.Cut(rest, "/")
-	if c.mac == "" || device != "f2-"+string(c.mac) && device != "f2-"+c.mac.Dashed() {
+	if c.mac == "" || !slices.Contains(c.mac.Spellings(), strings.TrimPrefix(device, "f2-")) || !strings.HasPrefix(device, "f2-") {
 		return fmt.Errorf("%q is not a topic of %q", name, c.mac)
 	}
 	switch access + " " + root + " " + below {

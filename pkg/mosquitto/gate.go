@@ -78,7 +78,11 @@ type listFile struct {
 // those in place. Nothing has changed for the broker that runs. With sample, the
 // throw-away broker also proves what devices of it may do.
 func (g *Gate) Prepare(ctx context.Context, l Lists, sample Sample) (*Change, error) {
-	controllers := deviceACL(l.Devices)
+	spell, err := granted(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("checking the broker's lists: %w", err)
+	}
+	controllers := deviceACL(l.Devices, spell)
 	c := &Change{gate: g, files: []listFile{{caFile, l.CAs}, {deviceCRLFile, l.CRLs}, {aclFile, acl(controllers)}}}
 	if err := checkTrust(l.CAs, l.CRLs, time.Now()); err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
@@ -89,7 +93,7 @@ func (g *Gate) Prepare(ctx context.Context, l Lists, sample Sample) (*Change, er
 	if err := checkACL(controllers); err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
 	}
-	if err := g.try(ctx, c.files, sample); err != nil {
+	if err := g.try(ctx, c.files, sample, spell); err != nil {
 		return nil, fmt.Errorf("trying the broker's lists: %w", err)
 	}
 	return c, nil

@@ -177,10 +177,10 @@ func TestTrialFindsWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	b := newGated(t)
 	l := b.lists([]topic.MAC{device, neighbor})
-	acl := string(deviceACL(l.Devices))
+	acl := string(deviceACL(l.Devices, allSpellings))
 	sample := Sample{In: []topic.MAC{device}, Out: []topic.MAC{"e4fd45f654aa"}}
 	try := func(acl string, crls []byte) error {
-		return b.gate.try(t.Context(), []listFile{{caFile, l.CAs}, {deviceCRLFile, crls}, {aclFile, []byte(acl)}}, sample)
+		return b.gate.try(t.Context(), []listFile{{caFile, l.CAs}, {deviceCRLFile, crls}, {aclFile, []byte(acl)}}, sample, allSpellings)
 	}
 	require.NoError(t, try(acl, l.CRLs))
 	for name, broken := range map[string]string{
@@ -192,6 +192,8 @@ func TestTrialFindsWhatIsBroken(t *testing.T) {
 		"too much for one":        acl + "user " + device.Dashed() + "\ntopic write #\n",
 		"too much for another":    acl + "user e4-fd-45-f6-54-aa\ntopic write tele/f2-e4fd45f654aa/#\n",
 		"too little":              strings.ReplaceAll(acl, "topic write tele/f2-e4-fd-45-f6-54-be/#", ""),
+		"too little, upper case":  strings.ReplaceAll(acl, "topic write tele/f2-E4:FD:45:F6:54:BE/#", ""),
+		"another's, upper case":   acl + "user e4-fd-45-f6-54-aa\ntopic write tele/f2-E4FD45F654AA/#\n",
 	} {
 		require.Error(t, try(broken, l.CRLs), name)
 	}

@@ -14,17 +14,17 @@ import (
 // stranger is a MAC that no device has.
 const stranger topic.MAC = "000000000000"
 
-func ask(ctx context.Context, socket string, sample Sample) error {
-	if err := askDevice(ctx, socket, stranger, nil, []topic.MAC{stranger}); err != nil {
+func ask(ctx context.Context, socket string, sample Sample, spell spellings) error {
+	if err := askDevice(ctx, socket, stranger, nil, []topic.MAC{stranger}, spell); err != nil {
 		return err
 	}
 	for _, mac := range sample.In {
-		if err := askDevice(ctx, socket, mac, []topic.MAC{mac}, []topic.MAC{stranger}); err != nil {
+		if err := askDevice(ctx, socket, mac, []topic.MAC{mac}, []topic.MAC{stranger}, spell); err != nil {
 			return err
 		}
 	}
 	for _, mac := range sample.Out {
-		if err := askDevice(ctx, socket, mac, nil, []topic.MAC{mac}); err != nil {
+		if err := askDevice(ctx, socket, mac, nil, []topic.MAC{mac}, spell); err != nil {
 			return err
 		}
 	}
@@ -32,7 +32,7 @@ func ask(ctx context.Context, socket string, sample Sample) error {
 }
 
 // askDevice publishes as a device and compares the broker's answers.
-func askDevice(ctx context.Context, socket string, as topic.MAC, may, mayNot []topic.MAC) error {
+func askDevice(ctx context.Context, socket string, as topic.MAC, may, mayNot []topic.MAC, spell spellings) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return err
@@ -46,11 +46,12 @@ func askDevice(ctx context.Context, socket string, as topic.MAC, may, mayNot []t
 		return err
 	}
 	for _, macs := range []struct {
-		of   []topic.MAC
-		want bool
-	}{{may, true}, {mayNot, false}} {
+		of    []topic.MAC
+		spell spellings
+		want  bool
+	}{{may, spell, true}, {mayNot, allSpellings, false}} {
 		for _, mac := range macs.of {
-			for _, spelling := range []string{string(mac), mac.Dashed()} {
+			for _, spelling := range macs.spell(mac) {
 				granted, err := s.publish("tele/f2-" + spelling + "/trial")
 				if err != nil {
 					return err

@@ -30,6 +30,7 @@ type Sample struct {
 
 const (
 	trialSocket   = "socket"
+	nobodyFile    = "nobody"        // an ACL that grants nothing; later versions refuse /dev/null
 	trialPatience = 5 * time.Minute // an ACL of 100,000 controllers takes the half
 )
 
@@ -37,7 +38,7 @@ const (
 // may do. Nobody else reaches it: its listener for questions is a socket in a
 // folder that is closed to others, and its other one lets in who has a certificate,
 // to do nothing.
-func (g *Gate) try(ctx context.Context, files []listFile, sample Sample) (err error) {
+func (g *Gate) try(ctx context.Context, files []listFile, sample Sample, spell spellings) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, trialPatience)
 	defer cancel()
 	if err := sweepTrials(g.folder); err != nil {
@@ -63,7 +64,7 @@ func (g *Gate) try(ctx context.Context, files []listFile, sample Sample) (err er
 		return err
 	}
 	defer func() { _ = broker.Kill() }() // its end is not what we ask
-	return question(ctx, broker, dir, sample)
+	return question(ctx, broker, dir, sample, spell)
 }
 
 func (g *Gate) fillTrial(dir string, files []listFile) error {
@@ -85,13 +86,13 @@ listener %[2]d 127.0.0.1
 allow_anonymous false
 require_certificate true
 use_identity_as_username true
-acl_file /dev/null
+acl_file %[1]s/%[9]s
 cafile %[1]s/%[5]s
 crlfile %[1]s/%[6]s
 certfile %[1]s/%[7]s
 keyfile %[1]s/%[8]s
-`, dir, number, trialSocket, aclFile, caFile, deviceCRLFile, serverCertFile, serverKeyFile)
-	files = append([]listFile{{serverCertFile, certificate}, {serverKeyFile, key}, {confFile, []byte(conf)}}, files...)
+`, dir, number, trialSocket, aclFile, caFile, deviceCRLFile, serverCertFile, serverKeyFile, nobodyFile)
+	files = append([]listFile{{nobodyFile, nil}, {serverCertFile, certificate}, {serverKeyFile, key}, {confFile, []byte(conf)}}, files...)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -134,7 +135,7 @@ func throwAwayPair() (certificate, key []byte, err error) {
 
 // question waits until the broker serves, or has ended because of what it read, and
 // tries the sample's topics.
-func question(ctx context.Context, broker *process.Process, dir string, sample Sample) error {
+func question(ctx context.Context, broker *process.Process, dir string, sample Sample, spell spellings) error {
 	folder, err := os.Open(dir) //nolint:gosec // our own
 	if err != nil {
 		return err
@@ -143,7 +144,7 @@ func question(ctx context.Context, broker *process.Process, dir string, sample S
 	// A socket's address has 107 bytes, a path may have more.
 	socket := fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), trialSocket)
 	for {
-		err := ask(ctx, socket, sample)
+		err := ask(ctx, socket, sample, spell)
 		if !cutOff(err) {
 			return err
 		}

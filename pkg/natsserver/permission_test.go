@@ -47,7 +47,7 @@ func declare(t *testing.T, s *Server, cfg Config) jetstream.JetStream {
 		_, err := js.CreateStream(t.Context(), stream)
 		require.NoError(t, err, name)
 	}
-	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge", "AUDIT": "audit_registrar"} {
+	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge", "AUDIT": "audit_registrar", "RESULT": "result_registrar"} {
 		var consumer jetstream.ConsumerConfig
 		unmarshal(t, "consumer_"+name+".json", &consumer)
 		require.NotEmpty(t, consumer.Description, name)
@@ -69,11 +69,12 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 		stream   string // what it consumes
 		consumer string
 	}{
-		{Bridge, []string{"raw", "dead_letter", "commands"}, []string{
-			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown",
+		{Bridge, []string{"raw", "dead_letter", "commands", "result"}, []string{
+			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown", "f2.result.e4fd45f654be.alarm-mode.1.siren-1",
 		}, "COMMANDS", "commands_bridge"},
-		{Decoder, []string{"decoded", "latest", "dead_letter"}, []string{
+		{Decoder, []string{"decoded", "latest", "parked", "dead_letter"}, []string{
 			"f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.decoder.bad_hex.e4fd45f654be",
+			"f2.parked.e4fd45f654be", "$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1",
 		}, "RAW", "raw_decoder"},
 		{Writer, []string{"dead_letter"}, []string{
 			"f2.dead.writer.22003.e4fd45f654be",
@@ -165,6 +166,7 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.dead.decoder.bad_hex.e4fd45f654be":            {Decoder},
 		"f2.dead.writer.22003.e4fd45f654be":               {Writer},
 		"f2.command.e4fd45f654be.alarm-mode.1.siren-1":    {Console},
+		"f2.result.e4fd45f654be.alarm-mode.1.siren-1":     {Bridge},
 		"f2.alarm.bridge.stream_full":                     {Bridge},
 		"f2.alarm.writer.database":                        {Writer},
 		"f2.alarm.registrar.clone":                        {Registrar},
@@ -174,7 +176,8 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.secrets.bridge":                               {Health},
 		"f2.alarms.registrar":                             {Health},
 		"$SRV.STATS":                                      {Health, Console},
-		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
+		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {Decoder},
+		"f2.parked.e4fd45f654be":                          {Decoder},
 		"anything.else":                                   {},
 		"_INBOX_operator.abc":                             {},
 		"_INBOX.abc":                                      {},
@@ -194,8 +197,18 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.STREAM.PURGE.RAW":                             {},
 		"$JS.API.STREAM.PURGE.DEAD_LETTER":                     {},
 		"$JS.API.STREAM.MSG.DELETE.RAW":                        {},
-		"$JS.API.STREAM.MSG.GET.RAW":                           {Console},
+		"$JS.API.STREAM.MSG.GET.RAW":                           {Bridge, Console},
+		"$JS.API.STREAM.MSG.GET.RESULT":                        {Bridge, Console},
+		"$JS.API.STREAM.PURGE.RESULT":                          {},
+		"$JS.API.STREAM.UPDATE.RESULT":                         {Bridge},
 		"$JS.API.STREAM.RESTORE.RAW":                           {},
+		"$JS.API.STREAM.CREATE.PARKED":                         {Decoder},
+		"$JS.API.STREAM.PURGE.PARKED":                          {},
+		"$JS.API.STREAM.PURGE.KV_LATEST":                       {},
+		"$JS.API.STREAM.MSG.DELETE.PARKED":                     {},
+		"$JS.API.DIRECT.GET.PARKED":                            {Decoder, Console},
+		"$JS.API.DIRECT.GET.KV_LATEST":                         {Decoder, Console},
+		"$JS.API.DIRECT.GET.DECODED":                           {Console},
 		"$JS.API.DIRECT.GET.KV_LATEST.$KV.LATEST.e4fd45f654be": {Console},
 
 		"$JS.API.CONSUMER.CREATE.RAW.decoder":             {Decoder},
@@ -211,6 +224,11 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.PAUSE.RAW.decoder":              {},
 		"$JS.API.CONSUMER.RESET.RAW.decoder":              {Decoder},
 		"$JS.API.CONSUMER.RESET.DECODED.writer":           {Writer},
+		"$JS.API.CONSUMER.RESET.COMMANDS.bridge":          {Bridge},
+		"$JS.API.CONSUMER.CREATE.RESULT.registrar":        {Registrar},
+		"$JS.API.CONSUMER.MSG.NEXT.RESULT.registrar":      {Registrar},
+		"$JS.API.CONSUMER.DELETE.RESULT.registrar":        {},
+		"$JS.API.CONSUMER.CREATE.RESULT.other":            {Console},
 		"$JS.API.CONSUMER.MSG.NEXT.RAW.decoder":           {Decoder},
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.writer":        {Writer},
 		"$JS.API.CONSUMER.MSG.NEXT.COMMANDS.bridge":       {Bridge},
@@ -275,8 +293,10 @@ func TestSubscribePermissions(t *testing.T) {
 		"f2.raw.>":            {Console},
 		"f2.decoded.>":        {Console},
 		"f2.command.>":        {Console},
+		"f2.result.>":         {Console},
 		"f2.alarms.registrar": {Registrar, Console},
 		"f2.alarms.health":    {Health, Console},
+		"f2.alarms.writer":    {Writer, Console},
 		"$SRV.PING":           services,
 		"$SRV.INFO.bridge.ID": services,
 		"$JS.API.>":           {},
@@ -305,8 +325,10 @@ func TestConsoleReads(t *testing.T) {
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
 	operator := declare(t, s, cfg)
-	_, err := operator.Publish(t.Context(), "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
-	require.NoError(t, err)
+	for _, subject := range []string{"f2.decoded.", "$KV.LATEST."} {
+		_, err := operator.Publish(t.Context(), subject+"e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
+		require.NoError(t, err)
+	}
 
 	console, err := jetstream.New(connect(t, s, cfg, Console))
 	require.NoError(t, err)

@@ -22,13 +22,13 @@ const (
 func (s *scanner) command(t topic.Topic) (Payload, error) {
 	switch {
 	case t.Component.Kind == topic.Strike:
-		return s.object(strikeRules)
+		return s.object(strikeRules, "power-flag", false)
 	case t.Component.Kind == topic.Siren:
 		return s.bareInteger("value", 0, maxSiren)
 	case t.Component.Kind == topic.Reader && t.Verb == topic.Success:
 		return s.bareInteger(topic.Success, minReadResult, maxReadResult)
 	}
-	return Payload{}, &Error{Reason: ReasonUnknownCommand}
+	return Payload{}, refuse(ReasonUnknownCommand, "the component takes no command with a body")
 }
 
 // bareInteger reads a body that is one integer, and names it.

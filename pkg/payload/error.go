@@ -1,7 +1,17 @@
 package payload
 
-// The reasons for which a body is refused. The set is bounded: a reason can be
-// a metric's label and a token of a dead letter's subject.
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// The reasons for which a body or a member is refused. The set is bounded: a
+// reason can be a metric's label and a token of a dead letter's subject.
 const (
 	ReasonTooLarge       = "too_large"        // more bytes than Parser.MaxSize
 	ReasonEmptyPayload   = "empty_payload"    // empty, and not a command
@@ -19,36 +29,101 @@ const (
 	ReasonBadNumber      = "bad_number"       // beyond a float64's range, or too long
 	ReasonNULCharacter   = "nul_character"    // \u0000, which PostgreSQL does not store
 	ReasonDataTooLong    = "data_too_long"    // a reader's data exceed MaxReaderData
-	ReasonDataAndNumbers = "data_and_numbers" // a sensor with both "data" and numbers
+	ReasonDataAndNumbers = "data_and_numbers" // a number beside a sensor's "data"
 	ReasonUnknownCommand = "unknown_command"  // the component takes no such command
 )
 
-// Error says why a body was refused. It does not hold any part of the body.
+// Error says why a body was refused.
 type Error struct {
 	Reason string // one of the Reason constants
+	// Detail says what is wrong, where, and what would be right. It can quote a
+	// member's name, up to 64 bytes of it, and holds no value of the body.
+	Detail string
+
+	broken bool // what follows in the body cannot be read
 }
 
-// details says for each reason what is wrong, for whoever reads the dead letter.
-var details = map[string]string{
-	ReasonTooLarge:       "more bytes than the limit",
-	ReasonEmptyPayload:   "empty, which only a command may be",
-	ReasonBadUTF8:        "bytes that are not UTF-8",
-	ReasonBadJSON:        "not JSON, or more than one value",
-	ReasonDuplicateName:  "a name stands twice in one object",
-	ReasonNotAnObject:    "JSON, but not an object",
-	ReasonTooDeep:        "nested too deep",
-	ReasonTooManyMembers: "too many members in one object or array",
-	ReasonBadTimestamp:   "the timestamp is not YYYY-MM-DD HH:MM:SS[.ffffff] nor RFC 3339, or not in the years 1970 to 2200",
-	ReasonMissingData:    "a sensor without data and without numbers",
-	ReasonMissingField:   "the member is missing that an event or command is known by",
-	ReasonBadHex:         "the data are not pairs of hex digits",
-	ReasonBadField:       "a member's name, type or value is not one that is understood",
-	ReasonBadNumber:      "a number beyond the range of a float64, or too long",
-	ReasonNULCharacter:   "\\u0000, which PostgreSQL does not store",
-	ReasonDataTooLong:    "a reader's data are longer than 1023 characters",
-	ReasonDataAndNumbers: "a sensor with both data and numbers",
-	ReasonUnknownCommand: "the component takes no such command",
+// Error is the detail.
+func (e *Error) Error() string { return e.Detail }
+
+func refuse(reason, format string, args ...any) *Error {
+	return &Error{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Error is the reason after the package's name, and what it means.
-func (e *Error) Error() string { return "payload: " + e.Reason + ": " + details[e.Reason] }
+// Refused is a member of a body that was left out.
+type Refused struct {
+	Member string // its name, cut to MaxNameLength
+	Reason string // one of the Reason constants
+	What   string // what is wrong with it, as an Error's Detail has it
+}
+
+// Detail names the member, and says what is wrong with it.
+func (r *Refused) Detail() string { return "member " + QuoteName(r.Member) + ": " + r.What }
+
+// leaveOut notes that the member that was read last is left out. It returns err
+// if that is not the member's alone.
+func (s *scanner) leaveOut(p *Payload, err error) error {
+	var refused *Error
+	if !errors.As(err, &refused) || refused.broken {
+		return err
+	}
+	p.Refused = append(p.Refused, Refused{Member: cut(string(s.name), MaxNameLength), Reason: refused.Reason, What: refused.Detail})
+	return nil
+}
+
+// mostDetails is how many members an Error of all of them names.
+const mostDetails = 8
+
+// nothingLeft is the error of a body whose members were all left out.
+func nothingLeft(refused []Refused) *Error {
+	details := make([]string, 0, mostDetails)
+	for i := range refused[:min(len(refused), mostDetails)] {
+		details = append(details, refused[i].Detail())
+	}
+	if more := len(refused) - mostDetails; more > 0 {
+		details = append(details, strconv.Itoa(more)+" more")
+	}
+	return &Error{Reason: refused[0].Reason, Detail: strings.Join(details, "; ")}
+}
+
+// maxQuoted is how much of a name is quoted, in bytes.
+const maxQuoted = 64
+
+// QuoteName is a member's name for people: in quotes, and cut where it is long.
+func QuoteName(name string) string {
+	short := cut(name, maxQuoted)
+	if short == name {
+		return strconv.Quote(name)
+	}
+	return strconv.Quote(short) + "…"
+}
+
+// cut is text, or as many of its characters as fit in the bytes.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most]
+}
+
+// kindOf names a value's type.
+func kindOf(value jsontext.Value) string {
+	switch value.Kind() {
+	case jsontext.KindNull:
+		return "null"
+	case jsontext.KindTrue, jsontext.KindFalse:
+		return "a boolean"
+	case jsontext.KindString:
+		return "a string"
+	case jsontext.KindNumber:
+		return "a number"
+	case jsontext.KindBeginObject:
+		return "an object"
+	case jsontext.KindBeginArray:
+		return "an array"
+	}
+	return "no value"
+}

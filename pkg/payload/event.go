@@ -20,49 +20,86 @@ type rules func(name []byte) (check rule, known bool)
 func (s *scanner) event(kind topic.Kind) (Payload, error) {
 	switch kind {
 	case topic.Strike, topic.Siren, topic.MotionSensor:
-		return s.object(statusRules)
+		return s.object(statusRules, "status", true)
 	case topic.DoorSensors:
-		return s.object(doorRules)
+		return s.object(doorRules, doorPrefix+"N", true)
 	case topic.ExitButtons:
-		return s.object(buttonRules)
+		return s.object(buttonRules, buttonPrefix+"N", true)
 	case topic.Reader:
-		return s.object(readerRules)
+		return s.object(readerRules, nameData, true)
 	}
-	return Payload{}, &Error{Reason: ReasonBadField}
+	return Payload{}, refuse(ReasonBadField, "no such component")
 }
 
-// object reads an object into a state. It needs a member that the component is known by.
-func (s *scanner) object(find rules) (Payload, error) {
+// object reads an object into a state. It needs a member that the component is
+// known by, of which name is the name. If lenient, members that cannot be kept
+// are left out; a command is refused as a whole.
+func (s *scanner) object(find rules, name string, lenient bool) (Payload, error) {
 	var p Payload
-	known := false
+	known, knownRefused := false, false
 	err := s.members(func() error {
-		if string(s.name) == nameTimestamp {
+		if isSpelled(s.name, nameTimestamp) {
 			return s.readTimestamp(&p)
 		}
 		check, isKnown := find(s.name)
-		known = known || isKnown
-		return s.stateMember(&p, check)
+		start, depth := len(p.State), s.decoder.StackDepth()
+		err := s.stateMember(&p, check)
+		if err == nil {
+			known = known || isKnown
+			return nil
+		}
+		if err := s.leaveOut(&p, err); err != nil {
+			return err
+		}
+		knownRefused = knownRefused || isKnown || isSpelled(s.name, name)
+		if !lenient {
+			return nothingLeft(p.Refused)
+		}
+		p.State = p.State[:start]
+		return s.leave(depth)
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return Payload{}, err
+	case known:
+		p.State = append(p.State, '}')
+		return p, nil
+	case knownRefused:
+		return Payload{}, nothingLeft(p.Refused)
 	}
-	if !known {
-		return Payload{}, &Error{Reason: ReasonMissingField}
-	}
-	p.State = append(p.State, '}')
-	return p, nil
+	return Payload{}, refuse(ReasonMissingField, "no member %q", name)
 }
 
-// stateMember checks a member and appends it to the state.
+// leave passes over what is left of the value that is being read, up to a depth.
+func (s *scanner) leave(depth int) error {
+	for s.decoder.StackDepth() > depth {
+		if _, err := s.decoder.ReadToken(); err != nil {
+			return s.syntaxError(err)
+		}
+	}
+	return nil
+}
+
+// stateMember checks a member and appends it to the state. Unless the body is
+// broken, a value that it refuses has been read, or is being read at a depth.
 func (s *scanner) stateMember(p *Payload, check rule) (err error) {
+	if s.badName != nil || check == nil && isSpelled(s.name, nameData) {
+		if _, err := s.read(); err != nil {
+			return err
+		}
+		if s.badName != nil {
+			return s.badName
+		}
+		return misspelt(nameData)
+	}
 	if p.State, err = s.appendName(p.State); err != nil {
 		return err
 	}
 	if check == nil {
-		if isMisspelt(s.name) {
-			return &Error{Reason: ReasonBadField}
+		state, err := s.appendValue(p.State, 1)
+		if err == nil {
+			p.State = state
 		}
-		p.State, err = s.appendValue(p.State, 1)
 		return err
 	}
 	value, err := s.read()
@@ -80,9 +117,15 @@ func statusRules(name []byte) (rule, bool) {
 	return nil, false
 }
 
-func doorRules(name []byte) (rule, bool) { return inputRules(name, "door-sensor-") }
+// What the names of a connector's inputs begin with.
+const (
+	doorPrefix   = "door-sensor-"
+	buttonPrefix = "exit-button-"
+)
 
-func buttonRules(name []byte) (rule, bool) { return inputRules(name, "exit-button-") }
+func doorRules(name []byte) (rule, bool) { return inputRules(name, doorPrefix) }
+
+func buttonRules(name []byte) (rule, bool) { return inputRules(name, buttonPrefix) }
 
 // inputRules is for the inputs of a connector, numbered 0..99 after the prefix.
 func inputRules(name []byte, prefix string) (rule, bool) {
@@ -91,7 +134,7 @@ func inputRules(name []byte, prefix string) (rule, bool) {
 		return nil, false
 	}
 	if !isInputNumber(number) {
-		return refuse, true
+		return noInput, true
 	}
 	return isBoolean, true
 }
@@ -113,25 +156,28 @@ func readerRules(name []byte) (rule, bool) {
 
 func isBoolean(_ *scanner, value jsontext.Value) error {
 	if kind := value.Kind(); kind != jsontext.KindTrue && kind != jsontext.KindFalse {
-		return &Error{Reason: ReasonBadField}
+		return refuse(ReasonBadField, "%s, not true or false", kindOf(value))
 	}
 	return nil
 }
 
 func isReaderData(s *scanner, value jsontext.Value) error {
 	if value.Kind() != jsontext.KindString {
-		return &Error{Reason: ReasonBadField}
+		return refuse(ReasonBadField, "%s, not a string", kindOf(value))
 	}
 	text, err := s.unquote(value)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case len(text) == 0:
-		return &Error{Reason: ReasonMissingData}
-	case utf8.RuneCount(text) > MaxReaderData:
-		return &Error{Reason: ReasonDataTooLong}
+	}
+	switch n := utf8.RuneCount(text); {
+	case n == 0:
+		return refuse(ReasonMissingData, "an empty string")
+	case n > MaxReaderData:
+		return refuse(ReasonDataTooLong, "%d characters; the limit is %d", n, MaxReaderData)
 	}
 	return nil
 }
 
-func refuse(*scanner, jsontext.Value) error { return &Error{Reason: ReasonBadField} }
+func noInput(*scanner, jsontext.Value) error {
+	return refuse(ReasonBadField, "its number is not 0 to %d", topic.MaxNumber)
+}

@@ -8,18 +8,29 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// notANumber are the errors for values of other types. Devices send such in every
+// message.
+var notANumber = func() map[jsontext.Kind]*Error {
+	errors := map[jsontext.Kind]*Error{}
+	for _, text := range []string{`null`, `true`, `false`, `""`, `{`, `[`} {
+		value := jsontext.Value(text)
+		errors[value.Kind()] = refuse(ReasonBadField, "%s, not a number", kindOf(value))
+	}
+	return errors
+}()
+
 // parseNumber reads a JSON number as the nearest float64. Numbers beyond its
 // range are refused. Those that are too small become 0.
 func parseNumber(value jsontext.Value) (float64, error) {
 	if value.Kind() != jsontext.KindNumber {
-		return 0, &Error{Reason: ReasonBadField}
+		return 0, notANumber[value.Kind()]
 	}
 	if len(value) > MaxNumberLength {
-		return 0, &Error{Reason: ReasonBadNumber}
+		return 0, refuse(ReasonBadNumber, "a number of %d characters; the limit is %d", len(value), MaxNumberLength)
 	}
 	n, err := strconv.ParseFloat(string(value), 64)
 	if err != nil || math.IsInf(n, 0) {
-		return 0, &Error{Reason: ReasonBadNumber}
+		return 0, refuse(ReasonBadNumber, "a number beyond the range of a float64")
 	}
 	return n, nil
 }
@@ -36,7 +47,7 @@ func checkNumber(value jsontext.Value) error {
 	}
 	exponent, err := strconv.Atoi(string(value[e+1:]))
 	if err != nil || exponent < -maxScaleExponent || exponent > maxScaleExponent {
-		return &Error{Reason: ReasonBadNumber}
+		return refuse(ReasonBadNumber, "a number with an exponent beyond %d", maxScaleExponent)
 	}
 	return nil
 }
@@ -45,7 +56,7 @@ func checkNumber(value jsontext.Value) error {
 func parseInteger(value jsontext.Value, low, high int) (int, error) {
 	n, err := strconv.Atoi(string(value))
 	if err != nil || n < low || n > high {
-		return 0, &Error{Reason: ReasonBadField}
+		return 0, refuse(ReasonBadField, "%s, not an integer of %d to %d", kindOf(value), low, high)
 	}
 	return n, nil
 }

@@ -4,22 +4,27 @@
 //
 // The package is strict, since what it cannot understand becomes a dead letter
 // that an operator sees, and never a silent omission: JSON as RFC 7493 has it
-// (no duplicate names, no invalid UTF-8), bounds on size, depth and lengths,
+// (no invalid UTF-8, no duplicate names), bounds on size, depth and lengths,
 // and nothing that a jsonb column would refuse. It does not decode frames, does
 // not know which data points a device has, and does not read a clock.
 //
 // What it refuses and what it keeps:
-//   - A sensor's body has either "data" or numbers by label, not both. Labels
-//     that differ in case only are one label twice. A value that is not a
-//     number (a boolean, a string, null, an object) is refused.
+//   - A sensor's body has "data" or numbers by label. A member that is neither (a
+//     boolean, a string, null, an object), a number that is out of range or
+//     stands beside "data", and a label that stands twice, also in another case,
+//     are left out and named in Refused; the others are kept. With nothing left
+//     the body is refused.
 //   - An event's body has the member that its component is known by ("status";
 //     "door-sensor-N"; "exit-button-N"; "data" for a reader), of the right
-//     type. Further members are kept in State as they are.
+//     type. Further members are kept in State as they are. Members that cannot
+//     be kept are left out likewise.
 //   - A command's body is one of those of section 3, or empty.
 //   - "timestamp", "data" and the like are matched exactly; another spelling of
-//     them in capitals is refused rather than taken for a label.
+//     them in capitals is refused rather than taken for a label. A body whose
+//     "timestamp" cannot be read is refused: nobody knows when it was true. Only
+//     that of the top level is the body's.
 //
-// No error holds any part of a body, since a reader's data are personal.
+// No error holds a value of a body, since a reader's data are personal.
 package payload
 
 import (
@@ -62,14 +67,15 @@ type Payload struct {
 	// {"success":1} for a reader's, {"request":"status"} for an empty command.
 	// A reader's holds personal data.
 	State []byte
+	// Refused are the members of a sensor's or an event's body that were left out.
+	Refused []Refused
 }
 
 // Parser parses bodies. Its fields must not change after the first Parse, and
 // it must not be copied then. It is safe for concurrent use; the zero Parser
 // works.
 type Parser struct {
-	// Zone is where timestamps without an offset are; nil is UTC. Where it
-	// changes its offset, an hour is ambiguous and time.Date chooses.
+	// Zone is where timestamps without an offset are; nil is UTC.
 	Zone *time.Location
 	// MaxSize bounds a body, in bytes; 0 is DefaultMaxSize.
 	MaxSize int
@@ -80,19 +86,30 @@ type Parser struct {
 // Parse reads the body of a message on t. Errors are of type *Error. The
 // result does not share memory with body.
 func (p *Parser) Parse(t topic.Topic, body []byte) (Payload, error) {
+	return p.ParseAt(t, body, time.Time{})
+}
+
+// ParseAt is Parse for a body that was received at a time. Where the zone has a
+// local time twice, as when summer time ends, or leaves it out, that decides:
+// the time that is nearest to it is meant. Parse leaves it to time.Date.
+func (p *Parser) ParseAt(t topic.Topic, body []byte, received time.Time) (Payload, error) {
 	switch {
 	case len(body) > p.maxSize():
-		return Payload{}, &Error{Reason: ReasonTooLarge}
+		return Payload{}, refuse(ReasonTooLarge, "%d bytes; the limit is %d", len(body), p.maxSize())
 	case isBlank(body):
 		return parseEmpty(t)
 	case !utf8.Valid(body):
-		return Payload{}, &Error{Reason: ReasonBadUTF8}
+		return Payload{}, refuse(ReasonBadUTF8, "not UTF-8 at byte %d of %d", validLength(body), len(body))
 	}
 	s, ok := p.scanners.Get().(*scanner)
 	if !ok {
 		s = new(scanner)
 	}
-	s.reset(body, p.Zone)
+	names := namesOnce
+	if t.Component.Kind == topic.Sensor {
+		names = namesTwice
+	}
+	s.reset(body, p.Zone, received, names)
 	result, err := s.parse(t)
 	s.release()
 	p.scanners.Put(s)
@@ -100,6 +117,19 @@ func (p *Parser) Parse(t topic.Topic, body []byte) (Payload, error) {
 		return Payload{}, err
 	}
 	return result, nil
+}
+
+// validLength is how many bytes of a body are UTF-8, up to the first that is not.
+func validLength(body []byte) int {
+	n := 0
+	for n < len(body) {
+		r, size := utf8.DecodeRune(body[n:])
+		if r == utf8.RuneError && size == 1 {
+			break
+		}
+		n += size
+	}
+	return n
 }
 
 func (p *Parser) maxSize() int {
@@ -112,7 +142,7 @@ func (p *Parser) maxSize() int {
 // parseEmpty is for empty bodies, which ask for the status of a component.
 func parseEmpty(t topic.Topic) (Payload, error) {
 	if t.Root != topic.Cmnd {
-		return Payload{}, &Error{Reason: ReasonEmptyPayload}
+		return Payload{}, refuse(ReasonEmptyPayload, "empty, which only a command may be")
 	}
 	return Payload{State: []byte(`{"request":"status"}`)}, nil
 }

@@ -2,6 +2,7 @@ package payload
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,37 +26,69 @@ func (s *scanner) sensor() (Payload, error) {
 	switch {
 	case err != nil:
 		return Payload{}, err
-	case p.Frame != nil && p.Numbers != nil:
-		return Payload{}, &Error{Reason: ReasonDataAndNumbers}
-	case p.Frame == nil && p.Numbers == nil:
-		return Payload{}, &Error{Reason: ReasonMissingData}
+	case p.Frame != nil:
+		for _, n := range p.Numbers {
+			s.name = append(s.name[:0], n.Label...)
+			_ = s.leaveOut(&p, besideData)
+		}
+		p.Numbers = nil
+	case len(p.Numbers) > 0:
+	case len(p.Refused) > 0:
+		return Payload{}, nothingLeft(p.Refused)
+	default:
+		return Payload{}, refuse(ReasonMissingData, "a sensor's body needs \"data\" or numbers")
 	}
 	return p, nil
 }
 
+// besideData is the error of a sensor's numbers where there is a frame.
+var besideData = refuse(ReasonDataAndNumbers, "a number beside \"data\", which is decoded in its place")
+
+// sensorMember takes a member, or leaves it out if it is not one that is
+// understood. An error is that of the whole body: it is broken, or its time
+// cannot be read.
 func (s *scanner) sensorMember(p *Payload) error {
-	if string(s.name) == nameTimestamp {
+	if isSpelled(s.name, nameTimestamp) {
 		return s.readTimestamp(p)
 	}
 	value, err := s.read()
-	if err != nil {
-		return err
-	}
 	switch {
-	case string(s.name) == nameData:
-		p.Frame, err = s.frame(value)
+	case err != nil:
 		return err
-	case isMisspelt(s.name):
-		return &Error{Reason: ReasonBadField}
+	case s.badName != nil:
+		err = s.badName
+	case !isSpelled(s.name, nameData):
+		err = s.number(p, value)
+	case string(s.name) != nameData:
+		err = misspelt(nameData)
+	case p.Frame != nil:
+		return refuse(ReasonDuplicateName, "member %s stands twice", QuoteName(nameData))
+	default:
+		p.Frame, err = s.frame(value)
 	}
+	if err != nil {
+		return s.leaveOut(p, err)
+	}
+	return nil
+}
+
+// number takes a number by its label. A label that stands twice, whatever its
+// case, names no number.
+func (s *scanner) number(p *Payload, value jsontext.Value) error {
 	n, err := parseNumber(value)
 	if err != nil {
 		return err
 	}
 	label := string(s.name)
-	for _, other := range p.Numbers {
-		if strings.EqualFold(other.Label, label) {
-			return &Error{Reason: ReasonDuplicateName}
+	for i := range p.Refused {
+		if p.Refused[i].Reason == ReasonDuplicateName && strings.EqualFold(p.Refused[i].Member, label) {
+			return nil
+		}
+	}
+	for i := range p.Numbers {
+		if strings.EqualFold(p.Numbers[i].Label, label) {
+			p.Numbers = slices.Delete(p.Numbers, i, i+1)
+			return refuse(ReasonDuplicateName, "the label stands twice")
 		}
 	}
 	if p.Numbers == nil {
@@ -68,7 +101,7 @@ func (s *scanner) sensorMember(p *Payload) error {
 // frame reads a sensor's data.
 func (s *scanner) frame(value jsontext.Value) ([]byte, error) {
 	if value.Kind() != jsontext.KindString {
-		return nil, &Error{Reason: ReasonBadField}
+		return nil, refuse(ReasonBadField, "%s, not a string of hex", kindOf(value))
 	}
 	text, err := s.unquote(value)
 	if err != nil {
@@ -76,15 +109,19 @@ func (s *scanner) frame(value jsontext.Value) ([]byte, error) {
 	}
 	b, err := frame.ParseHex(make([]byte, 0, (len(text)+2)/3), text)
 	if err != nil {
-		return nil, &Error{Reason: ReasonBadHex}
+		return nil, refuse(ReasonBadHex, "%v", err)
 	}
 	if len(b) == 0 {
-		return nil, &Error{Reason: ReasonMissingData}
+		return nil, refuse(ReasonMissingData, "no bytes")
 	}
 	return b, nil
 }
 
-// isMisspelt says whether a name is a known one but for its case.
-func isMisspelt(name []byte) bool {
-	return bytes.EqualFold(name, []byte(nameTimestamp)) || bytes.EqualFold(name, []byte(nameData))
+// isSpelled says whether a name is a known one, whatever its case.
+func isSpelled(name []byte, known string) bool {
+	return len(name) == len(known) && bytes.EqualFold(name, []byte(known))
+}
+
+func misspelt(known string) *Error {
+	return refuse(ReasonBadField, "it has to be spelled %q", known)
 }

@@ -1,6 +1,7 @@
 package payload_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -54,6 +55,53 @@ func TestSensor(t *testing.T) {
 	}
 }
 
+// TestSensorLeavesOut has one odd member or several beside good ones: these are
+// kept, and the odd ones named.
+func TestSensorLeavesOut(t *testing.T) {
+	const number, hex = "temperature=16.2", "01 03"
+	long := strings.Repeat("é", payload.MaxNameLength)
+	for _, tc := range []struct{ name, body, want, refused string }{
+		{"strings", `{"model":"P","battery":"OK","temperature":16.2}`, number, "model:bad_field battery:bad_field"},
+		{"null", `{"humidity":null,"temperature":16.2}`, number, "humidity:bad_field"},
+		{"boolean", `{"temperature":16.2,"ok":true}`, number, "ok:bad_field"},
+		{"object, array", `{"temperature":16.2,"a":{"b":[1,{"timestamp":"x","timestamp":2}]},"c":[[]]}`, number, "a:bad_field c:bad_field"},
+		{"a number beside the frame", `{"data":"01 03","rssi":-60}`, hex, "rssi:data_and_numbers"},
+		{"before the frame, with others", `{"rssi":-60,"unit":"C","data":"01 03","x":1}`, hex, "unit:bad_field rssi:data_and_numbers x:data_and_numbers"},
+		{"data that are no frame", `{"data":"N/A","temperature":16.2}`, number, "data:bad_hex"},
+		{"data that are null", `{"temperature":16.2,"data":null}`, number, "data:bad_field"},
+		{"no data", `{"temperature":16.2,"data":""}`, number, "data:missing_data"},
+		{"data in capitals", `{"temperature":16.2,"Data":"01"}`, number, "Data:bad_field"},
+		{"infinite", `{"temperature":16.2,"x":1e999}`, number, "x:bad_number"},
+		{"a label twice", `{"co2":1,"temperature":16.2,"co2":2}`, number, "co2:duplicate_name"},
+		{"thrice, in any case", `{"co2":1,"CO2":1,"temperature":16.2,"Co2":2}`, number, "CO2:duplicate_name"},
+		{"the first of two is good", `{"co2":1,"temperature":16.2,"co2":"x"}`, "co2=1 " + number, "co2:bad_field"},
+		{"empty name", `{"":1,"temperature":16.2}`, number, ":bad_field"},
+		{"long name", `{"` + long + `":1,"temperature":16.2}`, number, strings.Repeat("é", payload.MaxNameLength/2) + ":bad_field"},
+		{"NUL in a name", `{"a\u0000":1,"temperature":16.2}`, number, `a\u0000:nul_character`},
+		{"nested timestamp", `{"temperature":16.2,"x":{"timestamp":"2026-01-01 00:00:00"}}`, number, "x:bad_field"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := new(payload.Parser).Parse(on(t, "tele/sensor-1"), []byte(tc.body))
+			require.NoError(t, err)
+			require.Zero(t, got.Time)
+			var kept, refused []string
+			if got.Frame != nil {
+				require.Nil(t, got.Numbers)
+				kept = append(kept, fmt.Sprintf("% X", got.Frame))
+			}
+			for _, n := range got.Numbers {
+				kept = append(kept, fmt.Sprint(n.Label, "=", n.Value))
+			}
+			for _, r := range got.Refused {
+				refused = append(refused, r.Member+":"+r.Reason)
+				require.Equal(t, "member "+payload.QuoteName(r.Member)+": "+r.What, r.Detail())
+			}
+			require.Equal(t, tc.want, strings.Join(kept, " "))
+			require.Equal(t, tc.refused, strings.Join(refused, " "))
+		})
+	}
+}
+
 func TestSensorRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, body, reason string }{
 		{"empty object", `{}`, payload.ReasonMissingData},
@@ -62,20 +110,19 @@ func TestSensorRefuses(t *testing.T) {
 		{"blank data", `{"data":"  "}`, payload.ReasonMissingData},
 		{"half a byte", `{"data":"01 0"}`, payload.ReasonBadHex},
 		{"not hex", `{"data":"hello"}`, payload.ReasonBadHex},
-		{"hex with a tab", `{"data":"01\t03"}`, payload.ReasonBadHex},
 		{"NUL in data", `{"data":"01\u0000"}`, payload.ReasonNULCharacter},
 		{"data is a number", `{"data":1}`, payload.ReasonBadField},
 		{"data is null", `{"data":null}`, payload.ReasonBadField},
 		{"data is an array", `{"data":[1,3]}`, payload.ReasonBadField},
-		{"data and numbers", `{"data":"01","temperature":23.5}`, payload.ReasonDataAndNumbers},
-		{"numbers and data", `{"temperature":23.5,"data":"01"}`, payload.ReasonDataAndNumbers},
 		{"data in capitals", `{"Data":"01"}`, payload.ReasonBadField},
 		{"time in capitals", `{"Timestamp":"2026-03-01 10:00:00","a":1}`, payload.ReasonBadField},
 		{"boolean", `{"occupied":true}`, payload.ReasonBadField},
 		{"string", `{"temperature":"23.5"}`, payload.ReasonBadField},
 		{"null", `{"temperature":null}`, payload.ReasonBadField},
 		{"object", `{"temperature":{"value":23.5}}`, payload.ReasonBadField},
-		{"good and bad", `{"temperature":23.5,"unit":"C"}`, payload.ReasonBadField},
+		{"bad members alone", `{"temperature":"warm","humidity":null}`, payload.ReasonBadField},
+		{"two frames", `{"data":"01","data":"02"}`, payload.ReasonDuplicateName},
+		{"two times", `{"timestamp":"2026-03-01 10:00:00","a":1,"timestamp":"2026-03-01 10:00:00"}`, payload.ReasonDuplicateName},
 		{"infinite", `{"temperature":1e999}`, payload.ReasonBadNumber},
 		{"long number", `{"temperature":1.` + strings.Repeat("0", payload.MaxNumberLength) + `}`, payload.ReasonBadNumber},
 		{"labels alike", `{"CO2":1,"co2":2}`, payload.ReasonDuplicateName},
@@ -83,7 +130,7 @@ func TestSensorRefuses(t *testing.T) {
 		{"bad time", `{"timestamp":"yesterday","a":1}`, payload.ReasonBadTimestamp},
 		{"numeric time", `{"timestamp":1772359200,"a":1}`, payload.ReasonBadTimestamp},
 		{"null time", `{"timestamp":null,"a":1}`, payload.ReasonBadTimestamp},
-		{"time is an object", `{"timestamp":{},"a":1}`, payload.ReasonBadField},
+		{"time is an object", `{"timestamp":{},"a":1}`, payload.ReasonBadTimestamp},
 	} {
 		for _, root := range []string{"tele", "stat", "cmnd"} {
 			t.Run(tc.name+" on "+root, func(t *testing.T) {

@@ -12,7 +12,7 @@ func (s *scanner) appendName(state []byte) ([]byte, error) {
 	}
 	state, err := jsontext.AppendQuote(append(state, separator), s.name)
 	if err != nil {
-		return nil, &Error{Reason: ReasonBadUTF8}
+		return nil, refuse(ReasonBadUTF8, "a name that is not UTF-8")
 	}
 	return append(state, ':'), nil
 }
@@ -32,16 +32,16 @@ func (s *scanner) appendValue(dst []byte, depth int) ([]byte, error) {
 // appendNested appends an object or an array, whichever end says.
 func (s *scanner) appendNested(dst []byte, depth int, end jsontext.Kind) ([]byte, error) {
 	if depth == MaxDepth {
-		return nil, &Error{Reason: ReasonTooDeep}
+		return nil, refuse(ReasonTooDeep, "nested deeper than %d", MaxDepth)
 	}
 	begin, err := s.decoder.ReadToken()
 	if err != nil {
-		return nil, syntaxError(err)
+		return nil, s.syntaxError(err)
 	}
 	dst = append(dst, byte(begin.Kind()))
 	for n := 0; s.decoder.PeekKind() != end; n++ {
 		if n == MaxMembers {
-			return nil, &Error{Reason: ReasonTooManyMembers}
+			return nil, refuse(ReasonTooManyMembers, "more than %d members in one object or array", MaxMembers)
 		}
 		if n > 0 {
 			dst = append(dst, ',')
@@ -57,7 +57,7 @@ func (s *scanner) appendNested(dst []byte, depth int, end jsontext.Kind) ([]byte
 		}
 	}
 	if _, err := s.decoder.ReadToken(); err != nil {
-		return nil, syntaxError(err)
+		return nil, s.syntaxError(err)
 	}
 	return append(dst, byte(end)), nil
 }
@@ -66,7 +66,7 @@ func (s *scanner) appendNested(dst []byte, depth int, end jsontext.Kind) ([]byte
 func (s *scanner) appendScalar(dst []byte) ([]byte, error) {
 	value, err := s.decoder.ReadValue()
 	if err != nil {
-		return nil, syntaxError(err)
+		return nil, s.syntaxError(err)
 	}
 	switch value.Kind() {
 	case jsontext.KindString:

@@ -12,22 +12,33 @@ const (
 	afterLast   = 7289654400 // 2201-01-01T00:00:00Z
 )
 
-// readTimestamp reads the value of a "timestamp" member.
+// readTimestamp reads the value of a "timestamp" member. Its errors are those of
+// the whole body.
 func (s *scanner) readTimestamp(p *Payload) error {
 	value, err := s.read()
-	if err != nil {
-		return err
+	refused := func(format string, args ...any) error {
+		return refuse(ReasonBadTimestamp, "member \"timestamp\": "+format, args...)
 	}
-	if value.Kind() != jsontext.KindString {
-		return &Error{Reason: ReasonBadTimestamp}
+	switch {
+	case err != nil:
+		return err
+	case string(s.name) != nameTimestamp:
+		return refuse(ReasonBadField, "member %s: %v", QuoteName(string(s.name)), misspelt(nameTimestamp))
+	case !p.Time.IsZero():
+		return refuse(ReasonDuplicateName, "member \"timestamp\" stands twice")
+	case value.Kind() != jsontext.KindString:
+		return refused("%s, not a string of YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339", kindOf(value))
 	}
 	text, err := s.unquote(value)
 	if err != nil {
 		return err
 	}
-	t, ok := parseTime(text, s.zone)
-	if !ok {
-		return &Error{Reason: ReasonBadTimestamp}
+	t, ok := parseTime(text, s.zone, s.received)
+	switch {
+	case !ok:
+		return refused("not a time as YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339 has it")
+	case t.Unix() < firstSecond || t.Unix() >= afterLast:
+		return refused("not in the years 1970 to 2200")
 	}
 	p.Time = t
 	return nil
@@ -36,7 +47,7 @@ func (s *scanner) readTimestamp(p *Payload) error {
 // parseTime reads YYYY-MM-DD, a space or T, HH:MM:SS, optionally a fraction of
 // 1 to 9 digits, and optionally Z or ±HH:MM. Without that the time is in zone.
 // A 60th second is refused: time.Time has no leap seconds.
-func parseTime(b []byte, zone *time.Location) (time.Time, bool) {
+func parseTime(b []byte, zone *time.Location, received time.Time) (time.Time, bool) {
 	const seconds = "YYYY-MM-DD HH:MM:SS"
 	if len(b) < len(seconds) || b[4] != '-' || b[7] != '-' || b[13] != ':' || b[16] != ':' {
 		return time.Time{}, false
@@ -61,12 +72,45 @@ func parseTime(b []byte, zone *time.Location) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, nanosecond, time.UTC)
 	if hasOffset {
-		zone = time.UTC
+		return t.Add(-offset), true
 	}
-	t := time.Date(year, time.Month(month), day, hour, minute, second, nanosecond, zone).Add(-offset).UTC()
-	return t, firstSecond <= t.Unix() && t.Unix() < afterLast
+	return resolve(t, zone, received).UTC(), true
 }
+
+// resolve returns the time at which clocks in zone show what wall says in UTC. If
+// there are two, or if wall was left out when the clocks were put forward, it is
+// the one that is nearest to received.
+func resolve(wall time.Time, zone *time.Location, received time.Time) time.Time {
+	if zone == time.UTC {
+		return wall
+	}
+	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), zone)
+	if received.IsZero() {
+		return t
+	}
+	start, end := t.ZoneBounds()
+	shown := t.Hour() == wall.Hour() && t.Minute() == wall.Minute()
+	best := t
+	for _, near := range [...]time.Time{start.Add(-1), t, end} {
+		if near.Sub(t).Abs() > maxClockChange { // also where there is no bound
+			continue
+		}
+		_, offset := near.Zone()
+		candidate := wall.Add(-time.Duration(offset) * time.Second).In(zone)
+		if _, inForce := candidate.Zone(); shown && inForce != offset {
+			continue // then clocks showed something else
+		}
+		if candidate.Sub(received).Abs() < best.Sub(received).Abs() {
+			best = candidate
+		}
+	}
+	return best
+}
+
+// maxClockChange is more than any zone's clocks are put forward or back at once.
+const maxClockChange = 25 * time.Hour
 
 // cutFraction reads ".ffffff" from the start of b, if it is there.
 func cutFraction(b []byte) (nanosecond int, rest []byte, ok bool) {

@@ -96,6 +96,73 @@ func TestTimestampInvertsFormat(t *testing.T) {
 	})
 }
 
+// TestAmbiguousLocalTime has the hour that comes twice and the one that is left
+// out: the time nearest to the receive time is meant.
+func TestAmbiguousLocalTime(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	require.NoError(t, err)
+	lordHowe, err := time.LoadLocation("Australia/Lord_Howe") // by half an hour
+	require.NoError(t, err)
+	apia, err := time.LoadLocation("Pacific/Apia") // left out a day in 2011
+	require.NoError(t, err)
+	for _, tc := range []struct {
+		name, text string
+		zone       *time.Location
+		received   time.Time
+		want       time.Time
+	}{
+		{"first of two", "2026-10-25 02:30:00", berlin, date(2026, 10, 25, 0, 30, 5, 0), date(2026, 10, 25, 0, 30, 0, 0)},
+		{"second of two", "2026-10-25 02:30:00.5", berlin, date(2026, 10, 25, 1, 30, 5, 0), date(2026, 10, 25, 1, 30, 0, 500e6)},
+		{"received long before", "2026-10-25 02:30:00", berlin, date(2026, 10, 24, 0, 0, 0, 0), date(2026, 10, 25, 0, 30, 0, 0)},
+		{"received long after", "2026-10-25 02:30:00", berlin, date(2026, 10, 27, 0, 0, 0, 0), date(2026, 10, 25, 1, 30, 0, 0)},
+		{"just before the change", "2026-10-25 01:59:59", berlin, date(2026, 10, 27, 0, 0, 0, 0), date(2026, 10, 24, 23, 59, 59, 0)},
+		{"just after the hour", "2026-10-25 03:00:00", berlin, date(2026, 10, 24, 0, 0, 0, 0), date(2026, 10, 25, 2, 0, 0, 0)},
+		{"start of the hour", "2026-10-25 02:00:00", berlin, date(2026, 10, 25, 1, 0, 1, 0), date(2026, 10, 25, 1, 0, 0, 0)},
+		{"an offset decides", "2026-10-25 02:30:00+02:00", berlin, date(2026, 10, 25, 1, 30, 5, 0), date(2026, 10, 25, 0, 30, 0, 0)},
+		{"left out, winter time", "2026-03-29 02:30:00", berlin, date(2026, 3, 29, 1, 30, 5, 0), date(2026, 3, 29, 1, 30, 0, 0)},
+		{"left out, summer time", "2026-03-29 02:30:00", berlin, date(2026, 3, 29, 0, 30, 5, 0), date(2026, 3, 29, 0, 30, 0, 0)},
+		{"half an hour, first", "2026-04-05 01:45:00", lordHowe, date(2026, 4, 4, 14, 45, 5, 0), date(2026, 4, 4, 14, 45, 0, 0)},
+		{"half an hour, second", "2026-04-05 01:45:00", lordHowe, date(2026, 4, 4, 15, 15, 5, 0), date(2026, 4, 4, 15, 15, 0, 0)},
+		{"a day left out", "2011-12-30 12:00:00", apia, date(2011, 12, 30, 22, 0, 0, 0), date(2011, 12, 30, 22, 0, 0, 0)},
+		{"an ordinary day", "2026-07-01 12:00:00", berlin, date(2030, 7, 1, 0, 0, 0, 0), date(2026, 7, 1, 10, 0, 0, 0)},
+		{"UTC", "2026-10-25 02:30:00", time.UTC, date(2026, 10, 25, 1, 30, 5, 0), date(2026, 10, 25, 2, 30, 0, 0)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := payload.Parser{Zone: tc.zone}
+			got, err := p.ParseAt(on(t, "tele/strike-1"), []byte(`{"status":true,"timestamp":"`+tc.text+`"}`), tc.received)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, got.Time)
+		})
+	}
+}
+
+// TestSentAtOnceIsUnambiguous has a controller that sends what it sees at once, at
+// any moment of many years: its local time always gives that moment back.
+func TestSentAtOnceIsUnambiguous(t *testing.T) {
+	for _, name := range []string{"Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "America/Sao_Paulo"} {
+		zone, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		p := payload.Parser{Zone: zone}
+		wrong := 0
+		rapid.Check(t, func(t *rapid.T) {
+			year := rapid.IntRange(1990, 2037).Draw(t, "year")
+			want := date(year, 1, 1, 0, 0, rapid.IntRange(0, 366*86400).Draw(t, "second"), 0)
+			if start, end := want.In(zone).ZoneBounds(); rapid.Bool().Draw(t, "at a change") && !start.IsZero() && !end.IsZero() {
+				near := rapid.SampledFrom([]time.Time{start, end}).Draw(t, "change")
+				want = near.Add(time.Duration(rapid.IntRange(-7200, 7200).Draw(t, "seconds")) * time.Second).UTC()
+			}
+			body := []byte(`{"status":true,"timestamp":"` + want.In(zone).Format(time.DateTime) + `"}`)
+			got, err := p.ParseAt(on(t, "tele/strike-1"), body, want.Add(time.Duration(rapid.IntRange(0, 600).Draw(t, "later"))*time.Second))
+			require.NoError(t, err)
+			require.Equal(t, want, got.Time)
+			if got, err = p.Parse(on(t, "tele/strike-1"), body); err != nil || !got.Time.Equal(want) {
+				wrong++
+			}
+		})
+		t.Log(name, "without the receive time", wrong, "were wrong")
+	}
+}
+
 // TestCalendar takes every day of the years from 1970 to 2200, and as many
 // that do not exist, as time.Date has them.
 func TestCalendar(t *testing.T) {

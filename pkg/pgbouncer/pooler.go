@@ -23,6 +23,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/process"
 )
 
@@ -205,7 +206,7 @@ func (p *Pooler) Port() int { return p.port }
 func (p *Pooler) ConnString(user, password, database string) string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(user, password), Host: address(p.cfg.Host, p.port), Path: database,
-		RawQuery: url.Values{"sslmode": {"verify-full"}, "sslrootcert": {p.cfg.CAFile}}.Encode(),
+		RawQuery: postgres.Query(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {p.cfg.CAFile}}),
 	}
 	return u.String()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -235,4 +236,12 @@ func TestParseLine(t *testing.T) {
 	} {
 		assert.Equal(t, want, parseLine(line).Level, line)
 	}
+}
+
+func TestQueryOfAConnectionURL(t *testing.T) {
+	t.Parallel()
+	query := Query(url.Values{"sslmode": {"verify-full"}, "application_name": {"/tmp/my mesh/a+b%20&c"}})
+	config, err := pgx.ParseConfig("postgres://127.0.0.1/x?" + strings.ReplaceAll(query, "verify-full", "disable"))
+	require.NoError(t, err)
+	assert.Equal(t, "/tmp/my mesh/a+b%20&c", config.RuntimeParams["application_name"])
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,21 +15,31 @@ import (
 // the service again has it make both anew.
 var ErrConsumerGone = errors.New("the consumer was deleted")
 
+// MinPrefetchBytes is the least that Consume takes for its bytes: the server's
+// max_payload and room for headers, or one message could stop the flow for good.
+const MinPrefetchBytes = 4 << 20
+
+// handedOver is how many messages wait in the channel of Consume. The others wait
+// where their bytes are counted.
+const handedOver = 16
+
 // Consume delivers the consumer's messages on the returned channel until ctx
 // ends or the consumer is deleted, and closes it when the last has been put
-// there. At most prefetch messages are on their way; a full channel stops the
-// flow, and a message that nobody acknowledges is delivered again after the
+// there. About prefetch messages are on their way, and at most twice maxBytes of
+// them, or of MinPrefetchBytes if that is more: a reader that does not take them
+// stops the flow. A message that nobody acknowledges is delivered again after the
 // consumer's ack_wait.
-func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch int) (<-chan jetstream.Msg, error) {
-	out := make(chan jetstream.Msg, prefetch)
-	consuming, err := c.pull(ctx, consumer, out)
+func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
+	limit := jetstream.PullMaxMessagesWithBytesLimit(prefetch, max(maxBytes, MinPrefetchBytes))
+	out := &outlet{messages: make(chan jetstream.Msg, min(prefetch, handedOver))}
+	consuming, err := c.pull(ctx, consumer, out, limit)
 	if err != nil {
 		return nil, fmt.Errorf("consuming: %w", err)
 	}
 	moves := make(chan *move)
 	c.join(moves)
 	go func() {
-		defer close(out)
+		defer out.close()
 		defer c.leave(moves)
 		for consuming != nil {
 			select {
@@ -39,23 +50,47 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			case <-consuming.Closed():
 				return
 			case m := <-moves:
-				consuming = c.follow(ctx, m, consuming, func() (jetstream.ConsumeContext, error) { return c.pull(ctx, consumer, out) })
+				consuming = c.follow(ctx, m, consuming, func() (jetstream.ConsumeContext, error) { return c.pull(ctx, consumer, out, limit) })
 			}
 		}
 	}()
-	return out, nil
+	return out.messages, nil
+}
+
+// outlet is the channel that a consumer's messages are put on. Closed() of nats.go
+// comes while a handler may still be at work, so closing waits for it.
+type outlet struct {
+	messages chan jetstream.Msg
+
+	mu     sync.RWMutex // held by put, guards closed
+	closed bool
+}
+
+// put waits until there is room, or ctx ends. After close it does nothing: the
+// message is delivered again.
+func (o *outlet) put(ctx context.Context, m jetstream.Msg) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.closed {
+		return
+	}
+	select {
+	case o.messages <- m:
+	case <-ctx.Done():
+	}
+}
+
+func (o *outlet) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	close(o.messages)
 }
 
 // pull has the consumer's messages put on out.
-func (c *Client) pull(ctx context.Context, consumer jetstream.Consumer, out chan<- jetstream.Msg) (jetstream.ConsumeContext, error) {
-	handle := func(m jetstream.Msg) {
-		select {
-		case out <- m:
-		case <-ctx.Done():
-		}
-	}
-	return consumer.Consume(handle,
-		jetstream.PullMaxMessages(cap(out)),
+func (c *Client) pull(ctx context.Context, consumer jetstream.Consumer, out *outlet, limit jetstream.PullConsumeOpt) (jetstream.ConsumeContext, error) {
+	return consumer.Consume(func(m jetstream.Msg) { out.put(ctx, m) },
+		limit,
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			if !errors.Is(err, jetstream.ErrNoHeartbeat) || ctx.Err() == nil {
 				c.log.Warn("consuming", "error", err)

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"io/fs"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -37,7 +38,7 @@ func consume(t *testing.T, server *natsserver.Server) (consumer jetstream.Consum
 	consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	messages, err = c.Consume(ctx, consumer, 100)
+	messages, err = c.Consume(ctx, consumer, 100, MinPrefetchBytes)
 	require.NoError(t, err)
 	return consumer, messages, func() {
 		cancel()
@@ -157,4 +158,56 @@ func TestDrainContext(t *testing.T) {
 	require.NoError(t, draining.Err())
 	cancel()
 	require.ErrorIs(t, draining.Err(), context.Canceled)
+}
+
+// TestConsumeIsBoundedByBytes has a reader that stands still before messages that
+// are all within the limits: what waits in memory is counted in bytes. Each comes
+// once, and in order, although the server ends a request at each bound.
+func TestConsumeIsBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	const total, size = 400, 60 << 10 // 24 MiB
+	server := natsservertest.Start(t, natsservertest.Config(t))
+	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator, natsfiles.Files)
+	require.NoError(t, operator.Ensure(t.Context(), "RAW"))
+	messages := numbered("f2.raw.test", 0, total)
+	for _, m := range messages {
+		m.Data = append(append(m.Data, ' '), make([]byte, size)...)
+	}
+	_, err := operator.Store(t.Context(), "RAW", messages)
+	require.NoError(t, err)
+
+	for name, test := range map[string]struct {
+		maxBytes, atLeast, atMost int
+	}{
+		"the least":   {1, MinPrefetchBytes / 2 / size, 2*MinPrefetchBytes/size + handedOver},
+		"the control": {total * 2 * size, total, total},
+	} {
+		c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
+		consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		out, err := c.Consume(ctx, consumer, 2*total, test.maxBytes)
+		require.NoError(t, err)
+		delivered := 0
+		require.Eventually(t, func() bool {
+			info, err := consumer.Info(t.Context())
+			require.NoError(t, err)
+			before := delivered
+			delivered = info.NumAckPending
+			return delivered >= test.atLeast && delivered == before
+		}, patience, 100*time.Millisecond, name)
+		assert.LessOrEqual(t, delivered, test.atMost, name)
+
+		for i := range total {
+			m := <-out
+			number, _, _ := strings.Cut(string(m.Data()), " ")
+			require.Equal(t, strconv.Itoa(i), number, name)
+		}
+		cancel()
+		for range out { // closed by Consume
+		}
+		natsservertest.Close(c.nc)
+		require.NoError(t, operator.js.DeleteConsumer(t.Context(), "RAW", "decoder"))
+	}
 }

@@ -17,7 +17,7 @@ import (
 // declared are the shipped streams, by the user of the service that ensures them.
 var declared = map[string][]string{
 	natsserver.Bridge:  {"RAW", "DEAD_LETTER", "COMMANDS"},
-	natsserver.Decoder: {"DECODED", "KV_LATEST", "DEAD_LETTER"},
+	natsserver.Decoder: {"DECODED", "KV_LATEST", "PARKED", "DEAD_LETTER"},
 }
 
 func configOf(t *testing.T, c *Client, name string) jetstream.StreamConfig {
@@ -45,7 +45,7 @@ func TestEnsureCreatesTheShippedStreamsOnce(t *testing.T) {
 		}
 		assert.False(t, j.has("keeps more"))
 	}
-	assert.Len(t, configs, 5)
+	assert.Len(t, configs, 6)
 	assert.Zero(t, configs["RAW"].MaxAge, "the keeper trims, the server does not")
 
 	// A change by hand shows that the comparison above sees one.

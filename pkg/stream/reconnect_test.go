@@ -45,7 +45,7 @@ func startFlow(t *testing.T) *flow {
 	consumer, err := f.decoder.Consumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	consuming, stopConsuming := context.WithCancel(t.Context())
-	messages, err := f.decoder.Consume(consuming, consumer, 100)
+	messages, err := f.decoder.Consume(consuming, consumer, 100, MinPrefetchBytes)
 	require.NoError(t, err)
 
 	storing, stopStoring := context.WithCancel(t.Context())
@@ -154,7 +154,7 @@ func TestReconnectWhileNobodyTakes(t *testing.T) {
 	consumer, err := decoder.Consumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	messages, err := decoder.Consume(ctx, consumer, 50)
+	messages, err := decoder.Consume(ctx, consumer, 50, MinPrefetchBytes)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(messages) == cap(messages) }, patience, time.Millisecond)
 

@@ -1,5 +1,7 @@
 package topic
 
+import "strings"
+
 // MAC is the hardware address of a controller: 12 lower-case hex digits.
 type MAC string
 
@@ -36,6 +38,21 @@ func (m MAC) Dashed() string {
 		b = append(b, m[i], m[i+1])
 	}
 	return string(b)
+}
+
+// Spellings are the ways to write the MAC in a topic that are not mixed: lower
+// case, then upper case, each bare, with dashes and with colons. A MAC without
+// letters has the three of its digits. Parse reads mixed ones too.
+func (m MAC) Spellings() []string {
+	var all []string
+	for _, bare := range []string{string(m), strings.ToUpper(string(m))} {
+		dashed := MAC(bare).Dashed()
+		all = append(all, bare, dashed, strings.ReplaceAll(dashed, "-", ":"))
+	}
+	if all[0] == all[len(all)/2] {
+		return all[:len(all)/2]
+	}
+	return all
 }
 
 // parseMAC allocates only if s is not canonical already.

@@ -41,3 +41,20 @@ func TestDashed(t *testing.T) {
 	require.Empty(t, topic.MAC("").Dashed())
 	require.Equal(t, "odd", topic.MAC("odd").Dashed())
 }
+
+func TestUnmixedSpellings(t *testing.T) {
+	t.Parallel()
+	all := topic.MAC("e4fd45f654be").Spellings()
+	require.Equal(t, []string{
+		"e4fd45f654be", "e4-fd-45-f6-54-be", "e4:fd:45:f6:54:be",
+		"E4FD45F654BE", "E4-FD-45-F6-54-BE", "E4:FD:45:F6:54:BE",
+	}, all)
+	for _, spelling := range all {
+		for _, connector := range []string{"J1", "1"} {
+			got, err := topic.Parse("tele/f2-" + spelling + "/sensor-mode/" + connector + "/sensor-1")
+			require.NoError(t, err)
+			require.Equal(t, "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1", got.MQTT())
+		}
+	}
+	require.Equal(t, []string{"001122334455", "00-11-22-33-44-55", "00:11:22:33:44:55"}, topic.MAC("001122334455").Spellings())
+}

@@ -84,8 +84,15 @@ func (a *appRole) enter(ctx context.Context, client *api.Client, roleID, secretI
 
 func (a *appRole) file(ctx context.Context, kind string) (secret.Value, error) {
 	v, err := a.files.Lookup(ctx, a.service+"."+kind)
-	if errors.Is(err, secret.ErrNotFound) { // of the login, not of the secret that it is for
-		return v, fmt.Errorf("%s is not there: `f2mesh vault bootstrap` writes it, --vault-auth-dir says where it is", a.path(kind))
+	if !errors.Is(err, secret.ErrNotFound) {
+		return v, err
+	}
+	// Of the login, not of the secret that it is for.
+	err = fmt.Errorf("%s is not there: `f2mesh vault bootstrap` writes it, --vault-auth-dir says where it is", a.path(kind))
+	if kind == "role_id" {
+		// Many shells have a VAULT_ADDR that means another Vault: until somebody prepares
+		// this one, what stands below it in the chain is asked, with an alarm.
+		err = fmt.Errorf("%w: %w; without VAULT_ADDR secrets are not sought in Vault", secret.ErrUnavailable, err)
 	}
 	return v, err
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -22,6 +23,17 @@ type Config struct {
 	Namespace string `help:"Vault Enterprise namespace." name:"vault-namespace" env:"VAULT_NAMESPACE" default:""`
 	Mount     string `help:"KV version 2 engine that holds the secrets, below f2mesh/." name:"vault-mount" env:"F2MESH_VAULT_MOUNT" default:"secret"`
 	AuthDir   string `help:"Directory of <service>.role_id and <service>.secret_id, which a service logs in with." name:"vault-auth-dir" env:"F2MESH_VAULT_AUTH_DIR" default:".f2mesh/vault" type:"path"`
+}
+
+// HasLogins reports whether somebody has prepared logins for a mesh, in one folder or
+// in a folder for each service.
+func (c Config) HasLogins() bool {
+	for _, pattern := range []string{"*.role_id", "*/*.role_id"} {
+		if found, err := filepath.Glob(filepath.Join(c.AuthDir, pattern)); err != nil || len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // requestTimeout bounds one request to Vault.

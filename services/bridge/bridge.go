@@ -1,9 +1,19 @@
 // Package bridge moves every MQTT message into JetStream: onto RAW if its topic
 // parses, else onto DEAD_LETTER. It acknowledges MQTT only after JetStream has
 // stored the message (design 5.1), so that what it has not stored stays in the
-// broker's queue. In the other direction it publishes COMMANDS to controllers.
+// broker's queue. In the other direction package command publishes COMMANDS to
+// controllers.
 //
-// It does not look into payloads; the decoder does.
+// It does not look into payloads; the decoder does. It drops what the broker sends
+// again and RAW has (see window), and copies of retained messages; both are counted
+// in letters (see copies). It must be the only regular writer of RAW, since packet
+// identifiers are of one session; an attempt to store whose outcome is unknown is
+// settled by what RAW holds (see stream.Appender).
+//
+// Its memory is bounded in bytes, see Config.InflightBytes: what has arrived and is
+// not yet stored takes at most that and 1 KiB for each of Config.Inflight messages,
+// whatever their sizes and QoS; beyond it nothing is read from the broker. Batches
+// are part of it. The window takes half a MiB and the events of the last minutes 8.
 package bridge
 
 import (
@@ -15,28 +25,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	mqtt "github.com/eclipse/paho.mqtt.golang"
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/batch"
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/outcome"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
 
 // RawStream is the stream of messages as the devices sent them.
 const RawStream = "RAW"
-
-// inFlight is how many messages the broker can have unacknowledged at once: an
-// MQTT packet identifier has 16 bits. A queue of that length can always take
-// the next message of a connection, so the handler does not block paho's loop;
-// what bounds it in bytes is the broker's max_inflight_messages and
-// max_inflight_bytes. Only where JetStream is away and the connection breaks
-// again and again do the same messages, sent anew, fill it: then the handler
-// waits, and memory stays bounded.
-const inFlight = 1 << 16
 
 // Bridge is one bridge; run it once.
 type Bridge struct {
@@ -45,17 +46,14 @@ type Bridge struct {
 	streams    *stream.Client
 	log        *slog.Logger
 	metrics    *metrics
-	arrived    chan arrival
+	arrived    *queue
+	window     *window
+	raw        atomic.Pointer[stream.Appender] // nil until the end of RAW was read
+	letters    *deadletter.Recorder
+	copies     *copies
 	session    atomic.Pointer[session] // the current one
 	moves      sync.Mutex              // one change of session at a time
-	sending    chan struct{}           // holds one item while a command is on its way to the broker
-}
-
-// arrival is a message as it came from the broker.
-type arrival struct {
-	mqtt.Message
-	at      time.Time
-	session *session
+	commands   *command.Commands
 }
 
 // New returns a bridge. credential is followed where it changes; the bridge's
@@ -64,19 +62,27 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
+	commands, err := newCommands(cfg, credential, streams, reg, log)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	metrics := newMetrics(reg)
 	return &Bridge{
 		cfg: cfg, credential: credential, streams: streams, log: log,
-		metrics: newMetrics(reg),
-		arrived: make(chan arrival, inFlight),
-		sending: make(chan struct{}, 1),
+		metrics:  metrics,
+		arrived:  newQueue(cfg.Inflight, cfg.InflightBytes, metrics.waiting),
+		window:   newWindow(cfg.Inflight),
+		letters:  deadletter.NewRecorder(streams),
+		copies:   newCopies(deadletter.NewRecorder(streams)),
+		commands: commands,
 	}, nil
 }
 
-// Run bridges until ctx ends, then stores and acknowledges the batch in hand,
-// within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
-// called once.
+// Run bridges until ctx ends. Then it takes nothing more, stores what has arrived
+// and disconnects when the broker has read the acknowledgements, within
+// DrainTimeout. The broker keeps the rest. Run may be called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
+	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
 		return err
 	}
 	first, err := b.newSession()
@@ -91,69 +97,113 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.session.Load().client.Disconnect(disconnectWait)
 	}()
 
-	group, ctx := errgroup.WithContext(ctx)
+	stopped := ctx
+	group, ctx := errgroup.WithContext(stopped)
+	storing, stop := stream.DrainContext(ctx, b.cfg.DrainTimeout)
+	defer stop()
 	b.credential.Notify(func() { b.move(ctx) })
-	group.Go(func() error { return b.store(ctx) })
-	group.Go(func() error { return b.command(ctx) })
-	return group.Wait()
-}
-
-// Ready proves that the broker lets the bridge in and that JetStream answers.
-func (b *Bridge) Ready(ctx context.Context) error {
-	if s := b.session.Load(); s == nil || !s.client.IsConnectionOpen() {
-		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
+	group.Go(func() error { return b.store(storing) })
+	group.Go(func() error { return b.stopped(storing, b.copies.run(storing, b.arrived.closed())) })
+	group.Go(func() error { return b.commands.Run(ctx) })
+	group.Go(func() error {
+		<-ctx.Done()
+		b.drain(storing)
+		b.arrived.close()
+		return nil
+	})
+	if err := group.Wait(); err != nil && (stopped.Err() == nil || !errors.Is(err, context.Canceled)) {
+		return err
 	}
-	return b.streams.Ready(ctx, RawStream)
+	return nil
 }
 
-// store is the hot loop: gather, store, acknowledge.
+// drain returns when all that has arrived is stored and the broker knows it, or ctx
+// ends.
+func (b *Bridge) drain(ctx context.Context) {
+	b.moves.Lock()
+	defer b.moves.Unlock()
+	b.session.Load().drain(ctx)
+}
+
+// store is the hot loop: gather, store, acknowledge. It ends when the queue is
+// closed: a stop must not tear a batch that is on its way to disk.
 func (b *Bridge) store(ctx context.Context) error {
-	// A stop must not tear a batch that is on its way to disk.
-	draining, cancel := stream.DrainContext(ctx, b.cfg.DrainTimeout)
-	defer cancel()
+	last, err := b.window.recall(ctx, b.streams)
+	if err != nil {
+		return b.stopped(ctx, err)
+	}
+	b.raw.Store(b.streams.NewAppender(RawStream, last))
 	buf := make([]arrival, 0, b.cfg.Batch)
 	for {
-		buf = batch.Gather(ctx, b.arrived, buf[:0], b.cfg.Batch, b.cfg.Linger)
+		buf = batch.Gather(b.arrived.open, b.arrived.items, buf[:0], b.cfg.Batch, b.cfg.Linger)
 		if len(buf) == 0 {
 			return nil
 		}
-		if err := b.storeBatch(draining, buf); err != nil {
-			if ctx.Err() != nil {
-				b.log.Warn("stopped before everything was stored; the broker keeps it", "messages", len(buf), "error", err)
-				return nil
-			}
-			return err
+		if err := b.storeBatch(ctx, buf); err != nil {
+			return b.stopped(ctx, err)
 		}
 		clear(buf)
 	}
 }
 
+// stopped is how a part ends: without an error where a stop took too long.
+func (b *Bridge) stopped(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	b.log.Warn("stopped before everything was stored; the broker keeps it", "error", err)
+	return nil
+}
+
 // storeBatch returns when every message of the batch is on disk, and
 // acknowledged in the order of arrival.
 func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
-	raw := make([]*nats.Msg, 0, len(arrivals))
-	var dead []*nats.Msg
-	for i := range arrivals {
-		m, letter := b.convert(arrivals[i].Topic(), arrivals[i].Payload(), arrivals[i].at)
-		if letter != nil {
-			dead = append(dead, letter.Msg())
-			b.metrics.deadLetters.WithLabelValues(letter.Reason).Inc()
-		} else {
-			raw = append(raw, m)
-		}
-	}
+	s := b.sort(arrivals)
 	b.metrics.received.Add(float64(len(arrivals)))
-	duplicates, err := b.streams.Store(ctx, RawStream, raw)
+	if err := b.append(ctx, s); err != nil {
+		return err
+	}
+	if err := b.letters.Record(ctx, s.letters); err != nil {
+		return err
+	}
+	size := int64(0)
+	for i := range arrivals {
+		arrivals[i].session.acknowledge(arrivals[i])
+		size += arrivals[i].size
+	}
+	b.arrived.release(size)
+	for i := range s.letters {
+		b.metrics.deadLetters.WithLabelValues(s.letters[i].Reason).Inc()
+	}
+	return nil
+}
+
+// stalled is how long RAW may refuse everything before the bridge is not ready.
+const stalled = 3 * time.Second
+
+// Ready proves that the broker lets the bridge in, that JetStream answers and that
+// RAW takes messages.
+func (b *Bridge) Ready(ctx context.Context) error {
+	if s := b.session.Load(); s == nil || !s.client.IsConnectionOpen() {
+		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
+	}
+	if err := b.commands.Ready(); err != nil {
+		return err
+	}
+	info, err := b.streams.Info(ctx, RawStream)
 	if err != nil {
 		return err
 	}
-	if _, err := b.streams.Store(ctx, deadletter.Stream, dead); err != nil {
-		return err
+	if limit, room := info.Config.MaxBytes, info.Config.MaxBytes-int64(info.State.Bytes); limit > 0 && room <= int64(b.cfg.MaxPayload) { //nolint:gosec // below limit
+		return fmt.Errorf("%s is full, %d of %d bytes: the decoder has not taken what it holds; start the decoder or see its log, or give the stream more room: nats stream edit %s --max-bytes", RawStream, info.State.Bytes, limit, RawStream)
 	}
-	for i := range arrivals {
-		arrivals[i].session.acknowledge(arrivals[i])
+	raw := b.raw.Load()
+	if raw == nil {
+		return errors.New("reading the end of " + RawStream + " to know what the broker may send again")
 	}
-	b.metrics.stored.Add(float64(len(raw) - duplicates))
-	b.metrics.duplicates.Add(float64(duplicates))
+	if since, problem := raw.Failing(); !since.IsZero() && time.Since(since) > stalled {
+		return fmt.Errorf("%s has taken nothing for %s; see that it has room (nats stream info %s) and that the NATS server's disk has: %w",
+			RawStream, time.Since(since).Round(time.Second), RawStream, problem)
+	}
 	return nil
 }

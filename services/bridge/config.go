@@ -2,7 +2,10 @@ package bridge
 
 import (
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
 
 // Config of the bridge. Its zero value is not valid; the CLI gives the defaults.
@@ -14,9 +17,14 @@ type Config struct {
 	Batch         int           `help:"Most messages stored with one sync (1..1000)." env:"BRIDGE_BATCH" default:"1000" name:"batch"`
 	Linger        time.Duration `help:"How long the first message of a batch waits for others." env:"BRIDGE_LINGER" default:"5ms" name:"linger"`
 	MaxPayload    int           `help:"Largest payload in bytes; larger ones are dead letters." env:"BRIDGE_MAX_PAYLOAD" default:"65536" name:"max-payload"`
-	CommandMaxAge time.Duration `help:"Commands that waited longer are dead letters: a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
+	Inflight      int           `help:"Messages that the broker may have unacknowledged, its max_inflight_messages (1..16384)." env:"MQTT_INFLIGHT" default:"8000" name:"mqtt-inflight"`
+	InflightBytes int64         `help:"Bytes of payload that the broker may have unacknowledged, its max_inflight_bytes: bounds the memory for what is not yet stored." env:"MQTT_INFLIGHT_BYTES" default:"67108864" name:"mqtt-inflight-bytes"`
+	CommandMaxAge time.Duration `help:"Commands are carried out within this time or not at all (5s to 2m): a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
 	DrainTimeout  time.Duration `help:"How long a stop may take to store what has arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
+
+// maxInflight is how many messages of RAW are never trimmed.
+const maxInflight = 1 << 14
 
 // Validate names the first setting that cannot work.
 func (c *Config) Validate() error {
@@ -25,8 +33,14 @@ func (c *Config) Validate() error {
 		return errors.New("mqtt-url, mqtt-client-id and mqtt-filter must not be empty")
 	case c.Batch < 1 || c.Batch > 1000:
 		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
-	case c.Linger < 0 || c.DrainTimeout <= 0 || c.CommandMaxAge <= 0:
-		return errors.New("linger must not be negative; drain-timeout and command-max-age must be positive")
+	case c.Linger < 0 || c.DrainTimeout <= 0:
+		return errors.New("linger must not be negative; drain-timeout must be positive")
+	case c.Inflight < 1 || c.Inflight > maxInflight:
+		return errors.New("mqtt-inflight must be 1..16384, what trimming always leaves of RAW")
+	case c.InflightBytes < 2<<20:
+		return errors.New("mqtt-inflight-bytes must be at least 2097152, the largest MQTT message and one more")
+	case c.CommandMaxAge < command.MinAge || c.CommandMaxAge > command.MaxAge:
+		return fmt.Errorf("command-max-age must be %s to %s", command.MinAge, command.MaxAge)
 	case c.MaxPayload < 1 || c.MaxPayload > 1<<20:
 		return errors.New("max-payload must be 1..1048576")
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
@@ -16,36 +15,44 @@ import (
 // stage is the bridge's name in subjects and dead letters.
 const stage = "bridge"
 
-// convert gives the RAW message of an MQTT message, or the dead letter if its
-// topic does not parse or its payload is too large.
-func (b *Bridge) convert(name string, payload []byte, at time.Time) (*nats.Msg, *deadletter.Letter) {
+// read parses a message's topic. It returns the dead letter if that fails or if the
+// payload is too large.
+func (b *Bridge) read(a *arrival) (topic.Topic, *deadletter.Letter) {
+	name := a.Topic()
 	t, err := topic.Parse(name)
 	if err != nil {
 		reason := "bad_topic"
 		if topicErr, ok := errors.AsType[*topic.Error](err); ok {
 			reason = topicErr.Reason
 		}
-		mac, _ := topic.FindMAC(name)
-		return nil, &deadletter.Letter{
-			Stage: stage, Reason: reason, Detail: err.Error(), MAC: mac, Topic: name,
-			ID: event.NewID(name, payload, at), Payload: payload, Received: at, Time: at,
-		}
+		t.MAC, _ = topic.FindMAC(name)
+		return t, refusal(t.MAC, reason, err.Error(), a)
 	}
-	subject := t.RawSubject()
-	id := event.NewID(subject, payload, at)
-	if len(payload) > b.cfg.MaxPayload {
-		return nil, &deadletter.Letter{
-			Stage: stage, Reason: "payload_too_large",
-			Detail: strconv.Itoa(len(payload)) + " bytes, the limit is " + strconv.Itoa(b.cfg.MaxPayload),
-			MAC:    t.MAC, Topic: name, ID: id, Payload: payload, Received: at, Time: at,
-		}
+	if len(a.Payload()) > b.cfg.MaxPayload {
+		return t, refusal(t.MAC, "payload_too_large",
+			strconv.Itoa(len(a.Payload()))+" bytes, the limit is "+strconv.Itoa(b.cfg.MaxPayload), a)
 	}
-	return &nats.Msg{
-		Subject: subject,
-		Header: nats.Header{
-			jetstream.MsgIDHeader: {id.String()},
-			event.HeaderReceived:  {at.UTC().Format(time.RFC3339Nano)},
-		},
-		Data: payload,
-	}, nil
+	return t, nil
+}
+
+func refusal(mac topic.MAC, reason, detail string, a *arrival) *deadletter.Letter {
+	return &deadletter.Letter{
+		Stage: stage, Reason: reason, Detail: detail, MAC: mac, Topic: a.Topic(),
+		Payload: a.Payload(), Received: a.at, Time: a.at,
+	}
+}
+
+// rawMessage is a message as RAW gets it, for a subject that was made of t.
+func rawMessage(t topic.Topic, subject string, a *arrival, v verdict) *nats.Msg {
+	header := nats.Header{event.HeaderReceived: {a.at.UTC().Format(time.RFC3339Nano)}}
+	if id := a.MessageID(); id != 0 {
+		header[event.HeaderPacketID] = []string{strconv.Itoa(int(id))}
+	}
+	if name := a.Topic(); name != t.MQTT() {
+		header[event.HeaderTopic] = []string{name}
+	}
+	if v == repeat {
+		header[event.HeaderRepeat] = []string{"1"}
+	}
+	return &nats.Msg{Subject: subject, Header: header, Data: a.Payload()}
 }

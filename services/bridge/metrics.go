@@ -8,9 +8,9 @@ import (
 // metrics are what the bridge has done since it started. The labels are
 // bounded: reasons are a fixed set.
 type metrics struct {
-	received, stored, duplicates, commands prometheus.Counter
-	deadLetters                            *prometheus.CounterVec
-	connected                              prometheus.Gauge
+	received, stored, repeats, duplicates, retained prometheus.Counter
+	deadLetters                                     *prometheus.CounterVec
+	connected, waiting                              prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -21,13 +21,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		received:   counter("messages_received_total", "Messages taken from the MQTT broker."),
 		stored:     counter("messages_stored_total", "Messages stored on RAW."),
-		duplicates: counter("messages_duplicate_total", "Messages that RAW held already."),
-		commands:   counter("commands_forwarded_total", "Commands that the MQTT broker acknowledged."),
+		repeats:    counter("messages_repeat_total", "Messages stored on RAW with the mark that they may repeat an earlier event."),
+		duplicates: counter("messages_duplicate_total", "Messages dropped because the broker sent them again and RAW has them."),
+		retained:   counter("messages_retained_total", "Copies of retained messages, dropped."),
 		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages stored on DEAD_LETTER.",
 		}, []string{"reason"}),
 		connected: f.NewGauge(prometheus.GaugeOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "mqtt_connected", Help: "1 while subscribed at the MQTT broker.",
+		}),
+		waiting: f.NewGauge(prometheus.GaugeOpts{
+			Namespace: "f2mesh", Subsystem: stage, Name: "waiting_bytes", Help: "Memory of messages taken from the broker and not yet stored.",
 		}),
 	}
 }

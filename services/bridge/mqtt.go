@@ -67,10 +67,7 @@ func (b *Bridge) login() (user, password string) {
 }
 
 // noStore keeps no packets over a reconnect, where paho would keep all that are
-// unacknowledged. Nothing is lost by it: the broker delivers again what came in,
-// and a command that went out is still in COMMANDS. With paho's own store such a
-// command is sent to the door whenever the broker is back, and its token is done
-// before the broker has confirmed it.
+// unacknowledged. Nothing is lost by it: the broker delivers again what came in.
 type noStore struct{}
 
 func (noStore) Open()                             {}

@@ -34,7 +34,7 @@ type session struct {
 	subscribed  chan struct{} // closed when it first is
 
 	mu      sync.Mutex    // guards the fields below
-	pending int           // arrived and not yet acknowledged
+	pending int           // arrived and not yet stored and acknowledged
 	closing bool          // takes nothing more
 	idle    chan struct{} // closed when closing and nothing is pending
 }
@@ -47,9 +47,8 @@ func (b *Bridge) newSession() (s *session, err error) {
 
 // move logs in anew with the credential as it is now, under the same client id:
 // the broker keeps what it has for it meanwhile. What has arrived is stored and
-// acknowledged before, and a command is confirmed, so that nothing has to be sent
-// again: of a message without a timestamp a second copy cannot be told from a
-// second message, and a door must not open twice.
+// acknowledged before, so that nothing has to be sent again: of a message without a
+// timestamp a second copy cannot be told from a second message.
 func (b *Bridge) move(ctx context.Context) {
 	b.moves.Lock()
 	defer b.moves.Unlock()
@@ -64,11 +63,6 @@ func (b *Bridge) move(ctx context.Context) {
 	}
 	quiet, cancel := context.WithTimeout(ctx, quietTimeout)
 	defer cancel()
-	select {
-	case b.sending <- struct{}{}:
-		defer func() { <-b.sending }()
-	case <-quiet.Done():
-	}
 	last := b.session.Load()
 	last.drain(quiet)
 	b.metrics.connected.Set(0)
@@ -87,9 +81,9 @@ func (b *Bridge) move(ctx context.Context) {
 // noFilter is one that the bridge never subscribes to.
 const noFilter = "f2mesh/nothing"
 
-// drain takes nothing more, and returns when the broker has the acknowledgement of
-// all that has arrived, or ctx ends. Without a connection nothing can be
-// acknowledged.
+// drain takes nothing more, and returns when what has arrived is stored and the
+// broker has read the acknowledgements, or ctx ends. Without a connection there is
+// nothing to acknowledge on.
 func (s *session) drain(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
@@ -97,34 +91,41 @@ func (s *session) drain(ctx context.Context) {
 		close(s.idle)
 	}
 	s.mu.Unlock()
-	if !s.client.IsConnectionOpen() {
-		return
-	}
 	select {
 	case <-s.idle:
 	case <-ctx.Done():
 		return
 	}
+	if !s.client.IsConnectionOpen() {
+		return
+	}
 	// MQTT does not answer a PUBACK, but the answer to what was sent behind it says
 	// that it was read. A connection that is closed with messages unread is reset,
 	// and then the broker may not read what is on its way to it.
-	select {
-	case <-s.client.Unsubscribe(noFilter).Done():
-	case <-ctx.Done():
+	answer := s.client.Unsubscribe(noFilter)
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for s.client.IsConnectionOpen() {
+		select {
+		case <-answer.Done():
+			return
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-// arrive queues a message for storing; see inFlight for why it does not block.
+// arrive queues a message for storing; see queue for why it does not block.
 // Acknowledging a message of an earlier connection is a no-op in paho, and the
 // broker delivers it again, as it does with what a closing session drops here.
 func (s *session) arrive(_ mqtt.Client, m mqtt.Message) {
-	if m.Qos() > 0 && !s.take() {
-		return
+	if s.take() && !s.bridge.arrived.put(arrival{Message: m, at: time.Now(), session: s}) {
+		s.give()
 	}
-	s.bridge.arrived <- arrival{Message: m, at: time.Now(), session: s}
 }
 
-// take books a message that has to be acknowledged, unless the session is closing.
+// take books a message that has to be stored, unless the session is closing.
 func (s *session) take() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,9 +139,10 @@ func (s *session) take() bool {
 // acknowledge acknowledges one of the session's messages.
 func (s *session) acknowledge(m mqtt.Message) {
 	m.Ack()
-	if m.Qos() == 0 {
-		return
-	}
+	s.give()
+}
+
+func (s *session) give() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending--

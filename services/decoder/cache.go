@@ -2,15 +2,16 @@ package decoder
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
@@ -28,11 +29,17 @@ type cache struct {
 	invalidating sync.Mutex // an invalidation does not fall between store's look and its Add
 	// away is until when PostgreSQL is taken to be away, in Unix nanoseconds.
 	away atomic.Int64
+	// changed is called after an invalidation: of one controller, or of all with "".
+	changed func(topic.MAC)
 }
 
-// readTimeout bounds one reading of metadata. After one that failed PostgreSQL is
-// left alone for as long, or a whole fleet would wait for it one by one.
-const readTimeout = 5 * time.Second
+const (
+	// readTimeout bounds one reading of metadata. After one that failed PostgreSQL is
+	// left alone for as long, or a whole fleet would wait for it one by one.
+	readTimeout = 5 * time.Second
+	// lookupBudget bounds how long one batch waits for metadata, in all.
+	lookupBudget = time.Second
+)
 
 type entry struct {
 	controller *controller // nil: unknown
@@ -45,15 +52,19 @@ func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, e
 		return nil, err
 	}
 	return &cache{
-		load: load, log: log, entries: entries, metrics: metrics,
+		load: load, log: log, entries: entries, metrics: metrics, changed: func(topic.MAC) {},
 		ttl:        time.Duration(cfg.CacheTTL) * time.Second,
 		unknownTTL: time.Duration(cfg.CacheUnknownTTL) * time.Second,
 	}, nil
 }
 
-// get answers nil for a controller that the metadata does not know. While
-// PostgreSQL is away it answers what it last knew, and where it never knew it
-// waits, until ctx ends: an outage is not the message's fault.
+// errAway is why a controller is not looked up: PostgreSQL did not answer a moment
+// ago.
+var errAway = errors.New("the metadata database does not answer")
+
+// get returns nil for a controller that the metadata does not know. It never
+// waits for longer than ctx and readTimeout allow: while the metadata cannot be
+// read it returns what it last knew, and fails where it never knew.
 func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	generation := c.generation.Load()
 	known, ok := c.entries.Get(mac)
@@ -61,42 +72,58 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 		c.metrics.hits.Inc()
 		return known.controller, nil
 	}
-	c.metrics.misses.Inc()
-	read := func() (*controller, error) {
-		generation := c.generation.Load()
-		bounded, cancel := context.WithTimeout(ctx, readTimeout)
-		defer cancel()
-		found, err := c.load(bounded, mac)
-		if err == nil {
-			c.store(mac, entry{controller: found, loaded: time.Now()}, generation)
+	ok = ok && known.controller != nil
+	if time.Now().UnixNano() < c.away.Load() {
+		if ok {
+			return known.controller, nil
 		}
+		return nil, errAway
+	}
+	c.metrics.misses.Inc()
+	found, err := c.read(ctx, mac, generation)
+	if err == nil || !ok {
 		return found, err
 	}
-	if ok && known.controller != nil {
-		if time.Now().UnixNano() < c.away.Load() {
-			return known.controller, nil
-		}
-		found, err := read()
-		if err != nil {
-			c.leaveAlone(generation)
-			c.log.Warn("metadata cannot be read, using what was known", "mac", mac, "error", err)
-			known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // ask again soon, not for every message
-			c.store(mac, known, generation)
-			return known.controller, nil
-		}
+	c.log.Warn("metadata cannot be read, using what was known", "mac", mac, "error", err)
+	known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // ask again soon, not for every message
+	c.store(mac, known, generation)
+	return known.controller, nil
+}
+
+// read asks PostgreSQL. Where it is PostgreSQL that fails, and not the query for
+// this controller, all others leave it alone for a while.
+func (c *cache) read(ctx context.Context, mac topic.MAC, generation uint64) (*controller, error) {
+	bounded, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	began := time.Now()
+	found, err := c.load(bounded, mac)
+	if err == nil {
+		c.store(mac, entry{controller: found, loaded: time.Now()}, generation)
 		return found, nil
 	}
-	wait := backoff.NewExponentialBackOff()
-	wait.MaxInterval = 5 * time.Second
-	return backoff.Retry(ctx, func() (*controller, error) {
-		found, err := read()
-		if postgres.Refused(err) {
-			wait.Reset() // the credential is being looked up
-		}
-		return found, err
-	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
-		c.log.Warn("metadata cannot be read, waiting", "mac", mac, "error", err, "retry_in", next.Round(time.Millisecond).String())
-	}))
+	// The time that ctx allows may have been used up by those who asked before.
+	if everybodys(err) && (ctx.Err() == nil || time.Since(began) > lookupBudget/2) && !errors.Is(ctx.Err(), context.Canceled) {
+		c.leaveAlone(generation)
+	}
+	return nil, err
+}
+
+// everybodys tells a failure that the next controller would meet, too, from one of
+// this controller's rows.
+func everybodys(err error) bool {
+	var refusal *pgconn.PgError
+	if !errors.As(err, &refusal) {
+		var row pgx.ScanArgError
+		return !errors.As(err, &row)
+	}
+	if len(refusal.Code) != 5 {
+		return true
+	}
+	switch refusal.Code[:2] {
+	case "08", "28", "53", "57", "58": // connection, login, resources, operator, system
+		return true
+	}
+	return false
 }
 
 // store keeps e unless there was an invalidation since generation.
@@ -126,24 +153,28 @@ func (c *cache) lifetime(e entry) time.Duration {
 
 // forget drops what is known of one controller.
 func (c *cache) forget(mac topic.MAC) {
-	c.invalidating.Lock()
-	defer c.invalidating.Unlock()
-	c.generation.Add(1)
-	c.away.Store(0)
-	c.entries.Remove(mac)
+	c.invalidate(func() { c.entries.Remove(mac) })
+	c.changed(mac)
 }
 
 // expire makes everything due for reading again, but keeps it for the case that
 // PostgreSQL does not answer.
 func (c *cache) expire() {
+	c.invalidate(func() {
+		for _, mac := range c.entries.Keys() {
+			if e, ok := c.entries.Peek(mac); ok {
+				e.loaded = time.Time{}
+				c.entries.Add(mac, e)
+			}
+		}
+	})
+	c.changed("")
+}
+
+func (c *cache) invalidate(drop func()) {
 	c.invalidating.Lock()
 	defer c.invalidating.Unlock()
 	c.generation.Add(1)
 	c.away.Store(0)
-	for _, mac := range c.entries.Keys() {
-		if e, ok := c.entries.Peek(mac); ok {
-			e.loaded = time.Time{}
-			c.entries.Add(mac, e)
-		}
-	}
+	drop()
 }

@@ -3,10 +3,14 @@ package decoder
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -184,23 +188,47 @@ func TestOutageKeepsNothingForgotten(t *testing.T) {
 	}
 }
 
-// TestOutageWaits has messages of controllers that were never known: they are
-// neither dead letters nor lost, they wait.
-func TestOutageWaits(t *testing.T) {
+// TestOutageFailsAtOnce has messages of controllers that were never known: nobody
+// waits for the database, which is left alone, and the outage is not remembered as
+// unknown.
+func TestOutageFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := &source{err: errors.New("away")}
 	c := newTestCache(t, s)
-	ctx, cancel := context.WithCancel(t.Context())
-	s.during = func() {
-		if s.reads == 2 {
-			cancel()
-		}
+	for _, mac := range []topic.MAC{mac, "02f200000001", mac} {
+		_, err := c.get(t.Context(), mac)
+		require.Error(t, err)
 	}
-	_, err := c.get(ctx, mac)
-	require.Error(t, err)
-	assert.GreaterOrEqual(t, s.reads, 2)
-	assert.Zero(t, c.entries.Len(), "an outage is not remembered as unknown")
+	assert.Equal(t, 1, s.reads)
+	assert.Zero(t, c.entries.Len())
 
-	s.during, s.controller = func() { s.err = nil }, &controller{id: 7}
+	s.err, s.controller = nil, &controller{id: 7}
+	c.away.Store(0)
 	assert.EqualValues(t, 7, c.mustGet(t).id, "the control: it ends with the outage")
+}
+
+// TestFailureOfOne has a query that PostgreSQL refuses for one controller's sake: the
+// next one is looked up all the same.
+func TestFailureOfOne(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		err   error
+		reads int
+	}{
+		"raised by a trigger":   {&pgconn.PgError{Code: "P0001"}, 2},
+		"a row of another type": {pgx.ScanArgError{Err: errors.New("1.5")}, 2},
+		"no privilege":          {&pgconn.PgError{Code: "42501"}, 2},
+		"no resources":          {&pgconn.PgError{Code: "53300"}, 1},
+		"a stop":                {&pgconn.PgError{Code: "57P01"}, 1},
+		"a broken connection":   {io.ErrUnexpectedEOF, 1},
+		"a time-out":            {context.DeadlineExceeded, 1},
+	} {
+		s := &source{err: fmt.Errorf("reading: %w", test.err)}
+		c := newTestCache(t, s)
+		for _, mac := range []topic.MAC{mac, "02f200000001"} {
+			_, err := c.get(t.Context(), mac)
+			require.Error(t, err, name)
+		}
+		assert.Equal(t, test.reads, s.reads, name)
+	}
 }

@@ -19,6 +19,9 @@ type Config struct {
 	Batch            int           `help:"Most messages decoded and stored together (1..1000)." env:"DECODER_BATCH" default:"1000" name:"batch"`
 	Linger           time.Duration `help:"How long the first message of a batch waits for others." env:"DECODER_LINGER" default:"5ms" name:"linger"`
 	Workers          int           `help:"Messages decoded at once; those of one controller stay in order. 0: one per CPU." env:"DECODER_WORKERS" default:"0" name:"workers"`
+	RefuseWrongCRC   bool          `help:"Refuse Modbus answers without a right CRC. They are counted either way; controllers check the CRC themselves." env:"DECODER_REFUSE_WRONG_CRC" name:"refuse-wrong-crc"`
+	MaxClockAhead    time.Duration `help:"How far a device's timestamp may be ahead of the receive time. Beyond it the receive time is taken, and the timestamp kept beside it. 0: 24h." env:"DECODER_MAX_CLOCK_AHEAD" default:"24h" name:"max-clock-ahead"`
+	MaxLate          time.Duration `help:"How far a device's timestamp may be behind the receive time, likewise. 0: 2160h." env:"DECODER_MAX_LATE" default:"2160h" name:"max-late"`
 	DrainTimeout     time.Duration `help:"How long a stop may take to store what is being decoded." env:"DECODER_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
@@ -35,6 +38,8 @@ func (c *Config) Validate() error {
 		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
 	case c.Workers < 0 || c.Linger < 0 || c.DrainTimeout <= 0:
 		return errors.New("workers and linger must not be negative; drain-timeout must be positive")
+	case c.MaxClockAhead < 0 || c.MaxLate < 0:
+		return errors.New("max-clock-ahead and max-late must not be negative")
 	}
 	if _, err := time.LoadLocation(c.Zone); err != nil {
 		return fmt.Errorf("zone: %w", err)

@@ -1,8 +1,11 @@
 package decoder
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,122 +26,314 @@ type message struct {
 	id       event.ID
 	received time.Time
 	body     []byte
+	repeat   bool // it may be a repeat of an earlier one
 }
 
-// decode turns a message into a decoded one, dead letters, or both: a data
-// point that cannot be decoded does not take the others with it (design 4). ok
-// is false if nothing of the message could be decoded. c is nil for a
-// controller that the metadata does not know. It does no I/O.
-func decode(m *message, parser *payload.Parser, c *controller, now time.Time, d *event.Decoded) (ok bool, dead []deadletter.Letter) {
-	refuse := func(reason, detail string, dataPoint int32) {
-		letter := deadletter.Letter{
-			Stage: stage, Reason: reason, Detail: detail, MAC: m.topic.MAC, Topic: m.subject, ID: m.id,
-			Payload: m.body, Received: m.received, Time: now, DataPointID: dataPoint,
-		}
-		if c != nil {
-			letter.MetadataVersion = c.version
-		}
-		dead = append(dead, letter)
+// settings are what the configuration says of decoding.
+type settings struct {
+	refuseWrongCRC         bool
+	maxClockAhead, maxLate time.Duration // 0: the default
+	members                *memberMemory
+}
+
+func newSettings(cfg *Config, members *memberMemory) settings {
+	return settings{refuseWrongCRC: cfg.RefuseWrongCRC, maxClockAhead: cfg.MaxClockAhead, maxLate: cfg.MaxLate, members: members}
+}
+
+// outcome is what became of a message.
+type outcome struct {
+	ok             bool // something of the message was decoded
+	dead           []deadletter.Letter
+	wrongCRC       bool // the frame is a Modbus answer whose CRC is wrong
+	unknownMembers int  // members of the payload that match no data point
+}
+
+// refusal is why something cannot be decoded.
+type refusal struct {
+	reason string // a word of a bounded set: of package frame, of package payload, or below
+	detail string
+}
+
+// The decoder's own reasons.
+const (
+	reasonUnknownController   = "unknown_controller"
+	reasonUnknownConnector    = "unknown_connector"
+	reasonUnknownPin          = "unknown_pin"
+	reasonNoDataPoints        = "no_data_points"
+	reasonUnknownLabel        = "unknown_label"
+	reasonAmbiguousController = "ambiguous_controller" // two devices of one MAC address
+	reasonAmbiguousPin        = "ambiguous_pin"        // two devices on a pin
+	reasonAmbiguousDataPoint  = "ambiguous_data_point" // two data points of one id
+	reasonAmbiguousLabel      = "ambiguous_label"      // two data points of one label
+	reasonBadMetadata         = "bad_metadata"         // a row that cannot be read, with no reason of its own
+	reasonNotAvailable        = "not_available"        // the value that the metadata declare to mean that
+)
+
+// decode turns a message into a decoded one, dead letters, or both: what cannot
+// be decoded does not take the rest with it (design 4). c is nil for a controller
+// that the metadata does not know. It does no I/O.
+func decode(m *message, parser *payload.Parser, c *controller, set *settings, now time.Time, d *event.Decoded) outcome {
+	w := decoding{m: m, c: c, set: set, now: now, d: d}
+	p, err := parser.ParseAt(m.topic, m.body, m.received)
+	switch {
+	case err != nil:
+		w.refuse(refusalOf(err), 0)
+		return w.out
+	case c == nil:
+		w.refuse(refusal{reasonUnknownController, "no \"Device\" row has this MAC address in \"MacAddress\""}, 0)
+		return w.out
+	case c.refusal != nil:
+		w.refuse(*c.refusal, 0)
+		return w.out
 	}
-	p, err := parser.Parse(m.topic, m.body)
-	if err != nil {
-		refuse(reasonOf(err), err.Error(), 0)
-		return false, dead
-	}
-	if c == nil {
-		refuse("unknown_controller", "no \"Device\" row has this MAC address in \"MacAddress\"", 0)
-		return false, dead
-	}
-	// timestamptz holds microseconds, and the time is part of a row's key.
-	d.ID, d.Time, d.Received = m.id, p.Time.Truncate(time.Microsecond), m.received
-	if p.Time.IsZero() {
-		d.Time = m.received.Truncate(time.Microsecond)
-	}
+	d.ID, d.Received, d.Repeat = m.id, m.received, m.repeat
+	d.Time, d.DeviceTime = plausible(p.Time, m.received, cmp.Or(set.maxClockAhead, defaultMaxClockAhead), cmp.Or(set.maxLate, defaultMaxLate))
 	d.Root, d.MAC, d.Mode = string(m.topic.Root), string(m.topic.MAC), string(m.topic.Mode)
 	d.Connector, d.Component, d.Verb = m.topic.Connector, m.topic.Component.String(), m.topic.Verb
 	d.ControllerID, d.MetadataVersion = c.id, c.version
+	decoded := 1
 	if p.State != nil {
 		d.State = p.State
-		return true, nil
-	}
-
-	s := c.pins[pin{m.topic.Connector, m.topic.Component.Number}]
-	if reason, detail := missing(c, s, &m.topic); reason != "" {
-		refuse(reason, detail, 0)
-		return false, dead
-	}
-	d.DeviceID, d.Device = s.id, s.name
-	if p.Frame != nil {
-		s.decodeFrame(p.Frame, d, refuse)
+		w.takeMembers(nil, &p)
 	} else {
-		s.takeNumbers(p.Numbers, d, refuse)
+		s := c.pins[pin{m.topic.Connector, m.topic.Component.Number}]
+		if r := missing(c, s, &m.topic); r != nil {
+			w.refuse(*r, 0)
+			return w.out
+		}
+		d.DeviceID, d.Device = s.id, s.name
+		if r := w.sensor(s, &p); r != nil {
+			w.refuse(*r, 0)
+			return w.out
+		}
+		decoded = len(d.Values)
 	}
-	for i := range dead {
-		dead[i].Part, dead[i].Decoded = true, len(d.Values)
+	for i := range w.out.dead {
+		w.out.dead[i].Part, w.out.dead[i].Decoded = true, decoded
 	}
-	return len(d.Values) > 0, dead
+	w.out.ok = decoded > 0
+	return w.out
 }
 
-// missing says which link of the metadata is not there.
-func missing(c *controller, s *sensor, t *topic.Topic) (reason, detail string) {
+// decoding is one message on its way.
+type decoding struct {
+	m   *message
+	c   *controller
+	set *settings
+	now time.Time
+	d   *event.Decoded
+	out outcome
+}
+
+// refuse adds a letter. A message has at most one of each reason and data point:
+// by these a letter is known when it comes again.
+func (w *decoding) refuse(r refusal, dataPoint int32) *deadletter.Letter {
+	letter := deadletter.Letter{
+		Stage: stage, Reason: r.reason, Detail: r.detail, MAC: w.m.topic.MAC, Topic: w.m.subject, ID: w.m.id,
+		Received: w.m.received, Time: w.now, DataPointID: dataPoint,
+	}
+	if w.c != nil {
+		letter.MetadataVersion = w.c.version
+	}
+	w.out.dead = append(w.out.dead, letter)
+	return &w.out.dead[len(w.out.dead)-1]
+}
+
+// missing says which link of the metadata is not there, or is there twice.
+func missing(c *controller, s *sensor, t *topic.Topic) *refusal {
 	switch {
 	case !c.numbers[t.Connector]:
-		return "unknown_connector", fmt.Sprintf("controller %d has no \"Connector\" row with \"ConnectorNumber\" %d", c.id, t.Connector)
+		return &refusal{reasonUnknownConnector, fmt.Sprintf("controller %d has no \"Connector\" row with \"ConnectorNumber\" %d%s", c.id, t.Connector, c.unread)}
 	case s == nil:
-		return "unknown_pin", fmt.Sprintf("connector %d of controller %d has no \"Pin\" row with \"Position\" %d and a device", t.Connector, c.id, t.Component.Number)
-	case len(s.points) == 0:
-		return "no_data_points", fmt.Sprintf("the template of device %d has no \"DataPoint\" rows", s.id)
+		return &refusal{reasonUnknownPin, fmt.Sprintf("connector %d of controller %d has no \"Pin\" row with \"Position\" %d and a device%s", t.Connector, c.id, t.Component.Number, c.unread)}
+	case s.refusal != nil:
+		return s.refusal
+	case len(s.points) == 0 && s.unread == "":
+		return &refusal{reasonNoDataPoints, fmt.Sprintf("the template of device %d has no \"DataPoint\" rows", s.id)}
 	}
-	return "", ""
+	return nil
 }
 
-func (s *sensor) decodeFrame(data []byte, d *event.Decoded, refuse func(reason, detail string, dataPoint int32)) {
+// sensor takes the values of a sensor's payload. A refusal is that of the whole
+// message.
+func (w *decoding) sensor(s *sensor, p *payload.Payload) *refusal {
+	if p.Frame == nil {
+		w.takeMembers(s, p)
+		return nil
+	}
+	answer, err := frame.ReadAnswer(p.Frame, s.layout)
+	if err == nil {
+		w.out.wrongCRC = answer.CRC == frame.CRCWrong
+		if w.set.refuseWrongCRC {
+			err = answer.CheckCRC()
+		}
+	}
+	if err != nil {
+		r := refusalOf(err)
+		return &r
+	}
+	w.takeMembers(s, p)
+	if s.unread != "" {
+		w.refuse(refusal{reasonBadMetadata, s.unread}, 0)
+	}
 	for i := range s.points {
-		p := &s.points[i]
-		err := p.invalid
-		var v frame.Value
-		if err == nil {
-			v, err = p.field.Decode(data)
+		w.takePoint(&s.points[i], p.Frame, answer)
+	}
+	return nil
+}
+
+// takePoint decodes one data point of a frame.
+func (w *decoding) takePoint(p *dataPoint, data []byte, answer frame.Answer) {
+	if p.refusal != nil {
+		w.refuse(*p.refusal, p.id)
+		return
+	}
+	var v frame.Value
+	err := answer.Check(p.field)
+	switch {
+	case err == nil && p.isAbsent(data):
+		w.refuse(refusal{reasonNotAvailable, p.describe("its value means \"not available\", as " + notAvailableTable + " has it")}, p.id)
+		return
+	case err == nil:
+		v, err = p.field.Decode(data)
+	}
+	if err != nil {
+		r := refusalOf(err)
+		w.refuse(refusal{r.reason, p.describe(r.detail)}, p.id)
+		return
+	}
+	out := event.Value{DataPointID: p.id, Label: p.label, Unit: p.unit, Number: v.Number}
+	if v.IsText {
+		out.Text = &v.Text
+	}
+	w.d.Values = append(w.d.Values, out)
+}
+
+// takeMembers takes the numbers of a payload, which the device has scaled itself,
+// and refuses the members that are none of its data points' or were left out. s is
+// nil for components that are no sensors.
+func (w *decoding) takeMembers(s *sensor, p *payload.Payload) {
+	var odd, unknown []payload.Refused
+	for _, n := range p.Numbers {
+		label := strings.ToLower(n.Label)
+		at, ok := s.labels[label]
+		switch ids := s.ambiguous[label]; {
+		case ids != "":
+			odd = append(odd, payload.Refused{
+				Member: n.Label, Reason: reasonAmbiguousLabel, What: "ambiguous label: data points " + ids,
+			})
+		case ok:
+			point := &s.points[at]
+			w.d.Values = append(w.d.Values, event.Value{DataPointID: point.id, Label: point.label, Unit: point.unit, Number: n.Value})
+		default:
+			unknown = append(unknown, payload.Refused{Member: n.Label})
 		}
-		if err != nil {
-			refuse(reasonOf(err), fmt.Sprintf("data point %d: %v", p.id, err), p.id)
-			continue
+	}
+	for _, r := range p.Refused {
+		if s == nil || s.takes(r.Member) {
+			odd = append(odd, r)
+		} else {
+			unknown = append(unknown, r)
 		}
-		out := event.Value{DataPointID: p.id, Label: p.label, Unit: p.unit, Number: v.Number}
-		if v.IsText {
-			out.Text = &v.Text
-		}
-		d.Values = append(d.Values, out)
+	}
+	w.refuseMembers(odd)
+	if len(unknown) > 0 {
+		// A message of which nothing else is left has its letter always.
+		w.refuseUnknown(s, unknown, p.Frame == nil && len(w.d.Values) == 0 && len(w.out.dead) == 0)
 	}
 }
 
-// takeNumbers takes values that the device has scaled itself. Labels that are
-// no data points are refused together: they are one letter of the message.
-func (s *sensor) takeNumbers(numbers []payload.Number, d *event.Decoded, refuse func(reason, detail string, dataPoint int32)) {
-	var unknown []int
-	for i, n := range numbers {
-		at, ok := s.labels[strings.ToLower(n.Label)]
-		if !ok {
-			unknown = append(unknown, i+1)
-			continue
+// takes says whether the payload's member has a meaning to the sensor.
+func (s *sensor) takes(member string) bool {
+	label := strings.ToLower(member)
+	_, known := s.labels[label]
+	return known || s.ambiguous[label] != "" || label == "data"
+}
+
+// refuseMembers makes a letter of each reason, which names all its members.
+func (w *decoding) refuseMembers(odd []payload.Refused) {
+	slices.SortStableFunc(odd, func(a, b payload.Refused) int { return strings.Compare(a.Reason, b.Reason) })
+	for len(odd) > 0 {
+		n := 1
+		for n < len(odd) && odd[n].Reason == odd[0].Reason {
+			n++
 		}
-		p := &s.points[at]
-		d.Values = append(d.Values, event.Value{DataPointID: p.id, Label: p.label, Unit: p.unit, Number: n.Value})
-	}
-	if unknown != nil {
-		// A label is the device's own text and not repeated here: it is in the payload.
-		refuse("unknown_label", fmt.Sprintf("of the payload's numbers these are no data points of device %d: %v", s.id, unknown), 0)
+		details := make([]string, n)
+		for i := range details {
+			details[i] = odd[i].Detail()
+		}
+		w.refuse(refusal{odd[0].Reason, strings.Join(details, "; ")}, 0).Member = quoteMembers(odd[:n])
+		odd = odd[n:]
 	}
 }
 
-func reasonOf(err error) string {
+// refuseUnknown names the members that are no data points, each once a day if not
+// always: a device sends them in every message.
+func (w *decoding) refuseUnknown(s *sensor, unknown []payload.Refused, always bool) {
+	w.out.unknownMembers = len(unknown)
+	var named []payload.Refused
+	for i := range unknown {
+		if w.set.members.first(w.m.topic.MAC, unknown[i].Member, w.m.id, w.m.received) {
+			named = append(named, unknown[i])
+		}
+	}
+	switch {
+	case len(named) > 0:
+	case always:
+		named = unknown
+	default:
+		return
+	}
+	names := quoteMembers(named)
+	detail := fmt.Sprintf("device %d (%s) has no data point with the label of %s", s.id, payload.QuoteName(s.name), names)
+	w.refuse(refusal{reasonUnknownLabel, detail}, 0).Member = names
+}
+
+func quoteMembers(members []payload.Refused) string {
+	names := make([]string, len(members))
+	for i := range names {
+		names[i] = payload.QuoteName(members[i].Member)
+	}
+	return strings.Join(names, ", ")
+}
+
+// refusalOf is what an error of package payload or frame says.
+func refusalOf(err error) refusal {
 	var payloadErr *payload.Error
 	var frameErr *frame.Error
 	switch {
 	case errors.As(err, &payloadErr):
-		return payloadErr.Reason
+		return refusal{payloadErr.Reason, payloadErr.Detail}
 	case errors.As(err, &frameErr):
-		return frameErr.Reason
+		return refusal{frameErr.Reason, frameErr.Detail}
 	}
-	return "undecodable"
+	return refusal{"undecodable", err.Error()}
+}
+
+// How far a device's clock may be off where the configuration does not say.
+const (
+	defaultMaxClockAhead = 24 * time.Hour
+	defaultMaxLate       = 90 * 24 * time.Hour
+)
+
+// plausible splits what a device's clock says, zero if nothing, into the time of
+// its values and, if that is not what the clock says, what it does: a clock that
+// is too far ahead or behind the receive time is wrong, and the values are those
+// of the receive time. timestamptz holds microseconds, and the time is part of a
+// row's key.
+func plausible(claimed, received time.Time, maxAhead, maxLate time.Duration) (at, deviceTime time.Time) {
+	received = received.Truncate(time.Microsecond)
+	claimed = claimed.Truncate(time.Microsecond)
+	switch ahead := claimed.Sub(received); {
+	case claimed.IsZero():
+		return received, time.Time{}
+	case ahead > maxAhead, -ahead > maxLate:
+		return received, claimed
+	}
+	return claimed, time.Time{}
+}
+
+// describe says which data point a detail is about.
+func (p *dataPoint) describe(detail string) string {
+	return "data point " + strconv.Itoa(int(p.id)) + " (" + payload.QuoteName(p.label) + "): " + detail
 }

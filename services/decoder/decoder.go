@@ -2,20 +2,28 @@
 // metadata: a frame becomes the values of the sensor device wired to that pin,
 // every other component's payload becomes an event. What cannot be decoded goes
 // to DEAD_LETTER. A RAW message is acknowledged only after its outcome is
-// stored (design 5.2).
+// stored (design 5.2). The last state of each component goes to LATEST.
 //
 // Batches are decoded by several workers; the messages of one controller go to
-// the same worker, and results are stored in RAW's order. Several decoders on
-// one consumer each get some of a controller's messages, and between them these
-// may pass one another: the rows are the same, LATEST may be of an older one.
+// the same worker, and results are stored in RAW's order.
+//
+// A controller whose metadata cannot be read now waits by itself: its messages go
+// to PARKED, the newer ones too, until they can be read. Then what is parked is
+// decoded in order and removed, and newer messages flow again (parking.go knows
+// who waits, park.go stores, unpark.go decodes). A crash between these steps makes
+// messages that were stored on DECODED be stored there again, with the same id.
+//
+// Several decoders on one consumer each get some of a controller's messages, and
+// between them these may pass one another: the rows are the same, LATEST may be of
+// an older one.
 package decoder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +43,11 @@ const (
 	RawStream     = "RAW"
 	DecodedStream = "DECODED"
 	LatestStream  = "KV_LATEST"
+	ParkedStream  = "PARKED"
 )
+
+// maxBatchBytes bounds what of RAW is decoded together, and what is prefetched.
+const maxBatchBytes = 8 << 20
 
 // Decoder is one decoder; run it once.
 type Decoder struct {
@@ -45,10 +57,44 @@ type Decoder struct {
 	log        *slog.Logger
 	metrics    *metrics
 	parser     payload.Parser
-	pool       atomic.Pointer[database.Pool]
-	cache      *cache
-	done       recent
+	settings   settings
+	running    atomic.Pointer[running] // nil: not yet
+	progress   progress
+	parking    *parking
+	room       room
+	turn       turn
+
+	// Run sets these.
+	incarnation uint64 // of RAW; see event.PlaceID
+	cache       *cache
+	latest      *latest
+	done        recent // messages of RAW whose outcome is stored
+	replayed    recent // those of them that were parked, and decoded since
+	recording   sync.Mutex
+	recorder    *deadletter.Recorder // guarded by recording
 }
+
+// running is what Ready asks.
+type running struct {
+	pool     *database.Pool
+	consumer jetstream.Consumer
+}
+
+// turn is who may work now: a batch, or the last step of unparking a controller
+// that goes on sending.
+type turn chan struct{}
+
+// acquire is false if ctx ended before.
+func (t turn) acquire(ctx context.Context) bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (t turn) release() { <-t }
 
 // New returns a decoder. credential is the metadata role's, and is followed where
 // it changes; the decoder's metrics are in reg.
@@ -65,14 +111,17 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	}
 	return &Decoder{
 		cfg: cfg, credential: credential, streams: streams, log: log,
-		metrics: newMetrics(reg),
-		parser:  payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
+		metrics:  newMetrics(reg),
+		settings: newSettings(&cfg, newMemberMemory(cfg.CacheControllers)),
+		parser:   payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
+		parking:  newParking(), room: room{js: streams.JetStream()}, turn: make(turn, 1),
+		recorder: deadletter.NewRecorder(streams),
 	}, nil
 }
 
 // Run decodes until ctx ends, then stores and acknowledges what it has in hand.
 func (d *Decoder) Run(ctx context.Context) error {
-	if err := d.streams.Ensure(ctx, DecodedStream, LatestStream, deadletter.Stream); err != nil {
+	if err := d.streams.Ensure(ctx, DecodedStream, LatestStream, ParkedStream, deadletter.Stream); err != nil {
 		return err
 	}
 	consumer, err := d.streams.Consumer(ctx, RawStream, stage)
@@ -84,38 +133,42 @@ func (d *Decoder) Run(ctx context.Context) error {
 		return fmt.Errorf("decoder: metadata-dsn, metadata-pooled-dsn: %w", err)
 	}
 	defer pool.Close()
-	d.pool.Store(pool)
-	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
+	if err := d.prepare(ctx, pool); err != nil {
 		return err
 	}
-	listening := make(chan struct{})
-	listenCtx, stopListening := context.WithCancel(ctx)
-	go func() {
-		defer close(listening)
-		listen(listenCtx, pool, d.cache, d.log)
-	}()
-	defer func() { stopListening(); <-listening }()
+	d.running.Store(&running{pool: pool, consumer: consumer})
+	beside, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	all.Go(func() { listen(beside, pool, d.cache, d.log) })
+	all.Go(func() { d.unpark(beside) })
 
 	if err := d.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := d.streams.Consume(ctx, consumer, 2*d.cfg.Batch)
+	messages, err := d.streams.Consume(ctx, consumer, 2*d.cfg.Batch, maxBatchBytes)
 	if err != nil {
 		return err
 	}
 	return d.process(ctx, messages)
 }
 
-// Ready proves that JetStream and the metadata's PostgreSQL answer.
-func (d *Decoder) Ready(ctx context.Context) error {
-	pool := d.pool.Load()
-	if pool == nil {
-		return errors.New("starting")
+// prepare reads what has to be known before the first message is decoded.
+func (d *Decoder) prepare(ctx context.Context, pool *database.Pool) (err error) {
+	raw, err := d.streams.JetStream().Stream(ctx, RawStream)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", RawStream, err)
 	}
-	if err := pool.Ping(ctx); err != nil {
-		return fmt.Errorf("asking the metadata database: %w", err)
+	d.incarnation = uint64(raw.CachedInfo().Created.UnixNano()) //nolint:gosec // after 1970
+	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
+		return err
 	}
-	return d.streams.Ready(ctx, DecodedStream)
+	d.cache.changed = d.parking.wake
+	if d.latest, err = newLatest(d.streams.JetStream(), d.cfg.CacheControllers); err != nil {
+		return err
+	}
+	return d.findParked(ctx)
 }
 
 // process takes batches until messages is closed, which it is soon after ctx
@@ -126,7 +179,7 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 	w := newWork(d.cfg.Workers, d.cfg.Batch)
 	for {
 		w.reset()
-		w.messages = batch.Gather(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger)
+		w.messages = batch.GatherBytes(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger, size, maxBatchBytes)
 		if len(w.messages) == 0 {
 			if ctx.Err() == nil {
 				return fmt.Errorf("reading %s: %w", RawStream, stream.ErrConsumerGone)
@@ -142,3 +195,5 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 		}
 	}
 }
+
+func size(m jetstream.Msg) int { return len(m.Subject()) + len(m.Data()) }

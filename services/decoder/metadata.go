@@ -2,9 +2,8 @@ package decoder
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-	"hash/fnv"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -21,124 +20,136 @@ type controller struct {
 	version string // a hash of everything below: the same metadata has the same version
 	pins    map[pin]*sensor
 	numbers map[int]bool // connectors that exist
+	unread  string       // behind what is missing: rows that may be what is missed
+	refusal *refusal     // nothing of the controller can be decoded
 }
 
 // pin is where a sensor is wired: connector number and position.
 type pin struct{ connector, position int }
 
 type sensor struct {
-	id     int32
-	name   string
-	points []dataPoint
-	labels map[string]int // lower-case label -> index of points
+	id        int32
+	name      string
+	points    []dataPoint // by id
+	layout    frame.Layout
+	labels    map[string]int    // lower-case label -> index of points
+	ambiguous map[string]string // lower-case label -> the data points that share it
+	unread    string            // data points without an id that can be read
+	refusal   *refusal          // nothing of the sensor can be decoded
 }
 
 type dataPoint struct {
 	id          int32
 	label, unit string
 	field       frame.Field
-	invalid     error // the metadata of this data point cannot be used
+	absent      []uint64 // raw values that mean "not available"
+	refusal     *refusal // the metadata of this data point cannot be used
+}
+
+// isAbsent says whether the frame has one of the values that mean "not available".
+func (p *dataPoint) isAbsent(data []byte) bool {
+	if len(p.absent) == 0 {
+		return false
+	}
+	raw, ok := p.field.Raw(data)
+	return ok && slices.Contains(p.absent, raw)
 }
 
 // loader reads metadata from PostgreSQL. It is safe for concurrent use.
+//
+// It reads every column as text: the types are the fleet's, and a value that
+// cannot be read as what it stands for spoils its own data point and no query.
 type loader struct {
-	pool  *pgxpool.Pool
-	query string
+	pool        *pgxpool.Pool
+	query       string
+	absentTable string
+	absentQuery string
 }
+
+// notAvailableTable holds the raw values of data points that mean "not available".
+// It is ours, and optional.
+const notAvailableTable = "f2mesh_not_available"
 
 func newLoader(pool *pgxpool.Pool, schema string) *loader {
 	table := func(name string) string { return pgx.Identifier{schema, name}.Sanitize() }
-	return &loader{pool: pool, query: fmt.Sprintf(`
-SELECT c."DeviceId", n."ConnectorNumber", p."Position", d."DeviceId", d."DeviceName",
-       dp."DataPointId", dp."Label", dp."Offset", dp."Length", dp."DataEncoding", dp."Decimals", dp."Append"
+	return &loader{
+		pool: pool,
+		query: fmt.Sprintf(`
+SELECT c."DeviceId"::text, n."ConnectorId"::text, n."ConnectorNumber"::text, p."PinId"::text, p."Position"::text,
+       d."DeviceId"::text, d."DeviceName"::text, dp."DataPointId"::text, dp."Label"::text, dp."Offset"::text,
+       dp."Length"::text, dp."DataEncoding"::text, dp."Decimals"::text, dp."Append"::text,
+       (SELECT COALESCE(has_table_privilege(to_regclass($2), 'SELECT'), false))
 FROM %s c
 LEFT JOIN %s n ON n."ControllerId" = c."DeviceId"
 LEFT JOIN %s p ON p."ConnectorId" = n."ConnectorId"
 LEFT JOIN %s d ON d."DeviceId" = p."DeviceId"
 LEFT JOIN %s dp ON dp."DeviceTemplateId" = d."DeviceTemplateId"
 WHERE LOWER(c."MacAddress") = ANY($1)
-ORDER BY c."DeviceId", n."ConnectorNumber", p."Position", dp."DataPointId"`,
-		table("Device"), table("Connector"), table("Pin"), table("Device"), table("DataPoint"))}
+ORDER BY c."DeviceId", n."ConnectorNumber", n."ConnectorId", p."Position", p."PinId", dp."DataPointId"`,
+			table("Device"), table("Connector"), table("Pin"), table("Device"), table("DataPoint")),
+		absentTable: table(notAvailableTable),
+		absentQuery: fmt.Sprintf(`SELECT "DataPointId"::text, "RawValue"::text FROM %s WHERE "DataPointId"::text = ANY($1) ORDER BY 1, 2`,
+			table(notAvailableTable)),
+	}
 }
 
 // row is one line of the query: outer joins leave the right side null.
 type row struct {
-	controller              int32
-	connector, position     *int32
-	device                  *int32
-	deviceName              *string
-	dataPoint               *int32
-	label, encoding, suffix *string
-	offset, length, decimal *int32
+	controller                                       string
+	connector, number                                *string // "ConnectorId", "ConnectorNumber"
+	pin, position                                    *string // "PinId", "Position"
+	device, deviceName                               *string
+	dataPoint, label, offset, length, encoding, unit *string
+	decimals                                         *string
 }
 
 // load answers nil if no device has that MAC address, in any usual spelling.
 func (l *loader) load(ctx context.Context, mac topic.MAC) (*controller, error) {
 	spellings := []string{string(mac), mac.Dashed(), strings.ReplaceAll(mac.Dashed(), "-", ":")}
-	rows, err := l.pool.Query(ctx, l.query, spellings)
+	rows, err := l.pool.Query(ctx, l.query, spellings, l.absentTable)
 	if err != nil {
 		return nil, fmt.Errorf("reading device metadata: %w", err)
 	}
 	defer rows.Close()
-	var c *controller
-	version := fnv.New64a()
+	b := newBuilder()
+	readable := false
 	for rows.Next() {
 		var r row
-		if err := rows.Scan(&r.controller, &r.connector, &r.position, &r.device, &r.deviceName,
-			&r.dataPoint, &r.label, &r.offset, &r.length, &r.encoding, &r.decimal, &r.suffix); err != nil {
+		if err := rows.Scan(&r.controller, &r.connector, &r.number, &r.pin, &r.position, &r.device, &r.deviceName,
+			&r.dataPoint, &r.label, &r.offset, &r.length, &r.encoding, &r.decimals, &r.unit, &readable); err != nil {
 			return nil, fmt.Errorf("reading device metadata: %w", err)
 		}
-		if c == nil {
-			c = &controller{id: r.controller, pins: map[pin]*sensor{}, numbers: map[int]bool{}}
-		}
-		if r.controller != c.id {
-			break // a second device with the same MAC address: the older one is meant
-		}
-		c.add(&r)
-		fmt.Fprint(version, value(r.connector), value(r.position), value(r.device), value(r.deviceName), value(r.dataPoint),
-			value(r.label), value(r.offset), value(r.length), value(r.encoding), value(r.decimal), value(r.suffix), "\n")
+		b.add(&r)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("reading device metadata: %w", err)
 	}
-	if c != nil {
-		c.version = hex.EncodeToString(version.Sum(nil))
+	if readable && len(b.points) > 0 {
+		if err := l.loadAbsent(ctx, b); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", notAvailableTable, err)
+		}
 	}
-	return c, nil
+	return b.build(), nil
 }
 
-func (c *controller) add(r *row) {
-	if r.connector == nil {
-		return
+// loadAbsent reads the values that mean "not available".
+func (l *loader) loadAbsent(ctx context.Context, b *builder) error {
+	var ids []string
+	for at := range b.points {
+		ids = append(ids, at.id)
 	}
-	c.numbers[int(*r.connector)] = true
-	if r.position == nil || r.device == nil {
-		return
+	rows, err := l.pool.Query(ctx, l.absentQuery, ids)
+	if err != nil {
+		return err
 	}
-	at := pin{int(*r.connector), int(*r.position)}
-	s := c.pins[at]
-	if s == nil {
-		s = &sensor{id: *r.device, name: value(r.deviceName), labels: map[string]int{}}
-		c.pins[at] = s
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var raw *string
+		if err := rows.Scan(&id, &raw); err != nil {
+			return err
+		}
+		b.addAbsent(id, raw)
 	}
-	if r.dataPoint == nil {
-		return
-	}
-	p := dataPoint{id: *r.dataPoint, label: value(r.label), unit: value(r.suffix)}
-	encoding, err := frame.ParseEncoding(value(r.encoding))
-	p.field = frame.Field{Encoding: encoding, Offset: int(value(r.offset)), Length: int(value(r.length)), Decimals: int(value(r.decimal))}
-	if err == nil {
-		err = p.field.Validate()
-	}
-	p.invalid = err
-	s.labels[strings.ToLower(p.label)] = len(s.points)
-	s.points = append(s.points, p)
-}
-
-func value[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
+	return rows.Err()
 }

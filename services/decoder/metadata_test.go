@@ -45,6 +45,7 @@ func TestMetadata(t *testing.T) {
 	require.NoError(t, err)
 	l := newLoader(pool.Pool, schema)
 	t.Run("load", func(t *testing.T) { testLoad(t, l, admin) })
+	t.Run("odd", func(t *testing.T) { testOdd(t, pool, admin) })
 	t.Run("redecode", func(t *testing.T) { testRedecode(t, pool, admin) })
 	t.Run("listen", func(t *testing.T) { testListen(t, l, pool, source, admin) })
 }
@@ -93,17 +94,104 @@ func testLoad(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a 
 	exec(t, admin, `INSERT INTO "Device" ("DeviceName", "DeviceTemplateId", "Uuid", "MacAddress") VALUES ('a copy', 1, gen_random_uuid(), 'e4-fd-45-f6-54-be')`)
 	found, err := l.load(t.Context(), fleet.FirstMAC)
 	require.NoError(t, err)
-	assert.Equal(t, before, found, "of two devices with one address the older is meant")
+	require.NotNil(t, found.refusal, "two devices of one address have no meaning")
+	assert.Equal(t, reasonAmbiguousController, found.refusal.reason)
+	assert.Regexp(t, `"Device" rows 1 and \d+ have this MAC address`, found.refusal.detail)
+	_, d, dead := decodeBody(t, "tele alarm-mode.4.motion-sensor-2", `{"status":true}`, found)
+	assert.Equal(t, "!ambiguous_controller", outline(&d, dead))
 	exec(t, admin, `DELETE FROM "Device" WHERE "DeviceName" = 'a copy'`)
 
 	exec(t, admin, `UPDATE "DataPoint" SET "DataEncoding" = 'Uint17' WHERE "DataPointId" = 1`)
 	changed, err := l.load(t.Context(), fleet.FirstMAC)
 	require.NoError(t, err)
 	assert.NotEqual(t, before.version, changed.version)
-	var refusal *frame.Error
-	require.ErrorAs(t, changed.pins[pin{1, 1}].points[0].invalid, &refusal)
-	assert.Equal(t, frame.ReasonUnknownEncoding, refusal.Reason)
+	require.NotNil(t, changed.pins[pin{1, 1}].points[0].refusal)
+	assert.Equal(t, frame.ReasonUnknownEncoding, changed.pins[pin{1, 1}].points[0].refusal.reason)
 	exec(t, admin, `UPDATE "DataPoint" SET "DataEncoding" = 'Int16' WHERE "DataPointId" = 1`)
+}
+
+// testOdd has a fleet whose columns have other types, and rows that cannot be read
+// as one meaning: each spoils what it is about, and no query.
+func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
+	const odd = "odd"
+	ctx := t.Context()
+	require.NoError(t, fleet.CreateSchema(ctx, admin, odd))
+	require.NoError(t, fleet.Seed(ctx, admin, odd, fleet.Demo(2)))
+	change := func(sql string) {
+		t.Helper()
+		_, err := admin.Exec(ctx, sql)
+		require.NoError(t, err, sql)
+	}
+	change(`SET search_path TO odd`)
+	t.Cleanup(func() {
+		_, _ = admin.Exec(context.Background(), "SET search_path TO "+pgx.Identifier{schema}.Sanitize())
+	})
+	l := newLoader(pool.Pool, odd)
+	load := func(mac topic.MAC) *controller {
+		t.Helper()
+		c, err := l.load(ctx, mac)
+		require.NoError(t, err)
+		require.NotNil(t, c)
+		return c
+	}
+	sends := func(c *controller) string {
+		t.Helper()
+		_, d, dead := decodeBody(t, "tele sensor-mode.1.sensor-1", frameBody(contract), c)
+		return outline(&d, dead)
+	}
+	detail := func(c *controller) string {
+		t.Helper()
+		_, _, dead := decodeBody(t, "tele sensor-mode.1.sensor-1", frameBody(contract), c)
+		require.Len(t, dead, 1)
+		return dead[0].Detail
+	}
+	const right = "1=25.52 °C 2=50 % 3=700 ppm"
+	other := fleet.Demo(2)[1].MAC
+	require.Equal(t, right, sends(load(fleet.FirstMAC)), "the control")
+	before := load(fleet.FirstMAC)
+
+	change(`ALTER TABLE "DataPoint" ALTER "Decimals" TYPE numeric(9,2), ALTER "Decimals" DROP NOT NULL,
+		ALTER "Offset" TYPE double precision, ALTER "Offset" DROP NOT NULL, ALTER "Length" TYPE text, ALTER "Append" TYPE varchar(20)`)
+	assert.Equal(t, right, sends(load(fleet.FirstMAC)), "other types that hold the same")
+	change(`UPDATE "DataPoint" SET "Decimals" = 1.5 WHERE "DataPointId" = 1`)
+	assert.Equal(t, "2=50 % 3=700 ppm !bad_decimals@1 of a message with 2", sends(load(fleet.FirstMAC)))
+	assert.Equal(t, `data point 1 ("Temperature"): its "Decimals" is 1.50; it must be an integer`, detail(load(other)), "a template is everybody's")
+	change(`UPDATE "DataPoint" SET "Decimals" = 2, "Offset" = NULL WHERE "DataPointId" = 1`)
+	assert.Equal(t, `data point 1 ("Temperature"): its "Offset" is NULL`, detail(load(fleet.FirstMAC)))
+	change(`UPDATE "DataPoint" SET "Offset" = 3, "Length" = 'two' WHERE "DataPointId" = 1`)
+	assert.Equal(t, `data point 1 ("Temperature"): its "Length" is "two"; it must be an integer`, detail(load(fleet.FirstMAC)))
+	change(`UPDATE "DataPoint" SET "Length" = ' 2' WHERE "DataPointId" = 1`)
+
+	change(`ALTER TABLE f2mesh_not_available DROP CONSTRAINT "f2mesh_not_available_DataPointId_fkey"`)
+	change(`ALTER TABLE "DataPoint" ALTER "DataPointId" TYPE bigint`)
+	change(`INSERT INTO "DataPoint" ("DataPointId", "DeviceTemplateId", "Label", "Offset", "Length", "DataEncoding")
+		SELECT 3000000000, "DeviceTemplateId", 'Far', 3, '2', 'Int16' FROM "DataPoint" WHERE "DataPointId" = 1`)
+	assert.Equal(t, right+" !bad_metadata of a message with 3", sends(load(fleet.FirstMAC)))
+	assert.Equal(t, `"DataPoint" row 3000000000 ("Far"): its "DataPointId" is 3000000000; it must be -2147483648 to 2147483647`, detail(load(fleet.FirstMAC)))
+	change(`DELETE FROM "DataPoint" WHERE "DataPointId" = 3000000000`)
+
+	change(`INSERT INTO f2mesh_not_available VALUES (1, '09F8'), (2, 'FFFF'), (3, 'none')`)
+	assert.Equal(t, "2=50 % !not_available@1 of a message with 1 !bad_metadata@3 of a message with 1", sends(load(fleet.FirstMAC)))
+	change(`DELETE FROM f2mesh_not_available WHERE "DataPointId" > 1`)
+	assert.NotEqual(t, before.version, load(fleet.FirstMAC).version)
+	change(`DROP TABLE f2mesh_not_available`)
+	assert.Equal(t, right, sends(load(fleet.FirstMAC)), "the table is optional")
+
+	change(`ALTER TABLE "Pin" DROP CONSTRAINT "Pin_ConnectorId_Position_key"`)
+	change(`INSERT INTO "Pin" ("PinId", "ConnectorId", "Position", "DeviceId") VALUES (900, 1, 1, 2)`)
+	assert.Equal(t, right, sends(load(fleet.FirstMAC)), "the same device twice is one meaning")
+	change(`UPDATE "Pin" SET "DeviceId" = 3 WHERE "PinId" = 900`)
+	assert.Equal(t, "!ambiguous_pin", sends(load(fleet.FirstMAC)))
+	assert.Equal(t, `"Pin" rows 1 (device 2, connector 1) and 900 (device 3, connector 1) are position 1 of connector 1; one device may be there`, detail(load(fleet.FirstMAC)))
+	_, d, _ := decodeBody(t, "tele sensor-mode.2.sensor-1", frameBody(contract), load(fleet.FirstMAC))
+	assert.NotEmpty(t, d.Values, "another pin of the controller")
+	change(`DELETE FROM "Pin" WHERE "PinId" = 900`)
+
+	change(`ALTER TABLE "Connector" DROP CONSTRAINT "Connector_ConnectorNumber_check", ALTER "ConnectorNumber" TYPE text`)
+	assert.Equal(t, right, sends(load(fleet.FirstMAC)))
+	change(`UPDATE "Connector" SET "ConnectorNumber" = 'first' WHERE "ConnectorId" = 1`)
+	assert.Contains(t, detail(load(fleet.FirstMAC)), `has no "Connector" row with "ConnectorNumber" 1; "Connector" row 1: its "ConnectorNumber" is "first"; it must be an integer`)
+	assert.Equal(t, right, sends(load(other)), "the other controller goes on throughout")
 }
 
 // testListen sees that a change of the metadata reaches a cache whose own

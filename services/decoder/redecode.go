@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/event"
@@ -22,6 +20,7 @@ import (
 type Redecoder struct {
 	loader      *loader
 	parser      payload.Parser
+	settings    settings
 	controllers map[topic.MAC]*controller // nil: unknown
 }
 
@@ -33,14 +32,14 @@ func NewRedecoder(cfg Config, pool *pgxpool.Pool) (*Redecoder, error) {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
 	return &Redecoder{
-		loader: newLoader(pool, cfg.Schema), parser: payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload},
+		loader: newLoader(pool, cfg.Schema), parser: payload.Parser{Zone: zone, MaxSize: cfg.MaxPayload}, settings: newSettings(&cfg, nil),
 		controllers: make(map[topic.MAC]*controller),
 	}, nil
 }
 
 // Decode decodes a message of RAW whose place is id.
 func (r *Redecoder) Decode(ctx context.Context, raw *stream.Message, id event.ID) (replay.Result, error) {
-	m, letter := r.take(raw, id)
+	m, letter := take(raw.Subject, raw.Header, raw.Data, id, raw.Time)
 	if letter != nil {
 		return replay.Result{Letters: []deadletter.Letter{*letter}}, nil
 	}
@@ -49,33 +48,13 @@ func (r *Redecoder) Decode(ctx context.Context, raw *stream.Message, id event.ID
 		return replay.Result{}, err
 	}
 	var d event.Decoded
-	ok, dead := decode(&m, &r.parser, c, time.Now(), &d)
-	result := replay.Result{Letters: dead}
-	if ok {
+	decoded := decode(&m, &r.parser, c, &r.settings, time.Now(), &d)
+	result := replay.Result{Letters: decoded.dead}
+	if decoded.ok {
 		result.Decoded, result.Subject = &d, m.topic.DecodedSubject()
 	}
 	return result, nil
 }
-
-func (r *Redecoder) take(raw *stream.Message, id event.ID) (message, *deadletter.Letter) {
-	m, letter := take(scanned{m: raw}, raw.Time)
-	m.id = id
-	if letter != nil {
-		letter.ID = id
-	}
-	return m, letter
-}
-
-// scanned is a message of a scan as a jetstream.Msg, as far as take reads it.
-type scanned struct {
-	jetstream.Msg
-
-	m *stream.Message
-}
-
-func (s scanned) Subject() string      { return s.m.Subject }
-func (s scanned) Data() []byte         { return s.m.Data }
-func (s scanned) Headers() nats.Header { return s.m.Header }
 
 func (r *Redecoder) controller(ctx context.Context, mac topic.MAC) (*controller, error) {
 	if c, ok := r.controllers[mac]; ok {
@@ -103,8 +82,8 @@ func (r *Redecoder) Points(ctx context.Context, t topic.Topic) ([]replay.Point, 
 	for i := range s.points {
 		p := &s.points[i]
 		points[i] = replay.Point{ID: p.id, Label: p.label, Unit: p.unit, Offset: p.field.Offset, Length: p.field.Length}
-		if p.invalid != nil {
-			points[i].Problem = p.invalid.Error()
+		if p.refusal != nil {
+			points[i].Problem = p.refusal.detail
 		}
 	}
 	return points, nil

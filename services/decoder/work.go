@@ -2,6 +2,7 @@ package decoder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,15 +20,21 @@ type work struct {
 	messages []jetstream.Msg
 	results  []result // of messages, by index
 	workers  []worker
-	decoded  []*nats.Msg
-	dead     []*nats.Msg
 }
 
+// result is what becomes of one message: it is decoded, it has dead letters, or
+// both; or it is parked.
 type result struct {
-	seq     uint64 // of the RAW message
-	again   bool   // was stored before: only to be acknowledged once more
+	id      event.ID
+	again   bool // was stored before: only to be acknowledged once more
 	decoded *nats.Msg
+	state   state // of decoded, for LATEST; of no MAC if it is none
 	dead    []deadletter.Letter
+	parked  *nats.Msg
+	mac     topic.MAC // of parked
+
+	wrongCRC       bool // see outcome
+	unknownMembers int
 }
 
 // maxDecoded is the largest DECODED message. The server takes no larger one than
@@ -53,9 +60,7 @@ func newWork(workers, size int) *work {
 func (w *work) reset() {
 	clear(w.messages)
 	clear(w.results)
-	clear(w.decoded)
-	clear(w.dead)
-	w.messages, w.results, w.decoded, w.dead = w.messages[:0], w.results[:0], w.decoded[:0], w.dead[:0]
+	w.messages, w.results = w.messages[:0], w.results[:0]
 	for i := range w.workers {
 		w.workers[i].mine, w.workers[i].json = w.workers[i].mine[:0], w.workers[i].json[:0]
 	}
@@ -64,21 +69,14 @@ func (w *work) reset() {
 // processBatch returns when the outcome of every message is stored and the
 // messages are acknowledged.
 func (d *Decoder) processBatch(ctx context.Context, w *work) error {
+	if !d.turn.acquire(ctx) {
+		return ctx.Err()
+	}
+	defer d.turn.release()
 	if err := d.decodeAll(ctx, w); err != nil {
 		return err
 	}
-	for i := range w.results {
-		if m := w.results[i].decoded; m != nil {
-			w.decoded = append(w.decoded, m)
-		}
-		for j := range w.results[i].dead {
-			w.dead = append(w.dead, w.results[i].dead[j].Msg())
-		}
-	}
-	if _, err := d.streams.Store(ctx, deadletter.Stream, w.dead); err != nil {
-		return err
-	}
-	if _, err := d.streams.Store(ctx, DecodedStream, w.decoded); err != nil {
+	if err := d.store(ctx, w.results); err != nil {
 		return err
 	}
 	if err := d.streams.Acknowledge(ctx, w.messages...); err != nil {
@@ -91,6 +89,69 @@ func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 	return nil
 }
 
+// store returns when every result is where it belongs. What goes to one stream
+// does not wait for what goes to another.
+func (d *Decoder) store(ctx context.Context, results []result) error {
+	var decoded, parked []*nats.Msg
+	var dead []deadletter.Letter
+	waiting := map[topic.MAC]uint64{}
+	for i := range results {
+		r := &results[i]
+		dead = append(dead, r.dead...)
+		if r.decoded != nil {
+			decoded = append(decoded, r.decoded)
+		}
+		if r.parked != nil {
+			parked = append(parked, r.parked)
+			waiting[r.mac]++
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	store := func(stream string, store func() error) {
+		group.Go(func() error { return d.progress.storing(stream, store) })
+	}
+	if len(decoded) > 0 {
+		store(DecodedStream, func() error {
+			_, err := d.streams.Store(ctx, DecodedStream, decoded)
+			return err
+		})
+		store(LatestStream, func() error { return d.storeLatest(ctx, results) })
+	}
+	if len(dead) > 0 {
+		store(deadletter.Stream, func() error {
+			d.recording.Lock()
+			defer d.recording.Unlock()
+			return d.recorder.Record(ctx, dead)
+		})
+	}
+	if len(parked) > 0 {
+		store(ParkedStream, func() error { return d.park(ctx, parked) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for mac, n := range waiting {
+		d.parking.keep(mac, n)
+	}
+	if len(waiting) > 0 {
+		d.metrics.waiting.Set(float64(d.parking.len()))
+	}
+	return nil
+}
+
+func (d *Decoder) storeLatest(ctx context.Context, results []result) error {
+	messages, refused, keep, err := d.latest.newer(ctx, results)
+	if err != nil {
+		return err
+	}
+	if _, err := d.streams.Store(ctx, LatestStream, messages); err != nil {
+		return err
+	}
+	keep()
+	d.metrics.tooMany.Add(float64(refused))
+	return nil
+}
+
 // decodeAll fills w.results. All messages of one controller are one worker's.
 func (d *Decoder) decodeAll(ctx context.Context, w *work) error {
 	w.results = w.results[:len(w.messages)]
@@ -98,25 +159,29 @@ func (d *Decoder) decodeAll(ctx context.Context, w *work) error {
 		n := shard(m.Subject(), len(w.workers))
 		w.workers[n].mine = append(w.workers[n].mine, i)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	lookups, cancel := context.WithTimeout(ctx, lookupBudget)
+	defer cancel()
+	var group errgroup.Group
 	for i := range w.workers {
 		if len(w.workers[i].mine) > 0 {
-			group.Go(func() error { return d.decodeShare(ctx, w, &w.workers[i]) })
+			group.Go(func() error { return d.decodeShare(ctx, lookups, w, &w.workers[i]) })
 		}
 	}
 	return group.Wait()
 }
 
-func (d *Decoder) decodeShare(ctx context.Context, w *work, own *worker) error {
+func (d *Decoder) decodeShare(ctx, lookups context.Context, w *work, own *worker) error {
 	for _, i := range own.mine {
-		if err := d.decodeOne(ctx, w.messages[i], own, &w.results[i]); err != nil {
+		if err := d.decodeOne(ctx, lookups, w.messages[i], own, &w.results[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *Decoder) decodeOne(ctx context.Context, raw jetstream.Msg, own *worker, out *result) error {
+// decodeOne decodes one message of RAW, or parks it. lookups bounds the wait for
+// metadata.
+func (d *Decoder) decodeOne(ctx, lookups context.Context, raw jetstream.Msg, own *worker, out *result) error {
 	meta, err := raw.Metadata()
 	if err != nil {
 		return fmt.Errorf("reading RAW message: %w", err)
@@ -125,56 +190,76 @@ func (d *Decoder) decodeOne(ctx context.Context, raw jetstream.Msg, own *worker,
 		out.again = true
 		return nil
 	}
-	out.seq = meta.Sequence.Stream
-	m, letter := take(raw, meta.Timestamp)
+	out.id = event.PlaceID(d.incarnation, meta.Sequence.Stream)
+	m, letter := take(raw.Subject(), raw.Headers(), raw.Data(), out.id, meta.Timestamp)
 	if letter != nil {
 		out.dead = append(out.dead, *letter)
 		return nil
 	}
-	c, err := d.cache.get(ctx, m.topic.MAC)
-	if err != nil {
-		return err
+	if d.parking.joins(m.topic.MAC) {
+		out.park(&m)
+		return nil
 	}
-	values := own.decoded.Values[:0]
-	own.decoded = event.Decoded{Values: values}
-	ok, dead := decode(&m, &d.parser, c, time.Now(), &own.decoded)
-	out.dead = dead
-	if ok {
-		start := len(own.json)
-		own.json = own.decoded.AppendJSON(own.json)
-		if size := len(own.json) - start; size > maxDecoded {
-			out.dead = []deadletter.Letter{{ // in place of those of parts
-				Stage: stage, Reason: "decoded_too_large", MAC: m.topic.MAC, Topic: m.subject, ID: m.id,
-				Detail:  fmt.Sprintf("%d bytes with labels and units, the limit is %d: shorten them in the metadata", size, maxDecoded),
-				Payload: m.body, Received: m.received, Time: time.Now(), MetadataVersion: own.decoded.MetadataVersion,
-			}}
-			return nil
+	c, err := d.cache.get(lookups, m.topic.MAC)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		if lookups.Err() == nil && !errors.Is(err, errAway) {
+			d.log.Warn("metadata cannot be read, the controller's messages are parked", "mac", m.topic.MAC, "error", err)
 		}
-		out.decoded = &nats.Msg{
-			Subject: m.topic.DecodedSubject(),
-			Header:  nats.Header{},
-			Data:    own.json[start:len(own.json):len(own.json)],
-		}
+		d.parking.add(m.topic.MAC)
+		out.park(&m)
+	default:
+		d.decodeMessage(&m, c, own, out)
 	}
 	return nil
 }
 
+func (r *result) park(m *message) { r.parked, r.mac = parkedMessage(m), m.topic.MAC }
+
+// decodeMessage fills out.
+func (d *Decoder) decodeMessage(m *message, c *controller, own *worker, out *result) {
+	values := own.decoded.Values[:0]
+	own.decoded = event.Decoded{Values: values}
+	decoded := decode(m, &d.parser, c, &d.settings, time.Now(), &own.decoded)
+	out.dead, out.wrongCRC, out.unknownMembers = decoded.dead, decoded.wrongCRC, decoded.unknownMembers
+	if !decoded.ok {
+		return
+	}
+	start := len(own.json)
+	own.json = own.decoded.AppendJSON(own.json)
+	if size := len(own.json) - start; size > maxDecoded {
+		out.dead = []deadletter.Letter{{ // in place of those of parts
+			Stage: stage, Reason: "decoded_too_large", MAC: m.topic.MAC, Topic: m.subject, ID: m.id,
+			Detail:   fmt.Sprintf("%d bytes with labels and units, the limit is %d: shorten them in the metadata", size, maxDecoded),
+			Received: m.received, Time: time.Now(), MetadataVersion: own.decoded.MetadataVersion,
+		}}
+		return
+	}
+	out.decoded = &nats.Msg{
+		Subject: m.topic.DecodedSubject(),
+		Header:  nats.Header{},
+		Data:    own.json[start:len(own.json):len(own.json)],
+	}
+	if s, ok := stateOf(&m.topic, &own.decoded); ok {
+		out.state = s
+	}
+}
+
 // take reads subject and headers. The bridge writes both; a message that
-// somebody published by hand may lack the headers.
-func take(raw jetstream.Msg, stored time.Time) (message, *deadletter.Letter) {
-	m := message{subject: raw.Subject(), body: raw.Data(), received: stored}
-	headers := raw.Headers()
+// somebody published by hand may lack the headers, and then counts as received
+// when it was stored.
+func take(subject string, headers nats.Header, body []byte, id event.ID, stored time.Time) (message, *deadletter.Letter) {
+	m := message{subject: subject, id: id, body: body, received: stored, repeat: headers.Get(event.HeaderRepeat) == "1"}
 	if at, err := time.Parse(time.RFC3339Nano, headers.Get(event.HeaderReceived)); err == nil {
 		m.received = at
 	}
 	var err error
-	if m.id, err = event.ParseID(headers.Get(jetstream.MsgIDHeader)); err != nil {
-		m.id = event.NewID(m.subject, m.body, m.received)
-	}
 	if m.topic, err = topic.ParseSubject(m.subject); err != nil {
 		return m, &deadletter.Letter{
 			Stage: stage, Reason: "bad_subject", Detail: err.Error(), Topic: m.subject, ID: m.id,
-			Payload: m.body, Received: m.received, Time: time.Now(),
+			Received: m.received, Time: time.Now(),
 		}
 	}
 	return m, nil
@@ -201,9 +286,20 @@ func (d *Decoder) count(r *result) {
 		d.metrics.duplicates.Inc()
 		return
 	}
-	d.done.mark(r.seq)
+	d.done.mark(r.id.Sequence())
+	d.countOutcome(r)
+}
+
+func (d *Decoder) countOutcome(r *result) {
+	if r.wrongCRC {
+		d.metrics.wrongCRC.Inc()
+	}
+	d.metrics.unknownMembers.Add(float64(r.unknownMembers))
 	if r.decoded != nil {
 		d.metrics.decoded.Inc()
+	}
+	if r.parked != nil {
+		d.metrics.parked.Inc()
 	}
 	for i := range r.dead {
 		d.metrics.deadLetters.WithLabelValues(r.dead[i].Reason).Inc()

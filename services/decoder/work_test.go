@@ -32,11 +32,11 @@ func TestDecodedTooLarge(t *testing.T) {
 	t.Parallel()
 	for unit, want := range map[int]string{10: "", maxDecoded: "decoded_too_large"} {
 		c := newController(point{"Temperature", 3, 2, "Int16", 2, strings.Repeat("x", unit)}, point{"Broken", 300, 2, "Int16", 0, ""})
-		d := &Decoder{cache: newTestCache(t, &source{controller: c})}
+		d := &Decoder{cache: newTestCache(t, &source{controller: c}), parking: newParking()}
 		var out result
 		var own worker
 		raw := &rawMessage{subject: "f2.raw.tele." + string(mac) + ".sensor-mode.1.sensor-1", body: frameBody(contract)}
-		require.NoError(t, d.decodeOne(t.Context(), raw, &own, &out))
+		require.NoError(t, d.decodeOne(t.Context(), t.Context(), raw, &own, &out))
 		require.Len(t, out.dead, 1)
 		if want == "" {
 			assert.True(t, out.dead[0].Part, "the control")

@@ -188,7 +188,7 @@ func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error
 }
 
 // Watchers are the services that look for alarms.
-func Watchers() []string { return []string{service, "registrar"} }
+func Watchers() []string { return []string{service, "registrar", "writer"} }
 
 // askAlarms asks every instance of the watchers what is raised. A downgraded secret
 // is an alarm of the service that has it, which does not know since when.

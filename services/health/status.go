@@ -20,8 +20,8 @@ type Status struct {
 	// service the younger ones alone. AlarmsRaised is how many there are.
 	Alarms       []alarm.Alarm `json:"alarms"`
 	AlarmsRaised int           `json:"alarms_raised"`
-	// Watching are the services that look for alarms and answered, of the two that
-	// should: health and registrar.
+	// Watching are the services that look for alarms and answered, of those that
+	// should: health, registrar and writer.
 	Watching []string `json:"watching"`
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.

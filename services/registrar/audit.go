@@ -41,11 +41,16 @@ func (t *Trail) Record(ctx context.Context, events ...Event) error {
 	if err != nil {
 		return fmt.Errorf("recording in the audit trail: %w", err)
 	}
+	t.nudge()
+	return nil
+}
+
+// nudge tells Ship of new rows.
+func (t *Trail) nudge() {
 	select {
 	case t.nudged <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // newEventID is unguessable, so that nobody keeps another's event out of the table
@@ -67,6 +72,15 @@ func addEvents(ctx context.Context, q querier, events []Event) error {
 	entries := make([]entry, len(events))
 	for i, e := range events {
 		entries[i] = entry{ID: newEventID(), Event: e}
+	}
+	return addEntries(ctx, q, entries)
+}
+
+// addEntries is addEvents of events that have ids; those that are known are not added
+// again.
+func addEntries(ctx context.Context, q querier, entries []entry) error {
+	if len(entries) == 0 {
+		return nil
 	}
 	c := columnsOf(entries)
 	_, err := q.Exec(ctx, `

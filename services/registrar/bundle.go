@@ -2,6 +2,9 @@ package registrar
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +27,25 @@ const (
 // Bundle is the folder of a device's bundle.
 func (r *Registrar) Bundle(mac topic.MAC) string {
 	return filepath.Join(r.cfg.Devices, mac.Dashed())
+}
+
+// certified reports whether the certificate in a device's bundle is for the key of
+// the request.
+func (r *Registrar) certified(mac topic.MAC, csr *x509.CertificateRequest) bool {
+	text, err := os.ReadFile(filepath.Join(r.Bundle(mac), identity.DeviceCertificateFile))
+	if err != nil {
+		return false
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return false
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return false
+	}
+	key, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(csr.PublicKey)
 }
 
 // stage writes a bundle where nobody looks for it, under a name that tells whether

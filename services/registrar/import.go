@@ -48,7 +48,7 @@ func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(Lin
 			q, result := &requests[i], &results[i]
 			if number, ok := foreseen[q.MAC]; ok && result.Issued {
 				device := Device{MAC: q.MAC, SerialNumber: number, Status: Active}
-				*result = Result{Device: device, Err: unchanged(&device, q)}
+				*result = Result{Device: device, Err: r.unchanged(&device, q)}
 			} else if result.Issued {
 				issued = append(issued, *q)
 			}

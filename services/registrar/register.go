@@ -60,7 +60,7 @@ func (r *Registrar) registerQueue(ctx context.Context) {
 }
 
 func (c *change) register(ctx context.Context, batch []*call) error {
-	orders, replaced, err := decide(ctx, c.tx, batch)
+	orders, replaced, err := c.decide(ctx, c.tx, batch)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func issueDetail(o *order) string {
 // certificate would be. What goes wrong only in the doing it cannot know.
 func (r *Registrar) Foresee(ctx context.Context, requests ...Request) ([]Result, error) {
 	w := &call{ctx: ctx, requests: requests, results: make([]Result, len(requests))}
-	orders, _, err := decide(ctx, r.cfg.Pool, []*call{w})
+	orders, _, err := r.decide(ctx, r.cfg.Pool, []*call{w})
 	if err != nil {
 		return nil, fmt.Errorf("reading the registry: %w", err)
 	}
@@ -108,7 +108,7 @@ func (r *Registrar) Foresee(ctx context.Context, requests ...Request) ([]Result,
 
 // decide sorts the requests: into orders, devices whose certificates are replaced,
 // and results for the others.
-func decide(ctx context.Context, q asker, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
+func (r *Registrar) decide(ctx context.Context, q asker, batch []*call) (orders []*order, replaced map[topic.MAC]bool, err error) {
 	// A device that got its certificate when it had stopped waiting for it would be
 	// registered, and have none.
 	batch = slices.DeleteFunc(slices.Clone(batch), func(w *call) bool { return w.ctx.Err() != nil })
@@ -133,7 +133,7 @@ func decide(ctx context.Context, q asker, batch []*call) (orders []*order, repla
 				result.Err = fmt.Errorf("%w: named twice in one batch", ErrRefused)
 				continue
 			case exists && !q.Force:
-				result.Device, result.Err = device, unchanged(&device, q)
+				result.Device, result.Err = device, r.unchanged(&device, q)
 				continue
 			}
 			if result.Err = check(q); result.Err != nil {
@@ -147,12 +147,14 @@ func decide(ctx context.Context, q asker, batch []*call) (orders []*order, repla
 }
 
 // unchanged is what a device that is registered answers to who registers it again.
-func unchanged(d *Device, q *Request) error {
+func (r *Registrar) unchanged(d *Device, q *Request) error {
 	switch {
 	case d.Status == Revoked:
 		return ErrRevoked
 	case d.SerialNumber != q.SerialNumber:
 		return fmt.Errorf("%w: %s", ErrConflict, d.SerialNumber)
+	case q.CSR != nil && !r.certified(d.MAC, q.CSR):
+		return ErrOtherKey
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ var (
 	ErrRevoked = errors.New("revoked")
 	// ErrConflict means that the device is registered with other particulars.
 	ErrConflict = errors.New("registered with another serial number")
+	// ErrOtherKey means that the device is registered, and that its certificate is not
+	// known to be for the key of the certificate request.
+	ErrOtherKey = errors.New("registered with another key")
 	// ErrRefused means that the request itself is at fault: trying again helps nobody.
 	ErrRefused = errors.New("request refused")
 )

@@ -87,6 +87,28 @@ func TestRegisterTwiceChangesNothing(t *testing.T) {
 	assert.Equal(t, 1, b.events(Issue), "and one event in the audit trail")
 }
 
+func TestRegisterAgainWithARequest(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, own := newCSR(t)
+	_, another := newCSR(t)
+	b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: own})
+	rows := b.whole()
+	again := b.register(Request{MAC: device, SerialNumber: "SN-1", CSR: own})[0]
+	require.NoError(t, again.Err)
+	assert.False(t, again.Issued)
+	other := Request{MAC: device, SerialNumber: "SN-1", CSR: another}
+	require.ErrorIs(t, b.register(other)[0].Err, ErrOtherKey)
+	foreseen, err := b.Foresee(t.Context(), other)
+	require.NoError(t, err)
+	require.ErrorIs(t, foreseen[0].Err, ErrOtherKey)
+	assert.Equal(t, rows, b.whole())
+	_, err = b.Renew(t.Context(), Origin{Actor: "test"}, device, another, nil)
+	require.NoError(t, err, "what the refusal recommends")
+	require.NoError(t, b.register(other)[0].Err)
+	require.ErrorIs(t, b.register(Request{MAC: device, SerialNumber: "SN-1", CSR: own})[0].Err, ErrOtherKey)
+}
+
 func (b *bench) events(action Action) (n int) {
 	b.t.Helper()
 	require.NoError(b.t, b.cfg.Pool.QueryRow(b.t.Context(), "SELECT count(*) FROM audit WHERE action = $1", action).Scan(&n))

@@ -60,7 +60,7 @@ func (t *Trail) Ship(ctx context.Context, streams *stream.Client, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	messages, err := streams.Consume(ctx, consumer, shipBatch)
+	messages, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,7 @@
 package simulator
 
+import "github.com/f2mesh/f2mesh/pkg/frame"
+
 // readHoldingRegisters is the function code of the frames that sensors answer.
 const readHoldingRegisters = 0x03
 
@@ -20,34 +22,8 @@ func newFrame(address byte, dataLength int) []byte {
 // seal writes the frame's CRC, low byte first.
 func seal(f []byte) {
 	end := len(f) - frameCRC
-	crc := crc16(f[:end])
+	crc := frame.Checksum(f[:end])
 	f[end], f[end+1] = byte(crc), byte(crc>>8) //nolint:gosec // bounded, or its low byte is what is meant
-}
-
-// crc16 is the CRC of Modbus RTU (Modbus over Serial Line 1.02, section 6.2.2).
-func crc16(b []byte) uint16 {
-	crc := uint16(0xFFFF)
-	for _, c := range b {
-		crc = crc>>8 ^ crcTable[byte(crc)^c] //nolint:gosec // bounded, or its low byte is what is meant
-	}
-	return crc
-}
-
-var crcTable = makeCRCTable()
-
-func makeCRCTable() (t [256]uint16) {
-	for i := range t {
-		crc := uint16(i)
-		for range 8 {
-			carry := crc & 1
-			crc >>= 1
-			if carry == 1 {
-				crc ^= 0xA001
-			}
-		}
-		t[i] = crc
-	}
-	return t
 }
 
 const hexDigits = "0123456789ABCDEF"

@@ -3,6 +3,8 @@ package simulator
 import (
 	"errors"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 // Config says which fleet to simulate against which broker. The tags are those
@@ -31,6 +33,9 @@ type Config struct {
 	Inflight int `help:"Unacknowledged messages that a controller may have under way." default:"64"`
 	// OldFirmware is the share of controllers, 0..1, that speak as older firmware does.
 	OldFirmware float64 `help:"Share of controllers with older firmware, 0 to 1: readings under cmnd, connectors without J, some with dashes in the MAC." default:"0.1"`
+	// Persistent is the share of controllers, 0..1, that ask the broker to keep their
+	// session while they are away, and with it commands for them.
+	Persistent float64 `help:"Share of controllers, 0 to 1, whose session the broker keeps while they are away." default:"0.25"`
 	// Connecting is how many controllers connect at the same time; 0 means 16.
 	Connecting int `help:"Controllers that connect at the same time." default:"16"`
 	// Seed makes values and malformed messages repeatable; 0 takes one from the clock.
@@ -40,11 +45,23 @@ type Config struct {
 	// how a caller that knows what becomes of the messages keeps the broker's queue
 	// short.
 	Hold func(acknowledged int64) bool `kong:"-"`
+	// OnCommand, if set, is called for each command that a controller carries out, by
+	// one goroutine a controller at a time.
+	OnCommand func(CarriedOut) `kong:"-"`
 	// OnAcknowledged, if set, is called once for each message whose PUBACK came,
 	// by one goroutine a controller at a time, so for different controllers
 	// concurrently. body is valid during the call only. Until it returns, that
 	// controller takes no further PUBACK.
 	OnAcknowledged func(topic string, body []byte) `kong:"-"`
+}
+
+// CarriedOut is a command that a controller carried out.
+type CarriedOut struct {
+	MAC      topic.MAC
+	Topic    string // as it came
+	Body     []byte // valid during the call only
+	Repeated bool   // the broker marked it as sent again
+	At       time.Time
 }
 
 const (
@@ -66,6 +83,8 @@ func (c *Config) Validate() error {
 		return errors.New("inflight is not in 0..10000")
 	case !(c.OldFirmware >= 0 && c.OldFirmware <= 1): // also NaN
 		return errors.New("the share of older firmware is not in 0..1")
+	case !(c.Persistent >= 0 && c.Persistent <= 1):
+		return errors.New("the share of persistent sessions is not in 0..1")
 	case c.Connecting < 0:
 		return errors.New("connecting is below 0")
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
@@ -16,12 +17,13 @@ import (
 // device is one controller. The goroutine of run owns everything but window,
 // heard and what does not change.
 type device struct {
-	sim      *Simulator
-	tls      *tls.Config
-	firmware firmware
-	byPlace  map[topic.Topic]int // into components
-	window   *window
-	heard    atomic.Bool // from the broker, since the last look
+	sim        *Simulator
+	tls        *tls.Config
+	firmware   firmware
+	persistent bool                // the broker keeps its session
+	byPlace    map[topic.Topic]int // into components
+	window     *window
+	heard      atomic.Bool // from the broker, since the last look
 
 	arrived    bool // has been connected
 	components []component
@@ -39,12 +41,13 @@ func newDevice(s *Simulator, i int, config *tls.Config) *device {
 	c := &s.controllers[i]
 	d := &device{
 		sim: s, tls: config,
-		firmware: newFirmware(c.MAC, i, s.cfg.OldFirmware),
-		byPlace:  map[topic.Topic]int{},
-		window:   newWindow(s.cfg.Inflight),
-		random:   rand.New(rand.NewPCG(s.cfg.Seed, uint64(i))), //nolint:gosec // not for secrets
-		rate:     float64(s.cfg.Rate) / float64(len(s.controllers)),
-		due:      time.Now().Add(s.cfg.Interval * time.Duration(i) / time.Duration(len(s.controllers))),
+		firmware:   newFirmware(c.MAC, i, s.cfg.OldFirmware),
+		persistent: among(i, s.cfg.Persistent),
+		byPlace:    map[topic.Topic]int{},
+		window:     newWindow(s.cfg.Inflight),
+		random:     rand.New(rand.NewPCG(s.cfg.Seed, uint64(i))), //nolint:gosec // not for secrets
+		rate:       float64(s.cfg.Rate) / float64(len(s.controllers)),
+		due:        time.Now().Add(s.cfg.Interval * time.Duration(i) / time.Duration(len(s.controllers))),
 	}
 	for _, connector := range c.Connectors {
 		for _, part := range connector.Components {
@@ -101,7 +104,6 @@ func (d *device) serve(ctx context.Context, s *session) error {
 	d.sim.connected.Add(1)
 	defer d.sim.connected.Add(-1)
 	d.sim.counters.connections.Add(1)
-	d.window.rewind()
 	d.heard.Store(true)
 
 	lost := make(chan error, 1)
@@ -134,15 +136,22 @@ func (d *device) acknowledged(id uint16) {
 	d.window.release(s)
 }
 
-// told is given a message for the controller by the reading goroutine. What is
-// no command of a component that it has is acknowledged and ignored.
-func (d *device) told(name string, body []byte, id uint16) {
-	c, err := parseCommand(name, body)
+// told is given a message for the controller by who reads. What is no command of a
+// component that it has is acknowledged and ignored.
+func (d *device) told(p *packets.PublishPacket) {
+	c, err := parseCommand(p.TopicName, p.Payload)
 	_, known := d.byPlace[c.place]
 	ok := err == nil && known
 	silent := c.action == note
-	if d.window.take(c, ok && !silent, id) || ok && silent {
-		d.sim.counters.commands.Add(1)
+	if !d.window.take(c, ok && !silent, p.MessageID) && !(ok && silent) { // the identifier is 0 with QoS 0
+		return
+	}
+	d.sim.counters.commands.Add(1)
+	if p.Dup {
+		d.sim.counters.repeated.Add(1)
+	}
+	if f := d.sim.cfg.OnCommand; f != nil {
+		f(CarriedOut{MAC: d.firmware.mac, Topic: p.TopicName, Body: p.Payload, Repeated: p.Dup, At: time.Now()})
 	}
 }
 

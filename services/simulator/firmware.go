@@ -18,9 +18,13 @@ type firmware struct {
 // newFirmware gives the share of the fleet older firmware, spread evenly; every
 // second of those puts dashes into the MAC.
 func newFirmware(mac topic.MAC, i int, share float64) firmware {
-	before := math.Floor(float64(i) * share)
-	old := math.Floor(float64(i+1)*share) > before
-	return firmware{mac: mac, old: old, dashed: old && int(before)%2 == 1}
+	old := among(i, share)
+	return firmware{mac: mac, old: old, dashed: old && int(math.Floor(float64(i)*share))%2 == 1}
+}
+
+// among tells whether controller i belongs to a share of the fleet, spread evenly.
+func among(i int, share float64) bool {
+	return math.Floor(float64(i+1)*share) > math.Floor(float64(i)*share)
 }
 
 // topic spells t, whose Root it replaces.

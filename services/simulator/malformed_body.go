@@ -71,7 +71,7 @@ func (m *maker) missingData() string {
 }
 
 func (m *maker) wrongHex() string {
-	data := m.pick("01 03 0", "0x01 0x03", "01 03 ZZ", "hello", "1 3 C", "01-03-0C")
+	data := m.pick("01 03 0", "0x01 0x3", "01 03 ZZ", "hello", "1 3 C", "01.03.0C")
 	return `{"timestamp":"` + m.timestamp() + `","data":"` + data + `"}`
 }
 

@@ -15,7 +15,8 @@ type Report struct {
 	Unacknowledged int64            // Sent less Acknowledged
 	Retried        int64            // publishes repeated after a connection broke
 	Connections    int64            // connections made
-	Commands       int64            // commands that controllers took
+	Commands       int64            // commands that controllers carried out
+	Repeated       int64            // of those, what the broker marked as sent again
 	Answers        int64            // acknowledged answers to commands, and what follows from them
 	Components     map[string]int64 // acknowledged readings and events, by kind of component
 	Malformed      map[string]int64 // acknowledged malformed messages, by class
@@ -33,8 +34,8 @@ const (
 
 // counters are those of the whole fleet.
 type counters struct {
-	sent, retried, connections, commands atomic.Int64
-	acknowledged                         [int(firstMalformed) + len(classes)]atomic.Int64
+	sent, retried, connections, commands, repeated atomic.Int64
+	acknowledged                                   [int(firstMalformed) + len(classes)]atomic.Int64
 }
 
 // Report returns the state of now. It is safe to call at any time.
@@ -42,6 +43,7 @@ func (s *Simulator) Report() Report {
 	c := &s.counters
 	r := Report{
 		Retried: c.retried.Load(), Connections: c.connections.Load(), Commands: c.commands.Load(),
+		Repeated:   c.repeated.Load(),
 		Answers:    c.acknowledged[answer].Load(),
 		Components: map[string]int64{}, Malformed: map[string]int64{},
 	}

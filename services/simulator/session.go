@@ -25,8 +25,8 @@ type session struct {
 	reader *bufio.Reader
 }
 
-// connect opens a clean session, as controllers do: the broker keeps nothing
-// for them.
+// connect opens a session. Of most controllers it is a clean one: the broker keeps
+// nothing for them.
 func (d *device) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -36,9 +36,10 @@ func (d *device) connect(ctx context.Context) (*session, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	s := &session{conn: conn, reader: bufio.NewReaderSize(conn, readAhead)}
-	err = s.logIn(d.firmware.mac.Dashed())
+	d.window.rewind()
+	err = s.logIn(d.firmware.mac.Dashed(), d.persistent)
 	if err == nil {
-		err = s.subscribe(d.firmware.filters())
+		err = s.subscribe(d)
 	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
@@ -50,13 +51,16 @@ func (d *device) connect(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-func (s *session) logIn(clientID string) error {
+func (s *session) logIn(clientID string, persistent bool) error {
 	p := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
 	p.ProtocolName, p.ProtocolVersion = "MQTT", 4
-	p.CleanSession = true
+	p.CleanSession = !persistent
 	p.Keepalive = uint16(keepAlive / time.Second)
 	p.ClientIdentifier = clientID
-	answer, err := s.exchange(p)
+	if err := p.Write(s.conn); err != nil {
+		return fmt.Errorf("logging in: %w", err)
+	}
+	answer, err := packets.ReadPacket(s.reader)
 	if err != nil {
 		return fmt.Errorf("logging in: %w", err)
 	}
@@ -70,20 +74,19 @@ func (s *session) logIn(clientID string) error {
 	return nil
 }
 
-func (s *session) subscribe(filters []string) error {
+func (s *session) subscribe(d *device) error {
 	p := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
 	p.MessageID = subscribeID
-	p.Topics = filters
-	for range filters {
+	p.Topics = d.firmware.filters()
+	for range p.Topics {
 		p.Qoss = append(p.Qoss, 1)
 	}
-	answer, err := s.exchange(p)
-	if err != nil {
+	if err := p.Write(s.conn); err != nil {
 		return fmt.Errorf("subscribing: %w", err)
 	}
-	ack, ok := answer.(*packets.SubackPacket)
-	if !ok {
-		return errors.New("subscribing: the broker did not answer with a SUBACK")
+	ack, err := s.subscribed(d)
+	if err != nil {
+		return fmt.Errorf("subscribing: %w", err)
 	}
 	for _, code := range ack.ReturnCodes {
 		if code > 2 {
@@ -93,11 +96,23 @@ func (s *session) subscribe(filters []string) error {
 	return nil
 }
 
-func (s *session) exchange(p packets.ControlPacket) (packets.ControlPacket, error) {
-	if err := p.Write(s.conn); err != nil {
-		return nil, err
+// subscribed reads up to the SUBACK. What the broker kept for the session comes before
+// it.
+func (s *session) subscribed(d *device) (*packets.SubackPacket, error) {
+	for {
+		answer, err := packets.ReadPacket(s.reader)
+		if err != nil {
+			return nil, err
+		}
+		switch p := answer.(type) {
+		case *packets.SubackPacket:
+			return p, nil
+		case *packets.PublishPacket:
+			d.told(p)
+		default:
+			return nil, errors.New("the broker did not answer with a SUBACK")
+		}
 	}
-	return packets.ReadPacket(s.reader)
 }
 
 // disconnect ends the session in order. It does not wait for a broker that
@@ -146,7 +161,7 @@ func (s *session) readOther(d *device) error {
 		return err
 	}
 	if publish, ok := p.(*packets.PublishPacket); ok {
-		d.told(publish.TopicName, publish.Payload, publish.MessageID) // the identifier is 0 with QoS 0
+		d.told(publish)
 	}
 	return nil
 }

@@ -203,6 +203,43 @@ func TestCommandsAreAnswered(t *testing.T) {
 	require.EqualValues(t, 8, s.Report().Answers)
 }
 
+// TestPersistentSession has a command wait for a controller whose session the broker
+// keeps, and not for one with a clean session.
+func TestPersistentSession(t *testing.T) {
+	m := startMesh(t, 2)
+	client := m.subscribe(t, newInbox())
+	var mu sync.Mutex
+	var done []string
+	play := func() (stop func()) {
+		s := m.simulator(Config{Interval: time.Hour, Persistent: 0.5, OnCommand: func(c CarriedOut) {
+			mu.Lock()
+			defer mu.Unlock()
+			done = append(done, string(c.MAC)+" "+string(c.Body))
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := s.Run(ctx)
+			require.NoError(t, err)
+		})
+		require.Eventually(t, func() bool { return s.Report().Connections == 2 }, 10*time.Second, time.Millisecond)
+		return func() { cancel(); wg.Wait() }
+	}
+	send := func(body string) {
+		for i := range m.controllers {
+			publish(t, client, "cmnd/f2-"+string(m.controllers[i].MAC)+"/alarm-mode/J4/siren-1", body)
+		}
+	}
+	play()()
+	send("1") // while they are away
+	stop := play()
+	send("0")
+	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(done) == 3 }, 10*time.Second, time.Millisecond)
+	stop()
+	clean, kept := string(m.controllers[0].MAC), string(m.controllers[1].MAC)
+	require.ElementsMatch(t, []string{clean + " 0", kept + " 1", kept + " 0"}, done)
+}
+
 func publish(t *testing.T, client mqtt.Client, name, body string) {
 	t.Helper()
 	if name == "" {

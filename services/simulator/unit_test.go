@@ -9,17 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/frame"
 	"github.com/f2mesh/f2mesh/pkg/payload"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 func newTestRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
-
-func TestCRC16(t *testing.T) {
-	// The example of Modbus over Serial Line 1.02, and of the protocol's guides.
-	require.Equal(t, uint16(0x4B37), crc16([]byte("123456789")))
-	require.Equal(t, uint16(0xCDC5), crc16([]byte{0x01, 0x03, 0x00, 0x00, 0x00, 0x0A}))
-}
 
 func TestClockIsStrictlyIncreasing(t *testing.T) {
 	var c clock
@@ -78,7 +73,7 @@ func requireDecodes(t *testing.T, c fleet.Controller, name string, body []byte, 
 		return
 	}
 	end := len(p.Frame) - frameCRC
-	require.Equal(t, crc16(p.Frame[:end]), uint16(p.Frame[end])|uint16(p.Frame[end+1])<<8)
+	require.Equal(t, frame.Checksum(p.Frame[:end]), uint16(p.Frame[end])|uint16(p.Frame[end+1])<<8)
 	require.Equal(t, int(p.Frame[2]), end-frameHeader)
 	require.Equal(t, part.Number, int(p.Frame[0]))
 	for _, point := range points {
@@ -196,6 +191,8 @@ func TestValidate(t *testing.T) {
 		{Inflight: maxInflight + 1},
 		{OldFirmware: 1.1},
 		{OldFirmware: -0.1},
+		{Persistent: 1.1},
+		{Persistent: -0.1},
 		{Connecting: -1},
 	} {
 		require.Error(t, c.Validate())

@@ -1,8 +1,12 @@
 package writer
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
@@ -10,22 +14,58 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// letter makes the dead letter of a DECODED message.
-func letter(m jetstream.Msg, reason, detail string) deadletter.Letter {
+// Reasons of dead letters.
+const (
+	reasonBadDecoded = "bad_decoded"
+	reasonRefused    = "refused_by_database"
+)
+
+// notDecoded makes the letter of what is no DECODED message. Its place in RAW, if it
+// has one, is not known, so that the letter keeps it and names its place in DECODED.
+func notDecoded(m jetstream.Msg, err error) deadletter.Letter {
 	l := deadletter.Letter{
-		Stage: stage, Reason: reason, Detail: detail, Topic: m.Subject(), Payload: m.Data(), Time: time.Now(),
+		Stage: stage, Reason: reasonBadDecoded, Topic: m.Subject(), MAC: macOf(m), Payload: m.Data(), Time: time.Now(),
+		Detail: "not a DECODED message" + position(err),
 	}
-	if t, err := topic.ParseSubject(m.Subject()); err == nil {
-		l.MAC = t.MAC
+	if meta, err := m.Metadata(); err == nil {
+		l.Received = meta.Timestamp
+		l.Detail = fmt.Sprintf("message %d of %s is %s", meta.Sequence.Stream, DecodedStream, l.Detail)
+	}
+	return l
+}
+
+// position says where JSON is wrong. The words of the error may have contents.
+func position(err error) string {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return fmt.Sprintf(": bad JSON at byte %d", syntactic.ByteOffset)
+	}
+	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
+		return fmt.Sprintf(": wrong type at %q", semantic.JSONPointer)
+	}
+	return ""
+}
+
+// refusal makes the letter of a message whose rows PostgreSQL does not take.
+func refusal(m jetstream.Msg, detail, sqlState string) deadletter.Letter {
+	l := deadletter.Letter{
+		Stage: stage, Reason: reasonRefused, Topic: m.Subject(), MAC: macOf(m), Time: time.Now(),
+		Detail: detail, SQLState: sqlState, Replayed: replaces(m),
 	}
 	var d event.Decoded
 	if err := event.ParseDecoded(m.Data(), &d); err == nil {
 		l.ID, l.Received, l.MetadataVersion = d.ID, d.Received, d.MetadataVersion
-		return l
 	}
-	if meta, err := m.Metadata(); err == nil {
-		l.Received = meta.Timestamp
-	}
-	l.ID = event.NewID(m.Subject(), m.Data(), l.Received)
 	return l
 }
+
+// macOf is empty where the subject is none of ours.
+func macOf(m jetstream.Msg) topic.MAC {
+	t, err := topic.ParseSubject(m.Subject())
+	if err != nil {
+		return ""
+	}
+	return t.MAC
+}
+
+// replaces tells whether an operator had the message decoded again.
+func replaces(m jetstream.Msg) bool { return m.Headers().Get(event.HeaderReplace) != "" }

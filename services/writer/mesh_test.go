@@ -30,16 +30,14 @@ func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
 	pool, err := pgxpool.New(t.Context(), dsn)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	w := writerOn(t, pool)
-	w.streams = client
-	return w
+	return writerOn(t, pool, client)
 }
 
-// writerOn is a writer without streams.
-func writerOn(tb testing.TB, pool *pgxpool.Pool) *Writer {
+// writerOn is a writer on a pool; streams may be nil.
+func writerOn(tb testing.TB, pool *pgxpool.Pool, streams *stream.Client) *Writer {
 	tb.Helper()
 	cfg := Config{DSN: "set already", Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
-	w, err := New(cfg, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	w, err := New(cfg, secret.Credential{}, streams, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	w.pool = pool
 	return w
@@ -70,18 +68,45 @@ func newMesh(t *testing.T) *mesh {
 // write puts messages on DECODED and has the writer write them as one batch.
 func (m *mesh) write(messages ...event.Decoded) {
 	m.t.Helper()
-	stored := make([]*nats.Msg, len(messages))
+	m.writeRaw(encoded(messages...)...)
+}
+
+// encoded is what the decoder publishes.
+func encoded(messages ...event.Decoded) []*nats.Msg {
+	all := make([]*nats.Msg, len(messages))
 	for i := range messages {
 		d := &messages[i]
-		stored[i] = &nats.Msg{
+		all[i] = &nats.Msg{
 			Subject: "f2.decoded." + d.MAC + "." + d.Mode + ".1." + d.Component,
 			Header:  nats.Header{}, Data: d.AppendJSON(nil),
 		}
 	}
-	m.writeRaw(stored...)
+	return all
+}
+
+// again is what a redecoding publishes.
+func again(messages ...event.Decoded) []*nats.Msg {
+	all := encoded(messages...)
+	for _, m := range all {
+		m.Header.Set(event.HeaderReplace, "1")
+	}
+	return all
 }
 
 func (m *mesh) writeRaw(messages ...*nats.Msg) {
+	m.t.Helper()
+	started := time.Now()
+	for waiting := m.fetch(messages...); len(waiting) > 0; {
+		var err error
+		if waiting, err = m.w.write(m.t.Context(), waiting); len(waiting) == 0 {
+			require.NoError(m.t, err)
+		}
+		require.Less(m.t, time.Since(started), patience, "it waits for ever: %v", err)
+	}
+}
+
+// fetch puts messages on DECODED and takes them from it.
+func (m *mesh) fetch(messages ...*nats.Msg) []jetstream.Msg {
 	m.t.Helper()
 	ctx := m.t.Context()
 	_, err := m.client.Store(ctx, DecodedStream, messages)
@@ -94,7 +119,7 @@ func (m *mesh) writeRaw(messages ...*nats.Msg) {
 	}
 	require.NoError(m.t, fetched.Error())
 	require.Len(m.t, batch, len(messages))
-	require.NoError(m.t, m.w.write(ctx, batch))
+	return batch
 }
 
 // letters are all messages of DEAD_LETTER, in order.

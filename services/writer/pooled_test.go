@@ -41,7 +41,7 @@ func newPoolers(tb testing.TB, settings map[string]string) poolers {
 		return pool
 	}
 	ways := poolers{open(""), open(p.ConnString(pgbouncertest.Login, "", pgbouncertest.Database))}
-	w := writerOn(tb, ways.direct.Pool)
+	w := writerOn(tb, ways.direct.Pool, nil)
 	require.NoError(tb, w.prepareTables(tb.Context(), w.pool))
 	return ways
 }
@@ -64,12 +64,17 @@ func sample(from, n int) []event.Decoded {
 
 // insertSample writes messages as one batch.
 func insertSample(ctx context.Context, w *Writer, messages []event.Decoded) error {
-	var r rows
+	var j job
 	for i := range messages {
-		r.add(nil, &messages[i])
+		j.fresh.add(&messages[i])
 	}
-	_, err := w.insert(ctx, &r)
-	return err
+	for {
+		err := w.attempt(ctx, &j, patience)
+		if err == nil || outcomeOf(err) == refused {
+			return err
+		}
+		w.metrics.retries.Inc()
+	}
 }
 
 // content is everything in the tables as PostgreSQL prints it.
@@ -85,16 +90,16 @@ func TestPooledRowsAreTheSame(t *testing.T) {
 	t.Parallel()
 	ways := newPoolers(t, nil)
 	messages := sample(0, 24)
-	require.NoError(t, insertSample(t.Context(), writerOn(t, ways.direct.Pool), messages))
+	require.NoError(t, insertSample(t.Context(), writerOn(t, ways.direct.Pool, nil), messages))
 	want := content(t, ways.direct.Pool)
 	_, err := ways.direct.Exec(t.Context(), "TRUNCATE measurement, device_event")
 	require.NoError(t, err)
-	require.NoError(t, insertSample(t.Context(), writerOn(t, ways.pooled.Pool), messages))
+	require.NoError(t, insertSample(t.Context(), writerOn(t, ways.pooled.Pool, nil), messages))
 	assert.Equal(t, want, content(t, ways.direct.Pool))
 	assert.Contains(t, want, "ümläut")
 	for sql, types := range map[string][]string{
-		insertMeasurements: {"_timestamptz", "_timestamptz", "_int4", "_int4", "_float8", "_text"},
-		insertEvents:       {"_timestamptz", "_timestamptz", "_uuid", "_int4", "_text", "_text", "_text", "_int2", "_text", "_text", "_jsonb"},
+		insertMeasurements: {"_timestamptz", "_timestamptz", "_timestamptz", "_int4", "_int4", "_float8", "_text"},
+		insertEvents:       {"_timestamptz", "_timestamptz", "_timestamptz", "_uuid", "_int4", "_text", "_text", "_text", "_int2", "_text", "_text", "_jsonb", "_bool"},
 	} {
 		assert.Equal(t, types, parameterTypes(t, ways.pooled.Pool, sql), "as PostgreSQL describes them, through the pooler")
 	}
@@ -128,7 +133,7 @@ func TestPoolExhausted(t *testing.T) {
 	const writers, each = 3, 20
 	all := make([]*Writer, writers)
 	for n := range writers {
-		all[n] = writerOn(t, ways.pooled.Pool)
+		all[n] = writerOn(t, ways.pooled.Pool, nil)
 		writing.Go(func() {
 			for i := range each {
 				assert.NoError(t, insertSample(t.Context(), all[n], sample(1000*n+i, 1)))
@@ -183,11 +188,11 @@ func benchmarkInsert(b *testing.B, pool *pgxpool.Pool, from *int) {
 		for i := range batch {
 			d := reading(*from + i)
 			d.Values = append(d.Values, event.Value{DataPointID: 3, Number: 700})
-			r.add(nil, &d)
+			r.add(&d)
 		}
 		*from += batch
 		var queued pgx.Batch
-		r.queue(&queued)
+		r.insert(&queued)
 		b.StartTimer()
 		require.NoError(b, pool.SendBatch(b.Context(), &queued).Close())
 	}

@@ -28,13 +28,14 @@ func (w *Writer) prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 	for _, t := range []struct{ table, segmentBy, orderBy string }{
 		{"measurement", "device_id, datapoint_id", "time DESC"},
 		{"device_event", "mac", "time DESC, event_id"}, // all of the key is in one of the two
+		{"measurement_history", "", ""},                // few rows, not compressed
 	} {
 		if err := w.prepareHypertable(ctx, conn, t.table, t.segmentBy, t.orderBy); err != nil {
 			return err
 		}
 	}
 	for _, a := range aggregates {
-		if err := prepareAggregate(ctx, conn, a.name, a.bucket); err != nil {
+		if err := w.prepareAggregate(ctx, conn, a.name, a.bucket); err != nil {
 			return err
 		}
 	}
@@ -45,11 +46,14 @@ func (w *Writer) prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 func (w *Writer) prepareHypertable(ctx context.Context, conn *pgx.Conn, table, segmentBy, orderBy string) error {
 	statements := []string{
 		fmt.Sprintf(`SELECT create_hypertable('%s', by_range('time', INTERVAL '1 day'), if_not_exists => TRUE, migrate_data => TRUE)`, table),
-		fmt.Sprintf(`ALTER TABLE %s SET (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = '%s')`, table, segmentBy, orderBy),
-		fmt.Sprintf(`SELECT remove_compression_policy('%s', if_exists => TRUE)`, table),
-		fmt.Sprintf(`SELECT add_compression_policy('%s', %s)`, table, interval(w.cfg.CompressAfter)),
-		fmt.Sprintf(`SELECT remove_retention_policy('%s', if_exists => TRUE)`, table),
 	}
+	if segmentBy != "" {
+		statements = append(statements,
+			fmt.Sprintf(`ALTER TABLE %s SET (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = '%s')`, table, segmentBy, orderBy),
+			fmt.Sprintf(`SELECT remove_compression_policy('%s', if_exists => TRUE)`, table),
+			fmt.Sprintf(`SELECT add_compression_policy('%s', %s)`, table, interval(w.cfg.CompressAfter)))
+	}
+	statements = append(statements, fmt.Sprintf(`SELECT remove_retention_policy('%s', if_exists => TRUE)`, table))
 	if w.cfg.Retention > 0 {
 		statements = append(statements, fmt.Sprintf(`SELECT add_retention_policy('%s', %s)`, table, interval(w.cfg.Retention)))
 	}
@@ -62,8 +66,9 @@ func (w *Writer) prepareHypertable(ctx context.Context, conn *pgx.Conn, table, s
 }
 
 // prepareAggregate replaces the view of plain PostgreSQL, if there is one, by a
-// continuous aggregate that is refreshed every bucket.
-func prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) error {
+// continuous aggregate. It is refreshed each hour where rows have come since, however
+// late they are, as long as the retention keeps what they are aggregated with.
+func (w *Writer) prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) error {
 	var exists bool
 	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM timescaledb_information.continuous_aggregates WHERE view_name = $1)`, name).Scan(&exists)
 	if err != nil {
@@ -77,14 +82,30 @@ func prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) 
 				name, aggregateQuery(fmt.Sprintf("time_bucket(INTERVAL '%s', time)", bucket))),
 		}
 	}
-	// Also where the last attempt ended before it.
-	statements = append(statements, fmt.Sprintf(`SELECT add_continuous_aggregate_policy('%s', start_offset => INTERVAL '7 days', end_offset => INTERVAL '%s', schedule_interval => INTERVAL '1 hour', if_not_exists => TRUE)`, name, bucket))
+	// Also where the last attempt ended before it, or an earlier version made it.
+	statements = append(statements,
+		fmt.Sprintf(`SELECT remove_continuous_aggregate_policy('%s', if_exists => TRUE)`, name),
+		fmt.Sprintf(`SELECT add_continuous_aggregate_policy('%s', start_offset => %s, end_offset => INTERVAL '%s', schedule_interval => INTERVAL '1 hour')`, name, w.refreshFrom(), bucket))
 	for _, s := range statements {
 		if _, err := conn.Exec(ctx, s); err != nil {
 			return fmt.Errorf("making the continuous aggregate %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// refreshFrom is the age of the oldest rows that the aggregates are refreshed with. It
+// is less than the retention by two chunks of a day: a refresh over rows that are
+// dropped would drop what they were aggregated to.
+func (w *Writer) refreshFrom() string {
+	const (
+		day   = 24 * time.Hour
+		least = 4 * day // an aggregate by day needs more than two days
+	)
+	if w.cfg.Retention == 0 {
+		return "NULL" // all rows
+	}
+	return interval(max(least, w.cfg.Retention-2*day))
 }
 
 func interval(d time.Duration) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ var epoch = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 func reading(at int) event.Decoded {
 	when := epoch.Add(time.Duration(at) * time.Second)
 	return event.Decoded{
-		ID: event.ID{1, byte(at >> 8), byte(at)}, Time: when, Received: when.Add(time.Millisecond),
+		ID: event.PlaceID(1, uint64(2*at+2)), Time: when, Received: when.Add(time.Millisecond),
 		Root: "tele", MAC: "e4fd45f654be", ControllerID: 1, Mode: "sensor-mode", Connector: 1, Component: "sensor-1",
 		DeviceID: 2, Device: "Hall", MetadataVersion: "00ff",
 		Values: []event.Value{
@@ -36,27 +37,43 @@ func reading(at int) event.Decoded {
 // occurrence is an event of a door at the second at.
 func occurrence(at int) event.Decoded {
 	d := reading(at)
-	d.ID[0], d.DeviceID, d.Device, d.Values = 2, 0, "", nil
+	d.ID, d.DeviceID, d.Device, d.Values = event.PlaceID(1, uint64(2*at+3)), 0, "", nil
 	d.Mode, d.Component, d.State = "access-control-mode", "door-sensors", []byte(`{"door-sensor-2":true}`)
 	return d
 }
 
-// TestRowsFault has what decides between a dead letter, which loses a good row
-// if it is wrong, and waiting, which blocks the stream for ever if it is wrong.
-func TestRowsFault(t *testing.T) {
+// TestOutcome has what decides between judging the rows, which loses good ones if it
+// is wrong, and waiting, which blocks the stream for ever if it is wrong.
+func TestOutcome(t *testing.T) {
 	t.Parallel()
-	for state, want := range map[string]bool{
-		"22003": true, "22021": true, "22P05": true, "23502": true, "23505": true, "23514": true, "54000": true,
-		"28P01": false, "53100": false, "57P01": false, "08006": false, "40001": false, "55P03": false, "42P01": false, "XX000": false,
-		"22": false, "": false,
+	for state, want := range map[string]outcome{
+		"22003": refused, "22021": refused, "22P05": refused, "23502": refused, "23505": refused, "23514": refused, "54000": refused,
+		"53400": refused, "P0001": refused, "0A000": refused, "42P01": refused, "42501": refused, "55000": refused, "XX000": refused,
+		"28P01": unable, "28000": unable, "53100": unable, "53300": unable, "57P01": unable, "57P03": unable, "08006": unable,
+		"40001": unable, "40P01": unable, "55P03": unable, "25006": unable, "58030": unable, "XX001": unable,
+		"57014": slow, "22": unable, "": unable,
 	} {
-		_, yes := rowsFault(fmt.Errorf("writing: %w", &pgconn.PgError{Code: state}))
-		assert.Equal(t, want, yes, state)
+		assert.Equal(t, want, outcomeOf(fmt.Errorf("writing: %w", &pgconn.PgError{Code: state})), state)
 	}
-	for _, err := range []error{nil, io.EOF, context.DeadlineExceeded, errors.New("SQLSTATE 22003")} {
-		_, yes := rowsFault(err)
-		assert.False(t, yes, "%v", err)
+	for err, want := range map[error]outcome{
+		nil: written, io.EOF: unable, context.Canceled: unable, context.DeadlineExceeded: slow, errors.New("SQLSTATE 22003"): unable,
+	} {
+		assert.Equal(t, want, outcomeOf(err), "%v", err)
 	}
+}
+
+// TestFault has what a letter says of an error: names, and no values.
+func TestFault(t *testing.T) {
+	t.Parallel()
+	err := &pgconn.PgError{
+		Code: "23514", Message: `new row violates check "SECRET"`, Detail: "Failing row contains (SECRET).",
+		TableName: "measurement", ConstraintName: "measurement_has_value", ColumnName: "value",
+		Where: "PL/pgSQL function refuse() line 3 at RAISE\nSECRET",
+	}
+	assert.Equal(t, "SQLSTATE 23514, table measurement, column value, constraint measurement_has_value, raised by the function refuse", fault(err))
+	assert.Equal(t, "table measurement: SQLSTATE 42P01 (a table is missing)", fault(tableError{"measurement", &pgconn.PgError{Code: "42P01"}}))
+	assert.Equal(t, "the rows of all controllers are refused: SQLSTATE P0001", fault(refusesAllError{&pgconn.PgError{Code: "P0001", Message: "SECRET"}}))
+	assert.Equal(t, "SQLSTATE P0001", fault(&pgconn.PgError{Code: "P0001", Where: "SQL statement \"SECRET\"\nPL/pgSQL function f() line 1"}))
 }
 
 func TestConfigIsValidated(t *testing.T) {
@@ -97,9 +114,9 @@ func TestWritersStartTogether(t *testing.T) {
 		require.NoError(t, <-errs)
 	}
 	var migrated int
-	require.NoError(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM goose_db_version WHERE version_id = 1").Scan(&migrated))
-	assert.Equal(t, 1, migrated)
-	for _, name := range []string{"measurement", "device_event", "measurement_hourly", "measurement_daily"} {
+	require.NoError(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM goose_db_version WHERE version_id > 0").Scan(&migrated))
+	assert.Equal(t, 2, migrated)
+	for _, name := range []string{"measurement", "device_event", "measurement_history", "measurement_hourly", "measurement_daily"} {
 		var rows int
 		require.NoError(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM "+name).Scan(&rows), name)
 		assert.Zero(t, rows, name)
@@ -153,7 +170,7 @@ func TestRefusedRowIsAlone(t *testing.T) {
 	}{
 		{0, "22P05", func(d *event.Decoded) { *d = occurrence(0); d.State = []byte(`{"door-sensor-2":true,"n":"\u0000"}`) }},
 		{41, "22021", func(d *event.Decoded) { d.Values[1].Text = new("a\x00b") }},
-		{96, "22003", func(d *event.Decoded) { *d = occurrence(96); d.State = []byte(`{"n":1e200000}`) }},
+		{96, "22003", func(d *event.Decoded) { *d = occurrence(2096); d.State = []byte(`{"n":1e200000}`) }},
 	}
 	for round, test := range spoiled {
 		batch := make([]event.Decoded, size)
@@ -169,8 +186,9 @@ func TestRefusedRowIsAlone(t *testing.T) {
 		assert.Equal(t, "f2.dead.writer.refused_by_database.e4fd45f654be", l.Subject)
 		assert.Equal(t, test.sqlState, l.Header.Get(deadletter.HeaderSQLState))
 		assert.Equal(t, bad.ID.String(), l.Header.Get(event.HeaderID))
-		assert.Equal(t, string(bad.AppendJSON(nil)), string(l.Data), "the payload can be replayed")
-		assert.NotContains(t, l.Header.Get(deadletter.HeaderDetail), "u0000", "no contents in the detail")
+		assert.Equal(t, strconv.FormatUint(bad.ID.Sequence(), 10), l.Header.Get(deadletter.HeaderRawSequence))
+		assert.Empty(t, l.Data, "it is in RAW")
+		assert.Equal(t, "PostgreSQL refuses the message's rows: SQLSTATE "+test.sqlState, l.Header.Get(deadletter.HeaderDetail), "no contents")
 		written := query[int](m, "SELECT count(*) FROM measurement WHERE time >= $1 AND time < $2",
 			epoch.Add(time.Duration(round*1000)*time.Second), epoch.Add(time.Duration(round*1000+size)*time.Second))
 		assert.Equal(t, 2*(size-1), written, "all others, and nothing of the refused message")
@@ -194,44 +212,8 @@ func TestNotDecoded(t *testing.T) {
 	require.Len(t, letters, 1)
 	assert.Equal(t, "f2.dead.writer.bad_decoded.e4fd45f654be", letters[0].Subject)
 	assert.Equal(t, "{", string(letters[0].Data))
+	assert.Equal(t, "message 1 of DECODED is not a DECODED message: bad JSON at byte 1", letters[0].Header.Get(deadletter.HeaderDetail))
 	assert.Equal(t, 2, query[int](m, "SELECT count(*) FROM measurement"))
-}
-
-// TestConflictingValue has two readings of one data point at one moment: the
-// first stays, and the second does not vanish.
-func TestConflictingValue(t *testing.T) {
-	t.Parallel()
-	m := newMesh(t)
-	first, second := reading(1), reading(1)
-	second.ID[15] = 1
-	m.write(first)
-	m.write(second)
-	require.Empty(t, m.letters(), "the control: the same values again")
-
-	second.Values[0].Number = 25.53
-	m.write(second)
-	m.write(second) // a redelivery of it is the same letter
-	letters := m.letters()
-	require.Len(t, letters, 1)
-	assert.Equal(t, "f2.dead.writer.conflicting_value.e4fd45f654be", letters[0].Subject)
-	assert.Equal(t, "1", letters[0].Header.Get(deadletter.HeaderDataPoint))
-	assert.Equal(t, second.ID.String(), letters[0].Header.Get(event.HeaderID))
-	assert.InDelta(t, 25.52, query[float64](m, "SELECT value FROM measurement WHERE datapoint_id = 1"), 0)
-
-	second.Values[1].Text = new("F2S-2.15")
-	m.write(second)
-	letters = m.letters()
-	require.Len(t, letters, 2)
-	assert.Equal(t, "2", letters[1].Header.Get(deadletter.HeaderDataPoint))
-
-	// Both in one batch.
-	first, second = reading(2), reading(2)
-	second.ID[15], second.Values[0].Number = 1, -1
-	m.write(first, second)
-	letters = m.letters()
-	require.Len(t, letters, 3)
-	assert.Equal(t, second.ID.String(), letters[2].Header.Get(event.HeaderID))
-	assert.Equal(t, 4, query[int](m, "SELECT count(*) FROM measurement"))
 }
 
 // TestViewsAreMadeOnce has writers that come to the views at the same moment,

@@ -210,6 +210,8 @@ INSERT INTO fleet."DeviceType" VALUES (1, 'Controller');
 INSERT INTO fleet."DeviceTemplate" VALUES (1, 1, 'F2 controller');
 INSERT INTO fleet."Device" ("DeviceId", "DeviceName", "DeviceTemplateId", "ClaimingCode", "SerialNumber", "Uuid", "MacAddress") VALUES
   (1, 'a', 1, '`+code+`', 'SN-1', gen_random_uuid(), 'E4:FD:45:F6:54:BE'),
+  (7, 'g', 1, 'code g', NULL, gen_random_uuid(), 'E4:FD:45:F6:54:C1'),
+  (8, 'h', 1, 'code h', ' ', gen_random_uuid(), 'E4:FD:45:F6:54:C2'),
   (2, 'without a code', 1, NULL, 'SN-2', gen_random_uuid(), 'e4fd45f654bf'),
   (3, 'with an empty code', 1, '', 'SN-3', gen_random_uuid(), 'e4fd45f654c0'),
   (4, 'without a MAC', 1, 'other code', NULL, gen_random_uuid(), '')`)

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -54,6 +55,8 @@ func (s *Server) authenticate(ctx context.Context, mac topic.MAC, code string) (
 		return "", unauthorised(mac, "unknown_device")
 	case !right:
 		return "", unauthorised(mac, "wrong_code")
+	case strings.TrimSpace(serialNumber) == "":
+		return "", forbidden(mac, "no_serial_number", "refused: no serial number in the metadata")
 	}
 	free, err := s.cfg.Claims.Take(ctx, mac, code)
 	if err != nil {
@@ -83,7 +86,7 @@ func (s *Server) issue(ctx context.Context, mac topic.MAC, serialNumber string, 
 		return nil, f
 	}
 	if !result.Issued {
-		return nil, forbidden(mac, "registered", "the device is registered already: it re-enrols with its certificate")
+		return nil, forbidden(mac, "registered", textRegistered)
 	}
 	return result, nil
 }
@@ -99,8 +102,10 @@ func outcome(mac topic.MAC, err error) *refusal {
 		return forbidden(mac, "unknown_device", textCertificate)
 	case errors.Is(err, registrar.ErrConflict):
 		return forbidden(mac, "conflict", "the device is registered with another serial number: an operator has to look")
+	case errors.Is(err, registrar.ErrOtherKey):
+		return forbidden(mac, "registered", textRegistered)
 	case errors.Is(err, registrar.ErrRefused):
-		return malformed(mac, errKey.Error())
+		return malformed(mac, err.Error())
 	}
 	return unavailable(mac, err)
 }

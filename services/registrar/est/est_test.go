@@ -106,6 +106,28 @@ func TestWrongCode(t *testing.T) {
 	assert.NotContains(t, b.log.String()+strings.Join(b.details(), ""), code)
 }
 
+// The key is right: what is missing is in the metadata, and the code stays good.
+func TestNoSerialNumberInTheMetadata(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	for mac, code := range map[string]string{"e4-fd-45-f6-54-c1": "code g", "e4-fd-45-f6-54-c2": "code h"} {
+		who := credential{user: mac, code: code}
+		csr := newCSR(t, newKey(t), named(""))
+		for range 2 {
+			a := b.post(who, "simpleenroll", csr)
+			assert.Equal(t, http.StatusForbidden, a.status)
+			assert.Contains(t, a.body, "refused: no serial number in the metadata")
+			assert.NotContains(t, a.body, "key must be")
+		}
+		who.code = "guess"
+		assert.Equal(t, http.StatusUnauthorized, b.post(who, "simpleenroll", csr).status, "whoever has no code learns nothing")
+		who.code = code
+		_, err := b.pool.Exec(t.Context(), `UPDATE fleet."Device" SET "SerialNumber" = 'SN-7' WHERE "ClaimingCode" = $1`, code)
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusOK, b.post(who, "simpleenroll", csr).status)
+	}
+}
+
 // A code opens once: not again after a restart, and not for two at once.
 func TestCodeOpensOnce(t *testing.T) {
 	t.Parallel()

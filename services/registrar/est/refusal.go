@@ -21,6 +21,7 @@ type refusal struct {
 // Texts for the client. What is behind a refused code is the same whatever it is.
 const (
 	textCredentials = "MAC or claiming code is not accepted: a code is good for one enrolment, an operator gives out the next" //nolint:gosec // a text, not a secret
+	textRegistered  = "the device is registered already: it re-enrols with its certificate"
 	textCertificate = "the client certificate is not accepted: enrol anew, or ask an operator to register the device"
 )
 

@@ -100,6 +100,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.metadata.Store(metadata)
 	s.registry.Store(registry)
 	group.Go(func() error { return trail.Ship(ctx, s.streams, s.log) })
+	group.Go(func() error { return trail.RecordOutcomes(ctx, s.streams, s.log) })
 	group.Go(func() error { s.refresh(ctx); return nil })
 	group.Go(func() error { return s.watcher.Run(ctx) })
 	return group.Wait()

@@ -23,7 +23,7 @@ func valid() Config {
 		Devices: "devices", Broker: "mosquitto", Listen: ":8443", Refresh: time.Minute,
 		Limits: est.Limits{SourceRate: 1, SourceBurst: 1, DeviceRate: 1, DeviceBurst: 1},
 		Watch: watch.Config{
-			ExpiryWarning: time.Hour, CRLWarning: time.Hour, SilentAfter: time.Minute, Takeovers: 3, TakeoverWindow: time.Minute,
+			ExpiryWarning: time.Hour, CRLWarning: time.Hour, SilentAfter: time.Minute, UnheardAfter: time.Minute, Takeovers: 3, TakeoverWindow: time.Minute,
 			FailedLogins: 10, FailedWindow: time.Minute, Interval: time.Minute, MQTTURL: "tcp://127.0.0.1:1883",
 		},
 	}

@@ -18,6 +18,7 @@ const (
 	tlsFailed       // what OpenSSL says; the client it is about comes with the next line
 	turnedAway      // somebody who was not let in
 	denied          // a publish that the ACL does not allow
+	ended           // a connection, whether or not its client was in
 )
 
 // observation is a line of the log. What it quotes is from whoever connects, and
@@ -26,12 +27,12 @@ type observation struct {
 	kind    kind
 	client  topic.MAC // "" if it is no device
 	address string    // with port
-	text    string    // the reason why somebody was turned away, or the topic that was denied
+	text    string    // the reason why somebody was turned away or a connection ended, or the topic that was denied
 	why     string    // what OpenSSL says of it
 }
 
-// parse reads a line, with or without the time in front. These are Mosquitto
-// 2.0's: the log is the only place where it tells them.
+// parse reads a line of Mosquitto 2.0's or 2.1's log, with or without the time in
+// front. The log is the only place where it tells them.
 func parse(line string) observation {
 	if seconds, rest, ok := strings.Cut(line, ": "); ok && strings.Trim(seconds, "0123456789") == "" {
 		line = rest
@@ -49,10 +50,10 @@ func parse(line string) observation {
 	case strings.HasPrefix(line, "Client <unknown> "):
 		return parseUnknown(strings.TrimPrefix(line, "Client <unknown> "))
 	case strings.HasPrefix(line, "Client "):
-		id, what, _ := strings.Cut(strings.TrimPrefix(line, "Client "), " ")
-		if strings.HasPrefix(what, "already connected") {
-			return ofDevice(taken, id)
-		}
+		return parseClient(strings.TrimPrefix(line, "Client "))
+	case strings.HasPrefix(line, "Bad socket read/write on client "):
+		id, _, _ := strings.Cut(strings.TrimPrefix(line, "Bad socket read/write on client "), ": ")
+		return ofDevice(ended, id)
 	case strings.HasPrefix(line, "OpenSSL Error"):
 		return observation{kind: tlsFailed, why: lastPart(line)}
 	case strings.HasPrefix(line, "Denied PUBLISH from "):
@@ -74,6 +75,41 @@ func parseConnected(line string) observation {
 		o.text = id // somebody else under this client id
 	}
 	return o
+}
+
+// parseClient reads "ID disconnected…", "ID closed its connection." and the like of
+// 2.0, and "ID [192.0.2.1:40824] disconnected: reason." of 2.1.
+func parseClient(rest string) observation {
+	const end = "] disconnected"
+	if i := strings.LastIndex(rest, end); i >= 0 {
+		id, address, found := cutLast(rest[:i], " [")
+		if !found {
+			return observation{}
+		}
+		o := ofDevice(ended, id)
+		o.kind, o.address = ended, address
+		o.text = strings.TrimSuffix(strings.TrimPrefix(rest[i+len(end):], ": "), ".")
+		if o.text == "session taken over" {
+			return ofDevice(taken, id)
+		}
+		return o
+	}
+	id, what, _ := strings.Cut(rest, " ")
+	switch {
+	case strings.HasPrefix(what, "already connected"):
+		return ofDevice(taken, id)
+	case strings.Contains(what, "disconnect"), strings.HasPrefix(what, "closed its connection"):
+		return ofDevice(ended, id)
+	}
+	return observation{}
+}
+
+func cutLast(s, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
 }
 
 func parseUnknown(what string) observation {

@@ -21,6 +21,10 @@ const (
 // maxTracked bounds each list: a flood of connections must not become memory.
 const maxTracked = 10000
 
+// maxPresent bounds the list of devices that are connected. Each has a certificate
+// of ours, so nobody else makes it grow.
+const maxPresent = 200_000
+
 // finding is what an observation amounts to.
 type finding struct {
 	event                 string // for the metrics, one of a fixed set
@@ -35,6 +39,7 @@ type sessions struct {
 	taken     map[topic.MAC]bool      // ended for another connection that is not yet announced
 	takeovers map[topic.MAC][]arrival // within the window
 	foreign   map[topic.MAC]time.Time // when a device last published outside its own topics
+	present   map[topic.MAC]time.Time // devices that are connected, and since when
 	failures  []time.Time             // of logins, within the window
 	flooded   bool                    // there are enough of them for an alarm
 	reasons   map[string]int          // of those failures since the last calm
@@ -51,6 +56,7 @@ type arrival struct {
 func newSessions(cfg *Config) *sessions {
 	return &sessions{
 		cfg: cfg, taken: map[topic.MAC]bool{}, takeovers: map[topic.MAC][]arrival{}, foreign: map[topic.MAC]time.Time{},
+		present: map[topic.MAC]time.Time{},
 		reasons: map[string]int{}, waiting: map[string]time.Time{}, refused: map[string]int{},
 	}
 }
@@ -74,6 +80,8 @@ func (s *sessions) observe(o *observation, now time.Time) []finding {
 			s.refused[o.address]++
 		}
 		return s.turnedAway(o.text, cmp.Or(o.why, tlsError), now)
+	case ended:
+		return s.ended(o, tlsError, now)
 	case denied:
 		if len(s.foreign) < maxTracked {
 			s.foreign[o.client] = now
@@ -94,8 +102,12 @@ func (s *sessions) connected(o *observation, now time.Time) []finding {
 	if o.client == "" {
 		if mac, err := topic.ParseMAC(o.text); err == nil {
 			delete(s.taken, mac)
+			delete(s.present, mac)
 		}
 		return nil
+	}
+	if len(s.present) < maxPresent {
+		s.present[o.client] = now
 	}
 	if !s.taken[o.client] {
 		return nil
@@ -113,6 +125,24 @@ func (s *sessions) connected(o *observation, now time.Time) []finding {
 		}
 	}
 	return []finding{f}
+}
+
+// ended is about a device that has left, or about a connection that did not get in:
+// Mosquitto 2.1 tells both alike, and the client id of the second is a claim.
+func (s *sessions) ended(o *observation, tlsError string, now time.Time) []finding {
+	if _, outside := s.waiting[o.address]; o.address != "" && outside {
+		switch {
+		case o.text == "not authorised":
+			return s.turnedAway(reasonPassword, tlsError, now)
+		case tlsError != "", strings.EqualFold(o.text, "protocol error"), o.text == "malformed packet", strings.HasPrefix(o.text, "oversize"):
+			return s.turnedAway(reasonProtocol, tlsError, now)
+		}
+		return nil
+	}
+	if o.client != "" {
+		delete(s.present, o.client)
+	}
+	return nil
 }
 
 // maxArrivals is how many takeovers of one device are remembered.

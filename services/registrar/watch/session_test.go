@@ -13,13 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 const device = "e4fd45f654be"
 
 func testConfig() Config {
 	return Config{
-		ExpiryWarning: 720 * time.Hour, CRLWarning: 48 * time.Hour, SilentAfter: 5 * time.Minute,
+		ExpiryWarning: 720 * time.Hour, CRLWarning: 48 * time.Hour, SilentAfter: 5 * time.Minute, UnheardAfter: 90 * time.Second,
 		Takeovers: 3, TakeoverWindow: 5 * time.Minute, FailedLogins: 4, FailedWindow: time.Minute,
 		Interval: time.Minute, MQTTURL: "tcp://127.0.0.1:1883",
 	}
@@ -226,4 +227,74 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	require.Len(t, sent, 6+2)
 	assert.True(t, sent[6].Raised)
 	assert.False(t, sent[7].Raised, "its end is heard last, or it would stand for ever")
+}
+
+// takeover21 is what Mosquitto 2.1 writes when a second connection comes.
+func takeover21(address string) []string {
+	return []string{
+		"1795617623: New connection from " + address + " on port 28883.",
+		"1795617623: Client e4-fd-45-f6-54-be [192.0.2.9:1] disconnected: session taken over.",
+		"1795617623: New client connected from " + address + " as e4-fd-45-f6-54-be (p4, c1, k60, u'e4-fd-45-f6-54-be').",
+	}
+}
+
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	in := []string{
+		"New connection from 192.0.2.1:1000 on port 8883.",
+		"New client connected from 192.0.2.1:1000 as e4-fd-45-f6-54-be (p2, c1, k60, u'e4-fd-45-f6-54-be').",
+	}
+	for _, out := range []string{
+		"Client e4-fd-45-f6-54-be disconnected.",
+		"Client e4-fd-45-f6-54-be closed its connection.",
+		"Client e4-fd-45-f6-54-be has exceeded timeout, disconnecting.",
+		"Client e4-fd-45-f6-54-be disconnected due to protocol error.",
+		"Client e4-fd-45-f6-54-be been disconnected by administrative action.",
+		"Bad socket read/write on client e4-fd-45-f6-54-be: The connection was lost.",
+		"Client e4-fd-45-f6-54-be [192.0.2.1:1000] disconnected.",
+		"Client e4-fd-45-f6-54-be [192.0.2.1:1000] disconnected: connection closed by client.",
+		"Client e4-fd-45-f6-54-be [192.0.2.1:1000] disconnected: exceeded timeout.",
+	} {
+		f := newFollower()
+		f.reads(in...)
+		assert.Equal(t, f.now, f.present[device], out)
+		f.reads(takeover("192.0.2.2:1000")...)
+		f.reads(takeover21("192.0.2.3:1000")...)
+		assert.Contains(t, f.present, topic.MAC(device), out)
+		f.reads(
+			"New connection from 192.0.2.4:1000 on port 1883.",
+			"Client e4-fd-45-f6-54-be [192.0.2.4:1000] disconnected: not authorised.", // a claim
+			"Client e4-fd-45-f6-54-bf disconnected.",
+		)
+		assert.Contains(t, f.present, topic.MAC(device), out)
+		f.reads(out)
+		assert.Empty(t, f.present, out)
+	}
+	f := newFollower()
+	f.reads(in...)
+	f.reads("New client connected from 127.0.0.1:1 as e4-fd-45-f6-54-be (p2, c1, k10, u'registrar').")
+	assert.Empty(t, f.present, "the registrar ended its session")
+}
+
+// TestMosquitto21 has the lines of 2.1 that differ from 2.0's.
+func TestMosquitto21(t *testing.T) {
+	t.Parallel()
+	f := newFollower()
+	for n := range 2 {
+		assert.Empty(t, f.reads(takeover21(fmt.Sprintf("192.0.2.2:%d", n))...))
+	}
+	assert.Equal(t, []string{"clone " + device}, f.reads(takeover21("192.0.2.1:1001")...))
+
+	var raised []string
+	for n := range testConfig().FailedLogins / 2 {
+		raised = append(raised, f.reads(
+			fmt.Sprintf("New connection from 192.0.2.7:%d on port 1883.", n),
+			fmt.Sprintf("Client x [192.0.2.7:%d] disconnected: not authorised.", n),
+			fmt.Sprintf("New connection from 192.0.2.8:%d on port 8883.", n),
+			"OpenSSL Error while trying to get the error[0]: error:0A0000C7:SSL routines::peer did not return a certificate",
+			fmt.Sprintf("Client 192.0.2.8 [192.0.2.8:%d] disconnected: Protocol error.", n),
+		)...)
+	}
+	assert.Equal(t, []string{"failed_logins broker"}, raised)
+	assert.Equal(t, map[string]int{"password": 2, "tls: peer did not return a certificate": 2}, f.reasons)
 }

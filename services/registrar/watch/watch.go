@@ -1,7 +1,8 @@
 // Package watch raises the registrar's alarms: a certificate or the revocation
 // list that is about to end, two machines with one certificate, a device that has
-// gone silent, failed logins one after the other, and a device that publishes on
-// topics outside its own.
+// gone silent, one that is connected while nothing of it is stored, one whose clock
+// is wrong, failed logins one after the other, and a device that publishes on topics
+// outside its own.
 //
 // It looks at what is there anyway and costs the way of a message nothing: the
 // broker's log, by the topics below $SYS/broker/log, which never have a payload;
@@ -13,6 +14,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -39,6 +41,7 @@ type Config struct {
 	ExpiryWarning  time.Duration `help:"How long before a device's certificate ends to raise an alarm." env:"REGISTRAR_EXPIRY_WARNING" default:"720h" name:"expiry-warning"`
 	CRLWarning     time.Duration `help:"How long before the revocation list ends, and locks out the fleet, to raise an alarm." env:"REGISTRAR_CRL_WARNING" default:"96h" name:"crl-warning"`
 	SilentAfter    time.Duration `help:"A device that was heard and then not for this long is silent; devices report every 30 s." env:"REGISTRAR_SILENT_AFTER" default:"5m" name:"silent-after"`
+	UnheardAfter   time.Duration `help:"A device that is connected, and of which nothing was stored for this long, raises an alarm: three times the 30 s between its reports." env:"REGISTRAR_UNHEARD_AFTER" default:"90s" name:"unheard-after"`
 	Takeovers      int           `help:"Connections that end another of the same certificate, within the window, that make a clone likely." env:"REGISTRAR_TAKEOVERS" default:"3" name:"takeovers"`
 	TakeoverWindow time.Duration `help:"Window for takeovers." env:"REGISTRAR_TAKEOVER_WINDOW" default:"5m" name:"takeover-window"`
 	FailedLogins   int           `help:"Refused connections, within the window, that are alarming." env:"REGISTRAR_FAILED_LOGINS" default:"10" name:"failed-logins"`
@@ -53,8 +56,8 @@ func (c *Config) Validate() error {
 	switch {
 	case c.ExpiryWarning <= 0 || c.CRLWarning <= 0:
 		return errors.New("expiry-warning and crl-warning must be positive")
-	case c.SilentAfter <= 0 || c.Interval <= 0:
-		return errors.New("silent-after and watch-interval must be positive")
+	case c.SilentAfter <= 0 || c.UnheardAfter <= 0 || c.Interval <= 0:
+		return errors.New("silent-after, unheard-after and watch-interval must be positive")
 	case c.Takeovers < 2 || c.TakeoverWindow <= 0:
 		return errors.New("takeovers must be at least 2, since a device may reconnect; takeover-window must be positive")
 	case c.FailedLogins < 1 || c.FailedWindow <= 0:
@@ -106,7 +109,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	w.broker.open()
 	ticker := time.NewTicker(w.cfg.Interval)
 	defer ticker.Stop()
-	silence := newSilence(w.js, w.fleet, w.cfg.SilentAfter)
+	silence := newSilence(w.js, w.fleet, &w.cfg)
 	for {
 		w.look(ctx, silence)
 		select {
@@ -156,6 +159,7 @@ func (w *Watcher) look(ctx context.Context, silence *silence) {
 	now := time.Now()
 	w.mu.Lock()
 	over := w.sessions.expire(now)
+	present := maps.Clone(w.sessions.present)
 	w.mu.Unlock()
 	for _, f := range over {
 		w.alarms.Clear(f.kind, f.subject)
@@ -164,8 +168,8 @@ func (w *Watcher) look(ctx context.Context, silence *silence) {
 	if err := w.checkCertificates(ctx, now); err != nil && ctx.Err() == nil {
 		w.log.Warn("expiry of certificates cannot be watched", "error", err)
 	}
-	if err := silence.look(ctx, now, w.alarms); err != nil && ctx.Err() == nil {
-		w.log.Warn("silence of devices cannot be watched", "error", err)
+	if err := silence.look(ctx, now, present, w.alarms); err != nil && ctx.Err() == nil {
+		w.log.Warn("silence and clocks of devices cannot be watched", "error", err)
 	}
 	w.alarms.Resend()
 }

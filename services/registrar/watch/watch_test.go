@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +28,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
@@ -247,6 +250,15 @@ func TestBrokerLog(t *testing.T) {
 	w := start(t, cfg, &registry{}, b, secrets)
 	require.Eventually(t, func() bool { return w.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 
+	first := p.connect(t)
+	present := func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return !w.sessions.present[device].IsZero()
+	}
+	require.Eventually(t, present, patience, 10*time.Millisecond)
+	first.Disconnect(250)
+	require.Eventually(t, func() bool { return !present() }, patience, 10*time.Millisecond)
 	p.connect(t)
 	p.connect(t)
 	p.connect(t)
@@ -313,7 +325,7 @@ func TestLogHasNoPayload(t *testing.T) {
 	require.Eventually(t, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return strings.Contains(heard.String(), "Client e4-fd-45-f6-54-be disconnected.")
+		return regexp.MustCompile(`Client e4-fd-45-f6-54-be (\[[^]]*\] )?disconnected\.`).MatchString(heard.String())
 	}, patience, 10*time.Millisecond, "the control: the log is heard")
 	mu.Lock()
 	defer mu.Unlock()
@@ -330,24 +342,15 @@ func await(token mqtt.Token) error {
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	b := newBus(t)
-	for _, name := range []string{"decoded", "latest"} {
-		text, err := natsfiles.Files.ReadFile("stream_" + name + ".json")
-		require.NoError(t, err)
-		var cfg jetstream.StreamConfig
-		require.NoError(t, json.Unmarshal(text, &cfg))
-		_, err = b.operator.CreateStream(t.Context(), cfg)
-		require.NoError(t, err)
-	}
+	b.latest(t)
 	const revoked, chatty topic.MAC = "e4fd45f654bf", "e4fd45f654c0"
 	fleet := &registry{active: []topic.MAC{device, chatty}}
-	publish := func(mac topic.MAC) {
-		_, err := b.operator.Publish(t.Context(), "f2.decoded."+string(mac)+".sensor-mode.1.sensor-1", []byte("{}"))
-		require.NoError(t, err)
-	}
+	publish := func(mac topic.MAC) { b.store(t, mac, nil) }
 	a := newAlarms(func(one alarm.Alarm) error { return alarm.Publish(b.own.Conn(), one) }, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
-	s := newSilence(b.own, fleet, 5*time.Minute)
+	cfg := testConfig()
+	s := newSilence(b.own, fleet, &cfg)
 	look := func(after time.Duration) {
-		require.NoError(t, s.look(t.Context(), time.Now().Add(after), a))
+		require.NoError(t, s.look(t.Context(), time.Now().Add(after), nil, a))
 	}
 	look(0)
 	for _, mac := range []topic.MAC{device, revoked, chatty} {
@@ -387,6 +390,109 @@ func TestSilence(t *testing.T) {
 	assert.False(t, s.from.IsZero())
 }
 
+// latest makes a LATEST that the operator fills by way of subjects that he may use.
+func (b *bus) latest(t *testing.T) {
+	t.Helper()
+	text, err := natsfiles.Files.ReadFile("stream_latest.json")
+	require.NoError(t, err)
+	var cfg jetstream.StreamConfig
+	require.NoError(t, json.Unmarshal(text, &cfg))
+	_, err = b.operator.CreateStream(t.Context(), cfg)
+	require.NoError(t, err)
+}
+
+func (b *bus) store(t *testing.T, mac topic.MAC, headers nats.Header) {
+	t.Helper()
+	_, err := b.operator.PublishMsg(t.Context(), &nats.Msg{Subject: latestPrefix + string(mac) + ".sensor-mode.1.sensor-1", Header: headers, Data: []byte("{}")})
+	require.NoError(t, err)
+}
+
+// TestClock raises while the last message of a device stated a time that cannot be.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	b := newBus(t)
+	b.latest(t)
+	const revoked topic.MAC = "e4fd45f654bf"
+	cfg := testConfig()
+	s := newSilence(b.own, &registry{active: []topic.MAC{device}}, &cfg)
+	a := newAlarms(func(one alarm.Alarm) error { return alarm.Publish(b.own.Conn(), one) }, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
+	look := func() { require.NoError(t, s.look(t.Context(), time.Now(), nil, a)) }
+	stated := func(at string) nats.Header { return nats.Header{event.HeaderDeviceTime: []string{at}} }
+
+	b.store(t, device, nil)
+	b.store(t, revoked, stated("2199-01-01T00:00:00Z"))
+	look()
+	b.none(t)
+	b.store(t, device, stated("1970-01-01T00:00:07Z"))
+	look()
+	told := b.next(t, ClockWrong)
+	assert.True(t, told.Raised)
+	assert.Equal(t, device, told.Subject)
+	assert.Contains(t, told.Detail, "1970-01-01T00:00:07Z")
+	look()
+	b.none(t)
+	b.store(t, device, nil)
+	look()
+	assert.False(t, b.next(t, ClockWrong).Raised)
+}
+
+// TestHeardWhenReceived has LATEST get a message long after the bridge received it.
+func TestHeardWhenReceived(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig()
+	s := newSilence(nil, &registry{}, &cfg)
+	now := time.Now()
+	received := func(at time.Time) nats.Header {
+		return nats.Header{event.HeaderReceived: []string{at.UTC().Format(time.RFC3339Nano)}}
+	}
+	s.note(latestPrefix+device+".sensor-mode.1.sensor-1", received(now.Add(-time.Hour)), now)
+	assert.WithinDuration(t, now.Add(-time.Hour), s.seen[device], 0)
+	assert.WithinDuration(t, now, s.stored, 0)
+	s.note(latestPrefix+device+".sensor-mode.1.sensor-1", received(now.Add(time.Hour)), now)
+	assert.WithinDuration(t, now, s.seen[device], 0, "a clock that is ahead of the server's")
+}
+
+func TestUnheard(t *testing.T) {
+	t.Parallel()
+	const other, revoked topic.MAC = "e4fd45f654bf", "e4fd45f654c0"
+	var told []alarm.Alarm
+	fleet := &registry{active: []topic.MAC{device, other}}
+	cfg := testConfig()
+	s := newSilence(nil, fleet, &cfg)
+	a := newAlarms(func(one alarm.Alarm) error { told = append(told, one); return nil }, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
+	now := time.Now()
+	present := map[topic.MAC]time.Time{device: now, other: now, revoked: now}
+	judge := func(after time.Duration) (subjects []string) {
+		told = nil
+		require.NoError(t, s.judgePresent(t.Context(), now.Add(after), present, a))
+		for _, one := range told {
+			assert.Equal(t, Unheard, one.Kind)
+			subjects = append(subjects, fmt.Sprint(one.Subject, one.Raised))
+		}
+		slices.Sort(subjects)
+		return subjects
+	}
+	assert.Empty(t, judge(cfg.UnheardAfter), "it has just come")
+	heard := func(mac topic.MAC, after time.Duration) {
+		s.note(latestPrefix+string(mac)+".sensor-mode.1.sensor-1", nil, now.Add(after))
+	}
+	heard(other, cfg.UnheardAfter)
+	assert.Equal(t, []string{device + "true"}, judge(cfg.UnheardAfter+time.Second), "of the one nothing is stored, the other is heard")
+	assert.Contains(t, told[0].Detail, "nothing of it was ever stored")
+	heard(device, cfg.UnheardAfter+time.Second)
+	assert.Equal(t, []string{device + "false"}, judge(cfg.UnheardAfter+2*time.Second))
+	assert.Equal(t, []string{device + "true", string(other) + "true"}, judge(3*cfg.UnheardAfter))
+	delete(present, device)
+	assert.Equal(t, []string{device + "false"}, judge(3*cfg.UnheardAfter), "it has left")
+
+	for n := range fewUnheard + 1 {
+		mac := topic.MAC(fmt.Sprintf("00000000000%x", n))
+		fleet.active = append(fleet.active, mac)
+		present[mac] = now
+	}
+	assert.Equal(t, []string{string(other) + "false", "fleettrue"}, judge(4*cfg.UnheardAfter), "one alarm when it is the pipeline")
+}
+
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	b := newBus(t)
@@ -424,7 +530,7 @@ func TestConfigIsChecked(t *testing.T) {
 	good := testConfig()
 	require.NoError(t, good.Validate())
 	for _, spoil := range []func(*Config){
-		func(c *Config) { c.ExpiryWarning = 0 }, func(c *Config) { c.CRLWarning = -1 }, func(c *Config) { c.SilentAfter = 0 },
+		func(c *Config) { c.ExpiryWarning = 0 }, func(c *Config) { c.CRLWarning = -1 }, func(c *Config) { c.SilentAfter = 0 }, func(c *Config) { c.UnheardAfter = 0 },
 		func(c *Config) { c.Takeovers = 1 }, func(c *Config) { c.FailedLogins = 0 }, func(c *Config) { c.MQTTURL = "" },
 		func(c *Config) { c.Interval = 0 }, func(c *Config) { c.FailedWindow = 0 }, func(c *Config) { c.TakeoverWindow = 0 },
 	} {

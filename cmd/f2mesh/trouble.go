@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/plain"
+)
+
+// trouble is a log handler that remembers what was last warned of, for the terminal of
+// somebody who waits.
+type trouble struct {
+	slog.Handler
+	last *lastWarning
+}
+
+type lastWarning struct {
+	mu   sync.Mutex // guards text
+	text string
+}
+
+func newTrouble(log *slog.Logger) trouble { return trouble{log.Handler(), &lastWarning{}} }
+
+// Handle passes every record on.
+func (t trouble) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool {
+			if slices.Contains([]string{"error", "mend", "line"}, a.Key) {
+				text += ": " + a.Value.String()
+			}
+			return true
+		})
+		t.last.mu.Lock()
+		t.last.text = text
+		t.last.mu.Unlock()
+	}
+	return t.Handler.Handle(ctx, r)
+}
+
+// WithAttrs and WithGroup keep what is remembered in one place.
+func (t trouble) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return trouble{t.Handler.WithAttrs(attrs), t.last}
+}
+
+// WithGroup is as WithAttrs.
+func (t trouble) WithGroup(name string) slog.Handler {
+	return trouble{t.Handler.WithGroup(name), t.last}
+}
+
+func (t trouble) take() (text string) {
+	t.last.mu.Lock()
+	defer t.last.mu.Unlock()
+	text, t.last.text = t.last.text, ""
+	return text
+}
+
+// patienceAtStart is how long a part may start before the terminal says what it waits
+// for.
+const patienceAtStart = 3 * time.Second
+
+// sayWaiting writes what a part waits for, until the returned function is called.
+// Each cause is written once.
+func (t trouble) sayWaiting(out io.Writer, part, logFile string, patience time.Duration) (stop func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(patience)
+		defer ticker.Stop()
+		said := "nothing yet"
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+			switch text := t.take(); {
+			case text != "" && text != said:
+				fmt.Fprintf(out, "  %-10s waiting: %s\n", part, plain.Lines(text))
+				said = text
+			case said == "nothing yet":
+				fmt.Fprintf(out, "  %-10s waiting; the log is in %s\n", part, logFile)
+				said = ""
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-stopped
+	}
+}

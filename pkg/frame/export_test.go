@@ -1,4 +1,0 @@
-package frame
-
-// Details is for the tests.
-var Details = details

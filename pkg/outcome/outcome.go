@@ -1,0 +1,100 @@
+// Package outcome gives the form of a message on the RESULT stream: what became
+// of a command. The bridge writes them, the sender of the command, the ledger and
+// the audit trail read them.
+//
+// A command has at most one outcome that is final. Unknown is the exception: a
+// late report of the controller may settle it, with Confirmed behind it. Sent is
+// no outcome but the intent, on disk before anything is published, so that a
+// bridge that was killed does not send the command again.
+package outcome
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Stream is the stream of outcomes.
+const Stream = "RESULT"
+
+// Headers of a RESULT message, for who reads headers only.
+const (
+	// HeaderSequence is the command's sequence in COMMANDS.
+	HeaderSequence = "F2-Command-Sequence"
+	// HeaderOutcome is the Outcome.
+	HeaderOutcome = "F2-Outcome"
+)
+
+// Outcome is what became of a command.
+type Outcome string
+
+// The outcomes, and the intent.
+const (
+	Sent      Outcome = "sent"      // not an outcome yet: the bridge is about to publish it
+	Refused   Outcome = "refused"   // not published, and why
+	Expired   Outcome = "expired"   // not carried out in time, and not any more
+	Delivered Outcome = "delivered" // the broker took it and the controller was heard of since, but did not report
+	Confirmed Outcome = "confirmed" // the controller reported the component's state
+	Unknown   Outcome = "unknown"   // it may have been carried out; it is never sent again
+)
+
+// Final tells whether nothing follows o.
+func (o Outcome) Final() bool { return o != Sent && o != Unknown }
+
+const (
+	commandPrefix = "f2.command."
+	resultPrefix  = "f2.result."
+)
+
+// Subject is where the outcomes of a command's subject are published:
+// f2.result.<mac>.<mode>.<connector>.<component>[.<verb>].
+func Subject(command string) string {
+	return resultPrefix + strings.TrimPrefix(command, commandPrefix)
+}
+
+// Result is one message.
+type Result struct {
+	Sequence uint64          `json:"-"`            // of the command in COMMANDS
+	ID       string          `json:"id,omitempty"` // the command's Nats-Msg-Id, if it had one
+	Command  string          `json:"command"`      // the command's subject
+	Outcome  Outcome         `json:"outcome"`
+	Detail   string          `json:"detail,omitempty"` // never payload contents
+	Issued   time.Time       `json:"issued"`           // when COMMANDS stored it
+	Sent     time.Time       `json:"sent,omitzero"`    // when the bridge was about to publish it
+	At       time.Time       `json:"at"`               // of the outcome
+	State    json.RawMessage `json:"state,omitempty"`  // as the controller reported it
+}
+
+// Msg is the result as a message. Its Nats-Msg-Id makes a repeated store one
+// message.
+func (r *Result) Msg() (*nats.Msg, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a result: %w", err)
+	}
+	m := nats.NewMsg(Subject(r.Command))
+	m.Data = data
+	sequence := strconv.FormatUint(r.Sequence, 10)
+	m.Header[HeaderSequence] = []string{sequence}
+	m.Header[HeaderOutcome] = []string{string(r.Outcome)}
+	m.Header.Set(nats.MsgIdHdr, strings.Join([]string{sequence, strconv.FormatInt(r.Issued.UnixNano(), 36), string(r.Outcome)}, "/"))
+	return m, nil
+}
+
+// Parse reads what Msg wrote.
+func Parse(header nats.Header, data []byte) (Result, error) {
+	var r Result
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("reading a result: %w", err)
+	}
+	sequence, err := strconv.ParseUint(header.Get(HeaderSequence), 10, 64)
+	if err != nil {
+		return r, fmt.Errorf("reading a result: header %s: %w", HeaderSequence, err)
+	}
+	r.Sequence = sequence
+	return r, nil
+}

@@ -1,4 +1,0 @@
-package payload
-
-// Details is for the tests.
-var Details = details

@@ -1,0 +1,241 @@
+package command
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/outcome"
+)
+
+func TestConfirmedByReport(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run(30 * time.Second)
+	c := b.controller(false, true)
+	ack := b.send(strike, "mine", open)
+	again := b.send(strike, "mine", open)
+	assert.True(t, again.Duplicate, "one id is one command")
+	r := b.result()
+	assert.Equal(t, outcome.Confirmed, r.Outcome)
+	assert.Equal(t, ack.Sequence, r.Sequence)
+	assert.Equal(t, "mine", r.ID)
+	assert.Equal(t, strike, r.Command)
+	assert.JSONEq(t, `{"status":true}`, string(r.State))
+	assert.Equal(t, []string{"cmnd/f2-e4fd45f654be/access-control-mode/J3/strike-1 " + open}, c.carriedOut())
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run(30 * time.Second)
+	c := b.controller(false, true)
+	for name, bad := range map[string][2]string{
+		"bad MAC":               {"f2.command.E4FD45F654BE.access-control-mode.3.strike-1", open},
+		"bad component":         {"f2.command.e4fd45f654be.access-control-mode.3.gate-1", open},
+		"a level too few":       {"f2.command.e4fd45f654be", open},
+		"not JSON":              {strike, "{"},
+		"another component's":   {strike, "1"},
+		"a reading":             {"f2.command.e4fd45f654be.sensor-mode.1.sensor-1", `{"data":"01 03"}`},
+		"no such command":       {strike, `{"explode":true}`},
+		"no such siren's value": {siren, "2"},
+	} {
+		b.send(bad[0], "", bad[1])
+		r := b.result()
+		assert.Equal(t, outcome.Refused, r.Outcome, name)
+		assert.NotEmpty(t, r.Detail, name)
+		assert.Equal(t, bad[0], r.Command, name)
+	}
+	b.send(siren, "", "1")
+	assert.Equal(t, outcome.Confirmed, b.result().Outcome, "the control")
+	assert.Len(t, c.carriedOut(), 1)
+}
+
+// TestAwayFor has a persistent controller come back after a command's life, and one
+// that comes back within it.
+func TestAwayFor(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const maxAge = 6 * time.Second
+	running := b.run(maxAge)
+	c := b.controller(true, true)
+	b.known(running, present)
+	c.Disconnect(100)
+	b.known(running, away)
+	b.send(strike, "", open)
+	r := b.result()
+	assert.Equal(t, outcome.Expired, r.Outcome)
+	assert.False(t, r.Sent.IsZero(), "it waited at the broker")
+	c = b.controller(true, true)
+	b.send(siren, "", "1")
+	assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+	assert.Len(t, c.carriedOut(), 1, "and the strike never")
+
+	c.Disconnect(100)
+	b.known(running, away)
+	sent := b.send(siren, "", "1")
+	require.Eventually(t, func() bool { return running.watches.count.Load() == 1 }, patience, time.Millisecond)
+	c = b.controller(true, true)
+	r = b.result()
+	assert.Equal(t, outcome.Confirmed, r.Outcome)
+	assert.Equal(t, sent.Sequence, r.Sequence)
+}
+
+// TestBrokerStandsStill is the pause in which three commands became six.
+func TestBrokerStandsStill(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run(9 * time.Second)
+	c := b.controller(false, true)
+	require.NoError(t, b.broker.Signal(syscall.SIGSTOP))
+	for _, body := range []string{open, `{"power-flag":1,"period":6}`} {
+		b.send(strike, "", body)
+	}
+	b.send(siren, "", "1")
+	outcomes := map[outcome.Outcome]int{}
+	for range 3 { // the first of each component was offered to the broker
+		outcomes[b.result().Outcome]++
+	}
+	assert.Equal(t, 3, outcomes[outcome.Refused]+outcomes[outcome.Expired], "%v", outcomes)
+	require.NoError(t, b.broker.Signal(syscall.SIGCONT))
+	b.send(siren, "", "1")
+	require.Eventually(t, func() bool { return len(c.carriedOut()) > 0 }, patience, time.Millisecond)
+	assert.Len(t, c.carriedOut(), 1, "what was taken back is not carried out")
+}
+
+// TestNotSentAgain takes over from a process that died after it had noted its intent.
+func TestNotSentAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const maxAge = 6 * time.Second
+	c := b.controller(false, true)
+	ack := b.send(strike, "", open)
+	raw, err := b.streams.JetStream().Stream(t.Context(), Stream)
+	require.NoError(t, err)
+	m, err := raw.GetMsg(t.Context(), ack.Sequence)
+	require.NoError(t, err)
+	intent := outcome.Result{Sequence: ack.Sequence, Command: strike, Outcome: outcome.Sent, Issued: m.Time, Sent: time.Now(), At: time.Now()}
+	message, err := intent.Msg()
+	require.NoError(t, err)
+	_, err = b.streams.JetStream().PublishMsg(t.Context(), message)
+	require.NoError(t, err)
+	running := b.run(maxAge)
+	r := b.result()
+	assert.Equal(t, outcome.Unknown, r.Outcome)
+	assert.Equal(t, ack.Sequence, r.Sequence)
+	assert.Empty(t, c.carriedOut())
+
+	// A late report settles it.
+	require.True(t, c.Publish("stat/f2-"+string(mac)+"/access-control-mode/J3/strike-1", 1, false, `{"status":true}`).WaitTimeout(patience))
+	r = b.result()
+	assert.Equal(t, outcome.Confirmed, r.Outcome)
+	assert.Equal(t, ack.Sequence, r.Sequence)
+	running.stop()
+
+	// The next process knows that it has its outcome.
+	b.run(maxAge)
+	b.send(siren, "", "1")
+	assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+	assert.Len(t, c.carriedOut(), 1)
+}
+
+// TestConsumerMadeAnew has JetStream deliver everything again.
+func TestConsumerMadeAnew(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(30 * time.Second)
+	c := b.controller(false, true)
+	for range 5 {
+		b.send(siren, "", "1")
+		require.Equal(t, outcome.Confirmed, b.result().Outcome)
+	}
+	running.stop()
+	require.NoError(t, b.streams.JetStream().DeleteConsumer(t.Context(), Stream, "bridge"))
+	b.run(30 * time.Second)
+	b.send(strike, "", open)
+	assert.Equal(t, strike, b.result().Command, "the others have their outcomes")
+	assert.Len(t, c.carriedOut(), 6)
+}
+
+// TestSpellingIsTheControllers sends in the spelling that RAW has, and then in the
+// one that is heard.
+func TestSpellingIsTheControllers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, err := b.streams.JetStream().PublishMsg(t.Context(), &nats.Msg{
+		Subject: "f2.raw.stat.e4fd45f654be.alarm-mode.4.siren-1", Data: []byte(`{"status":true}`),
+		Header: nats.Header{headerTopic: {"stat/f2-E4:FD:45:F6:54:BE/alarm-mode/4/siren-1"}, event.HeaderReceived: {time.Now().Format(time.RFC3339Nano)}},
+	})
+	require.NoError(t, err)
+	b.run(30 * time.Second)
+	observer := b.client("observer", nil)
+	topics := make(chan string, 10)
+	b.subscribe(observer, "cmnd/#", func(m mqtt.Message) { topics <- m.Topic() })
+	b.send(strike, "", open)
+	assert.Equal(t, "cmnd/f2-E4:FD:45:F6:54:BE/access-control-mode/3/strike-1", <-topics)
+	c := b.controller(false, true)
+	require.True(t, c.Publish("tele/f2-e4-fd-45-f6-54-be/alarm-mode/J4/motion-sensor-1", 1, false, `{"status":true}`).WaitTimeout(patience))
+	require.Eventually(t, func() bool {
+		b.send(siren, "", "1")
+		return <-topics == "cmnd/f2-e4-fd-45-f6-54-be/alarm-mode/J4/siren-1"
+	}, patience, time.Millisecond)
+}
+
+// TestRotation moves to the other user and back while commands flow: none is lost,
+// none is carried out twice.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(30 * time.Second)
+	c := b.controller(false, true)
+	const commands = 60
+	for n := range commands {
+		if n%10 == 0 {
+			user := "bridge"
+			if n%20 == 0 {
+				user = "bridge_b"
+			}
+			before := running.publisher.current()
+			running.credential.Set(user, password)
+			require.Eventually(t, func() bool { return running.publisher.current() != before }, patience, time.Millisecond)
+		}
+		b.send(siren, "", "1")
+	}
+	for range commands {
+		assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+	}
+	assert.Len(t, c.carriedOut(), commands)
+}
+
+// TestAnotherProcessWasFaster has the intent noted between the look at RESULT and the
+// own intent.
+func TestAnotherProcessWasFaster(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(6 * time.Second)
+	c := b.controller(false, true)
+	ack := b.send(strike, "", open)
+	require.Equal(t, outcome.Confirmed, b.result().Outcome)
+	require.Len(t, c.carriedOut(), 1)
+	running.stop()
+	consumer, err := b.streams.JetStream().CreateConsumer(t.Context(), Stream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
+	m, err := consumer.Next()
+	require.NoError(t, err)
+	o, err := newOrder(m, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, ack.Sequence, o.sequence)
+	running = b.run(6 * time.Second)
+	f, _, err := running.send(t.Context(), o)
+	require.NoError(t, err)
+	assert.Equal(t, unsent, f)
+	assert.True(t, o.resumed)
+	assert.Len(t, c.carriedOut(), 1)
+}

@@ -1,0 +1,139 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/outcome"
+	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// order is one command, as it came from COMMANDS.
+type order struct {
+	msg      jetstream.Msg
+	sequence uint64
+	issued   time.Time
+	deadline time.Time // it may not be given out later
+	id       string
+	place    topic.Topic // where it goes; zero if the subject does not parse
+	refusal  error       // why it is not a command
+	sent     time.Time   // when it was about to be published
+	resumed  bool        // another process has noted its intent
+}
+
+// maxID is how much of the caller's id a result repeats, in bytes.
+const maxID = 256
+
+func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	o := &order{
+		msg: m, sequence: meta.Sequence.Stream, issued: meta.Timestamp, deadline: meta.Timestamp.Add(maxAge),
+		id: m.Headers().Get(jetstream.MsgIDHeader),
+	}
+	if len(o.id) > maxID {
+		o.id = strings.ToValidUTF8(o.id[:maxID], "")
+	}
+	if o.place, err = topic.ParseSubject(m.Subject()); err != nil {
+		o.place, o.refusal = topic.Topic{}, err
+		return o, nil
+	}
+	o.refusal = check(o.place, m.Data())
+	return o, nil
+}
+
+// check refuses what is no command.
+func check(t topic.Topic, body []byte) error {
+	if t.Component.Kind == topic.Sensor && len(body) > 0 {
+		// Older firmware publishes readings under cmnd: this would come back as one.
+		return errors.New("a sensor takes no command, only the empty payload that asks for its state")
+	}
+	var parser payload.Parser
+	_, err := parser.Parse(t, body)
+	return err
+}
+
+// component is the command's place without root and verb.
+func (o *order) component() topic.Topic { return component(o.place) }
+
+func component(t topic.Topic) topic.Topic {
+	t.Root, t.Verb = "", ""
+	return t
+}
+
+// result is an outcome of the command.
+func (o *order) result(what outcome.Outcome, detail string, state []byte) outcome.Result {
+	return outcome.Result{
+		Sequence: o.sequence, ID: o.id, Command: o.msg.Subject(), Outcome: what, Detail: detail,
+		Issued: o.issued.UTC(), Sent: o.sent.UTC(), At: time.Now().UTC(), State: state,
+	}
+}
+
+// expectation is what a controller reports of a component once it has carried out a
+// command.
+type expectation struct {
+	reports bool // it reports at all
+	status  *bool
+	asked   bool // the command asks for the state, nothing else
+}
+
+// expects reads it off the command: a strike or siren that is switched reports how
+// it stands; toggled, it may stand either way.
+func (o *order) expects() expectation {
+	body := bytes.TrimSpace(o.msg.Data())
+	if len(body) == 0 {
+		return expectation{reports: true, asked: true}
+	}
+	on := func(v bool) expectation { return expectation{reports: true, status: &v} }
+	switch o.place.Component.Kind {
+	case topic.Siren:
+		return on(body[0] == '1')
+	case topic.Strike:
+		var b struct {
+			PowerFlag int `json:"power-flag"`
+		}
+		_ = json.Unmarshal(body, &b) // it is checked
+		if b.PowerFlag <= 1 {
+			return on(b.PowerFlag == 1)
+		}
+		return expectation{reports: true}
+	}
+	return expectation{}
+}
+
+// met tells whether a report of the component, under root, is the answer.
+func (e expectation) met(root topic.Root, kind topic.Kind, report []byte) bool {
+	if !e.reports || root != topic.Stat && !(e.asked && kind == topic.Sensor) {
+		return false
+	}
+	if e.status == nil {
+		return true
+	}
+	var b struct {
+		Status *bool `json:"status"`
+	}
+	return json.Unmarshal(report, &b) == nil && b.Status != nil && *b.Status == *e.status
+}
+
+// maxState is the largest state that a result repeats, in bytes.
+const maxState = 1024
+
+// state is a report as a result has it: none of a reader's, whose data are personal.
+func state(kind topic.Kind, report []byte) []byte {
+	if kind == topic.Reader || len(report) > maxState {
+		return nil
+	}
+	var b bytes.Buffer
+	if json.Compact(&b, report) != nil {
+		return nil
+	}
+	return b.Bytes()
+}

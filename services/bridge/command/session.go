@@ -1,0 +1,153 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+	pahosession "github.com/eclipse/paho.golang/paho/session"
+
+	pahologger "github.com/eclipse/paho.golang/paho/log"
+)
+
+// session is the client's part of an MQTT session, for paho: it keeps what is under
+// way on one connection and forgets it with the connection. paho's own would send
+// it again on the next.
+//
+// It publishes at QoS 2, since that alone tells for certain that something was not
+// published. The broker takes a PUBLISH, starts the clock of its expiry and answers
+// PUBREC, but gives it to nobody until PUBREL. So PUBREC is the round trip that
+// comes right before: what the broker was too slow to take is never released, and
+// the broker drops it with the connection.
+type session struct {
+	mu      sync.Mutex
+	conn    io.Writer // nil while there is none
+	last    uint16    // packet identifier
+	waiting map[uint16]exchange
+}
+
+// exchange is a packet that waits for its answer.
+type exchange struct {
+	answer  chan<- packets.ControlPacket // has room for one
+	attempt *attempt                     // of a PUBLISH
+}
+
+var _ pahosession.SessionManager = (*session)(nil)
+
+func newSession() *session { return &session{waiting: map[uint16]exchange{}} }
+
+// ConAckReceived starts a connection. It is always a clean one.
+func (s *session) ConAckReceived(conn io.Writer, _ *packets.Connect, ack *packets.Connack) error {
+	if ack.SessionPresent {
+		return errors.New("the broker kept a session that it was asked to drop")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose()
+	s.conn = conn
+	return nil
+}
+
+// ConnectionLost ends what is under way.
+func (s *session) ConnectionLost(*packets.Disconnect) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose()
+	return nil
+}
+
+// lose needs mu.
+func (s *session) lose() {
+	s.conn = nil
+	for id, x := range s.waiting {
+		delete(s.waiting, id)
+		x.answer <- packets.ControlPacket{}
+	}
+}
+
+// attemptKey is where AddToSession finds the attempt whose packet it is given.
+type attemptKey struct{}
+
+// AddToSession gives a packet its identifier.
+func (s *session) AddToSession(ctx context.Context, packet pahosession.Packet, answer chan<- packets.ControlPacket) error {
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil {
+		return pahosession.ErrNoConnection
+	}
+	for range 1 << 16 {
+		s.last++
+		if _, taken := s.waiting[s.last]; s.last != 0 && !taken {
+			packet.SetIdentifier(s.last)
+			s.waiting[s.last] = exchange{answer: answer, attempt: a}
+			if a != nil {
+				a.offer()
+			}
+			return nil
+		}
+	}
+	return pahosession.ErrPacketIdentifiersExhausted
+}
+
+// PacketReceived takes the broker's answers.
+func (s *session) PacketReceived(received *packets.ControlPacket, _ chan<- *packets.Publish) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := received.Content.(*packets.Pubrec); ok && p.ReasonCode < firstFailure {
+		return s.release(p.PacketID)
+	}
+	id := received.PacketID()
+	x, ok := s.waiting[id]
+	if !ok {
+		return nil
+	}
+	delete(s.waiting, id)
+	if x.attempt != nil && received.Type == packets.PUBCOMP {
+		x.attempt.take()
+	}
+	x.answer <- *received
+	return nil
+}
+
+// firstFailure is the least reason code that tells of a failure.
+const firstFailure = 0x80
+
+// release publishes what the broker has taken, unless it took too long. It needs mu.
+func (s *session) release(id uint16) error {
+	x, ok := s.waiting[id]
+	if !ok || s.conn == nil || x.attempt == nil || !x.attempt.release(time.Now()) {
+		return nil
+	}
+	if _, err := (&packets.Pubrel{PacketID: id}).WriteTo(s.conn); err != nil {
+		return fmt.Errorf("releasing a command: %w", err)
+	}
+	return nil
+}
+
+// drop closes the connection: a broker that does not answer is not there.
+func (s *session) drop() {
+	s.mu.Lock()
+	conn := s.conn
+	s.mu.Unlock()
+	if c, ok := conn.(io.Closer); ok {
+		_ = c.Close()
+	}
+}
+
+// connected tells whether there is a connection.
+func (s *session) connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil
+}
+
+// Ack, Close and the loggers are of no use here: nothing is received at QoS 1.
+func (s *session) Ack(*packets.Publish) error       { return nil }
+func (s *session) Close() error                     { return nil }
+func (s *session) SetErrorLogger(pahologger.Logger) {}
+func (s *session) SetDebugLogger(pahologger.Logger) {}

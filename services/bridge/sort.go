@@ -1,0 +1,166 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// sorted is a batch of arrivals by where they go.
+type sorted struct {
+	raw     []*nats.Msg
+	from    []*arrival // of each of raw
+	letters []deadletter.Letter
+}
+
+// sort judges each arrival, and counts what goes nowhere.
+func (b *Bridge) sort(arrivals []arrival) *sorted {
+	s := &sorted{raw: make([]*nats.Msg, 0, len(arrivals)), from: make([]*arrival, 0, len(arrivals))}
+	for i := range arrivals {
+		a := &arrivals[i]
+		t, letter := b.read(a)
+		a.topic = t
+		if a.Retained() {
+			b.window.pass(a.MessageID(), a.Duplicate())
+			b.drop(t.MAC, reasonRetained, "a copy of a retained message is not an event", a)
+			continue
+		}
+		place := a.Topic()
+		if letter == nil {
+			place = t.RawSubject()
+		}
+		a.digest = b.window.digest(place, a.Payload())
+		v := b.window.take(message{
+			id: a.MessageID(), dup: a.Duplicate(), digest: a.digest, at: a.at,
+			letter: letter != nil, event: letter == nil && t.Component.Kind != topic.Sensor,
+		})
+		switch {
+		case v == copied:
+			b.dropCopy(t.MAC, a)
+		case letter != nil:
+			s.letters = append(s.letters, *letter)
+		default:
+			s.raw = append(s.raw, rawMessage(t, place, a, v))
+			s.from = append(s.from, a)
+		}
+	}
+	return s
+}
+
+func (b *Bridge) dropCopy(mac topic.MAC, a *arrival) {
+	b.drop(mac, reasonCopy, "the broker sent it again after a reconnect, and it is stored", a)
+}
+
+func (b *Bridge) drop(mac topic.MAC, reason, detail string, a *arrival) {
+	b.copies.add(deadletter.Letter{
+		Stage: stage, Reason: reason, Detail: detail, MAC: mac, Topic: a.Topic(), Received: a.at, Time: time.Now(),
+	})
+	if reason == reasonCopy {
+		b.metrics.duplicates.Inc()
+	} else {
+		b.metrics.retained.Inc()
+	}
+}
+
+// append stores what goes to RAW. What RAW turns out to have, or does not take from
+// anybody, is taken out.
+func (b *Bridge) append(ctx context.Context, s *sorted) error {
+	raw := b.raw.Load()
+	for len(s.raw) > 0 {
+		sequences, err := raw.Append(ctx, s.raw)
+		n := len(sequences)
+		b.count(s.raw[:n])
+		for _, a := range s.from[:n] {
+			b.commands.Heard(a.topic, a.Topic(), a.Payload(), a.at)
+		}
+		s.raw, s.from = s.raw[n:], s.from[n:]
+		var overtaken *stream.OvertakenError
+		switch {
+		case err == nil:
+		case errors.As(err, &overtaken):
+			err = b.withoutStored(ctx, s, overtaken)
+		case errors.Is(err, stream.ErrTooLarge):
+			err = b.withoutTooLarge(ctx, s, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Bridge) count(stored []*nats.Msg) {
+	b.metrics.stored.Add(float64(len(stored)))
+	for _, m := range stored {
+		if m.Header[event.HeaderRepeat] != nil {
+			b.metrics.repeats.Inc()
+		}
+	}
+}
+
+// withoutStored takes out what somebody else has stored meanwhile: a bridge that
+// was killed may have sent a batch that the server reads only now.
+func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.OvertakenError) error {
+	stored := make(map[uint16]uint64)
+	reach := uint64(b.cfg.Inflight) //nolint:gosec // Config.Validate: positive
+	err := b.streams.Range(ctx, RawStream, max(o.First, o.Last-min(o.Last, reach)+1), o.Last, func(m *jetstream.RawStreamMsg) {
+		if m := b.window.stored(m); m.id != 0 {
+			stored[m.id] = m.digest
+		}
+	})
+	if err != nil {
+		return err
+	}
+	raw, from := s.raw[:0], s.from[:0]
+	for i, m := range s.raw {
+		a := s.from[i]
+		if a.Duplicate() && stored[a.MessageID()] == a.digest {
+			b.dropCopy(a.topic.MAC, a)
+			continue
+		}
+		raw, from = append(raw, m), append(from, a)
+	}
+	s.raw, s.from = raw, from
+	return nil
+}
+
+// withoutTooLarge makes letters of what is larger than the stream or the server
+// takes: an operator may have set a limit below the bridge's own.
+func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) error {
+	limit, err := b.streams.MaxMessage(ctx, RawStream)
+	if err != nil {
+		return err
+	}
+	raw, from := s.raw[:0], s.from[:0]
+	for i, m := range s.raw {
+		a := s.from[i]
+		if size := int64(len(m.Data)) + headerSize; size > limit {
+			s.letters = append(s.letters, *refusal(a.topic.MAC, "payload_too_large",
+				fmt.Sprintf("%d bytes with headers, %s takes %d", size, RawStream, limit), a))
+			continue
+		}
+		raw, from = append(raw, m), append(from, a)
+	}
+	if len(raw) == len(s.raw) {
+		b.log.Error("a message is too large for a stream that should take it", "stream", RawStream, "limit", limit, "error", cause)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	s.raw, s.from = raw, from
+	return nil
+}
+
+// headerSize is more than what the headers of a message on RAW take.
+const headerSize = 1024

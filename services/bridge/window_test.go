@@ -1,0 +1,254 @@
+package bridge
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// model is a broker with one session and a bridge with RAW, as Mosquitto does it: a
+// message keeps the identifier that it got when it was queued, what is in flight
+// comes again in order with DUP, and so does what never reached the bridge.
+type model struct {
+	inflight int
+	id       uint16
+	queue    []modelMessage // oldest first, the first handed of them in flight
+	handed   int
+	raw      []modelMessage // that is stored, in order
+	marked   int
+	window   *window
+	judge    func(*model, message) verdict
+}
+
+type modelMessage struct {
+	number, content int
+	id              uint16
+	dup             bool
+}
+
+func newModel(inflight int, start uint16, judge func(*model, message) verdict) *model {
+	return &model{inflight: inflight, id: start, window: newWindow(inflight), judge: judge}
+}
+
+// judges: the window, and what must be found out.
+func byWindow(m *model, x message) verdict { return m.window.take(x) }
+
+func byDigestAlone(m *model, x message) verdict {
+	for _, stored := range m.raw[max(0, len(m.raw)-m.inflight):] {
+		if x.dup && m.window.digest("", []byte{byte(stored.content)}) == x.digest {
+			return copied
+		}
+	}
+	return first
+}
+
+func withoutDUP(m *model, x message) verdict {
+	x.dup = false
+	return m.window.take(x)
+}
+
+func byDUPAlone(_ *model, x message) verdict {
+	if x.dup {
+		return copied
+	}
+	return first
+}
+
+func (m *model) publish(number, content int) {
+	m.id = m.id%packetIDs + 1
+	m.queue = append(m.queue, modelMessage{number: number, content: content, id: m.id})
+}
+
+// receive hands over up to n messages. The bridge stores them; then acked of them
+// are acknowledged.
+func (m *model) receive(n, acked int) {
+	n = min(n, len(m.queue), m.inflight)
+	for i := m.handed; i < n; i++ {
+		x := &m.queue[i]
+		v := m.judge(m, message{id: x.id, dup: x.dup, digest: m.window.digest("", []byte{byte(x.content)}), event: true, at: moment})
+		if v == repeat {
+			m.marked++
+		}
+		if v != copied {
+			m.raw = append(m.raw, *x)
+		}
+	}
+	m.handed = max(m.handed, n)
+	acked = min(acked, m.handed)
+	m.queue, m.handed = m.queue[acked:], m.handed-acked
+}
+
+// reconnect has everything sent again; lost of it did not reach the bridge before.
+func (m *model) reconnect(lost int) {
+	for i := range min(len(m.queue), m.handed+lost, m.inflight) {
+		m.queue[i].dup = true
+	}
+	m.handed = 0
+}
+
+// restart is a new bridge process.
+func (m *model) restart(lost int) {
+	m.window = newWindow(m.inflight)
+	for _, x := range m.raw[max(0, len(m.raw)-m.inflight):] {
+		m.window.take(message{id: x.id, digest: m.window.digest("", []byte{byte(x.content)}), event: true, at: moment})
+	}
+	m.reconnect(lost)
+}
+
+// check returns how many messages are missing on RAW, and how many are there twice.
+func (m *model) check(published int) (missing, twice int) {
+	times := map[int]int{}
+	for _, x := range m.raw {
+		times[x.number]++
+	}
+	for number := range published {
+		if times[number] == 0 {
+			missing++
+		}
+		twice += max(0, times[number]-1)
+	}
+	return missing, twice
+}
+
+// schedule draws what happens to a model, and has everything arrive at the end.
+func schedule(t *rapid.T, judge func(*model, message) verdict) (m *model, published int) {
+	inflight := rapid.IntRange(1, 8).Draw(t, "inflight")
+	start := rapid.SampledFrom([]uint16{0, 17, packetIDs - 5, packetIDs}).Draw(t, "last identifier")
+	m = newModel(inflight, start, judge)
+	for range rapid.IntRange(1, 60).Draw(t, "steps") {
+		count := rapid.IntRange(0, 10)
+		switch rapid.IntRange(0, 5).Draw(t, "step") {
+		case 0, 1, 2:
+			m.publish(published, rapid.IntRange(0, 1).Draw(t, "content"))
+			published++
+		case 3:
+			m.receive(count.Draw(t, "received"), count.Draw(t, "acknowledged"))
+		case 4:
+			m.reconnect(count.Draw(t, "lost"))
+		case 5:
+			m.restart(count.Draw(t, "lost"))
+		}
+	}
+	for len(m.queue) > 0 {
+		m.receive(m.inflight, m.inflight)
+	}
+	return m, published
+}
+
+// TestWindow: of events with one of two contents, open and closed, none is missing
+// and none is there twice, whenever the connection breaks or the bridge dies.
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m, published := schedule(t, byWindow)
+		missing, twice := m.check(published)
+		require.Zero(t, missing)
+		require.Zero(t, twice)
+		for i := 1; i < len(m.raw); i++ {
+			require.Less(t, m.raw[i-1].number, m.raw[i].number, "the order")
+		}
+	})
+}
+
+// TestWindowControls: the schedules find out ways to judge that look right.
+func TestWindowControls(t *testing.T) {
+	t.Parallel()
+	for name, control := range map[string]struct {
+		judge        func(*model, message) verdict
+		loses, twice bool
+	}{
+		"equal bytes alone": {byDigestAlone, true, false},
+		"DUP ignored":       {withoutDUP, false, true},
+		"DUP alone":         {byDUPAlone, true, false},
+	} {
+		var missing, twice int
+		rapid.Check(t, func(t *rapid.T) {
+			m, published := schedule(t, control.judge)
+			lost, doubled := m.check(published)
+			missing, twice = missing+lost, twice+doubled
+		})
+		assert.Equal(t, control.loses, missing > 0, name)
+		assert.Equal(t, control.twice, twice > 0, name)
+	}
+}
+
+// TestWindowDoor: the second open was handed over and not stored; it comes with DUP
+// and is an event of its own.
+func TestWindowDoor(t *testing.T) {
+	t.Parallel()
+	m := newModel(8, 0, byWindow)
+	for number, content := range []int{1, 0, 1} {
+		m.publish(number, content)
+	}
+	m.receive(2, 0)
+	m.restart(1)
+	require.True(t, m.queue[2].dup, "the control")
+	m.receive(3, 3)
+	missing, twice := m.check(3)
+	assert.Zero(t, missing)
+	assert.Zero(t, twice)
+	assert.Equal(t, 1, m.marked, "it may be a repeat of the first")
+}
+
+// TestWindowAfterACrashOfTheBroker: identifiers go on from the last save.
+func TestWindowAfterACrashOfTheBroker(t *testing.T) {
+	t.Parallel()
+	w := newWindow(8)
+	take := func(id uint16, content string, dup bool) verdict {
+		return w.take(message{id: id, dup: dup, digest: w.digest("", []byte(content)), event: true, at: moment})
+	}
+	for id := uint16(1); id <= 20; id++ {
+		require.Equal(t, first, take(id, fmt.Sprint(id), false))
+	}
+	assert.Equal(t, copied, take(15, "15", true), "in flight at the save")
+	assert.Equal(t, repeat, take(16, "16", false), "only queued at the save")
+	assert.Equal(t, first, take(17, "new", false), "its identifier was used before")
+	assert.Equal(t, copied, take(17, "new", true))
+	assert.Equal(t, repeat, take(18, "18", true), "an identifier behind those taken: equal bytes are not the same message")
+}
+
+func TestWindowOfQoS0AndRetained(t *testing.T) {
+	t.Parallel()
+	w := newWindow(8)
+	digest := w.digest("", []byte("x"))
+	for range 2 {
+		assert.Equal(t, first, w.take(message{digest: digest, at: moment}))
+	}
+	w.pass(0, false)
+	assert.Zero(t, w.last)
+	w.pass(4, false)
+	assert.Equal(t, first, w.take(message{id: 5, digest: digest, at: moment}))
+	w.pass(4, true) // after a reconnect
+	assert.Equal(t, copied, w.take(message{id: 5, dup: true, digest: digest, at: moment}))
+
+	// A letter of an earlier process comes before what RAW has.
+	assert.Equal(t, first, w.take(message{id: 3, dup: true, letter: true, digest: digest, at: moment}))
+	assert.Equal(t, copied, w.take(message{id: 5, dup: true, digest: digest, at: moment}))
+}
+
+// TestRepeats: an event with the bytes of an earlier one is marked for some minutes,
+// and a reading never is.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	w := newWindow(8)
+	id := uint16(0)
+	take := func(content string, event bool, after time.Duration) verdict {
+		id++
+		return w.take(message{id: id, digest: w.digest("", []byte(content)), event: event, at: moment.Add(after)})
+	}
+	assert.Equal(t, first, take("open", true, 0))
+	assert.Equal(t, first, take("closed", true, time.Second))
+	assert.Equal(t, repeat, take("open", true, 2*time.Second))
+	assert.Equal(t, repeat, take("open", true, repeatWithin+time.Second), "counted from the last")
+	assert.Equal(t, first, take("open", true, 3*repeatWithin))
+	assert.Equal(t, first, take("21.5", false, 0))
+	assert.Equal(t, first, take("21.5", false, 0))
+	for i := range maxRecent + 10 {
+		take(fmt.Sprint(i), true, 4*repeatWithin)
+	}
+	assert.Equal(t, maxRecent, w.recent.Len())
+}

@@ -1,0 +1,266 @@
+package decoder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+const (
+	latestPrefix  = "$KV.LATEST."
+	decodedPrefix = "f2.decoded."
+	// maxComponents bounds what one controller can put into LATEST.
+	maxComponents = 256
+	// maxHeld bounds the components whose moments are held in memory. Those of the
+	// controllers that were heard longest ago are read from LATEST again.
+	maxHeld = 500_000
+	// ahead is how far a device's clock may be ahead of the receive time before the
+	// receive time counts: a clock that is ahead must not freeze a door.
+	ahead = 5 * time.Minute
+)
+
+// latest knows which state of each component LATEST has, so that it gets newer ones
+// only (design 5.9): of two states the one with the later moment is the newer. At
+// one time one goroutine is at work for a controller.
+type latest struct {
+	js jetstream.JetStream
+
+	mu    sync.Mutex // guards the fields below
+	known *lru.Cache[topic.MAC, map[component]moment]
+	held  int // components in known
+}
+
+// component is one of a controller.
+type component struct {
+	mode      topic.Mode
+	connector int
+	component topic.Component
+}
+
+// moment orders the states of a component.
+type moment struct {
+	at int64 // the device's time, but not long after the receive time, in Unix microseconds
+	id event.ID
+}
+
+func momentOf(d *event.Decoded) moment {
+	at := d.Time
+	if limit := d.Received.Add(ahead); at.After(limit) {
+		at = limit
+	}
+	return moment{at: at.UnixMicro(), id: d.ID}
+}
+
+// before tells whether other is newer. Of equal times the later place in RAW is.
+func (m moment) before(other moment) bool {
+	if m.at != other.at {
+		return m.at < other.at
+	}
+	return bytes.Compare(m.id[:], other.id[:]) < 0
+}
+
+// state is what a DECODED message says of a component now.
+type state struct {
+	mac        topic.MAC
+	component  component
+	moment     moment
+	received   time.Time
+	deviceTime time.Time
+}
+
+// stateOf is false for what is a request and not a state. Older firmware publishes
+// readings under cmnd.
+func stateOf(t *topic.Topic, d *event.Decoded) (state, bool) {
+	if t.Root == topic.Cmnd && t.Component.Kind != topic.Sensor {
+		return state{}, false
+	}
+	return state{
+		mac: t.MAC, component: component{t.Mode, t.Connector, t.Component},
+		moment: momentOf(d), received: d.Received, deviceTime: d.DeviceTime,
+	}, true
+}
+
+func newLatest(js jetstream.JetStream, controllers int) (*latest, error) {
+	l := &latest{js: js}
+	var err error
+	l.known, err = lru.NewWithEvict(controllers, func(_ topic.MAC, of map[component]moment) { l.held -= len(of) })
+	return l, err
+}
+
+// newer returns messages for LATEST of those results that are newer than what it
+// has, the last of each component, and how many it does not take because their
+// controller has too many components. Once they are stored keep is to be called.
+func (l *latest) newer(ctx context.Context, results []result) (messages []*nats.Msg, refused int, keep func(), err error) {
+	held, err := l.all(ctx, results)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	type key struct {
+		mac       topic.MAC
+		component component
+	}
+	last := map[key]int{} // index of the newest of results
+	added := map[topic.MAC]int{}
+	for i := range results {
+		s := &results[i].state
+		if s.mac == "" {
+			continue
+		}
+		at := key{s.mac, s.component}
+		if before, ok := last[at]; ok {
+			if results[before].state.moment.before(s.moment) {
+				last[at] = i
+			}
+			continue
+		}
+		has, ok := held[s.mac][s.component]
+		switch {
+		case ok && !has.before(s.moment):
+		case !ok && len(held[s.mac])+added[s.mac] >= maxComponents:
+			refused++
+		default:
+			if !ok {
+				added[s.mac]++
+			}
+			last[at] = i
+		}
+	}
+	for i := range results { // in RAW's order
+		if s := &results[i].state; s.mac != "" {
+			if n, ok := last[key{s.mac, s.component}]; ok && n == i {
+				messages = append(messages, s.message(results[i].decoded))
+			}
+		}
+	}
+	return messages, refused, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for at, i := range last {
+			of := held[at.mac]
+			if _, ok := of[at.component]; !ok && l.known.Contains(at.mac) {
+				l.held++
+			}
+			of[at.component] = results[i].state.moment
+		}
+		for l.held > maxHeld {
+			l.known.RemoveOldest()
+		}
+	}, nil
+}
+
+func (s *state) message(decoded *nats.Msg) *nats.Msg {
+	m := &nats.Msg{
+		Subject: latestPrefix + strings.TrimPrefix(decoded.Subject, decodedPrefix),
+		Header:  nats.Header{event.HeaderReceived: {s.received.UTC().Format(time.RFC3339Nano)}},
+		Data:    decoded.Data,
+	}
+	if !s.deviceTime.IsZero() {
+		m.Header[event.HeaderDeviceTime] = []string{s.deviceTime.UTC().Format(time.RFC3339Nano)}
+	}
+	return m
+}
+
+// all returns what LATEST has of the controllers of results.
+func (l *latest) all(ctx context.Context, results []result) (map[topic.MAC]map[component]moment, error) {
+	held := map[topic.MAC]map[component]moment{}
+	var unknown []topic.MAC
+	l.mu.Lock()
+	for i := range results {
+		mac := results[i].state.mac
+		if _, ok := held[mac]; ok || mac == "" {
+			continue
+		}
+		of, ok := l.known.Get(mac)
+		if held[mac] = of; !ok {
+			unknown = append(unknown, mac)
+		}
+	}
+	l.mu.Unlock()
+	if unknown == nil {
+		return held, nil
+	}
+	read := make([]map[component]moment, len(unknown))
+	group, reading := errgroup.WithContext(ctx)
+	group.SetLimit(unparked)
+	for i, mac := range unknown {
+		group.Go(func() (err error) {
+			read[i], err = l.read(reading, mac)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, mac := range unknown {
+		held[mac] = read[i]
+		l.known.Add(mac, read[i])
+		l.held += len(read[i])
+	}
+	return held, nil
+}
+
+// read asks the server, until it answers.
+func (l *latest) read(ctx context.Context, mac topic.MAC) (map[component]moment, error) {
+	for {
+		of, err := l.readOnce(ctx, mac)
+		if err == nil {
+			return of, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("reading LATEST: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// readOnce reads page by page: an older version let a controller fill LATEST with
+// more components than the server returns at once.
+func (l *latest) readOnce(ctx context.Context, mac topic.MAC) (map[component]moment, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	of := map[component]moment{}
+	for next := uint64(1); ; {
+		page, err := jetstreamext.GetBatch(ctx, l.js, LatestStream, chunk,
+			jetstreamext.GetBatchSubject(latestPrefix+string(mac)+".>"), jetstreamext.GetBatchSeq(next), jetstreamext.GetBatchMaxBytes(chunkBytes))
+		if err != nil {
+			return nil, err
+		}
+		first := next
+		for m, err := range page {
+			if errors.Is(err, jetstreamext.ErrNoMessages) {
+				return of, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			next = m.Sequence + 1
+			var d event.Decoded
+			t, err := topic.ParseSubject(decodedPrefix + strings.TrimPrefix(m.Subject, latestPrefix))
+			if err == nil && event.ParseDecoded(m.Data, &d) == nil { // else it is not ours, and older than all
+				of[component{t.Mode, t.Connector, t.Component}] = momentOf(&d)
+			}
+		}
+		if ctx.Err() != nil { // the iteration just ends
+			return nil, ctx.Err()
+		}
+		if next == first {
+			return of, nil
+		}
+	}
+}

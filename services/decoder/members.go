@@ -1,0 +1,68 @@
+package decoder
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/f2mesh/f2mesh/pkg/event"
+	"github.com/f2mesh/f2mesh/pkg/topic"
+)
+
+// mostMembers is how many members of one controller have a letter of their own a
+// day; the others are only counted.
+const mostMembers = 32
+
+// memberMemory remembers which members that match no data point have had their
+// letter today, of the controllers heard of last. It is safe for concurrent use;
+// a nil one remembers nothing.
+type memberMemory struct {
+	seed        maphash.Seed
+	mu          sync.Mutex
+	controllers *lru.Cache[topic.MAC, *namedMembers]
+}
+
+// namedMembers are those of one controller on one day, by a hash of the name, and
+// the message whose letter names them.
+type namedMembers struct {
+	day     int64
+	letters map[uint64]event.ID
+}
+
+// newMemberMemory returns a memory for at most so many controllers.
+func newMemberMemory(controllers int) *memberMemory {
+	cache, err := lru.New[topic.MAC, *namedMembers](controllers)
+	if err != nil {
+		panic(err) // the configuration has been checked
+	}
+	return &memberMemory{seed: maphash.MakeSeed(), controllers: cache}
+}
+
+// first says whether the message is the first of its day, in UTC, to have the
+// member, whatever the case of its name. It says so again when the same message is
+// delivered again: its letter may not have been stored.
+func (n *memberMemory) first(mac topic.MAC, member string, id event.ID, received time.Time) bool {
+	if n == nil {
+		return true
+	}
+	hash := maphash.String(n.seed, strings.ToLower(member))
+	day := received.Unix() / (24 * 60 * 60)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	named, ok := n.controllers.Get(mac)
+	if !ok || named.day != day {
+		named = &namedMembers{day: day, letters: map[uint64]event.ID{}}
+		n.controllers.Add(mac, named)
+	}
+	if letter, ok := named.letters[hash]; ok {
+		return letter == id
+	}
+	if len(named.letters) >= mostMembers {
+		return false
+	}
+	named.letters[hash] = id
+	return true
+}

@@ -1,0 +1,264 @@
+package writer
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+)
+
+// maxBatchBytes bounds a batch by its messages. In memory it is several times that:
+// as it came, parsed, and as PostgreSQL takes it.
+const maxBatchBytes = 4 << 20
+
+// mostApartAtOnce is how many messages of one controller are set apart together. More
+// of them may only be too many.
+const mostApartAtOnce = 4
+
+// refusedMessage is one whose rows PostgreSQL refuses while the tables take others.
+type refusedMessage struct {
+	m     jetstream.Msg
+	cause error
+}
+
+// pass is one way through the messages in hand. None is lost: each is settled, or
+// set apart, or waits.
+type pass struct {
+	w        *Writer
+	accepted bool // rows were taken since the first refusal
+	refused  []refusedMessage
+}
+
+// write goes through messages once, and returns those that have to wait for the
+// database, and why. All others are in the tables, or dead letters, and acknowledged;
+// or set apart.
+func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) (waiting []jetstream.Msg, cause error) {
+	messages, err := w.settleUnreadable(ctx, messages)
+	if err != nil {
+		return messages, err
+	}
+	if messages, err = w.apart.take(ctx, messages); err != nil {
+		return messages, err
+	}
+	p := pass{w: w}
+	for len(messages) > 0 {
+		n := min(w.limit, len(messages))
+		rest, err := p.write(ctx, messages[:n])
+		if err != nil {
+			return slices.Concat(p.unsettled(), rest, messages[n:]), err
+		}
+		messages = messages[n:]
+	}
+	return p.decide(ctx)
+}
+
+// settleUnreadable makes dead letters of what is no DECODED message, and returns the
+// others.
+func (w *Writer) settleUnreadable(ctx context.Context, messages []jetstream.Msg) ([]jetstream.Msg, error) {
+	var letters []deadletter.Letter
+	var unreadable []jetstream.Msg
+	var d event.Decoded
+	good := messages[:0]
+	for _, m := range messages {
+		if err := event.ParseDecoded(m.Data(), &d); err != nil {
+			letters, unreadable = append(letters, notDecoded(m, err)), append(unreadable, m)
+			continue
+		}
+		good = append(good, m)
+	}
+	if len(unreadable) == 0 {
+		return good, nil
+	}
+	if err := w.bury(ctx, letters, unreadable); err != nil {
+		return append(good, unreadable...), err
+	}
+	return good, nil
+}
+
+// write writes one batch, in parts where it is refused or takes too long. It returns
+// what has to wait, and why.
+func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []jetstream.Msg, cause error) {
+	w := p.w
+	j, err := parse(messages)
+	if err != nil {
+		return messages, err
+	}
+	started, timeout := time.Now(), w.patience(j, firstPatience)
+	err = w.attempt(ctx, j, timeout)
+	switch outcomeOf(err) {
+	case written:
+		p.accept(ctx, messages)
+		if len(messages) == w.limit && time.Since(started) < timeout/4 {
+			w.limit = min(2*w.limit, w.cfg.Batch)
+		}
+		return nil, nil
+	case unable:
+		w.limit = max(1, len(messages)/2) // where the connection does not bear it, a part may
+		return messages, err
+	case slow, refused:
+	}
+	if err := w.probe(ctx, j, err); err != nil {
+		return messages, err
+	}
+	if outcomeOf(err) == slow && w.slowCommits(ctx, timeout) {
+		return messages, err
+	}
+	w.metrics.splits.Inc()
+	messages = slices.Clone(messages)
+	slices.SortStableFunc(messages, func(a, b jetstream.Msg) int { return strings.Compare(macToken(a), macToken(b)) })
+	waiting, cause = p.writeParts(ctx, messages)
+	if outcomeOf(err) == slow {
+		w.limit = max(1, len(messages)/2) // there may only have been too many
+	}
+	return waiting, cause
+}
+
+// writeParts finds what is refused, or slow, among messages that are in order of
+// their controllers: parts get smaller with each that fails, and larger again with
+// each that is written.
+func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg) (waiting []jetstream.Msg, cause error) {
+	w := p.w
+	size := (len(messages) + 1) / 2
+	for len(messages) > 0 {
+		part := messages[:min(size, len(messages))]
+		j, err := parse(part)
+		if err != nil {
+			return messages, err
+		}
+		err = w.attempt(ctx, j, w.patience(j, partPatience))
+		switch result := outcomeOf(err); {
+		case result == written:
+			p.accept(ctx, part)
+			size *= 2
+		case result == unable:
+			return messages, err
+		case result == slow && len(part) <= mostApartAtOnce && macToken(part[0]) == macToken(part[len(part)-1]):
+			if err := w.apart.add(ctx, part); err != nil {
+				return messages, err
+			}
+		case len(part) == 1:
+			p.refused = append(p.refused, refusedMessage{part[0], err})
+		default:
+			size = len(part) / 2
+			continue
+		}
+		messages = messages[len(part):]
+	}
+	return nil, nil
+}
+
+// accept settles what is in the tables.
+func (p *pass) accept(ctx context.Context, messages []jetstream.Msg) {
+	p.w.accept(ctx, messages)
+	p.w.together.forget()
+	p.accepted = true
+}
+
+func (p *pass) unsettled() []jetstream.Msg {
+	all := make([]jetstream.Msg, len(p.refused))
+	for i := range p.refused {
+		all[i] = p.refused[i].m
+	}
+	return all
+}
+
+// decide makes dead letters of the refused messages, or has them wait: where the
+// rows of several controllers are refused for one reason, and nobody's are taken, it
+// is the table's fault and not theirs (design 5.6).
+func (p *pass) decide(ctx context.Context) (waiting []jetstream.Msg, cause error) {
+	w := p.w
+	if len(p.refused) == 0 {
+		return nil, nil
+	}
+	if !p.accepted && w.together.add(p.refused) {
+		return p.unsettled(), refusesAllError{p.refused[0].cause}
+	}
+	messages := p.unsettled()
+	j, err := parse(messages)
+	if err != nil {
+		return messages, err
+	}
+	if err := w.probe(ctx, j, p.refused[0].cause); err != nil { // it may have become the table's fault meanwhile
+		return messages, err
+	}
+	letters := make([]deadletter.Letter, len(p.refused))
+	for i, r := range p.refused {
+		letters[i] = refusal(r.m, "PostgreSQL refuses the message's rows: "+fault(r.cause), sqlState(r.cause))
+	}
+	if err := w.bury(ctx, letters, messages); err != nil {
+		return messages, err
+	}
+	return nil, nil
+}
+
+// bury stores the letters of messages, and settles these. It fails only with ctx.
+func (w *Writer) bury(ctx context.Context, letters []deadletter.Letter, messages []jetstream.Msg) error {
+	w.recording.Lock()
+	defer w.recording.Unlock()
+	if err := w.letters.Record(ctx, letters); err != nil {
+		return err
+	}
+	for i := range letters {
+		w.metrics.deadLetters.WithLabelValues(letters[i].Reason).Inc()
+	}
+	w.settle(ctx, messages)
+	return nil
+}
+
+// accept settles messages whose rows are in the tables.
+func (w *Writer) accept(ctx context.Context, messages []jetstream.Msg) {
+	w.taken.note(messages)
+	w.settle(ctx, messages)
+}
+
+// settle acknowledges messages.
+func (w *Writer) settle(ctx context.Context, messages []jetstream.Msg) {
+	if err := w.streams.Acknowledge(ctx, messages...); err != nil {
+		w.log.Debug("messages will come again, as duplicates", "error", err)
+	}
+	w.metrics.received.Add(float64(len(messages)))
+	w.settled.Add(uint64(len(messages)))
+}
+
+// macToken is the controller in a message's subject, f2.decoded.<mac>.…
+func macToken(m jetstream.Msg) string {
+	_, rest, _ := strings.Cut(strings.TrimPrefix(m.Subject(), "f2."), ".")
+	mac, _, _ := strings.Cut(rest, ".")
+	return mac
+}
+
+// together tells a fault of the table, which refuses the rows of several controllers
+// for one reason and takes nobody's, from that of a controller.
+type together struct {
+	state       string
+	controllers map[string]struct{}
+}
+
+// dataExceptions are what PostgreSQL says of values that no table takes.
+const dataExceptions = "22"
+
+// add notes messages that were refused while nobody's were taken. It tells whether
+// the same was refused to several controllers.
+func (t *together) add(messages []refusedMessage) bool {
+	state := sqlState(messages[0].cause)
+	for _, r := range messages {
+		if other := sqlState(r.cause); other != state || strings.HasPrefix(other, dataExceptions) {
+			t.forget()
+			return false
+		}
+	}
+	if t.state != state || t.controllers == nil {
+		t.state, t.controllers = state, map[string]struct{}{}
+	}
+	for _, r := range messages {
+		t.controllers[macToken(r.m)] = struct{}{}
+	}
+	return len(t.controllers) > 1
+}
+
+func (t *together) forget() { t.state, t.controllers = "", nil }

@@ -1,0 +1,192 @@
+package writer
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/event"
+)
+
+// TestOneControllersRowsAreSlow has a trigger that does not come to an end for the
+// rows of one controller, while 20 others send: theirs are written, its messages wait
+// apart and become dead letters. When the trigger is gone, it is as the others.
+func TestOneControllersRowsAreSlow(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.w.apartPatience = 4 * time.Second
+	m.write(everybody(reading, 1)...)
+	m.trigger("measurement", fmt.Sprintf("NEW.device_id = %d", 1000+bad), "PERFORM pg_sleep(3600)")
+	m.run()
+	const rounds = 3
+	for at := 2; at < 2+rounds; at++ {
+		m.publish(encoded(everybody(reading, at)...)...)
+	}
+	others := func(rows int) {
+		m.eventually(func() bool {
+			return query[int](m, "SELECT count(*) FROM measurement WHERE device_id <> $1", 1000+bad) == rows
+		},
+			"other controllers' rows wait, too")
+	}
+	others(2 * (fleet - 1) * (1 + rounds))
+	assert.Less(t, len(m.letters()), rounds, "the slow ones are still being tried")
+	m.eventually(func() bool { return len(m.letters()) == rounds }, "what never ends is no dead letter")
+	for i, l := range m.letters() {
+		d := of(bad, reading(2+i))
+		assert.Equal(t, "f2.dead.writer.refused_by_database."+d.MAC, l.Subject)
+		assert.Equal(t, d.ID.String(), l.Header.Get(event.HeaderID), "in their order")
+		assert.Contains(t, l.Header.Get(deadletter.HeaderDetail), "did not finish")
+	}
+	assert.Zero(t, m.w.Alarms().Total)
+
+	m.exec("DROP TRIGGER refuse ON measurement")
+	m.publish(encoded(everybody(reading, 9)...)...)
+	others(2 * (fleet - 1) * (2 + rounds))
+	m.eventually(func() bool {
+		return query[int](m, "SELECT count(*) FROM measurement WHERE device_id = $1", 1000+bad) == 4
+	}, "the control: its rows are written now")
+	assert.Len(t, m.letters(), rounds)
+	m.eventually(func() bool { m.w.apart.mu.Lock(); defer m.w.apart.mu.Unlock(); return len(m.w.apart.queue) == 0 }, "something is left apart")
+	m.settled()
+}
+
+// settled waits until everything of DECODED is acknowledged.
+func (m *mesh) settled() {
+	m.t.Helper()
+	m.eventually(func() bool {
+		info, err := m.consumer.Info(m.t.Context())
+		require.NoError(m.t, err)
+		return info.NumPending == 0 && info.NumAckPending == 0
+	}, "messages are left in DECODED")
+}
+
+// TestLockedRow has somebody hold a lock on the key of one row, for longer than a
+// batch may take: its message waits apart and is written when the lock is gone.
+func TestLockedRow(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.write(everybody(reading, 1)...)
+	holder, err := m.w.pool.Begin(t.Context())
+	require.NoError(t, err)
+	d := of(bad, reading(2))
+	var b pgx.Batch
+	var r rows
+	r.add(&d)
+	r.insert(&b)
+	require.NoError(t, holder.SendBatch(t.Context(), &b).Close())
+	m.run()
+	m.publish(encoded(everybody(reading, 2)...)...)
+	m.eventually(func() bool { return query[int](m, "SELECT count(*) FROM measurement") == 2*(2*fleet-1) }, "others' rows wait for the lock")
+	m.eventually(func() bool { return m.w.apart.count() == 1 }, "not apart")
+	require.NoError(t, holder.Rollback(t.Context()))
+	m.eventually(func() bool { return query[int](m, "SELECT count(*) FROM measurement") == 4*fleet }, "not written")
+	m.settled()
+	assert.Empty(t, m.letters())
+}
+
+// TestLockedTable has somebody lock the whole table: everything waits, with an alarm.
+func TestLockedTable(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.write(everybody(reading, 1)...)
+	holder, err := m.w.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = holder.Exec(t.Context(), "LOCK TABLE measurement IN EXCLUSIVE MODE")
+	require.NoError(t, err)
+	m.run()
+	m.publish(encoded(everybody(reading, 2)...)...)
+	m.eventually(func() bool { return m.w.Alarms().Total == 1 }, "no alarm")
+	assert.Equal(t, "table measurement: it did not finish in time", m.w.Alarms().Alarms[0].Detail)
+	require.NoError(t, holder.Rollback(t.Context()))
+	m.eventually(func() bool { return query[int](m, "SELECT count(*) FROM measurement") == 4*fleet }, "not written")
+	m.eventually(func() bool { return m.w.Alarms().Total == 0 }, "the alarm stays")
+	m.settled()
+	assert.Empty(t, m.letters())
+	assert.Zero(t, m.w.apart.count())
+}
+
+// TestBatchTakesTooLong has every row take long: a batch that cannot be written in
+// time is written in parts, and the next are smaller.
+func TestBatchTakesTooLong(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.write(everybody(occurrence, 1)...)
+	m.trigger("device_event", "true", "PERFORM pg_sleep(0.02)")
+	var batch []event.Decoded
+	for at := range 100 {
+		batch = append(batch, of(1+at%2, occurrence(10+at)))
+	}
+	waiting, cause := m.w.write(t.Context(), m.fetch(encoded(batch...)...))
+	require.NoError(t, cause)
+	assert.Empty(t, waiting)
+	assert.Less(t, m.w.limit, len(batch))
+	smaller := m.w.limit
+	m.exec("DROP TRIGGER refuse ON device_event")
+	batch = nil
+	for at := range 10 * smaller {
+		batch = append(batch, of(3, occurrence(1000+at)))
+	}
+	m.write(batch...)
+	assert.Greater(t, m.w.limit, smaller, "the control: they get larger again")
+	m.run() // what was slow alone
+	m.eventually(func() bool { return query[int](m, "SELECT count(*) FROM device_event") == fleet+100+len(batch) }, "not everything is written")
+	assert.Empty(t, m.letters())
+	m.settled()
+}
+
+// TestMemoryIsBounded has large events wait for a locked table: what the writer holds
+// of them is bounded by bytes, not by their count.
+func TestMemoryIsBounded(t *testing.T) { //nolint:paralleltest // it measures the heap of the process
+	m := newMesh(t)
+	m.w.cfg.Batch, m.w.limit = 5000, 5000
+	const messages, length, bound = 1500, 60_000, 56 << 20
+	d := occurrence(1)
+	d.State = []byte(`{"data":"` + strings.Repeat("x", length) + `"}`)
+	for at := 0; at < messages; at += 100 {
+		var some []event.Decoded
+		for i := range 100 {
+			e := d
+			e.ID, e.Time = event.PlaceID(1, uint64(at+i+1)), e.Time.Add(time.Duration(at+i)*time.Millisecond) //nolint:gosec // small
+			some = append(some, e)
+		}
+		m.publish(encoded(some...)...)
+	}
+	holder, err := m.w.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = holder.Exec(t.Context(), "LOCK TABLE device_event IN EXCLUSIVE MODE")
+	require.NoError(t, err)
+	var before, during runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	m.run()
+	m.eventually(func() bool { return m.w.Alarms().Total == 1 }, "no alarm")
+	runtime.GC()
+	runtime.ReadMemStats(&during)
+	t.Logf("%d MiB more, of %d", (int64(during.HeapAlloc)-int64(before.HeapAlloc))>>20, messages*length>>20) //nolint:gosec // no such heap
+	assert.Less(t, int64(during.HeapAlloc), int64(before.HeapAlloc)+bound)                                   //nolint:gosec // no such heap
+	require.NoError(t, holder.Rollback(t.Context()))
+	m.eventually(func() bool { return query[int](m, "SELECT count(*) FROM device_event") == messages }, "not written")
+	assert.Empty(t, m.letters())
+}
+
+// TestStalled is what readiness says of messages that wait.
+func TestStalled(t *testing.T) {
+	t.Parallel()
+	var p progress
+	at := func(seconds int) time.Time { return epoch.Add(time.Duration(seconds) * time.Second) }
+	assert.Zero(t, p.stalled(0, 0, at(0)), "nothing waits")
+	assert.Zero(t, p.stalled(0, 5, at(100)), "it has only come")
+	assert.Equal(t, 31*time.Second, p.stalled(0, 7, at(131)))
+	assert.Zero(t, p.stalled(1, 6, at(132)), "one is settled")
+	assert.Equal(t, 5*time.Second, p.stalled(1, 6, at(137)))
+	assert.Zero(t, p.stalled(1, 0, at(200)))
+	assert.Zero(t, p.stalled(1, 1, at(300)))
+}

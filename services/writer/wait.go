@@ -1,0 +1,90 @@
+package writer
+
+import (
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+)
+
+// DatabaseRefuses is the alarm while the database does not take rows and everything
+// waits for it.
+const DatabaseRefuses = "database_refuses"
+
+// alarmAfter is how long the database may not write before that is an alarm.
+const alarmAfter = 3 * time.Second
+
+const (
+	longestWait = 5 * time.Second
+	// refusedWait is how long a refused login waits for another attempt: its
+	// credential is being looked up.
+	refusedWait = 250 * time.Millisecond
+	// undecidedWait is the longest wait where the tables take rows: it is others'
+	// messages that show what is wrong with those at hand.
+	undecidedWait = time.Second
+)
+
+// waiting is what the writer waits for, if it does. It is safe for concurrent use.
+type waiting struct {
+	alarms *alarm.Board
+
+	mu      sync.Mutex
+	since   time.Time // zero: it does not wait
+	cause   string
+	backoff *backoff.ExponentialBackOff
+}
+
+func newWaiting(alarms *alarm.Board) *waiting {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, longestWait
+	b.Reset()
+	return &waiting{alarms: alarms, backoff: b}
+}
+
+// begin notes why the database does not write, and returns how long to wait before
+// the next attempt.
+func (w *waiting) begin(cause error) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if w.since.IsZero() {
+		w.since = now
+	}
+	w.cause = fault(cause)
+	if now.Sub(w.since) >= alarmAfter {
+		w.alarms.Raise(DatabaseRefuses, "tables", w.cause)
+	}
+	if postgres.Refused(cause) {
+		return refusedWait
+	}
+	next := w.backoff.NextBackOff()
+	if outcomeOf(cause) == refused {
+		next = min(next, undecidedWait)
+	}
+	return next
+}
+
+// end notes that the database writes.
+func (w *waiting) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.since.IsZero() {
+		return
+	}
+	w.since, w.cause = time.Time{}, ""
+	w.backoff.Reset()
+	w.alarms.Clear(DatabaseRefuses, "tables")
+}
+
+// reason is empty while the writer does not wait, or has for a moment only.
+func (w *waiting) reason() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.since.IsZero() || time.Since(w.since) < alarmAfter {
+		return ""
+	}
+	return w.cause
+}
