@@ -76,7 +76,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 // within DrainTimeout, and disconnects. The broker keeps the rest. Run may be
 // called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
+	if err := b.streams.Wait(ctx, RawStream, deadletter.Stream, CommandStream); err != nil {
 		return err
 	}
 	first, err := b.newSession()

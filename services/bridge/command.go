@@ -22,7 +22,7 @@ const CommandStream = "COMMANDS"
 
 // command publishes each command to its controller, until ctx ends.
 func (b *Bridge) command(ctx context.Context) error {
-	consumer, err := b.streams.Consumer(ctx, CommandStream, stage)
+	consumer, err := b.streams.Open(ctx, CommandStream, stage)
 	if err != nil {
 		return err
 	}

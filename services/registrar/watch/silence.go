@@ -16,16 +16,14 @@ import (
 const (
 	latestStream = "KV_LATEST"
 	latestPrefix = "$KV.LATEST."
-	// overlap covers messages that were stored while the last look was under way.
-	overlap    = 10 * time.Second
-	fetchBatch = 5000
+	fetchBatch   = 5000
 	// subjectFleet stands for all devices: when none is heard, one alarm says it.
 	subjectFleet = "fleet"
 )
 
 // silence knows when each device was last heard. It reads of LATEST what is new
-// since its last look, headers only, through a consumer of a fixed name that it
-// makes for each look: devices that were not heard cost nothing.
+// since its last look, headers only, through a consumer of its own: devices that were
+// not heard cost nothing.
 type silence struct {
 	js    jetstream.JetStream
 	fleet Fleet
@@ -33,7 +31,7 @@ type silence struct {
 
 	seen   map[topic.MAC]time.Time
 	newest time.Time // of all messages
-	from   time.Time // where the next look begins; zero is everything
+	begun  bool      // LATEST was read once from its beginning
 }
 
 func newSilence(js jetstream.JetStream, fleet Fleet, after time.Duration) *silence {
@@ -79,31 +77,21 @@ func (s *silence) judge(ctx context.Context, now time.Time, a *alarm.Board) erro
 func (s *silence) read(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err := s.js.DeleteConsumer(ctx, latestStream, service) // of a process that died
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil // the decoder has not started yet
-	case err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound):
-		return fmt.Errorf("reading LATEST: %w", err)
-	}
-	config := jetstream.ConsumerConfig{
-		Name: service, Description: "When each controller was last heard, read by the registrar once a minute",
-		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true,
-		InactiveThreshold: 30 * time.Second, MemoryStorage: true,
-	}
-	if !s.from.IsZero() {
-		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &s.from
-	}
-	consumer, err := s.js.CreateConsumer(ctx, latestStream, config)
+	consumer, err := s.js.Consumer(ctx, latestStream, service)
 	if err != nil {
 		return fmt.Errorf("reading LATEST: %w", err)
 	}
-	defer func() { _ = s.js.DeleteConsumer(context.WithoutCancel(ctx), latestStream, service) }()
-	if err := s.drain(consumer); err != nil {
-		return fmt.Errorf("reading LATEST: %w", err)
+	if !s.begun { // an earlier process took what is there
+		if _, err := s.js.ResetConsumerToSequence(ctx, latestStream, service, 1); err != nil {
+			return fmt.Errorf("reading LATEST from its beginning: %w", err)
+		}
+		if consumer, err = s.js.Consumer(ctx, latestStream, service); err != nil {
+			return fmt.Errorf("reading LATEST: %w", err)
+		}
 	}
-	if !s.newest.IsZero() {
-		s.from = s.newest.Add(-overlap)
+	err = s.drain(consumer)
+	if s.begun = err == nil; !s.begun { // what was on its way does not come again
+		return fmt.Errorf("reading LATEST: %w", err)
 	}
 	return nil
 }
