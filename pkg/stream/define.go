@@ -32,6 +32,11 @@ func (c *Client) SetUp(ctx context.Context, sizes Sizes, dryRun bool) (changes [
 		return nil, err
 	}
 	for i := range streams {
+		if !dryRun {
+			if err := c.replace(ctx, &streams[i]); err != nil {
+				return changes, err
+			}
+		}
 		change, err := c.ensure(ctx, &streams[i], chosen[streams[i].Name], dryRun)
 		if err != nil {
 			return changes, err
@@ -163,12 +168,8 @@ func merge(current, file jetstream.StreamConfig) jetstream.StreamConfig {
 	if current.MaxMsgsPerSubject > 0 {
 		want.MaxMsgsPerSubject = current.MaxMsgsPerSubject
 	}
-	// A cell's stream may be a mirror, or have its messages from others. LATEST had
-	// them from DECODED, before the decoder filled it.
-	want.Mirror = current.Mirror
-	want.Sources = slices.DeleteFunc(slices.Clone(current.Sources), func(s *jetstream.StreamSource) bool {
-		return file.Name == "KV_LATEST" && s.Name == "DECODED" && s.External == nil
-	})
+	// A cell's stream may be a mirror, or have its messages from others.
+	want.Mirror, want.Sources = current.Mirror, current.Sources
 	if want.Mirror != nil || len(want.Sources) > 0 {
 		want.Subjects = current.Subjects
 	}

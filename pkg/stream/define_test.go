@@ -94,7 +94,7 @@ func TestSetUpMigratesTheLastRelease(t *testing.T) {
 		"decoded":     func(c *jetstream.StreamConfig) { c.MaxAge = 72 * time.Hour },
 		"dead_letter": func(c *jetstream.StreamConfig) { c.Discard, c.MaxMsgsPerSubject = jetstream.DiscardNew, -1 },
 		"latest": func(c *jetstream.StreamConfig) {
-			c.PersistMode = jetstream.AsyncPersistMode
+			c.PersistMode, c.AllowAtomicPublish, c.Discard = jetstream.AsyncPersistMode, false, jetstream.DiscardNew
 			c.Sources = []*jetstream.StreamSource{{Name: "DECODED", SubjectTransforms: []jetstream.SubjectTransformConfig{{Source: "f2.decoded.>", Destination: "$KV.LATEST.>"}}}}
 			c.Subjects = nil
 		},
@@ -111,8 +111,29 @@ func TestSetUpMigratesTheLastRelease(t *testing.T) {
 		_, err := operator.js.Publish(t.Context(), letter, nil)
 		require.NoError(t, err)
 	}
+	for _, component := range []string{"sensor-1", "sensor-2", "sensor-1"} {
+		_, err := operator.js.Publish(t.Context(), "f2.decoded.e4fd45f654be.sensor-mode.1."+component, []byte(component))
+		require.NoError(t, err)
+	}
+	state := func() (s jetstream.StreamState, last *jetstream.RawStreamMsg) {
+		stream, err := operator.js.Stream(t.Context(), "KV_LATEST")
+		require.NoError(t, err)
+		if last, err = stream.GetLastMsgForSubject(t.Context(), "$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1"); err != nil {
+			require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
+		}
+		return stream.CachedInfo().State, last
+	}
+	require.Eventually(t, func() bool { s, _ := state(); return s.LastSeq == 3 }, patience, 10*time.Millisecond)
+	before, last := state()
+
 	_, err := operator.SetUp(t.Context(), Sizes{}, false)
 	require.NoError(t, err)
+	after, kept := state()
+	assert.Equal(t, before.Msgs, after.Msgs)
+	assert.Equal(t, last.Time, kept.Time, "LATEST says when each was heard")
+	assert.Equal(t, last.Sequence, kept.Sequence)
+	_, err = operator.js.Stream(t.Context(), "KV_LATEST_FORMER")
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
 	assert.Zero(t, configOf(t, operator, "RAW").MaxAge)
 	assert.EqualValues(t, 16<<30, configOf(t, operator, "RAW").MaxBytes, "the operator's size stays")
 	assert.Zero(t, configOf(t, operator, "DECODED").MaxAge)
@@ -124,8 +145,11 @@ func TestSetUpMigratesTheLastRelease(t *testing.T) {
 	assert.EqualValues(t, 100, s.CachedInfo().State.Msgs, "the last of them stay")
 	var latest jetstream.StreamConfig
 	require.NoError(t, readJSON(natsfiles.Files, "stream_latest.json", &latest))
-	assert.Equal(t, latest.Subjects, configOf(t, operator, "KV_LATEST").Subjects)
-	assert.Empty(t, configOf(t, operator, "KV_LATEST").Sources)
+	now := configOf(t, operator, "KV_LATEST")
+	assert.Equal(t, latest.Subjects, now.Subjects)
+	assert.Equal(t, latest.PersistMode, now.PersistMode)
+	assert.True(t, now.AllowAtomicPublish)
+	assert.Empty(t, now.Sources)
 	again, err := operator.SetUp(t.Context(), Sizes{}, false)
 	require.NoError(t, err)
 	assert.Empty(t, again)
