@@ -11,6 +11,7 @@ package keeper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -143,7 +144,7 @@ func (k *Keeper) look(ctx context.Context, s *stream) (pause time.Duration, err 
 	}
 	// The stream first: what a consumer has nothing left of, it has had up to here.
 	state, config := current.CachedInfo().State, current.CachedInfo().Config
-	floor, slowest, err := acknowledged(ctx, current, s.reader)
+	floor, slowest, err := k.acknowledged(ctx, s, state.LastSeq)
 	if err != nil {
 		return retryPause, err
 	}
@@ -166,17 +167,18 @@ func (k *Keeper) look(ctx context.Context, s *stream) (pause time.Duration, err 
 
 // acknowledged is the sequence up to which every durable consumer of the stream has
 // acknowledged everything, and the consumer that is furthest behind.
-func acknowledged(ctx context.Context, s jetstream.Stream, reader string) (floor uint64, slowest string, err error) {
-	info := s.CachedInfo()
-	floor = info.State.LastSeq
-	found, n := false, 0
-	list := s.ListConsumers(ctx)
-	for c := range list.Info() {
-		n++
+func (k *Keeper) acknowledged(ctx context.Context, s *stream, last uint64) (floor uint64, slowest string, err error) {
+	consumers, err := k.consumers(ctx, s.name)
+	if err != nil {
+		return 0, "", err
+	}
+	floor = last
+	found := false
+	for _, c := range consumers {
 		if c.Config.Durable == "" {
 			continue // of somebody who only looks
 		}
-		found = found || c.Name == reader
+		found = found || c.Name == s.reader
 		if c.NumPending == 0 && c.NumAckPending == 0 {
 			continue // it has had everything that was there when the stream was asked
 		}
@@ -184,16 +186,39 @@ func acknowledged(ctx context.Context, s jetstream.Stream, reader string) (floor
 			floor, slowest = c.AckFloor.Stream, c.Name
 		}
 	}
-	if err := list.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
-		return 0, "", fmt.Errorf("asking for the consumers of %s: %w", info.Config.Name, err)
-	}
 	if !found {
-		return 0, "", fmt.Errorf("stream %s has no consumer %s, so that nothing counts as acknowledged: `f2mesh setup --streams` makes it", info.Config.Name, reader)
-	}
-	if n < info.State.Consumers {
-		return 0, "", fmt.Errorf("of %d consumers of stream %s only %d answered", info.State.Consumers, info.Config.Name, n)
+		return 0, "", fmt.Errorf("stream %s has no consumer %s, so that nothing counts as acknowledged: `f2mesh setup --streams` makes it", s.name, s.reader)
 	}
 	return floor, slowest, nil
+}
+
+// consumers lists all of a stream. One that does not answer now has a place, too: then
+// it is an error.
+func (k *Keeper) consumers(ctx context.Context, name string) (all []*jetstream.ConsumerInfo, err error) {
+	for {
+		request := fmt.Appendf(nil, `{"offset":%d}`, len(all))
+		m, err := k.js.Conn().RequestWithContext(ctx, "$JS.API.CONSUMER.LIST."+name, request)
+		if err != nil {
+			return nil, fmt.Errorf("asking for the consumers of %s: %w", name, err)
+		}
+		var page struct {
+			Error     *jetstream.APIError       `json:"error"`
+			Total     int                       `json:"total"`
+			Consumers []*jetstream.ConsumerInfo `json:"consumers"`
+		}
+		if err := json.Unmarshal(m.Data, &page); err != nil {
+			return nil, fmt.Errorf("asking for the consumers of %s: %w", name, err)
+		}
+		if page.Error != nil {
+			return nil, fmt.Errorf("asking for the consumers of %s: %w", name, page.Error)
+		}
+		switch all = append(all, page.Consumers...); {
+		case len(all) >= page.Total:
+			return all, nil
+		case len(page.Consumers) == 0:
+			return nil, fmt.Errorf("of %d consumers of stream %s only %d answer", page.Total, name, len(all))
+		}
+	}
 }
 
 // report shows how full the stream is of what waits, and raises the alarm.
