@@ -21,6 +21,9 @@ const (
 	mostByAge = 10_000
 	// fillingFrom is the share of a stream below which nobody is told that it fills.
 	fillingFrom = 0.05
+	// steady is for how long at most a stream has to fill before somebody is told: a
+	// burst ends by itself.
+	steady = 10 * time.Second
 )
 
 // fill is how full a stream is.

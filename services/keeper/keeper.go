@@ -44,6 +44,7 @@ type stream struct {
 	tail    uint64 // messages that stay
 	history time.Duration
 	growth  growth
+	fills   time.Time // since when it is about to be full; zero: it is not
 }
 
 // Keeper is one keeper; run it once.
@@ -230,8 +231,14 @@ func (k *Keeper) report(s *stream, f *fill, slowest string, now time.Time) {
 	if f.limit <= 0 {
 		return
 	}
-	switch share := backlog / limit; {
-	case share >= fillingFrom && fills && left < k.cfg.FillingWithin:
+	share := backlog / limit
+	if share < fillingFrom || !fills || left >= k.cfg.FillingWithin {
+		s.fills = time.Time{}
+	} else if s.fills.IsZero() {
+		s.fills = now
+	}
+	switch {
+	case !s.fills.IsZero() && now.Sub(s.fills) >= min(steady, left/4):
 		k.alarms.Raise(Filling, s.name, fmt.Sprintf("%.0f%% of %.1f MiB wait for consumer %s; at this rate it is full in %s, and then the stages before it wait",
 			100*share, limit/(1<<20), slowest, left.Round(time.Second)))
 	case share < fillingFrom/2:

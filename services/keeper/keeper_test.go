@@ -139,7 +139,7 @@ func TestStreamNeverFills(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run()
-	messages := 10 * limit / 400
+	messages := 4 * limit / 400
 	if text := os.Getenv("F2MESH_KEEPER_MESSAGES"); text != "" {
 		var err error
 		messages, err = strconv.Atoi(text)
