@@ -287,7 +287,11 @@ func (m *mesh) service(name string, build func() build) supervisor.Run {
 		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
-		return h.run(ctx, name, build(), running, ready)
+		err = h.run(ctx, name, build(), running, ready)
+		if errors.Is(err, stream.ErrConsumerGone) { // a consumer was deleted by mistake: the next start finds it
+			err = errors.Join(err, m.setUpStreams(ctx))
+		}
+		return err
 	}
 }
 
