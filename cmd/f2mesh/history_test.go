@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // burst publishes n readings of a controller as fast as the broker takes them, the
@@ -48,7 +50,7 @@ func burst(t *testing.T, device mqtt.Client, first, n int) {
 //
 // F2MESH_MESSAGES is how many messages it takes, through streams of 64 MiB.
 func TestHistoryNeverStops(t *testing.T) {
-	limit, messages := int64(2<<20), 20_000
+	limit, messages := int64(4<<20), 30_000
 	if text := os.Getenv("F2MESH_MESSAGES"); text != "" {
 		var err error
 		limit = 64 << 20
@@ -86,11 +88,11 @@ func TestHistoryNeverStops(t *testing.T) {
 	arrives("at full speed")
 	t.Logf("%d messages in %s", messages, time.Since(started).Round(time.Millisecond))
 	for _, name := range []string{"RAW", "DECODED"} {
-		eventually(t, func() bool { return float64(state(name).Bytes) < 0.86*float64(limit) }, "%s is not trimmed", name)
+		eventually(t, func() bool { return int64(state(name).Bytes) <= max(limit/2, limit-stream.BatchRoom) }, "%s is not trimmed", name)
 		s := state(name)
 		t.Logf("%s: %d messages of %d bytes, the first is %d", name, s.Msgs, s.Bytes/s.Msgs, s.FirstSeq)
 		assert.Greater(t, s.FirstSeq, uint64(1), name)
-		assert.Greater(t, float64(s.Bytes), 0.74*float64(limit), "%s keeps as much as fits", name)
+		assert.Greater(t, float64(s.Bytes), 0.4*float64(limit), "%s keeps as much as fits", name)
 	}
 	perMessage := int64(state("RAW").Bytes / state("RAW").Msgs)
 

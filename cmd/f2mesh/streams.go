@@ -31,9 +31,6 @@ type operatorStreams struct {
 
 // setUp makes and updates streams and consumers, and returns what it changed.
 func (o operatorStreams) setUp(ctx context.Context, sizes stream.Sizes, dryRun bool) ([]string, error) {
-	if err := sizes.Validate(); err != nil {
-		return nil, err
-	}
 	h := &host{secrets: secret.NewStore(secret.Chain{o.secrets}, slog.New(slog.DiscardHandler))}
 	nc, err := stream.Connect(o.config, natsserver.Operator, h.natsCredential(natsserver.Operator), o.log)
 	if err != nil {

@@ -18,10 +18,14 @@ const (
 	DecodedHistory = 3 * 24 * time.Hour
 	HistoryShare   = 0.8
 
+	// BatchRoom is what a stream must have free to take the largest batch, with its
+	// headers and subjects.
+	BatchRoom = maxBatchBytes + 1<<20
+
 	rawMessage     = 400
 	decodedMessage = 700
-	// leastBytes is the smallest size that is chosen: the broker's redeliveries are
-	// looked up in the tail of RAW.
+	// leastBytes is the smallest size: half of it is free for a batch, and there is
+	// history besides.
 	leastBytes = 64 << 20
 	// diskShare is how much of what the disk has the streams may take: the databases
 	// need the rest.
@@ -46,8 +50,8 @@ func (s *Sizes) Validate() error {
 	switch {
 	case s.Rate < 0 || s.Rate > 1_000_000:
 		return errors.New("--rate must be 0 to 1000000 messages a second; 0 leaves the streams' sizes")
-	case s.RawBytes < 0 || s.RawBytes > 0 && s.RawBytes < 1<<20, s.DecodedBytes < 0 || s.DecodedBytes > 0 && s.DecodedBytes < 1<<20:
-		return errors.New("--raw-bytes and --decoded-bytes must be at least 1048576; 0 leaves the streams' sizes")
+	case s.RawBytes != 0 && s.RawBytes < leastBytes, s.DecodedBytes != 0 && s.DecodedBytes < leastBytes:
+		return fmt.Errorf("--raw-bytes and --decoded-bytes must be at least %d; 0 leaves the streams' sizes", leastBytes)
 	}
 	return nil
 }

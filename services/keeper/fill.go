@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	f2stream "github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
@@ -46,6 +48,13 @@ func (f *fill) backlog() float64 {
 	return f.mean() * float64(min(f.state.LastSeq-f.floor, f.state.Msgs))
 }
 
+// most is what the stream may hold before it is trimmed: a little more than its share,
+// and no more than leaves room for a batch; of a small stream, half.
+func (f *fill) most(share float64) float64 {
+	limit := float64(f.limit)
+	return max(min((share+slack)*limit, limit-f2stream.BatchRoom), limit/2)
+}
+
 // trim answers up to which sequence the stream is to be trimmed now; below its first
 // there is nothing to do. more is true where another step follows at once.
 //
@@ -54,8 +63,8 @@ func (f *fill) backlog() float64 {
 // are not quite as old.
 func (f *fill) trim(share float64, tail uint64, before time.Time) (to uint64, more bool) {
 	var n float64
-	if limit := float64(f.limit); limit > 0 && float64(f.state.Bytes) > (share+slack)*limit {
-		n = math.Ceil((float64(f.state.Bytes) - share*limit) / f.mean())
+	if most := f.most(share); f.limit > 0 && float64(f.state.Bytes) > most {
+		n = math.Ceil((float64(f.state.Bytes) - most + slack*float64(f.limit)) / f.mean())
 	}
 	if f.state.Msgs > 0 && f.state.FirstTime.Before(before) {
 		spread := f.state.LastTime.Sub(f.state.FirstTime).Seconds() + 1
