@@ -162,7 +162,8 @@ func TestPublishPermissions(t *testing.T) {
 		"f2.secrets.bridge":                               {Health},
 		"f2.alarms.registrar":                             {Health},
 		"$SRV.STATS":                                      {Health, Console},
-		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {},
+		"$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1":  {Decoder},
+		"f2.parked.e4fd45f654be":                          {Decoder},
 		"anything.else":                                   {},
 		"_INBOX_operator.abc":                             {},
 		"_INBOX.abc":                                      {},
@@ -305,8 +306,10 @@ func TestConsoleReads(t *testing.T) {
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
 	operator := declare(t, s, cfg)
-	_, err := operator.Publish(t.Context(), "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
-	require.NoError(t, err)
+	for _, subject := range []string{"f2.decoded.", "$KV.LATEST."} {
+		_, err := operator.Publish(t.Context(), subject+"e4fd45f654be.sensor-mode.1.sensor-1", []byte("25.52"))
+		require.NoError(t, err)
+	}
 
 	console, err := jetstream.New(connect(t, s, cfg, Console))
 	require.NoError(t, err)

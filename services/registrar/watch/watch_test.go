@@ -347,7 +347,7 @@ func TestSilence(t *testing.T) {
 	const revoked, chatty topic.MAC = "e4fd45f654bf", "e4fd45f654c0"
 	fleet := &registry{active: []topic.MAC{device, chatty}}
 	publish := func(mac topic.MAC) {
-		_, err := b.operator.Publish(t.Context(), "f2.decoded."+string(mac)+".sensor-mode.1.sensor-1", []byte("{}"))
+		_, err := b.operator.Publish(t.Context(), latestPrefix+string(mac)+".sensor-mode.1.sensor-1", []byte("{}"))
 		require.NoError(t, err)
 	}
 	a := newAlarms(func(one alarm.Alarm) error { return alarm.Publish(b.own.Conn(), one) }, newMetrics(prometheus.NewRegistry()).alarms, slog.New(slog.DiscardHandler))
