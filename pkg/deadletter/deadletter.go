@@ -1,6 +1,11 @@
-// Package deadletter gives the form of a message on the DEAD_LETTER stream:
-// the payload exactly as it came, so that it can be replayed, and headers that
-// say where, why and when it was refused.
+// Package deadletter gives the form of a message on the DEAD_LETTER stream, and
+// stores such letters. The headers say where, why and when a message was
+// refused. The message itself is in RAW, where the letter says; only what never
+// reached RAW is in the letter, cut beyond MaxPayload.
+//
+// The stream keeps the last letters of each stage, reason and controller. Every
+// letter says how many there have been of its kind, so that those that are no
+// longer kept stay counted (design 5.6).
 package deadletter
 
 import (
@@ -31,7 +36,21 @@ const (
 	// HeaderDecoded stands on the letter of one data point: how many others of
 	// the message were decoded. With 0 there is no DECODED message.
 	HeaderDecoded = "F2-Decoded"
+	// HeaderMember names the members of a JSON payload that a letter of a part is about.
+	HeaderMember = "F2-Member"
+	// HeaderRawSequence is the refused message's sequence in RAW.
+	HeaderRawSequence = "F2-Raw-Sequence"
+	// HeaderCount is how many letters of the same subject there have been, this
+	// one included, whether they are still kept or not.
+	HeaderCount = "F2-Count"
+	// HeaderPayloadLength and HeaderPayloadSHA256 describe the whole payload where
+	// the letter holds only its beginning.
+	HeaderPayloadLength = "F2-Payload-Length"
+	HeaderPayloadSHA256 = "F2-Payload-Sha256"
 )
+
+// MaxPayload is how many bytes of a payload that never reached RAW a letter keeps.
+const MaxPayload = 4096
 
 // Letter is a refused message, or one refused data point of a message.
 type Letter struct {
@@ -40,14 +59,16 @@ type Letter struct {
 	Detail   string    // what an operator needs to act; never payload contents
 	MAC      topic.MAC // empty if it cannot be told
 	Topic    string    // MQTT topic or NATS subject, any bytes
-	ID       event.ID
-	Payload  []byte
+	ID       event.ID  // of the message in RAW; zero if it never reached RAW
+	Payload  []byte    // of what never reached RAW, else nil
 	Received time.Time // by the bridge
 	Time     time.Time // of the refusal
+	Replayed bool      // an operator had the message tried once more
 
-	DataPointID     int32 // 0: the whole message, unless Part is set
-	Part            bool  // the letter is of a part of the message only
-	Decoded         int   // with Part: how many data points were decoded
+	DataPointID     int32  // 0: the whole message, unless Part is set
+	Part            bool   // the letter is of a part of the message only
+	Decoded         int    // with Part: how many data points were decoded
+	Member          string // with Part: names of the payload's members that were refused, quoted
 	MetadataVersion string
 	SQLState        string
 }

@@ -15,7 +15,21 @@ import (
 const (
 	// HeaderReceived is when the bridge took the message from the broker, RFC 3339 in UTC.
 	HeaderReceived = "F2-Received"
-	// HeaderID is the event's ID where Nats-Msg-Id is not it.
+	// HeaderPacketID is the MQTT packet identifier that a message on RAW came
+	// with, in decimal. It is absent for QoS 0.
+	HeaderPacketID = "F2-Packet-Id"
+	// HeaderTopic is the MQTT topic of a message on RAW as it came. It is absent
+	// where that is the canonical spelling, topic.Topic.MQTT.
+	HeaderTopic = "F2-Topic"
+	// HeaderRepeat is "1" on a message on RAW that may be a repeat of an earlier
+	// one with the same topic and bytes (design 5.3).
+	HeaderRepeat = "F2-Repeat"
+	// HeaderReplace is "1" on a message on DECODED whose values replace those
+	// that the tables have.
+	HeaderReplace = "F2-Replace"
+	// HeaderDeviceTime is Decoded.DeviceTime on a message of LATEST, RFC 3339 in UTC.
+	HeaderDeviceTime = "F2-Device-Time"
+	// HeaderID is the event's ID on messages that do not hold it.
 	HeaderID = "F2-Event-Id"
 )
 
@@ -24,11 +38,15 @@ const (
 // component. It holds everything that a consumer needs, so that none has to
 // ask for metadata.
 type Decoded struct {
-	ID              ID             `json:"id"`
-	Time            time.Time      `json:"time"`     // the device's, or Received if it sent none
-	Received        time.Time      `json:"received"` // by the bridge
-	Root            string         `json:"root"`     // tele, stat or cmnd
-	MAC             string         `json:"mac"`      // of the controller, 12 lower-case hex digits
+	ID       ID        `json:"id"`
+	Time     time.Time `json:"time"`     // the device's, or Received if it sent none or an implausible one
+	Received time.Time `json:"received"` // by the bridge
+	// DeviceTime is what an implausible clock said, else zero.
+	DeviceTime time.Time `json:"device_time,omitzero"`
+	// Repeat is set where the message may be a repeat of an earlier one.
+	Repeat          bool           `json:"repeat,omitempty"`
+	Root            string         `json:"root"` // tele, stat or cmnd
+	MAC             string         `json:"mac"`  // of the controller, 12 lower-case hex digits
 	ControllerID    int32          `json:"controller_id"`
 	Mode            string         `json:"mode"`
 	Connector       int            `json:"connector"`
@@ -59,7 +77,16 @@ func (d *Decoded) AppendJSON(b []byte) []byte {
 	b = d.Time.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","received":"`...)
 	b = d.Received.UTC().AppendFormat(b, time.RFC3339Nano)
-	b = appendString(append(b, '"'), "root", d.Root)
+	b = append(b, '"')
+	if !d.DeviceTime.IsZero() {
+		b = append(b, `,"device_time":"`...)
+		b = d.DeviceTime.UTC().AppendFormat(b, time.RFC3339Nano)
+		b = append(b, '"')
+	}
+	if d.Repeat {
+		b = append(b, `,"repeat":true`...)
+	}
+	b = appendString(b, "root", d.Root)
 	b = appendString(b, "mac", d.MAC)
 	b = appendInt(b, "controller_id", int(d.ControllerID))
 	b = appendString(b, "mode", d.Mode)

@@ -38,6 +38,10 @@ func TestAppendJSON(t *testing.T) {
 		`{"datapoint_id":1,"label":"Temperature","value":25.52,"unit":"°C"},{"datapoint_id":2,"label":"Firmware","text":"F2S-2.14"}]}`,
 		string(d.AppendJSON(nil)))
 	assert.Equal(t, "before{", string(d.AppendJSON([]byte("before"))[:7]), "it appends")
+
+	d.DeviceTime, d.Repeat = moment.AddDate(70, 0, 0), true
+	assert.Contains(t, string(d.AppendJSON(nil)), `"received":"2026-11-24T10:00:00.123456789Z","device_time":"2096-11-24T10:00:00.123456789Z","repeat":true,"root"`)
+	assert.Equal(t, d, inverse(t, &d))
 }
 
 // TestInverse has the numbers and texts that a hand-written encoder gets wrong.

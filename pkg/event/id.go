@@ -9,10 +9,40 @@ import (
 	"time"
 )
 
-// ID identifies one message of a device on every hop (design 5.3): the first
-// 128 bits of a SHA-256, so that no device can forge another's. It is the
-// Nats-Msg-Id on RAW and the uuid of a device_event row.
+// ID identifies one message of a device on every hop (design 5.3) by its place
+// in RAW: the stream's incarnation and the sequence, eight bytes each,
+// big-endian. It is the uuid of a device_event row, and later places compare as
+// greater. The zero ID is that of a message that never reached RAW.
 type ID [16]byte
+
+// PlaceID returns the ID of the message that RAW holds at sequence. incarnation
+// tells a stream that was deleted and made anew from the first: it is when the
+// stream was created, in nanoseconds since 1970, which a restore keeps.
+func PlaceID(incarnation, sequence uint64) ID {
+	var id ID
+	binary.BigEndian.PutUint64(id[:8], incarnation)
+	binary.BigEndian.PutUint64(id[8:], sequence)
+	return id
+}
+
+// Incarnation returns which RAW the message is in; see PlaceID.
+func (id ID) Incarnation() uint64 { return binary.BigEndian.Uint64(id[:8]) }
+
+// Sequence returns the message's sequence in RAW, or 0 of the zero ID.
+func (id ID) Sequence() uint64 { return binary.BigEndian.Uint64(id[8:]) }
+
+// Digest returns the first 128 bits of the SHA-256 of where a message was
+// published and its body: a fingerprint by which a sender's list and RAW are
+// compared. place is the canonical RAW subject, or the MQTT topic as it came
+// when it does not parse. Equal messages have equal digests.
+func Digest(place string, body []byte) [16]byte {
+	var stack [512]byte
+	buf := append(stack[:0], place...)
+	buf = append(buf, 0)
+	buf = append(buf, body...)
+	sum := sha256.Sum256(buf)
+	return [16]byte(sum[:16])
+}
 
 // NewID derives the id from where a message was published and its body. place
 // is the canonical RAW subject, which holds the MAC, or the MQTT topic as it

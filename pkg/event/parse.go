@@ -36,6 +36,10 @@ func (d *Decoded) parseOwn(data string) bool {
 	d.Time = r.time()
 	r.expect(`,"received":"`)
 	d.Received = r.time()
+	if r.skip(`,"device_time":"`) {
+		d.DeviceTime = r.time()
+	}
+	d.Repeat = r.skip(`,"repeat":true`)
 	r.expect(`,"root":"`)
 	d.Root = r.text()
 	r.expect(`,"mac":"`)

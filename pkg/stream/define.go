@@ -80,6 +80,25 @@ func (c *Client) whileConnected(ctx context.Context, timeout time.Duration) (con
 // JetStream is the API beneath.
 func (c *Client) JetStream() jetstream.JetStream { return c.js }
 
+// Last returns the last message of a subject. It waits for the server for as long
+// as ctx lasts, and returns jetstream.ErrMsgNotFound where there is none.
+func (c *Client) Last(ctx context.Context, streamName, subject string) (last *jetstream.RawStreamMsg, err error) {
+	err = c.untilAnswered(ctx, "the last message of "+subject, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, streamName)
+		if err != nil {
+			return err
+		}
+		if last, err = s.GetLastMsgForSubject(ctx, subject); errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		return err
+	})
+	if err == nil && last == nil {
+		err = jetstream.ErrMsgNotFound
+	}
+	return last, err
+}
+
 // Ready asks the server for a stream, and so proves that JetStream answers.
 func (c *Client) Ready(ctx context.Context, streamName string) error {
 	if _, err := c.js.Stream(ctx, streamName); err != nil {
