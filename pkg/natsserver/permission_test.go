@@ -184,6 +184,7 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.STREAM.DELETE.RAW":                            {},
 		"$JS.API.STREAM.PURGE.RAW":                             {Keeper},
 		"$JS.API.STREAM.PURGE.DECODED":                         {Keeper},
+		"$JS.API.STREAM.PURGE.COMMANDS":                        {Keeper},
 		"$JS.API.STREAM.PURGE.KV_LATEST":                       {},
 		"$JS.API.STREAM.PURGE.PARKED":                          {},
 		"$JS.API.STREAM.UPDATE.RAW":                            {},

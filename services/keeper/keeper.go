@@ -1,4 +1,4 @@
-// Package keeper trims RAW and DECODED, oldest first, so that what has been
+// Package keeper trims RAW, DECODED and COMMANDS, oldest first, so that what has been
 // consumed never stops what is new (design 5.5). It removes what every durable
 // consumer of a stream has acknowledged, and nothing else: by age, and by size where a
 // stream is fuller than its share. A message that somebody has yet to acknowledge
@@ -31,6 +31,8 @@ const (
 	// rawTail is how many of the last messages of RAW stay, for the bridge looks its
 	// broker's redeliveries up among them: twice what the broker may have in flight.
 	rawTail = 16384
+	// commandHistory is how long COMMANDS keeps commands that have their outcome.
+	commandHistory = time.Hour
 	// askTimeout bounds one question to the server.
 	askTimeout = 10 * time.Second
 )
@@ -73,6 +75,7 @@ func New(cfg Config, js jetstream.JetStream, reg prometheus.Registerer, log *slo
 		streams: []*stream{
 			{name: "RAW", reader: "decoder", tail: rawTail, history: cfg.RawHistory},
 			{name: "DECODED", reader: "writer", history: cfg.DecodedHistory},
+			{name: "COMMANDS", reader: "bridge", history: commandHistory},
 		},
 		problems: map[string]error{},
 	}, nil

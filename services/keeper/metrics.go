@@ -10,7 +10,7 @@ import (
 // service is its name in subjects, alarms and metrics.
 const service = "keeper"
 
-// metrics have the label stream: RAW or DECODED.
+// metrics have the label stream: RAW, DECODED or COMMANDS.
 type metrics struct {
 	trimmed                              *prometheus.CounterVec
 	backlog, history, room, full, alarms *prometheus.GaugeVec
