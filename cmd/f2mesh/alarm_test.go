@@ -75,10 +75,27 @@ func TestAlarms(t *testing.T) {
 		if mixed == string(mac) {
 			mixed = string(mac)[:11] + upper[11:]
 		}
-		publish(t, client, "tele/f2-"+mixed+"/sensor-mode/J1/sensor-1", good) // acknowledged, and dropped by the broker
-		next(t, heard, watch.Unheard, string(mac), true)
+		heard, err := m.js.Conn().SubscribeSync(alarm.Subject("registrar", watch.Unheard))
+		require.NoError(t, err)
+		until := func(raised bool) {
+			for {
+				msg, err := heard.NextMsg(30 * time.Second)
+				require.NoError(t, err, "no alarm, raised %t", raised)
+				var a alarm.Alarm
+				require.NoError(t, json.Unmarshal(msg.Data, &a))
+				if a.Subject == string(mac) && a.Raised == raised {
+					return
+				}
+			}
+		}
 		reading(good)
-		next(t, heard, watch.Unheard, string(mac), false)
+		until(true)
+		reading(good)
+		until(false)
+		publish(t, client, "tele/f2-"+mixed+"/sensor-mode/J1/sensor-1", good) // acknowledged, and dropped by the broker
+		until(true)
+		reading(good)
+		until(false)
 	})
 }
 

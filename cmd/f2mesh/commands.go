@@ -27,18 +27,19 @@ type commands struct {
 	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
 	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
 	Secret   secretCommands  `cmd:"" help:"The mesh's credentials: where they are from, and their rotation."`
-	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh, or what compose.yaml needs."`
+	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh, or what compose.yaml needs, or the streams on a NATS server."`
 	Vault    vaultCommands   `cmd:"" help:"HashiCorp Vault as the place of the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
+	Keeper    keeperCommand    `cmd:"" help:"Run the keeper: trims the history of RAW and DECODED."`
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
 	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 
 	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
-	Provision   provisionCommand   `cmd:"" help:"Make roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand   `cmd:"" help:"Make streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
 	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
 	Volumes     volumesCommands    `cmd:"" help:"What f2mesh backup --compose runs in a container that has all volumes." group:"Containers (compose.yaml)"`
 	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`

@@ -20,6 +20,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // TestHealthcheck asks real servers, and each time one thing is wrong.
@@ -204,8 +205,14 @@ func TestProvision(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(m.state.secrets(), secretTimescaleSuperuser), []byte(superuser.Reveal()), 0o600))
 	address := m.address(m.ports().Postgres)
-	c := provisionCommand{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets()}
-	require.NoError(t, c.Run(t.Context()))
+	c := provisionCommand{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), NATS: m.nats.URL(), Disk: m.state.dir}
+	log := slog.New(slog.DiscardHandler)
+	c.Sizes.Rate = 10
+	require.NoError(t, c.Run(t.Context(), log))
+
+	raw, err := m.js.Stream(t.Context(), "RAW")
+	require.NoError(t, err)
+	assert.Equal(t, 10, stream.DeclaredRate(&raw.CachedInfo().Config))
 
 	reader := filepath.Join(m.state.secrets(), secretReader)
 	require.NoError(t, os.WriteFile(reader, []byte("another-password-of-the-reader"), 0o600))
@@ -219,11 +226,11 @@ func TestProvision(t *testing.T) {
 	inForce, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, []byte("not-the-newest-of-the-registry"), 0o600))
-	require.NoError(t, c.Run(t.Context()))
+	require.NoError(t, c.Run(t.Context(), log))
 	require.NoError(t, os.WriteFile(file, inForce, 0o600))
 	require.Error(t, asReader.Run(t.Context()), "with a Vault the files are not the newest")
 	c.VaultAddr = ""
-	require.NoError(t, c.Run(t.Context()))
+	require.NoError(t, c.Run(t.Context(), log))
 	require.NoError(t, asReader.Run(t.Context()))
 
 	demo := demoCommand{containerRegistry: containerRegistry{Registry: address, SecretsDir: c.SecretsDir}, Controllers: 4}

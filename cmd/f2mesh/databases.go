@@ -12,8 +12,10 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/doctor"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -22,12 +24,18 @@ type provisionCommand struct {
 	Telemetry  string `help:"TimescaleDB server of the readings, host:port." default:"timescaledb:5432"`
 	CAFile     string `help:"Certificates that the servers' must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
 	SecretsDir string `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	VaultAddr  string `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
+	NATS       string `help:"NATS server." env:"NATS_URL" default:"tls://nats:4222" name:"nats-url"`
+	Disk       string `help:"A folder on the disk of the streams." default:"/streams" type:"path"`
+	stream.Sizes
+	VaultAddr string `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
 }
 
-// Run makes roles, databases and tables on both servers, as far as they are not
-// there, and puts the passwords of the secret files in force.
-func (c *provisionCommand) Run(ctx context.Context) error {
+// Run makes streams and consumers, and roles, databases and tables on both servers, as
+// far as they are not there, and puts the passwords of the secret files in force.
+func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
+	if err := c.setUpStreams(ctx, log); err != nil { // first: the bridge needs nothing else
+		return err
+	}
 	for _, s := range []databaseServer{
 		{
 			address: c.Metadata, superuserSecret: secretSuperuser, secrets: []string{secretPostgres, secretReader, secretRegistry, secretPgBouncer},
@@ -47,6 +55,20 @@ func (c *provisionCommand) Run(ctx context.Context) error {
 		fmt.Println("the databases on", s.address, "are ready")
 	}
 	return nil
+}
+
+func (c *provisionCommand) setUpStreams(ctx context.Context, log *slog.Logger) error {
+	sizes := c.Sizes
+	sizes.Free = func() (uint64, error) { return doctor.DiskFree(c.Disk) }
+	to := operatorStreams{config: stream.Config{URL: c.NATS, CAFile: c.CAFile}, secrets: secret.Files(c.SecretsDir), log: log}
+	changes, err := to.setUp(ctx, sizes, false)
+	for _, change := range changes {
+		fmt.Println(change)
+	}
+	if err == nil {
+		fmt.Println("the streams on", c.NATS, "are ready")
+	}
+	return err
 }
 
 // databaseServer is what one server is to have.

@@ -223,7 +223,7 @@ func TestVaultLive(t *testing.T) {
 		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour},
 	}
 	require.NoError(t, bootstrap.Run(t.Context(), server.Root))
-	parts := []string{partBridge, partDecoder, partWriter, partRegistrar, partHealth}
+	parts := []string{partKeeper, partBridge, partDecoder, partWriter, partRegistrar, partHealth}
 	for _, part := range parts {
 		require.NoError(t, m.Stop(part))
 	}

@@ -12,9 +12,9 @@ import (
 	"sync"
 	"time"
 
-	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account"
 	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/doctor"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/identity"
@@ -28,6 +28,7 @@ import (
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
+	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
@@ -38,6 +39,7 @@ const (
 	partNATS      = "nats"
 	partPostgres  = "postgres"
 	partMosquitto = "mosquitto"
+	partKeeper    = "keeper"
 	partBridge    = "bridge"
 	partDecoder   = "decoder"
 	partWriter    = "writer"
@@ -55,7 +57,9 @@ type meshConfig struct {
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
-	WatchTopics bool // has the broker tell of each denied publish
+	WatchTopics bool         // has the broker tell of each denied publish
+	Sizes       stream.Sizes // of the streams
+	Keeper      trimmer.Config
 	Bridge      bridge.Config
 	Decoder     decoder.Config
 	Writer      writer.Config
@@ -115,6 +119,7 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 		m.Add(partPgBouncer, m.runPgBouncer)
 	}
 	m.Add(partMosquitto, m.runMosquitto)
+	m.Add(partKeeper, m.service(partKeeper, func() build { return newTrimmer(m.cfg.Keeper) }))
 	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
 	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
 	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
@@ -145,7 +150,7 @@ func (m *mesh) runNATS(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	if err := m.ensureAudit(ctx); err != nil {
+	if err := m.setUpStreams(ctx); err != nil {
 		return errors.Join(err, stopped(ctx, server.Stop))
 	}
 	ready()
@@ -172,23 +177,17 @@ func (m *mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server,
 	return server, nil
 }
 
-// ensureAudit brings the audit trail's stream to what its file says, with the
-// operator's rights: the registrar may make it and not change it.
-func (m *mesh) ensureAudit(ctx context.Context) error {
-	h := &host{
-		nats:    stream.Config{URL: "nats://in-process", InProcess: m},
-		secrets: secret.NewStore(m.secrets.Chain, slog.New(slog.DiscardHandler)), log: m.log,
+// setUpStreams makes the streams and consumers, before a service looks for them, with
+// the operator's rights.
+func (m *mesh) setUpStreams(ctx context.Context) error {
+	sizes := m.cfg.Sizes
+	sizes.Free = func() (uint64, error) { return doctor.DiskFree(m.state.path("nats")) }
+	to := operatorStreams{config: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: m.secrets.Chain, log: m.log}
+	changes, err := to.setUp(ctx, sizes, false)
+	for _, change := range changes {
+		m.log.Info("set up", "change", change)
 	}
-	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), m.log)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	streams, err := stream.NewClient(nc, natsfiles.Files, m.log)
-	if err != nil {
-		return err
-	}
-	return streams.Ensure(ctx, registrar.AuditStream)
+	return err
 }
 
 func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
@@ -288,7 +287,11 @@ func (m *mesh) service(name string, build func() build) supervisor.Run {
 		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
-		return h.run(ctx, name, build(), running, ready)
+		err = h.run(ctx, name, build(), running, ready)
+		if errors.Is(err, stream.ErrConsumerGone) { // a consumer was deleted by mistake: the next start finds it
+			err = errors.Join(err, m.setUpStreams(ctx))
+		}
+		return err
 	}
 }
 

@@ -34,6 +34,7 @@ import (
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
+	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
@@ -71,9 +72,11 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 	t.Helper()
 	cfg := meshConfig{
 		Host: "127.0.0.1", Controllers: 3, Pooling: true,
+		Keeper: defaults[trimmer.Config](t),
 		Bridge: bridge.Config{
 			URL: "set later", ClientID: "f2mesh-bridge", Filter: "#", Batch: 1000, Linger: 2 * time.Millisecond,
 			MaxPayload: 1 << 16, CommandMaxAge: 5 * time.Second, DrainTimeout: 5 * time.Second,
+			Inflight: 8000, InflightBytes: 64 << 20,
 		},
 		Decoder: decoder.Config{
 			Schema: metadataSchema, Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 1000,

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -19,30 +17,10 @@ func (m *pointInTime) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	age, err := parseAge(s)
-	if err != nil {
+	age, err := parseDuration(s)
+	if err != nil || age < 0 {
 		return fmt.Errorf("%q is no time: use RFC 3339 (2026-11-24T10:00:00Z), a day in UTC (2026-11-24), or how long ago (90m, 1d12h)", s)
 	}
 	m.Time = time.Now().Add(-age)
 	return nil
-}
-
-// parseAge is time.ParseDuration with days.
-func parseAge(s string) (time.Duration, error) {
-	var days time.Duration
-	if before, rest, ok := strings.Cut(s, "d"); ok {
-		n, err := strconv.ParseUint(before, 10, 16)
-		if err != nil {
-			return 0, err
-		}
-		days = time.Duration(n) * 24 * time.Hour
-		if s = rest; s == "" {
-			return days, nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err == nil && d < 0 {
-		err = strconv.ErrRange
-	}
-	return days + d, err
 }

@@ -16,15 +16,20 @@ type setupCommand struct {
 	DryRun bool   `help:"Show what would be done."`
 
 	containerSetup
+	streamSetup
 }
 
 // Run makes a file for each secret, and says what it made and what was there.
-func (c *setupCommand) Run(ctx context.Context, g *globals) error {
+func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	switch {
+	case c.Streams && (c.Compose != "" || c.Force):
+		return errors.New("--compose and --force are not for --streams")
+	case c.Streams:
+		return c.streamSetup.run(ctx, state{dir: g.StateDir}, c.Dir, c.DryRun, log)
 	case c.Compose != "" && (c.Force || c.Dir != ""):
 		return errors.New("--force and --dir are not for --compose: move a secret's file away to have it made anew")
 	case c.Compose != "":
-		return c.run(ctx, c.DryRun)
+		return c.containerSetup.run(ctx, c.DryRun)
 	}
 	st := state{dir: g.StateDir}
 	files := st.files()

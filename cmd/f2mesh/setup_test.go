@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,7 +27,7 @@ func readSecrets(t *testing.T, st state) map[string]string {
 func TestSetup(t *testing.T) {
 	st := state{dir: filepath.Join(t.TempDir(), "state")}
 	g := &globals{StateDir: st.dir}
-	run := func(c setupCommand) error { return c.Run(t.Context(), g) }
+	run := func(c setupCommand) error { return c.Run(t.Context(), g, slog.New(slog.DiscardHandler)) }
 	require.NoError(t, run(setupCommand{DryRun: true}))
 	assert.NoDirExists(t, st.secrets())
 

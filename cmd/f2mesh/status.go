@@ -87,9 +87,9 @@ func printStatus(s *monitor.Status, out io.Writer) error {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%.0f\t%s\t%s\t%.0f\t\n", l.Stage, state, l.Rate, lag, redelivered, l.Dead)
 	}
-	fmt.Fprintln(table, "\nSTREAM\tMESSAGES\tBYTES\tOF\t\t\t")
+	fmt.Fprintln(table, "\nSTREAM\tMESSAGES\tBYTES\tOF\tFULL IN\tROOM FOR\t")
 	for _, l := range s.Streams {
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t\t\t\n", l.Stream, l.Messages, mebibytes(l.Bytes), mebibytes(uint64(max(0, l.MaxBytes))))
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t\n", l.Stream, l.Messages, mebibytes(l.Bytes), mebibytes(uint64(max(0, l.MaxBytes))), readableDays(l.FullIn), readableDays(l.Room))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -131,6 +131,17 @@ func printAlarms(s *monitor.Status, out io.Writer) error {
 		fmt.Fprintf(table, "and %d older ones; --json has more of them\n", more)
 	}
 	return table.Flush()
+}
+
+// readableDays is a time in seconds that the keeper told, to read.
+func readableDays(seconds float64) string {
+	switch {
+	case seconds == 0:
+		return "-"
+	case seconds >= 86400:
+		return fmt.Sprintf("%.1f days", seconds/86400)
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 }
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

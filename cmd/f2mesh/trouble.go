@@ -26,7 +26,12 @@ type lastWarning struct {
 
 func newTrouble(log *slog.Logger) trouble { return trouble{log.Handler(), &lastWarning{}} }
 
-// Handle passes every record on.
+// Enabled is also for warnings that the log leaves out.
+func (t trouble) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn || t.Handler.Enabled(ctx, level)
+}
+
+// Handle passes on every record that the log wants.
 func (t trouble) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
 		text := r.Message
@@ -39,6 +44,9 @@ func (t trouble) Handle(ctx context.Context, r slog.Record) error {
 		t.last.mu.Lock()
 		t.last.text = text
 		t.last.mu.Unlock()
+	}
+	if !t.Handler.Enabled(ctx, r.Level) {
+		return nil
 	}
 	return t.Handler.Handle(ctx, r)
 }

@@ -24,7 +24,7 @@ func TestUp(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	f2mesh := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), self, args...)
+		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), self, args...)
 		cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+stateDir)
 		out, err := cmd.CombinedOutput()
 		return string(out), err

@@ -38,6 +38,7 @@ func All() []Credential {
 		{Name: "nats_decoder_password", Kind: NATS, User: "decoder", Services: []string{"decoder"}},
 		{Name: "nats_writer_password", Kind: NATS, User: "writer", Services: []string{"writer"}},
 		{Name: "nats_registrar_password", Kind: NATS, User: "registrar", Services: []string{"registrar"}},
+		{Name: "nats_keeper_password", Kind: NATS, User: "keeper", Services: []string{"keeper"}},
 		{Name: "nats_health_password", Kind: NATS, User: "health", Services: []string{"health"}},
 		{Name: "nats_console_password", Kind: NATS, User: "console"},
 		{Name: "nats_operator_password", Kind: NATS, User: "operator"},

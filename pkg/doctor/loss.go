@@ -204,7 +204,7 @@ func streamProblems(c jetstream.StreamConfig) (problems []string) {
 	if c.MaxBytes <= 0 {
 		problems = append(problems, c.Name+" has no limit")
 	}
-	if c.Discard != jetstream.DiscardNew && slices.Contains(streamsNeeded(), c.Name) {
+	if c.Discard != jetstream.DiscardNew && slices.Contains(streamsNeeded(), c.Name) && c.Name != "DEAD_LETTER" { // which counts what it drops
 		problems = append(problems, c.Name+" drops its oldest messages when it is full")
 	}
 	return problems

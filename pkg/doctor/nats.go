@@ -134,7 +134,7 @@ const none = `{"filter":"f2.doctor.none"}`
 func forbiddenNATS() []forbidden {
 	purge := []string{
 		"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED", "$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT",
-		"$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.DELETE.DOCTOR",
+		"$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.CREATE.DOCTOR", "$JS.API.STREAM.DELETE.DOCTOR",
 	}
 	with := func(subjects ...string) []string { return append(subjects, purge...) }
 	return []forbidden{
@@ -142,6 +142,11 @@ func forbiddenNATS() []forbidden {
 		{"nats_decoder_password", with("f2.raw.doctor", "f2.command.doctor", "f2.audit.doctor"), []string{"f2.command.>", "_INBOX_operator.>"}},
 		{"nats_writer_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), []string{"f2.raw.>", "_INBOX_operator.>"}},
 		{"nats_registrar_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), []string{"f2.raw.>", "_INBOX_operator.>"}},
+		{"nats_keeper_password", []string{
+			"f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
+			"$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT", "$JS.API.STREAM.UPDATE.RAW", "$JS.API.STREAM.DELETE.DOCTOR",
+			"$JS.API.STREAM.MSG.GET.RAW", "$JS.API.CONSUMER.CREATE.RAW.doctor",
+		}, []string{"f2.>", "f2.raw.>", "_INBOX_operator.>"}},
 		{"nats_console_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor"), []string{"_INBOX_operator.>"}},
 		{"nats_health_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
 			"$JS.API.STREAM.MSG.GET.DECODED", "$JS.API.CONSUMER.CREATE.DECODED.doctor"), []string{"f2.>", "f2.decoded.>", "_INBOX_operator.>"}},

@@ -84,7 +84,8 @@ func list(svc micro.Service, name, subject string, what func() any) error {
 }
 
 // Figures are the counters and gauges of a registry, by name; those with
-// labels are added up.
+// labels are added up. Those of a stream are there for themselves, too, under
+// FigureOf.
 func Figures(g prometheus.Gatherer) (map[string]float64, error) {
 	families, err := g.Gather()
 	if err != nil {
@@ -93,16 +94,26 @@ func Figures(g prometheus.Gatherer) (map[string]float64, error) {
 	figures := make(map[string]float64, len(families))
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
+			var value float64
 			switch {
 			case m.GetCounter() != nil:
-				figures[f.GetName()] += m.GetCounter().GetValue()
+				value = m.GetCounter().GetValue()
 			case m.GetGauge() != nil:
-				figures[f.GetName()] += m.GetGauge().GetValue()
+				value = m.GetGauge().GetValue()
+			default:
+				continue
+			}
+			figures[f.GetName()] += value
+			if labels := m.GetLabel(); len(labels) == 1 && labels[0].GetName() == "stream" {
+				figures[FigureOf(f.GetName(), labels[0].GetValue())] = value
 			}
 		}
 	}
 	return figures, nil
 }
+
+// FigureOf is the name of a stream's own figure.
+func FigureOf(name, stream string) string { return name + "/" + stream }
 
 // Observed is one service as its `nats micro` statistics show it.
 type Observed struct {

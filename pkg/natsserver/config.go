@@ -16,6 +16,7 @@ const (
 	Decoder   = "decoder"
 	Writer    = "writer"
 	Registrar = "registrar"
+	Keeper    = "keeper"
 	Health    = "health"
 	Console   = "console"
 	Operator  = "operator"
@@ -24,7 +25,7 @@ const (
 
 // Users lists all users but the alternates, sorted by name.
 func Users() []string {
-	return []string{Bridge, Console, Decoder, Health, Operator, Registrar, Sys, Writer}
+	return []string{Bridge, Console, Decoder, Health, Keeper, Operator, Registrar, Sys, Writer}
 }
 
 // logins lists the users with their alternates.

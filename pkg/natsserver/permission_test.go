@@ -47,11 +47,14 @@ func declare(t *testing.T, s *Server, cfg Config) jetstream.JetStream {
 		_, err := js.CreateStream(t.Context(), stream)
 		require.NoError(t, err, name)
 	}
-	for stream, name := range map[string]string{"RAW": "raw_decoder", "DECODED": "decoded_writer", "COMMANDS": "commands_bridge", "AUDIT": "audit_registrar", "RESULT": "result_registrar"} {
+	names, err = fs.Glob(conf.Files, "consumer_*.json")
+	require.NoError(t, err)
+	for _, name := range names {
 		var consumer jetstream.ConsumerConfig
-		unmarshal(t, "consumer_"+name+".json", &consumer)
+		unmarshal(t, name, &consumer)
 		require.NotEmpty(t, consumer.Description, name)
-		_, err := js.CreateConsumer(t.Context(), stream, consumer)
+		stream := strings.TrimSuffix(strings.TrimPrefix(name, "consumer_"), "_"+consumer.Durable+".json")
+		_, err := js.CreateConsumer(t.Context(), streamConfig(t, stream).Name, consumer)
 		require.NoError(t, err, name)
 	}
 	return js
@@ -64,25 +67,25 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 	s := startServer(t, cfg)
 	work := []struct {
 		user     string
-		streams  []string // what it declares
 		publish  []string
 		stream   string // what it consumes
 		consumer string
 	}{
-		{Bridge, []string{"raw", "dead_letter", "commands", "result"}, []string{
+		{Bridge, []string{
 			"f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.bridge.bad_mac.unknown", "f2.result.e4fd45f654be.alarm-mode.1.siren-1",
-		}, "COMMANDS", "commands_bridge"},
-		{Decoder, []string{"decoded", "latest", "parked", "dead_letter"}, []string{
+		}, "COMMANDS", Bridge},
+		{Decoder, []string{
 			"f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", "f2.dead.decoder.bad_hex.e4fd45f654be",
 			"f2.parked.e4fd45f654be", "$KV.LATEST.e4fd45f654be.sensor-mode.1.sensor-1",
-		}, "RAW", "raw_decoder"},
-		{Writer, []string{"dead_letter"}, []string{
+		}, "RAW", Decoder},
+		{Writer, []string{
 			"f2.dead.writer.22003.e4fd45f654be",
-		}, "DECODED", "decoded_writer"},
-		{Registrar, []string{"audit"}, []string{
+		}, "DECODED", Writer},
+		{Registrar, []string{
 			"f2.audit.issue.e4fd45f654be",
-		}, "AUDIT", "audit_registrar"},
+		}, "AUDIT", Registrar},
 	}
+	declare(t, s, cfg)
 	console, err := jetstream.New(connect(t, s, cfg, Console))
 	require.NoError(t, err)
 	for i, part := range work {
@@ -91,15 +94,6 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 		}))
 		js, err := jetstream.New(nc)
 		require.NoError(t, err)
-		for _, name := range part.streams {
-			_, err := js.CreateStream(t.Context(), streamConfig(t, name))
-			require.NoError(t, err, "%s declares %s", part.user, name)
-			if part.user == Registrar {
-				continue // it makes the audit trail, and cannot change it
-			}
-			_, err = js.CreateOrUpdateStream(t.Context(), streamConfig(t, name))
-			require.NoError(t, err, "%s updates %s", part.user, name)
-		}
 		for _, subject := range part.publish {
 			_, err := js.Publish(t.Context(), subject, []byte("{}"))
 			require.NoError(t, err, "%s publishes %s", part.user, subject)
@@ -114,17 +108,11 @@ func TestServicesCanDoTheirWork(t *testing.T) {
 	}
 }
 
-// consume declares the durable, pulls one message by Fetch and acknowledges it.
+// consume opens the durable, pulls one message by Fetch and acknowledges it.
 func consume(t *testing.T, js jetstream.JetStream, stream, name string) {
 	t.Helper()
-	var declared jetstream.ConsumerConfig
-	unmarshal(t, "consumer_"+name+".json", &declared)
-	var consumer jetstream.Consumer
-	for range 2 { // creates, then updates
-		var err error
-		consumer, err = js.CreateOrUpdateConsumer(t.Context(), stream, declared)
-		require.NoError(t, err)
-	}
+	consumer, err := js.Consumer(t.Context(), stream, name)
+	require.NoError(t, err)
 	batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(5*time.Second))
 	require.NoError(t, err)
 	message, ok := <-batch.Messages()
@@ -185,38 +173,48 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.INFO":                                    {Console},
 		"$JS.API.STREAM.NAMES":                            {Console},
 
-		"$JS.API.STREAM.CREATE.RAW":                            {Bridge},
-		"$JS.API.STREAM.CREATE.DECODED":                        {Decoder},
-		"$JS.API.STREAM.CREATE.KV_LATEST":                      {Decoder},
-		"$JS.API.STREAM.CREATE.DEAD_LETTER":                    {Bridge, Decoder, Writer},
+		"$JS.API.STREAM.CREATE.RAW":                            {},
+		"$JS.API.STREAM.CREATE.DECODED":                        {},
+		"$JS.API.STREAM.CREATE.KV_LATEST":                      {},
+		"$JS.API.STREAM.CREATE.DEAD_LETTER":                    {},
 		"$JS.API.STREAM.CREATE.OTHER":                          {},
-		"$JS.API.STREAM.UPDATE.COMMANDS":                       {Bridge},
-		"$JS.API.STREAM.INFO.RAW":                              {Bridge, Decoder, Health, Console},
-		"$JS.API.STREAM.INFO.DECODED":                          {Decoder, Writer, Health, Console},
+		"$JS.API.STREAM.UPDATE.COMMANDS":                       {},
+		"$JS.API.STREAM.INFO.RAW":                              {Bridge, Decoder, Keeper, Health, Console},
+		"$JS.API.STREAM.INFO.DECODED":                          {Decoder, Writer, Keeper, Health, Console},
 		"$JS.API.STREAM.DELETE.RAW":                            {},
-		"$JS.API.STREAM.PURGE.RAW":                             {},
+		"$JS.API.STREAM.PURGE.RAW":                             {Keeper},
+		"$JS.API.STREAM.PURGE.DECODED":                         {Keeper},
+		"$JS.API.STREAM.PURGE.COMMANDS":                        {Keeper},
+		"$JS.API.STREAM.PURGE.KV_LATEST":                       {},
+		"$JS.API.STREAM.PURGE.PARKED":                          {},
+		"$JS.API.STREAM.UPDATE.RAW":                            {},
+		"$JS.API.CONSUMER.LIST.RAW":                            {Keeper, Console},
+		"$JS.API.CONSUMER.LIST.DECODED":                        {Keeper, Console},
+		"$JS.API.CONSUMER.LIST.AUDIT":                          {Console},
+		"$JS.API.CONSUMER.DELETE.KV_LATEST.registrar":          {},
+		"$JS.API.CONSUMER.RESET.KV_LATEST.registrar":           {Registrar},
+		"$JS.API.CONSUMER.RESET.AUDIT.registrar":               {},
+		"f2.alarm.keeper.stream_filling":                       {Keeper},
 		"$JS.API.STREAM.PURGE.DEAD_LETTER":                     {},
 		"$JS.API.STREAM.MSG.DELETE.RAW":                        {},
 		"$JS.API.STREAM.MSG.GET.RAW":                           {Bridge, Console},
 		"$JS.API.STREAM.MSG.GET.RESULT":                        {Bridge, Console},
 		"$JS.API.STREAM.PURGE.RESULT":                          {},
-		"$JS.API.STREAM.UPDATE.RESULT":                         {Bridge},
+		"$JS.API.STREAM.UPDATE.RESULT":                         {},
 		"$JS.API.STREAM.RESTORE.RAW":                           {},
-		"$JS.API.STREAM.CREATE.PARKED":                         {Decoder},
-		"$JS.API.STREAM.PURGE.PARKED":                          {},
-		"$JS.API.STREAM.PURGE.KV_LATEST":                       {},
+		"$JS.API.STREAM.CREATE.PARKED":                         {},
 		"$JS.API.STREAM.MSG.DELETE.PARKED":                     {},
 		"$JS.API.DIRECT.GET.PARKED":                            {Decoder, Console},
 		"$JS.API.DIRECT.GET.KV_LATEST":                         {Decoder, Console},
 		"$JS.API.DIRECT.GET.DECODED":                           {Console},
 		"$JS.API.DIRECT.GET.KV_LATEST.$KV.LATEST.e4fd45f654be": {Console},
 
-		"$JS.API.CONSUMER.CREATE.RAW.decoder":             {Decoder},
-		"$JS.API.CONSUMER.DURABLE.CREATE.RAW.decoder":     {Decoder},
-		"$JS.API.CONSUMER.CREATE.RAW.decoder.f2.raw.tele": {Decoder},
+		"$JS.API.CONSUMER.CREATE.RAW.decoder":             {},
+		"$JS.API.CONSUMER.DURABLE.CREATE.RAW.decoder":     {},
+		"$JS.API.CONSUMER.CREATE.RAW.decoder.f2.raw.tele": {},
 		"$JS.API.CONSUMER.CREATE.RAW.other":               {Console},
-		"$JS.API.CONSUMER.CREATE.DECODED.writer":          {Writer},
-		"$JS.API.CONSUMER.CREATE.COMMANDS.bridge":         {Bridge},
+		"$JS.API.CONSUMER.CREATE.DECODED.writer":          {},
+		"$JS.API.CONSUMER.CREATE.COMMANDS.bridge":         {},
 		"$JS.API.CONSUMER.INFO.RAW.decoder":               {Decoder, Health, Console},
 		"$JS.API.CONSUMER.DELETE.RAW.decoder":             {},
 		"$JS.API.CONSUMER.DELETE.DECODED.writer":          {},
@@ -233,24 +231,24 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.writer":        {Writer},
 		"$JS.API.CONSUMER.MSG.NEXT.COMMANDS.bridge":       {Bridge},
 		"$JS.API.CONSUMER.MSG.NEXT.DECODED.tail":          {Console},
-		"$JS.API.STREAM.CREATE.AUDIT":                     {Registrar},
+		"$JS.API.STREAM.CREATE.AUDIT":                     {},
 		"$JS.API.STREAM.UPDATE.AUDIT":                     {},
 		"$JS.API.STREAM.RESTORE.AUDIT":                    {},
 		"$JS.API.STREAM.DELETE.AUDIT":                     {},
 		"$JS.API.STREAM.PURGE.AUDIT":                      {},
 		"$JS.API.STREAM.MSG.DELETE.AUDIT":                 {},
-		"$JS.API.CONSUMER.CREATE.AUDIT.registrar":         {Registrar},
+		"$JS.API.CONSUMER.CREATE.AUDIT.registrar":         {},
 		"$JS.API.CONSUMER.CREATE.AUDIT.other":             {Console},
 		"$JS.API.CONSUMER.DELETE.AUDIT.registrar":         {},
-		"$JS.API.CONSUMER.CREATE.KV_LATEST.registrar":     {Registrar, Console},
-		"$JS.API.CONSUMER.MSG.NEXT.KV_LATEST.registrar":   {Registrar, Console},
+		"$JS.API.CONSUMER.CREATE.KV_LATEST.registrar":     {},
+		"$JS.API.CONSUMER.MSG.NEXT.KV_LATEST.registrar":   {Registrar},
 		"$JS.API.CONSUMER.MSG.NEXT.KV_LATEST.other":       {Console},
 		"$JS.ACK.AUDIT.registrar.1.1.1.1.1":               {Registrar},
 		"$JS.ACK.RAW.decoder.1.1.1.1.1":                   {Decoder},
 		"$JS.ACK.DECODED.writer.1.1.1.1.1":                {Writer},
 		"$JS.ACK.COMMANDS.bridge.1.1.1.1.1":               {Bridge},
 	}
-	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Health, Console, Operator} {
+	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Keeper, Health, Console, Operator} {
 		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		for subject, users := range allowed {
 			want := user == Operator
@@ -279,12 +277,13 @@ func TestSubscribePermissions(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
-	services := []string{Bridge, Decoder, Writer, Registrar, Health}
+	services := []string{Bridge, Decoder, Writer, Registrar, Keeper, Health}
 	allowed := map[string][]string{
 		"_INBOX_bridge.abc":   {Bridge},
 		"_INBOX_bridge.>":     {Bridge},
 		"_INBOX_decoder.>":    {Decoder},
 		"_INBOX_registrar.>":  {Registrar},
+		"_INBOX_keeper.>":     {Keeper},
 		"_INBOX_health.>":     {Health},
 		"_INBOX_operator.>":   {},
 		"_INBOX.>":            {},
@@ -303,7 +302,7 @@ func TestSubscribePermissions(t *testing.T) {
 		"$JS.ACK.>":           {},
 		"$SYS.>":              {},
 	}
-	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Health, Console, Operator} {
+	for _, user := range []string{Bridge, Decoder, Writer, Registrar, Keeper, Health, Console, Operator} {
 		nc := connect(t, s, cfg, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		for subject, users := range allowed {
 			want := user == Operator

@@ -19,23 +19,28 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
 )
 
-// patientFiles are the decoder's, except that the server waits so long for an
-// acknowledgement that nothing comes again by itself during a test.
-func patientFiles(t *testing.T) fs.FS {
+// makeRAW makes the decoder's stream and consumer, except that the server waits so
+// long for an acknowledgement that nothing comes again by itself during a test.
+func makeRAW(t *testing.T, server *natsserver.Server) {
 	t.Helper()
 	const name = "consumer_raw_decoder.json"
 	data, err := fs.ReadFile(natsfiles.Files, name)
 	require.NoError(t, err)
 	text := strings.Replace(string(data), `"ack_wait": 10000000000,`, `"ack_wait": 3600000000000,`, 1)
 	require.NotEqual(t, string(data), text)
-	return fstest.MapFS{name: {Data: []byte(text)}}
+	stream, err := fs.ReadFile(natsfiles.Files, "stream_raw.json")
+	require.NoError(t, err)
+	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator,
+		fstest.MapFS{name: {Data: []byte(text)}, "stream_raw.json": {Data: stream}})
+	_, err = operator.SetUp(t.Context(), Sizes{}, false)
+	require.NoError(t, err)
 }
 
 // consume is one process of the decoder. stop ends it as a crash does.
 func consume(t *testing.T, server *natsserver.Server) (consumer jetstream.Consumer, messages <-chan jetstream.Msg, stop func()) {
 	t.Helper()
-	c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
-	consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
+	c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
+	consumer, err := c.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	messages, err = c.Consume(ctx, consumer, 100, MinPrefetchBytes)
@@ -75,11 +80,12 @@ func requireSilence(t *testing.T, messages <-chan jetstream.Msg) {
 func TestRewind(t *testing.T) {
 	t.Parallel()
 	server := natsservertest.Start(t, natsservertest.Config(t))
+	makeRAW(t, server)
 	bridge, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Bridge, natsfiles.Files)
-	require.NoError(t, bridge.Ensure(t.Context(), "RAW"))
+	require.NoError(t, bridge.Wait(t.Context(), "RAW"))
 	_, err := bridge.Store(t.Context(), "RAW", numbered("f2.raw.test", 0, 20))
 	require.NoError(t, err)
-	observer, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
+	observer, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
 
 	consumer, messages, stop := consume(t, server)
 	defer stop()
@@ -128,7 +134,7 @@ func TestRewind(t *testing.T) {
 // requireNobodyPulls waits until the server has seen that the process is gone.
 func requireNobodyPulls(t *testing.T, c *Client) jetstream.Consumer {
 	t.Helper()
-	consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
+	consumer, err := c.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		info, err := consumer.Info(t.Context())
@@ -182,8 +188,8 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 		"the least":   {1, MinPrefetchBytes / 2 / size, 2*MinPrefetchBytes/size + handedOver},
 		"the control": {total * 2 * size, total, total},
 	} {
-		c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
-		consumer, err := c.Consumer(t.Context(), "RAW", "decoder")
+		c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
+		consumer, err := c.Open(t.Context(), "RAW", "decoder")
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

@@ -6,238 +6,292 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
+	"maps"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
-	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/semaphore"
 )
 
-// Client is a service's access to JetStream. It is safe for concurrent use.
-type Client struct {
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	files fs.FS
-	log   *slog.Logger
-	gate  *semaphore.Weighted // one for each who must not be cut off, all for Reconnect
-	moves sync.Mutex          // one Reconnect at a time
+// The operator's part: streams and consumers are made from their files. Services
+// open what is there (open.go).
 
-	mu       sync.Mutex                // guards the fields below
-	lost     chan struct{}             // closed when the connection is lost, then made anew
-	handover map[chan<- *move]struct{} // of each Consume
-}
-
-// NewClient returns a client on nc, which ends with nc; files holds stream_<name>.json and
-// consumer_<stream>_<name>.json.
-func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
-	js, err := jetstream.New(nc)
+// SetUp makes all streams and consumers that there are files for, and brings those that
+// are there to what the files say. What an operator changed stays: see merge. It
+// waits for the server for as long as ctx lasts, and returns a line for each thing
+// that it changed. A dry run changes nothing.
+func (c *Client) SetUp(ctx context.Context, sizes Sizes, dryRun bool) (changes []string, err error) {
+	streams, err := c.streamFiles()
 	if err != nil {
-		return nil, fmt.Errorf("opening JetStream: %w", err)
+		return nil, err
 	}
-	c := &Client{
-		nc: nc, js: js, files: files, log: log, gate: semaphore.NewWeighted(everybody),
-		lost: make(chan struct{}), handover: map[chan<- *move]struct{}{},
+	chosen, explained, err := c.choose(ctx, sizes, streams)
+	if err != nil {
+		return nil, err
 	}
-	go c.watch(nc.StatusChanged(nats.RECONNECTING, nats.CLOSED))
-	return c, nil
-}
-
-// watch tells those who wait for an answer that it will not come.
-func (c *Client) watch(changes chan nats.Status) {
-	defer c.nc.RemoveStatusListener(changes)
-	for status := range changes {
-		c.mu.Lock()
-		close(c.lost)
-		c.lost = make(chan struct{})
-		c.mu.Unlock()
-		if status == nats.CLOSED {
-			return
+	for i := range streams {
+		if !dryRun {
+			if err := c.replace(ctx, &streams[i]); err != nil {
+				return changes, err
+			}
 		}
-	}
-}
-
-// whileConnected returns a context that ends after timeout or when the
-// connection is lost.
-func (c *Client) whileConnected(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	c.mu.Lock()
-	lost := c.lost
-	c.mu.Unlock()
-	go func() {
-		select {
-		case <-lost:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
-}
-
-// JetStream is the API beneath.
-func (c *Client) JetStream() jetstream.JetStream { return c.js }
-
-// Last returns the last message of a subject. It waits for the server for as long
-// as ctx lasts, and returns jetstream.ErrMsgNotFound where there is none.
-func (c *Client) Last(ctx context.Context, streamName, subject string) (last *jetstream.RawStreamMsg, err error) {
-	err = c.untilAnswered(ctx, "the last message of "+subject, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, streamName)
+		change, err := c.ensure(ctx, &streams[i], chosen[streams[i].Name], dryRun)
 		if err != nil {
-			return err
+			return changes, err
 		}
-		if last, err = s.GetLastMsgForSubject(ctx, subject); errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
-		return err
-	})
-	if err == nil && last == nil {
-		err = jetstream.ErrMsgNotFound
+		changes = append(changes, change...)
 	}
-	return last, err
+	changes = append(changes, explained...)
+	consumers, err := c.consumerFiles()
+	if err != nil {
+		return changes, err
+	}
+	for i := range consumers {
+		_, change, err := c.ensureConsumer(ctx, &consumers[i], dryRun)
+		if err != nil {
+			return changes, err
+		}
+		changes = append(changes, change...)
+	}
+	return changes, nil
 }
 
-// Ready asks the server for a stream, and so proves that JetStream answers.
-func (c *Client) Ready(ctx context.Context, streamName string) error {
-	if _, err := c.js.Stream(ctx, streamName); err != nil {
-		return fmt.Errorf("asking JetStream for %s: %w", streamName, err)
-	}
-	return nil
-}
-
-// Ensure creates each stream from its file, or brings an existing one to what
-// the file says. It never shrinks retention: where the
-// stream keeps more than the file says, the stream's own limit stays and a
-// warning names it. It waits for the server for as long as ctx lasts.
+// Ensure is SetUp for some streams alone.
 func (c *Client) Ensure(ctx context.Context, names ...string) error {
 	for _, name := range names {
-		if err := c.ensure(ctx, name); err != nil {
+		var want jetstream.StreamConfig
+		if err := readJSON(c.files, streamFile(name), &want); err != nil {
+			return err
+		}
+		if _, err := c.ensure(ctx, &want, nil, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *Client) ensure(ctx context.Context, name string) error {
-	var want jetstream.StreamConfig
-	if err := readJSON(c.files, "stream_"+fileName(name)+".json", &want); err != nil {
-		return err
+// Consumer is SetUp for one consumer, and returns it.
+func (c *Client) Consumer(ctx context.Context, streamName, name string) (jetstream.Consumer, error) {
+	d := consumerFile{stream: streamName}
+	if err := readJSON(c.files, consumerFileName(streamName, name), &d.ConsumerConfig); err != nil {
+		return nil, err
 	}
-	return c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
-		current, err := c.js.Stream(ctx, want.Name)
+	consumer, _, err := c.ensureConsumer(ctx, &d, false)
+	return consumer, err
+}
+
+// Differences says where streams and consumers are not as their files say: a line each.
+// Not what setup itself chose, which is the size for a declared rate.
+func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
+	streams, err := c.streamFiles()
+	if err != nil {
+		return nil, err
+	}
+	for i := range streams {
+		file := &streams[i]
+		current, err := c.js.Stream(ctx, file.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			_, err = c.js.CreateStream(ctx, want)
-			return err
+			lines = append(lines, "there is no stream "+file.Name)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("comparing stream %s with its file: %w", file.Name, err)
+		}
+		config := current.CachedInfo().Config
+		if config.Metadata[rateKey] != "" {
+			config.MaxBytes = file.MaxBytes
+		}
+		lines = append(lines, differences("stream "+file.Name, config, *file)...)
+	}
+	consumers, err := c.consumerFiles()
+	if err != nil {
+		return nil, err
+	}
+	for i := range consumers {
+		d := &consumers[i]
+		current, err := c.js.Consumer(ctx, d.stream, d.Durable)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			lines = append(lines, "there is no "+d.name())
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("comparing %s with its file: %w", d.name(), err)
+		}
+		lines = append(lines, differences(d.name(), current.CachedInfo().Config, d.ConsumerConfig)...)
+	}
+	return lines, nil
+}
+
+// ensure makes the stream, or brings it to what its file says; with a limit, also to
+// that.
+func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit *limit, dryRun bool) (changes []string, err error) {
+	err = c.untilAnswered(ctx, "stream "+file.Name, func(ctx context.Context) error {
+		changes = nil
+		current, err := c.js.Stream(ctx, file.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			want := *file
+			limit.set(&want)
+			changes = []string{fmt.Sprintf("stream %s: made, %s at most", want.Name, bytesText(want.MaxBytes))}
+			if !dryRun {
+				_, err = c.js.CreateStream(ctx, want)
+				return err
+			}
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		merged := want
-		for _, limit := range keepRetention(current.CachedInfo().Config, &merged) {
-			c.log.Warn("stream keeps more than its file says, left as it is; to shrink it use: nats stream edit", "stream", name, "limit", limit)
+		now := current.CachedInfo().Config
+		want := merge(now, *file)
+		limit.set(&want)
+		if changes = differences("stream "+file.Name, now, want); len(changes) == 0 || dryRun {
+			return nil
 		}
-		_, err = c.js.UpdateStream(ctx, merged)
+		_, err = c.js.UpdateStream(ctx, want)
 		return err
 	})
+	return changes, err
 }
 
-// Create makes a stream from its file unless it is there. One that is there and
-// differs from the file stays as it is, and a warning says what an operator can do:
-// Create is for who must not be able to change the stream. It waits for the server
-// for as long as ctx lasts.
-func (c *Client) Create(ctx context.Context, name string) error {
-	var want jetstream.StreamConfig
-	file := "stream_" + fileName(name) + ".json"
-	if err := readJSON(c.files, file, &want); err != nil {
-		return err
+// merge is what a stream becomes: what its file says, but for what is the operator's to
+// choose and what cannot be changed any more.
+func merge(current, file jetstream.StreamConfig) jetstream.StreamConfig {
+	want := file
+	want.Replicas, want.Placement, want.Compression, want.Metadata = current.Replicas, current.Placement, current.Compression, current.Metadata
+	want.SubjectTransform, want.RePublish = current.SubjectTransform, current.RePublish
+	want.MaxBytes, want.MaxMsgs, want.MaxMsgSize = current.MaxBytes, current.MaxMsgs, current.MaxMsgSize
+	if file.MaxAge > 0 { // one without is trimmed by the keeper, and never by age what waits
+		want.MaxAge = current.MaxAge
 	}
-	return c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
-		current, err := c.js.Stream(ctx, want.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			_, err = c.js.CreateStream(ctx, want)
-		} else if err == nil && !agrees(current.CachedInfo().Config, want) {
-			c.log.Warn("stream differs from its file, left as it is; to change it use, as operator: nats stream edit --config", "stream", name, "file", "nats/"+file)
+	if current.MaxMsgsPerSubject > 0 {
+		want.MaxMsgsPerSubject = current.MaxMsgsPerSubject
+	}
+	// A cell's stream may be a mirror, or have its messages from others.
+	want.Mirror, want.Sources = current.Mirror, current.Sources
+	if want.Mirror != nil || len(want.Sources) > 0 {
+		want.Subjects = current.Subjects
+	}
+	want.Storage, want.PersistMode, want.MaxConsumers = current.Storage, current.PersistMode, current.MaxConsumers // for good
+	want.AllowMsgTTL = want.AllowMsgTTL || current.AllowMsgTTL
+	return want
+}
+
+// consumerFile is a consumer as its file declares it.
+type consumerFile struct {
+	stream string
+	jetstream.ConsumerConfig
+}
+
+func (d *consumerFile) name() string { return "consumer " + d.Durable + " of " + d.stream }
+
+func (c *Client) ensureConsumer(ctx context.Context, d *consumerFile, dryRun bool) (consumer jetstream.Consumer, changes []string, err error) {
+	err = c.untilAnswered(ctx, d.name(), func(ctx context.Context) error {
+		changes = nil
+		var err error
+		consumer, err = c.js.Consumer(ctx, d.stream, d.Durable)
+		want := d.ConsumerConfig
+		switch {
+		case errors.Is(err, jetstream.ErrConsumerNotFound), dryRun && errors.Is(err, jetstream.ErrStreamNotFound):
+			changes = []string{d.name() + ": made"}
+		case err != nil:
+			return err
+		default:
+			now := consumer.CachedInfo().Config
+			want.Replicas, want.MemoryStorage, want.Metadata = now.Replicas, now.MemoryStorage, now.Metadata
+			changes = differences(d.name(), now, want)
 		}
+		if len(changes) == 0 || dryRun {
+			return nil
+		}
+		consumer, err = c.js.CreateOrUpdateConsumer(ctx, d.stream, want)
 		return err
 	})
+	return consumer, changes, err
 }
 
-// agrees tells whether a stream has everything that want sets. What want leaves open
-// the server has filled in.
-func agrees(current, want jetstream.StreamConfig) bool {
-	has := settings(current)
-	for name, value := range settings(want) {
-		if !reflect.DeepEqual(value, has[name]) {
-			return false
+// differences lists the settings in which current is not as want. Metadata are
+// nobody's setting.
+func differences(name string, current, want any) (lines []string) {
+	has, wants := settings(current), settings(want)
+	keys := slices.Sorted(maps.Keys(wants))
+	for _, key := range slices.Sorted(maps.Keys(has)) {
+		if _, ok := wants[key]; !ok && !reflect.ValueOf(has[key]).IsZero() {
+			keys = append(keys, key)
 		}
 	}
-	return true
+	for _, key := range keys {
+		if key != "metadata" && key != "consumer_limits" && !reflect.DeepEqual(wants[key], has[key]) {
+			lines = append(lines, fmt.Sprintf("%s: %s is %s, should be %s", name, key, setting(has[key]), setting(wants[key])))
+		}
+	}
+	return lines
 }
 
-// settings are those of a stream by their names, without what is not set.
-func settings(c jetstream.StreamConfig) (all map[string]any) {
+func setting(value any) string {
+	if value == nil {
+		return "not set"
+	}
+	if n, ok := value.(float64); ok {
+		return strconv.FormatFloat(n, 'f', -1, 64)
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Sprint(value)
+	}
+	return string(text)
+}
+
+// settings are those of a stream or consumer by their names, without what is not set.
+func settings(c any) (all map[string]any) {
 	if text, err := json.Marshal(c); err == nil { // it was JSON before
 		_ = json.Unmarshal(text, &all)
 	}
 	return all
 }
 
-// keepRetention raises the limits of want to those of current, and names them.
-func keepRetention(current jetstream.StreamConfig, want *jetstream.StreamConfig) (kept []string) {
-	keep := func(name string, current int64, want *int64) {
-		if *want > 0 && (current <= 0 || current > *want) { // 0 and -1 mean unlimited
-			*want = current
-			kept = append(kept, name)
-		}
-	}
-	age := int64(want.MaxAge)
-	keep("max_age", int64(current.MaxAge), &age)
-	want.MaxAge = time.Duration(age)
-	keep("max_bytes", current.MaxBytes, &want.MaxBytes)
-	keep("max_msgs", current.MaxMsgs, &want.MaxMsgs)
-	keep("max_msgs_per_subject", current.MaxMsgsPerSubject, &want.MaxMsgsPerSubject)
-	return kept
-}
-
-// Consumer creates or updates the durable consumer name of a stream from its
-// file and returns it.
-func (c *Client) Consumer(ctx context.Context, streamName, name string) (jetstream.Consumer, error) {
-	var want jetstream.ConsumerConfig
-	if err := readJSON(c.files, "consumer_"+fileName(streamName)+"_"+name+".json", &want); err != nil {
+// streamFiles are the streams that there are files for.
+func (c *Client) streamFiles() ([]jetstream.StreamConfig, error) {
+	names, err := fs.Glob(c.files, "stream_*.json")
+	if err != nil {
 		return nil, err
 	}
-	var consumer jetstream.Consumer
-	err := c.untilAnswered(ctx, "consumer "+streamName+"/"+name, func(ctx context.Context) (err error) {
-		consumer, err = c.js.CreateOrUpdateConsumer(ctx, streamName, want)
-		return err
-	})
-	return consumer, err
-}
-
-// untilAnswered repeats what until it succeeds or the server refuses it for
-// good; a stream that another service has yet to create is waited for.
-func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(context.Context) error) error {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := attempt(bounded)
-		cancel()
-		var apiErr *jetstream.APIError
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("ensuring %s: %w", what, errors.Join(ctx.Err(), err))
-		case errors.As(err, &apiErr) && apiErr.Code == 400:
-			return fmt.Errorf("ensuring %s: %w", what, err)
-		}
-		c.log.Info("waiting for JetStream", "for", what, "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
+	all := make([]jetstream.StreamConfig, len(names))
+	for i, name := range names {
+		if err := readJSON(c.files, name, &all[i]); err != nil {
+			return nil, err
 		}
 	}
+	return all, nil
+}
+
+// consumerFiles are the consumers of these streams.
+func (c *Client) consumerFiles() (all []consumerFile, err error) {
+	streams, err := c.streamFiles()
+	if err != nil {
+		return nil, err
+	}
+	for i := range streams {
+		names, err := fs.Glob(c.files, consumerFileName(streams[i].Name, "*"))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			d := consumerFile{stream: streams[i].Name}
+			if err := readJSON(c.files, name, &d.ConsumerConfig); err != nil {
+				return nil, err
+			}
+			all = append(all, d)
+		}
+	}
+	return all, nil
+}
+
+func streamFile(streamName string) string { return "stream_" + fileName(streamName) + ".json" }
+
+func consumerFileName(streamName, name string) string {
+	return "consumer_" + fileName(streamName) + "_" + name + ".json"
 }
 
 // fileName is a stream's name in a file's: in lower case, and that of the

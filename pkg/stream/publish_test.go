@@ -57,8 +57,9 @@ func TestStoreKeepsOrderOverBatches(t *testing.T) {
 	t.Parallel()
 	const n = 2500
 	server := natsservertest.Start(t, natsservertest.Config(t))
+	makeRAW(t, server)
 	bridge, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Bridge, natsfiles.Files)
-	require.NoError(t, bridge.Ensure(t.Context(), "RAW"))
+	require.NoError(t, bridge.Wait(t.Context(), "RAW"))
 	duplicates, err := bridge.Store(t.Context(), "RAW", numbered("f2.raw.test", 0, n))
 	require.NoError(t, err)
 	assert.Zero(t, duplicates)

@@ -32,17 +32,18 @@ func startFlow(t *testing.T) *flow {
 	cfg.Passwords[credential.Alternate(natsserver.Decoder)] = "other"
 	server := natsservertest.Start(t, cfg)
 	f := &flow{stored: make(chan int, 1), taken: make(chan []string, 1)}
+	makeRAW(t, server)
 	f.bridge, _ = newClient(t, Config{InProcess: server.InProcess()}, natsserver.Bridge, natsfiles.Files)
-	require.NoError(t, f.bridge.Ensure(t.Context(), "RAW"))
+	require.NoError(t, f.bridge.Wait(t.Context(), "RAW"))
 
 	c, source := secrettest.Changing(t, natsserver.Decoder, natsservertest.Password(natsserver.Decoder), 10*time.Millisecond)
 	f.credential = source
 	nc := connect(t, Config{URL: server.URL(), CAFile: cfg.CAFile}, natsserver.Decoder, c, new(journal))
 	require.NoError(t, WaitConnected(t.Context(), nc))
 	var err error
-	f.decoder, err = NewClient(nc, patientFiles(t), f.bridge.log)
+	f.decoder, err = NewClient(nc, natsfiles.Files, f.bridge.log)
 	require.NoError(t, err)
-	consumer, err := f.decoder.Consumer(t.Context(), "RAW", "decoder")
+	consumer, err := f.decoder.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	consuming, stopConsuming := context.WithCancel(t.Context())
 	messages, err := f.decoder.Consume(consuming, consumer, 100, MinPrefetchBytes)
@@ -146,12 +147,13 @@ func TestReconnectWithoutAServer(t *testing.T) {
 func TestReconnectWhileNobodyTakes(t *testing.T) {
 	t.Parallel()
 	server := natsservertest.Start(t, natsservertest.Config(t))
+	makeRAW(t, server)
 	bridge, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Bridge, natsfiles.Files)
-	require.NoError(t, bridge.Ensure(t.Context(), "RAW"))
+	require.NoError(t, bridge.Wait(t.Context(), "RAW"))
 	_, err := bridge.Store(t.Context(), "RAW", numbered("f2.raw.test", 0, 500))
 	require.NoError(t, err)
-	decoder, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, patientFiles(t))
-	consumer, err := decoder.Consumer(t.Context(), "RAW", "decoder")
+	decoder, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
+	consumer, err := decoder.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	messages, err := decoder.Consume(ctx, consumer, 50, MinPrefetchBytes)

@@ -61,7 +61,7 @@ func TestSaveAndRestore(t *testing.T) {
 	err = stream.Restore(t.Context(), js, &s, bytes.NewReader(data))
 	require.Error(t, err, "it is there")
 
-	other := streamtest.NewClient(t).JetStream()
+	other := streamtest.NewEmptyClient(t).JetStream()
 	require.NoError(t, stream.Restore(t.Context(), other, &s, bytes.NewReader(data)))
 	restored, err := other.Stream(t.Context(), "RAW")
 	require.NoError(t, err)
@@ -83,11 +83,11 @@ func TestRestoreOfHalf(t *testing.T) {
 	t.Parallel()
 	js := filled(t, 600, 1)
 	s, data := save(t, js)
-	other := streamtest.NewClient(t).JetStream()
+	other := streamtest.NewEmptyClient(t).JetStream()
 	err := stream.Restore(t.Context(), other, &s, bytes.NewReader(data[:len(data)/2]))
 	require.ErrorContains(t, err, "restoring stream RAW")
 	t.Log(err)
-	other = streamtest.NewClient(t).JetStream()
+	other = streamtest.NewEmptyClient(t).JetStream()
 	err = stream.Restore(t.Context(), other, &s, io.MultiReader(bytes.NewReader(data[:10]), brokenReader{}))
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 }

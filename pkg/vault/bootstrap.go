@@ -12,9 +12,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// Services are those that have a policy and an AppRole: the stages, the registrar,
+// Services are those that have a policy and an AppRole: the stages, the keeper, the registrar,
 // the health service, and the operator, who rotates.
-var Services = []string{"bridge", "decoder", "writer", "registrar", "health", "operator"}
+var Services = []string{"bridge", "decoder", "writer", "keeper", "registrar", "health", "operator"}
 
 // Bootstrap prepares a fresh Vault for a mesh. Every step looks first, and leaves
 // alone what is as it should be: running it twice changes nothing.

@@ -17,6 +17,7 @@ var readable = map[string][]string{
 	"decoder":   {"postgres_password", "nats_decoder_password"},
 	"writer":    {"timescale_password", "nats_writer_password"},
 	"registrar": {"mqtt_registrar_password", "nats_registrar_password", "registry_password"},
+	"keeper":    {"nats_keeper_password"},
 	"health":    {"health_password", "nats_health_password"},
 	"operator":  names,
 }

@@ -82,7 +82,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 // and disconnects when the broker has read the acknowledgements, within
 // DrainTimeout. The broker keeps the rest. Run may be called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Ensure(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
+	if err := b.streams.Wait(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
 		return err
 	}
 	first, err := b.newSession()

@@ -314,11 +314,12 @@ func TestLateBatch(t *testing.T) {
 	require.Eventually(t, func() bool { return testutil.ToFloat64(killed.metrics.received) == 3 }, patience, time.Millisecond)
 	killed.kill()
 
-	next := r.start(t, func(c *Config, _ *life) { c.Linger = 2 * time.Second }) // its first batch waits as long
+	next := r.start(t, func(_ *Config, l *life) { l.mqtt.hold() })
 	require.Eventually(t, func() bool { return next.raw.Load() != nil }, patience, time.Millisecond)
 	require.Zero(t, r.lastSequence(t), "the control")
 	killed.nats.release()
 	require.Eventually(t, func() bool { return r.lastSequence(t) > 0 }, patience, time.Millisecond)
+	next.mqtt.release()
 	publish(t, controller, door, "4")
 	got, _ := bodies(r.awaitStored(t, 0, "4"))
 	assert.Equal(t, []string{"1", "2", "3", "4"}, got)

@@ -177,7 +177,7 @@ func TestLatency(t *testing.T) {
 		}
 		publish(t, controller, door, fmt.Sprint(n-1))
 		l = r.start(t, func(c *Config, l *life) {
-			l.nats.latency = 25 * time.Millisecond
+			l.nats.latency.Store(int64(25 * time.Millisecond))
 			c.Linger = 5 * time.Millisecond
 		})
 		require.Eventually(t, func() bool { return testutil.ToFloat64(l.metrics.received) > 0 }, patience, time.Millisecond)

@@ -95,7 +95,7 @@ type life struct {
 func (r *rig) start(tb testing.TB, change ...func(*Config, *life)) *life {
 	tb.Helper()
 	l := &life{mqtt: newWire(tb, r.broker.Address()), nats: newWire(tb, net.JoinHostPort("127.0.0.1", strconv.Itoa(r.server.Port()))), ended: make(chan error, 1)}
-	l.mqtt.mqtt = true
+	l.mqtt.mqtt.Store(true)
 	cfg := testConfig()
 	cfg.URL, cfg.ClientID, cfg.Linger, cfg.MaxPayload = "tcp://"+l.mqtt.address(), "bridge", time.Millisecond, 1<<16
 	for _, change := range change {

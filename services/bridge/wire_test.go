@@ -18,8 +18,8 @@ import (
 type wire struct {
 	listener net.Listener
 	target   string
-	latency  time.Duration // each way
-	mqtt     bool          // the wire reads packets
+	latency  atomic.Int64 // nanoseconds, each way
+	mqtt     atomic.Bool  // the wire reads packets
 
 	noAcks    atomic.Bool // the bridge's PUBACKs vanish
 	noDUP     atomic.Bool // no message of the broker has DUP
@@ -53,6 +53,7 @@ func (w *wire) accept() {
 		if err != nil {
 			return
 		}
+		w.waitHeld()
 		server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", w.target)
 		if err != nil {
 			_ = client.Close()
@@ -62,7 +63,7 @@ func (w *wire) accept() {
 		w.conns = append(w.conns, client, server)
 		w.mu.Unlock()
 		up, down := w.bytesUp, w.bytesDown
-		if w.mqtt {
+		if w.mqtt.Load() {
 			up, down = w.packetsUp, w.packetsDown
 		}
 		w.tasks.Go(func() { up(client, server) })
@@ -80,7 +81,7 @@ func (w *wire) cut() {
 	}
 }
 
-// hold has what the bridge says from now on wait for release.
+// hold has what the bridge says from now on, and its next connection, wait for release.
 func (w *wire) hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -142,7 +143,7 @@ func (w *wire) copyLate(from, to net.Conn, wait func()) {
 		buf := make([]byte, 32<<10)
 		n, err := from.Read(buf)
 		if n > 0 {
-			late <- later{time.Now().Add(w.latency), buf[:n]}
+			late <- later{time.Now().Add(time.Duration(w.latency.Load())), buf[:n]}
 		}
 		if err != nil {
 			return // and the rest is still written

@@ -121,10 +121,10 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 
 // Run decodes until ctx ends, then stores and acknowledges what it has in hand.
 func (d *Decoder) Run(ctx context.Context) error {
-	if err := d.streams.Ensure(ctx, DecodedStream, LatestStream, ParkedStream, deadletter.Stream); err != nil {
+	if err := d.streams.Wait(ctx, DecodedStream, LatestStream, ParkedStream, deadletter.Stream); err != nil {
 		return err
 	}
-	consumer, err := d.streams.Consumer(ctx, RawStream, stage)
+	consumer, err := d.streams.Open(ctx, RawStream, stage)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ type Config struct {
 	Interval time.Duration `help:"How often the mesh is looked at." env:"HEALTH_INTERVAL" default:"10s" name:"interval"`
 
 	StalledAfter time.Duration `help:"A stage that is not ready, or has work and finishes none of it, for this long is stalled." env:"HEALTH_STALLED_AFTER" default:"1m" name:"stalled-after"`
-	StreamFull   float64       `help:"Share of a stream's size limit from which on it is nearly full; a full one takes nothing more." env:"HEALTH_STREAM_FULL" default:"0.8" name:"stream-full"`
+	StreamFull   float64       `help:"Share of a stream's size limit, without history, from which on it is nearly full; a full one takes nothing more." env:"HEALTH_STREAM_FULL" default:"0.8" name:"stream-full"`
 	DeadLetters  float64       `help:"Dead letters of a stage, within the window, that are alarming." env:"HEALTH_DEAD_LETTERS" default:"10" name:"dead-letters"`
 	Window       time.Duration `help:"Window for dead letters and for messages that the broker drops." env:"HEALTH_WINDOW" default:"5m" name:"window"`
 }

@@ -185,7 +185,7 @@ func TestStageThatIsNotReady(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	cause := fine
-	for _, name := range []string{"bridge", "decoder", "registrar"} {
+	for _, name := range []string{"bridge", "decoder", "keeper", "registrar"} {
 		b.announce(name, fine)
 	}
 	b.announce("writer", func() error { return cause() })
@@ -208,7 +208,7 @@ func TestStageThatIsNotReady(t *testing.T) {
 func TestStageThatFinishesNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	for _, name := range []string{"bridge", "decoder", "writer", "registrar"} {
+	for _, name := range []string{"bridge", "decoder", "writer", "keeper", "registrar"} {
 		b.announce(name, fine)
 	}
 	b.stream("RAW", "stream_raw.json", 0)
@@ -241,7 +241,7 @@ func TestStageThatFinishesNothing(t *testing.T) {
 func TestStreamNearItsLimit(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.stream("DEAD_LETTER", "stream_dead_letter.json", 1<<20)
+	b.stream("PARKED", "stream_parked.json", 1<<20)
 	b.see(0)
 	b.none()
 	body := make([]byte, 100<<10)
@@ -249,16 +249,86 @@ func TestStreamNearItsLimit(t *testing.T) {
 		body[i] = byte(i * i >> 3) // as far as it compresses, the limit counts what was sent
 	}
 	for range 9 {
-		_, err := b.operator.Publish(t.Context(), "f2.dead.writer.22003.e4fd45f654be", body)
+		_, err := b.operator.Publish(t.Context(), "f2.parked.e4fd45f654be", body)
 		require.NoError(t, err)
 	}
 	b.see(time.Second)
-	b.next(StreamFull, "DEAD_LETTER", true)
-	stream, err := b.operator.Stream(t.Context(), "DEAD_LETTER")
+	b.next(StreamFull, "PARKED", true)
+	stream, err := b.operator.Stream(t.Context(), "PARKED")
 	require.NoError(t, err)
 	require.NoError(t, stream.Purge(t.Context()))
 	b.see(2 * time.Second)
-	b.next(StreamFull, "DEAD_LETTER", false)
+	b.next(StreamFull, "PARKED", false)
+}
+
+// History fills a stream and is no alarm; what waits is, and so is a stream that nobody
+// trims.
+func TestStreamFullOfHistory(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, test := range []struct {
+		stream Stream
+		full   bool
+	}{
+		{Stream{Stream: "RAW", Bytes: 85, Backlog: 10, MaxBytes: 100, trimmed: true}, false},
+		{Stream{Stream: "RAW", Bytes: 85, Backlog: 80, MaxBytes: 100, trimmed: true}, true},
+		{Stream{Stream: "RAW", Bytes: 96, Backlog: 0, MaxBytes: 100, trimmed: true}, true},
+		{Stream{Stream: "RAW", Bytes: 50, Backlog: 50, MaxBytes: 100, trimmed: true}, false},
+		{Stream{Stream: "DEAD_LETTER", Bytes: 100, Backlog: 100, MaxBytes: 100, ring: true}, false},
+		{Stream{Stream: "AUDIT", Bytes: 85, Backlog: 85, MaxBytes: 100}, true},
+	} {
+		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{test.stream}})
+		assert.Equal(t, test.full, len(b.server.judge.alarms.Subjects(StreamFull)) == 1, "%+v", test.stream)
+	}
+}
+
+// The backlog is what the reader has yet to acknowledge; without one it is all.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.stream("RAW", "stream_raw.json", 0)
+	waits := func() float64 {
+		raw := b.see(0).Streams[0]
+		require.Equal(t, "RAW", raw.Stream)
+		if raw.Bytes == 0 {
+			return 0
+		}
+		return float64(raw.Backlog) / float64(raw.Bytes)
+	}
+	assert.Zero(t, waits())
+	for range 4 {
+		_, err := b.operator.Publish(t.Context(), "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", []byte("{}"))
+		require.NoError(t, err)
+	}
+	assert.InDelta(t, 1, waits(), 0)
+	consumer, err := b.operator.CreateConsumer(t.Context(), "RAW", jetstream.ConsumerConfig{Durable: "decoder", AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
+	assert.InDelta(t, 1, waits(), 0)
+	for _, want := range []float64{0.75, 0.5, 0.25, 0} {
+		m, err := consumer.Next(jetstream.FetchMaxWait(patience))
+		require.NoError(t, err)
+		require.NoError(t, m.DoubleAck(t.Context()))
+		assert.InDelta(t, want, waits(), 0.01)
+	}
+}
+
+// When a stream will be full is the keeper's to say.
+func TestDaysToFull(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.stream("RAW", "stream_raw.json", 0)
+	registry := prometheus.NewRegistry()
+	full := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "f2mesh_keeper_seconds_to_full"}, []string{"stream"})
+	registry.MustRegister(full)
+	svc, err := health.Announce(b.connect("keeper").Conn(), health.Service{
+		Name: "keeper", Version: "1.2.3", Gatherer: registry, Ready: func(context.Context) error { return nil },
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = svc.Stop() })
+	assert.Zero(t, b.see(0).Streams[0].FullIn)
+	full.WithLabelValues("RAW").Set(3600)
+	full.WithLabelValues("DECODED").Set(60)
+	assert.InDelta(t, 3600, b.see(0).Streams[0].FullIn, 0)
 }
 
 func TestDeadLettersRise(t *testing.T) {
@@ -357,7 +427,7 @@ func TestStreamAroundItsLimit(t *testing.T) {
 		bytes  uint64
 		raised int // alarms in all
 	}{{79, 0}, {80, 1}, {79, 1}, {80, 1}, {77, 1}, {75, 0}, {79, 0}, {81, 1}} {
-		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{{Stream: "RAW", Bytes: look.bytes, MaxBytes: 100}}})
+		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{{Stream: "AUDIT", Bytes: look.bytes, MaxBytes: 100}}})
 		assert.Len(t, b.server.judge.alarms.Subjects(StreamFull), look.raised, "%+v", look)
 	}
 }
@@ -459,7 +529,7 @@ func TestAPI(t *testing.T) {
 		assert.Equal(t, one.code, code, "%s %s", one.path, one.header)
 		assert.Contains(t, body, one.holds, "%s %s", one.path, one.header)
 	}
-	for _, name := range []string{"decoder", "writer", "registrar"} {
+	for _, name := range []string{"decoder", "writer", "keeper", "registrar"} {
 		b.announce(name, fine)
 		require.NoError(t, b.operator.Conn().Flush())
 	}

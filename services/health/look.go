@@ -51,6 +51,13 @@ func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
 	if s.Streams, err = lookAtStreams(ctx, js); err != nil {
 		return nil, err
 	}
+	for _, keeper := range each["keeper"] { // each tells of the same streams
+		for i := range s.Streams {
+			one := &s.Streams[i]
+			one.FullIn = keeper[health.FigureOf("f2mesh_keeper_seconds_to_full", one.Stream)]
+			one.Room = keeper[health.FigureOf("f2mesh_keeper_seconds_of_room", one.Stream)]
+		}
+	}
 	registrar := found["registrar"]
 	for _, one := range each["registrar"] { // each tells of the same broker
 		if n, told := one["f2mesh_registrar_broker_messages_dropped_total"]; told {
@@ -173,22 +180,52 @@ func (s *Stage) position(ctx context.Context, js jetstream.JetStream, name strin
 
 func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error) {
 	var all []Stream
-	for _, name := range streams {
-		stream, err := js.Stream(ctx, name)
+	for _, s := range streams {
+		stream, err := js.Stream(ctx, s.name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
-			continue // not there before its service has started
+			continue // not there before setup has made it
 		case err != nil:
-			return nil, fmt.Errorf("asking for stream %s: %w", name, err)
+			return nil, fmt.Errorf("asking for stream %s: %w", s.name, err)
 		}
-		info := stream.CachedInfo()
-		all = append(all, Stream{name, info.State.Msgs, info.State.Bytes, info.Config.MaxBytes})
+		state := stream.CachedInfo().State
+		one := Stream{
+			Stream: s.name, Messages: state.Msgs, Bytes: state.Bytes, MaxBytes: stream.CachedInfo().Config.MaxBytes,
+			Backlog: state.Bytes, trimmed: s.reader != "", ring: s.ring,
+		}
+		if one.trimmed {
+			if one.Backlog, err = backlog(ctx, js, s.name, s.reader, &state); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, one)
 	}
 	return all, nil
 }
 
+// backlog is how many bytes of a stream its reader has yet to acknowledge: all, if there
+// is no reader.
+func backlog(ctx context.Context, js jetstream.JetStream, name, reader string, state *jetstream.StreamState) (uint64, error) {
+	if state.Msgs == 0 {
+		return 0, nil
+	}
+	consumer, err := js.Consumer(ctx, name, reader)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return state.Bytes, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("asking for consumer %s of %s: %w", reader, name, err)
+	}
+	info := consumer.CachedInfo()
+	waiting := min(state.LastSeq-min(info.AckFloor.Stream, state.LastSeq), state.Msgs)
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		waiting = 0
+	}
+	return uint64(float64(waiting) * float64(state.Bytes) / float64(state.Msgs)), nil
+}
+
 // Watchers are the services that look for alarms.
-func Watchers() []string { return []string{service, "registrar", "writer"} }
+func Watchers() []string { return []string{service, "keeper", "registrar", "writer"} }
 
 // askAlarms asks every instance of the watchers what is raised. A downgraded secret
 // is an alarm of the service that has it, which does not know since when.

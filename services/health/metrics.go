@@ -13,9 +13,9 @@ const service = "health"
 // metrics are the last look at the mesh. The labels are bounded: stages, streams,
 // kinds of alarms and the mesh's own certificates.
 type metrics struct {
-	alarms, ready, lag, bytes, limit, ends *prometheus.GaugeVec
-	looked                                 prometheus.Gauge
-	certificates                           []string // that ends has
+	alarms, ready, lag, bytes, limit, used, ends *prometheus.GaugeVec
+	looked                                       prometheus.Gauge
+	certificates                                 []string // that ends has
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -29,6 +29,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lag:    gauge("stage_lag_messages", "Messages that wait for the stage or are in its hands.", "stage"),
 		bytes:  gauge("stream_size_bytes", "What the stream holds.", "stream"),
 		limit:  gauge("stream_limit_bytes", "What the stream may hold at most.", "stream"),
+		used:   gauge("stream_used_ratio", "Share of its limit that the stream holds and that does not become free by itself, as history does.", "stream"),
 		ends:   gauge("certificate_not_after_timestamp_seconds", "When a certificate of the mesh itself ends.", "certificate"),
 		looked: f.NewGauge(prometheus.GaugeOpts{
 			Namespace: "f2mesh", Subsystem: service, Name: "last_look_timestamp_seconds", Help: "When the mesh last answered.",
@@ -49,6 +50,7 @@ func (m *metrics) show(s *Status) {
 	for i := range s.Streams {
 		m.bytes.WithLabelValues(s.Streams[i].Stream).Set(float64(s.Streams[i].Bytes))
 		m.limit.WithLabelValues(s.Streams[i].Stream).Set(float64(s.Streams[i].MaxBytes))
+		m.used.WithLabelValues(s.Streams[i].Stream).Set(s.Streams[i].fill())
 	}
 	gone := m.certificates
 	m.certificates = nil

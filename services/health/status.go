@@ -21,7 +21,7 @@ type Status struct {
 	Alarms       []alarm.Alarm `json:"alarms"`
 	AlarmsRaised int           `json:"alarms_raised"`
 	// Watching are the services that look for alarms and answered, of those that
-	// should: health, registrar and writer.
+	// should: health, keeper, registrar and writer.
 	Watching []string `json:"watching"`
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.
@@ -33,7 +33,7 @@ type Status struct {
 	counted bool // it has told
 }
 
-// Stage is one service of the way of a message, or the registrar. Its counters are
+// Stage is one service of the way of a message, or the keeper or the registrar. Its counters are
 // those of all its instances since they started.
 type Stage struct {
 	Stage     string  `json:"stage"`
@@ -56,14 +56,33 @@ type Stream struct {
 	Messages uint64 `json:"messages"`
 	Bytes    uint64 `json:"bytes"`
 	MaxBytes int64  `json:"max_bytes"`
+	// Backlog is what of Bytes its stage has yet to acknowledge, where the rest is
+	// history, which the keeper trims.
+	Backlog uint64 `json:"backlog_bytes"`
+	// FullIn is when it is full if its backlog goes on to grow as it does; Room how long
+	// what arrives finds room if nothing is acknowledged from now on. In seconds, by
+	// the keeper; 0 where it does not tell, as for a backlog that does not grow.
+	FullIn float64 `json:"seconds_to_full,omitempty"`
+	Room   float64 `json:"seconds_of_room,omitempty"`
+
+	trimmed, ring bool
 }
 
-// fill is the share of the limit that is used; 0 without a limit.
+// untrimmed is the share of its limit that a stream with history does not reach while
+// the keeper trims it.
+const untrimmed = 0.95
+
+// fill is the share of the limit that is used and does not become free by itself; 0
+// without a limit. History does, and a stream that drops what is oldest.
 func (s *Stream) fill() float64 {
-	if s.MaxBytes <= 0 {
+	switch all := float64(s.Bytes) / float64(s.MaxBytes); {
+	case s.MaxBytes <= 0 || s.ring:
 		return 0
+	case s.trimmed && all < untrimmed:
+		return float64(s.Backlog) / float64(s.MaxBytes)
+	default:
+		return all
 	}
-	return float64(s.Bytes) / float64(s.MaxBytes)
 }
 
 // Ledger adds up the services' counters since they started. `f2mesh audit` proves
@@ -96,8 +115,22 @@ var stages = []struct{ name, stream, counter string }{ //nolint:gochecknoglobals
 	{"bridge", "", "f2mesh_bridge_messages_received_total"},
 	{"decoder", "RAW", "f2mesh_decoder_messages_received_total"},
 	{"writer", "DECODED", "f2mesh_writer_messages_received_total"},
+	{"keeper", "", "f2mesh_keeper_messages_trimmed_total"},
 	{"registrar", "", "f2mesh_registrar_enrolments_total"},
 }
 
-// streams are those of nats/stream_*.json, in the order of a message's way.
-var streams = []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "KV_LATEST", "AUDIT"} //nolint:gochecknoglobals // a constant
+// streams are those of nats/stream_*.json, in the order of a message's way. One with a
+// reader keeps history behind it; a ring drops its oldest message to take a new one.
+var streams = []struct { //nolint:gochecknoglobals // a constant
+	name, reader string
+	ring         bool
+}{
+	{name: "RAW", reader: "decoder"},
+	{name: "PARKED"},
+	{name: "DECODED", reader: "writer"},
+	{name: "DEAD_LETTER", ring: true},
+	{name: "COMMANDS"},
+	{name: "RESULT", ring: true},
+	{name: "KV_LATEST"},
+	{name: "AUDIT"},
+}

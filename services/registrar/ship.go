@@ -52,11 +52,7 @@ func (e entry) message() (*nats.Msg, error) {
 // Ship brings the table's rows to the stream and the stream's messages to the
 // table, until ctx ends. Several may run at once.
 func (t *Trail) Ship(ctx context.Context, streams *stream.Client, log *slog.Logger) error {
-	// It may not change the stream: nobody with its password shall shorten the trail.
-	if err := streams.Create(ctx, AuditStream); err != nil {
-		return err
-	}
-	consumer, err := streams.Consumer(ctx, AuditStream, auditConsumer)
+	consumer, err := streams.Open(ctx, AuditStream, auditConsumer)
 	if err != nil {
 		return err
 	}

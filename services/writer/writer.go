@@ -97,10 +97,10 @@ func (w *Writer) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.pool.Close()
-	if err := w.streams.Ensure(ctx, deadletter.Stream); err != nil {
+	if err := w.streams.Wait(ctx, deadletter.Stream); err != nil {
 		return err
 	}
-	consumer, err := w.streams.Consumer(ctx, DecodedStream, stage)
+	consumer, err := w.streams.Open(ctx, DecodedStream, stage)
 	if err != nil {
 		return err
 	}

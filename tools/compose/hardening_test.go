@@ -12,7 +12,7 @@ import (
 // services are those of issue and guide. A service that is added has to be added
 // here, and with it what it may reach and know.
 var services = []string{
-	"backup", "bridge", "decoder", "demo", "grafana", "health", "init", "mosquitto", "nats", "pgbouncer", "postgres", "prometheus",
+	"backup", "bridge", "decoder", "demo", "grafana", "health", "init", "keeper", "mosquitto", "nats", "pgbouncer", "postgres", "prometheus",
 	"provision", "registrar", "simulator", "timescaledb", "vault", "vault-bootstrap", "writer",
 }
 

@@ -26,10 +26,10 @@ var published = map[string][]string{
 
 // networks are who hears whom.
 var networks = map[string][]string{
-	"init": {}, "backup": {}, "provision": {"data"}, "demo": {"data", "mesh"},
+	"init": {}, "backup": {}, "provision": {"data", "mesh"}, "demo": {"data", "mesh"},
 	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
-	"bridge": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
+	"bridge": {"mesh"}, "keeper": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
 	"health": {"mesh", "operations"}, "prometheus": {"mesh", "operations"}, "grafana": {"data", "operations"},
 	"registrar": {"data", "devices", "mesh"}, "simulator": {"devices"},
 }

@@ -18,22 +18,23 @@ import (
 var known = map[string][]string{
 	"init": {
 		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
-		"nats_decoder_password", "nats_health_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
+		"nats_decoder_password", "nats_health_password", "nats_keeper_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
 		"pgbouncer_password",
 	},
-	"provision": {"pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
+	"provision": {"nats_operator_password", "pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
 	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
 	"mosquitto": {"mqtt_operator_password", "mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
 	"pgbouncer": {"pgbouncer_password"},
 	"bridge":    {"mqtt_password", "mqtt_username", "nats_bridge_password"},
 	"decoder":   {"nats_decoder_password", "postgres_password"},
 	"writer":    {"nats_writer_password", "timescale_password"},
+	"keeper":    {"nats_keeper_password"},
 	"registrar": {"mqtt_registrar_password", "nats_registrar_password", "registry_password"},
 	"health":    {"health_password", "nats_health_password"},
 	"grafana":   {"grafana_admin_password", "postgres_reader_password"},
 	"vault-bootstrap": {
 		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_bridge_password", "nats_decoder_password",
-		"nats_health_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "registry_password", "timescale_password",
+		"nats_health_password", "nats_keeper_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "registry_password", "timescale_password",
 	},
 }
 
@@ -63,7 +64,7 @@ func TestSecrets(t *testing.T) {
 }
 
 // clients are the services that look for secrets in Vault.
-var clients = []string{"bridge", "decoder", "health", "registrar", "writer"}
+var clients = []string{"bridge", "decoder", "health", "keeper", "registrar", "writer"}
 
 // TestVaultLogins: a service has its own login to Vault and no other's; whoever writes
 // them is started by a person, and stores what the services ask for.

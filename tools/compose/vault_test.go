@@ -24,7 +24,7 @@ func (e *engine) secretsFromVault(t *testing.T) {
 		assert.Equal(t, []string{name + ".role_id", name + ".secret_id"}, entries(t, e.volume(name+"-vault")), "its own login alone")
 		assert.NotContains(t, e.provenance(t, name), `source="vault"`, "the control: VAULT_ADDR is not set yet")
 	}
-	for _, name := range []string{"init", "provision", "health", "bridge", "decoder", "writer", "registrar"} {
+	for _, name := range []string{"init", "provision", "health", "bridge", "decoder", "writer", "keeper", "registrar"} {
 		if _, runs := e.running[name]; runs && !e.running[name].ended() {
 			require.True(t, e.stop(name), name)
 		}

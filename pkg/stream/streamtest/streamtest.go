@@ -15,8 +15,17 @@ import (
 )
 
 // NewClient is the operator's way to a NATS server that lasts as long as the
-// test. No stream is there yet: Ensure makes them.
+// test, with all streams and consumers.
 func NewClient(tb testing.TB) *stream.Client {
+	tb.Helper()
+	client := NewEmptyClient(tb)
+	_, err := client.SetUp(tb.Context(), stream.Sizes{}, false)
+	require.NoError(tb, err)
+	return client
+}
+
+// NewEmptyClient is NewClient without streams.
+func NewEmptyClient(tb testing.TB) *stream.Client {
 	tb.Helper()
 	server, log := natsservertest.Start(tb, natsservertest.Config(tb)), slog.New(slog.DiscardHandler)
 	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,

@@ -166,7 +166,7 @@ const defaultConsumer = "bridge"
 // consumer opens the place in COMMANDS. One of another name is the operator's to make.
 func (c *Commands) consumer(ctx context.Context) (consumer jetstream.Consumer, err error) {
 	if c.cfg.Consumer == defaultConsumer {
-		return c.streams.Consumer(ctx, Stream, defaultConsumer)
+		return c.streams.Open(ctx, Stream, defaultConsumer)
 	}
 	err = c.untilDone(ctx, "consumer "+Stream+"/"+c.cfg.Consumer, func(ctx context.Context) error {
 		consumer, err = c.streams.JetStream().Consumer(ctx, Stream, c.cfg.Consumer)

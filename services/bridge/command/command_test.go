@@ -171,7 +171,7 @@ func TestSpellingIsTheControllers(t *testing.T) {
 	b := newBench(t)
 	_, err := b.streams.JetStream().PublishMsg(t.Context(), &nats.Msg{
 		Subject: "f2.raw.stat.e4fd45f654be.alarm-mode.4.siren-1", Data: []byte(`{"status":true}`),
-		Header: nats.Header{headerTopic: {"stat/f2-E4:FD:45:F6:54:BE/alarm-mode/4/siren-1"}, event.HeaderReceived: {time.Now().Format(time.RFC3339Nano)}},
+		Header: nats.Header{event.HeaderTopic: {"stat/f2-E4:FD:45:F6:54:BE/alarm-mode/4/siren-1"}, event.HeaderReceived: {time.Now().Format(time.RFC3339Nano)}},
 	})
 	require.NoError(t, err)
 	b.run(30 * time.Second)

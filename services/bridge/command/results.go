@@ -90,12 +90,8 @@ func (c *Commands) lastRaw(ctx context.Context, subject string) (m *jetstream.Ra
 	return m, err
 }
 
-const (
-	// rawStream holds what controllers sent.
-	rawStream = "RAW"
-	// headerTopic is the topic as it came, where it is not the canonical spelling.
-	headerTopic = "F2-Topic"
-)
+// rawStream holds what controllers sent.
+const rawStream = "RAW"
 
 // spellingOf is how a controller was last heard; behind a start, as RAW has it.
 func (c *Commands) spellingOf(ctx context.Context, mac topic.MAC) (spelling, error) {
@@ -117,7 +113,7 @@ func (c *Commands) spellingOf(ctx context.Context, mac topic.MAC) (spelling, err
 	var s spelling
 	if last != nil {
 		if t, err := topic.ParseSubject(last.Subject); err == nil {
-			name := last.Header.Get(headerTopic)
+			name := last.Header.Get(event.HeaderTopic)
 			if name == "" {
 				name = t.MQTT()
 			}

@@ -20,17 +20,14 @@ import (
 const (
 	latestStream = "KV_LATEST"
 	latestPrefix = "$KV.LATEST."
-	// overlap covers messages that were stored while the last look was under way.
-	overlap    = 10 * time.Second
-	fetchBatch = 5000
+	fetchBatch   = 5000
 	// subjectFleet stands for all devices: when none is heard, one alarm says it.
 	subjectFleet = "fleet"
 )
 
 // silence knows when each device was last heard, and the time that it stated then
-// if that was implausible. It reads of LATEST what is new
-// since its last look, headers only, through a consumer of a fixed name that it
-// makes for each look: devices that were not heard cost nothing.
+// if that was implausible. It reads of LATEST what is new since its last look, headers
+// only, through a consumer of its own: devices that were not heard cost nothing.
 type silence struct {
 	js    jetstream.JetStream
 	fleet Fleet
@@ -41,8 +38,7 @@ type silence struct {
 	seen   map[topic.MAC]time.Time
 	clocks map[topic.MAC]string // the implausible time that the last message stated
 	newest time.Time            // of all messages
-	stored time.Time            // when LATEST got the newest
-	from   time.Time            // where the next look begins; zero is everything
+	begun  bool                 // LATEST was read once from its beginning
 }
 
 func newSilence(js jetstream.JetStream, fleet Fleet, cfg *Config) *silence {
@@ -149,31 +145,21 @@ func (s *silence) judge(ctx context.Context, now time.Time, a *alarm.Board) erro
 func (s *silence) read(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err := s.js.DeleteConsumer(ctx, latestStream, service) // of a process that died
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil // the decoder has not started yet
-	case err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound):
-		return fmt.Errorf("reading LATEST: %w", err)
-	}
-	config := jetstream.ConsumerConfig{
-		Name: service, Description: "When each controller was last heard, read by the registrar once a minute",
-		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true,
-		InactiveThreshold: 30 * time.Second, MemoryStorage: true,
-	}
-	if !s.from.IsZero() {
-		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &s.from
-	}
-	consumer, err := s.js.CreateConsumer(ctx, latestStream, config)
+	consumer, err := s.js.Consumer(ctx, latestStream, service)
 	if err != nil {
 		return fmt.Errorf("reading LATEST: %w", err)
 	}
-	defer func() { _ = s.js.DeleteConsumer(context.WithoutCancel(ctx), latestStream, service) }()
-	if err := s.drain(consumer); err != nil {
-		return fmt.Errorf("reading LATEST: %w", err)
+	if !s.begun { // an earlier process took what is there
+		if _, err := s.js.ResetConsumerToSequence(ctx, latestStream, service, 1); err != nil {
+			return fmt.Errorf("reading LATEST from its beginning: %w", err)
+		}
+		if consumer, err = s.js.Consumer(ctx, latestStream, service); err != nil {
+			return fmt.Errorf("reading LATEST: %w", err)
+		}
 	}
-	if !s.stored.IsZero() {
-		s.from = s.stored.Add(-overlap)
+	err = s.drain(consumer)
+	if s.begun = err == nil; !s.begun { // what was on its way does not come again
+		return fmt.Errorf("reading LATEST: %w", err)
 	}
 	return nil
 }
@@ -210,9 +196,6 @@ func (s *silence) note(subject string, headers nats.Header, stored time.Time) {
 	mac, err := topic.ParseMAC(token)
 	if err != nil {
 		return
-	}
-	if stored.After(s.stored) {
-		s.stored = stored
 	}
 	at := stored
 	if received, err := time.Parse(time.RFC3339Nano, headers.Get(event.HeaderReceived)); err == nil && received.Before(stored) {

@@ -1,0 +1,83 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Services open streams and consumers, and wait for them: setup makes them.
+
+// missing is what a log line says of a stream or consumer that is not there.
+const missing = "not there yet: `f2mesh up` and the containers' provision job make it, or `f2mesh setup --streams`"
+
+// sayAgain is how often somebody who waits says so.
+const sayAgain = time.Minute
+
+// Wait returns when the streams are there. It waits for as long as ctx lasts.
+func (c *Client) Wait(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		err := c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
+			_, err := c.js.Stream(ctx, name)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Open returns the durable consumer name of a stream. It waits until it is there, for
+// as long as ctx lasts.
+func (c *Client) Open(ctx context.Context, streamName, name string) (consumer jetstream.Consumer, err error) {
+	err = c.untilAnswered(ctx, "consumer "+name+" of "+streamName, func(ctx context.Context) (err error) {
+		consumer, err = c.js.Consumer(ctx, streamName, name)
+		return err
+	})
+	return consumer, err
+}
+
+// untilAnswered repeats what until it succeeds or the server refuses it for good; a
+// stream or consumer that somebody has yet to make is waited for, and named at once
+// and then every minute.
+func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(context.Context) error) error {
+	var said time.Time
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := attempt(bounded)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("waiting for %s: %w", what, errors.Join(ctx.Err(), err))
+		case final(err):
+			return fmt.Errorf("asking JetStream for %s: %w", what, err)
+		}
+		if time.Since(said) >= sayAgain {
+			said = time.Now()
+			if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+				c.log.Warn("waiting for JetStream", "for", what, "because", missing)
+			} else {
+				c.log.Warn("waiting for JetStream", "for", what, "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// storageExceeded is the code of the server's error when max_file_store is spent.
+const storageExceeded = 10047
+
+// final tells whether the server will not answer otherwise another time.
+func final(err error) bool {
+	var apiErr *jetstream.APIError
+	return errors.As(err, &apiErr) && (apiErr.Code == 400 || apiErr.ErrorCode == storageExceeded)
+}

@@ -1,0 +1,160 @@
+package keeper
+
+import (
+	"math"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	f2stream "github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+const (
+	// slack is how much fuller than its share a stream may be before it is trimmed
+	// again: JetStream removes whole blocks cheaply, and single messages not.
+	slack = 0.05
+	// mostBytes is what arrives in a second at most: more than was ever measured.
+	mostBytes = 40 << 20
+	// leastPause and mostPause bound the time between two looks.
+	leastPause = 50 * time.Millisecond
+	mostPause  = 5 * time.Second
+	retryPause = time.Second
+	// mostByAge is how many messages are trimmed by age in one step.
+	mostByAge = 10_000
+	// fillingFrom is the share of a stream below which nobody is told that it fills.
+	fillingFrom = 0.05
+	// steady is for how long at most a stream has to fill before somebody is told: a
+	// burst ends by itself.
+	steady = 10 * time.Second
+)
+
+// fill is how full a stream is.
+type fill struct {
+	limit int64
+	state *jetstream.StreamState
+	floor uint64 // everything up to here is acknowledged
+}
+
+// mean is what a message takes.
+func (f *fill) mean() float64 {
+	if f.state.Msgs == 0 {
+		return 0
+	}
+	return float64(f.state.Bytes) / float64(f.state.Msgs)
+}
+
+// backlog is what the messages take that are not acknowledged.
+func (f *fill) backlog() float64 {
+	return f.mean() * float64(min(f.state.LastSeq-f.floor, f.state.Msgs))
+}
+
+// most is what the stream may hold before it is trimmed: a little more than its share,
+// and no more than leaves room for a batch; of a small stream, half.
+func (f *fill) most(share float64) float64 {
+	limit := float64(f.limit)
+	return max(min((share+slack)*limit, limit-f2stream.BatchRoom), limit/2)
+}
+
+// trim answers up to which sequence the stream is to be trimmed now; below its first
+// there is nothing to do. more is true where another step follows at once.
+//
+// Of age it knows that of the first message alone, so it goes in steps: a quarter of what
+// would be too old if all messages were evenly spread. So it may take some that
+// are not quite as old.
+func (f *fill) trim(share float64, tail uint64, before time.Time) (to uint64, more bool) {
+	var n float64
+	if most := f.most(share); f.limit > 0 && float64(f.state.Bytes) > most {
+		n = math.Ceil((float64(f.state.Bytes) - most + slack*float64(f.limit)) / f.mean())
+	}
+	if f.state.Msgs > 0 && f.state.FirstTime.Before(before) {
+		spread := f.state.LastTime.Sub(f.state.FirstTime).Seconds() + 1
+		old := float64(f.state.Msgs) / spread * before.Sub(f.state.FirstTime).Seconds()
+		if by := min(max(math.Ceil(old/4), 1), mostByAge); by > n {
+			n, more = by, true
+		}
+	}
+	highest := min(f.floor, f.state.LastSeq-min(f.tailOf(tail, share), f.state.LastSeq))
+	if n == 0 || highest < f.state.FirstSeq {
+		return 0, false
+	}
+	to = f.state.FirstSeq + uint64(n) - 1
+	if to > highest {
+		return highest, false
+	}
+	return to, more
+}
+
+// tailOf is how many of the last messages stay: of large ones no more than fill half of
+// the share, for else they would leave no room.
+func (f *fill) tailOf(tail uint64, share float64) uint64 {
+	if mean := f.mean(); f.limit > 0 && mean > 0 {
+		return min(tail, uint64(share/2*float64(f.limit)/mean))
+	}
+	return tail
+}
+
+// pause is a quarter of the time in which the stream could be full.
+func (f *fill) pause() time.Duration {
+	if f.limit <= 0 {
+		return mostPause
+	}
+	room := max(0, float64(f.limit)-float64(f.state.Bytes))
+	return min(max(time.Duration(room/mostBytes/4*float64(time.Second)), leastPause), mostPause)
+}
+
+// growth is how what waits has grown of late, and how fast messages arrive.
+type growth struct {
+	samples []sample // oldest first
+}
+
+type sample struct {
+	at                time.Time
+	backlog, received float64 // bytes; received is only good for differences
+}
+
+const (
+	growthWindow = 2 * time.Minute
+	growthLeast  = time.Second // how long it takes at least to tell
+	growthEvery  = 500 * time.Millisecond
+)
+
+func (g *growth) add(at time.Time, backlog, received float64) {
+	if n := len(g.samples); n > 0 && at.Sub(g.samples[n-1].at) < growthEvery {
+		return
+	}
+	g.samples = append(g.samples, sample{at, backlog, received})
+	for len(g.samples) > 2 && at.Sub(g.samples[0].at) > growthWindow {
+		g.samples = g.samples[1:]
+	}
+}
+
+// full tells when room will be taken if what waits goes on to grow as it did; fills is
+// false if it does not grow.
+func (g *growth) full(room float64) (left time.Duration, fills bool) {
+	rate := g.rate(func(s sample) float64 { return s.backlog })
+	if rate <= 0 {
+		return 0, false
+	}
+	return seconds(max(0, room) / rate), true
+}
+
+// arriving is how many bytes a second arrive.
+func (g *growth) arriving() float64 {
+	return max(0, g.rate(func(s sample) float64 { return s.received }))
+}
+
+func (g *growth) rate(of func(sample) float64) float64 {
+	if len(g.samples) < 2 {
+		return 0
+	}
+	first, last := g.samples[0], g.samples[len(g.samples)-1]
+	if last.at.Sub(first.at) < growthLeast {
+		return 0
+	}
+	return (of(last) - of(first)) / last.at.Sub(first.at).Seconds()
+}
+
+// seconds is n seconds, at most a hundred years.
+func seconds(n float64) time.Duration {
+	return time.Duration(min(n, 100*365*86400) * float64(time.Second))
+}

@@ -1,0 +1,389 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+	"go.uber.org/goleak"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	f2stream "github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
+
+const (
+	patience = time.Minute
+	limit    = 4 << 20
+	subject  = "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1"
+	batch    = 500
+)
+
+// bench is RAW and DECODED of 4 MiB, and a keeper with its own rights, which does not
+// run yet.
+type bench struct {
+	*testing.T
+	operator jetstream.JetStream
+	keeper   *Keeper
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	cfg := natsservertest.Config(t)
+	server := natsservertest.Start(t, cfg)
+	connect := func(user string) jetstream.JetStream {
+		nc, err := nats.Connect(server.URL(), nats.UserInfo(user, natsservertest.Password(user)), nats.RootCAs(cfg.CAFile),
+			nats.CustomInboxPrefix(natsserver.InboxPrefix(user)),
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { assert.NoError(t, err) }))
+		require.NoError(t, err)
+		t.Cleanup(func() { natsservertest.Close(nc) })
+		js, err := jetstream.New(nc)
+		require.NoError(t, err)
+		return js
+	}
+	b := &bench{T: t, operator: connect(natsserver.Operator)}
+	client, err := f2stream.NewClient(b.operator.Conn(), natsfiles.Files, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	_, err = client.SetUp(t.Context(), f2stream.Sizes{RawBytes: limit, DecodedBytes: limit}, false)
+	require.NoError(t, err)
+	config := Config{RawHistory: 168 * time.Hour, DecodedHistory: 72 * time.Hour, Share: 0.8, FillingWithin: 24 * time.Hour}
+	b.keeper, err = New(config, connect(natsserver.Keeper), prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	require.NoError(t, err)
+	return b
+}
+
+// run runs the keeper until the test's end.
+func (b *bench) run() {
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.keeper.Run(ctx) }()
+	b.Cleanup(func() { cancel(); assert.NoError(b, <-done) })
+}
+
+func (b *bench) raw() *stream { return b.keeper.streams[0] }
+
+// look is one look at RAW.
+func (b *bench) look() error {
+	_, err := b.keeper.look(b.Context(), b.raw())
+	return err
+}
+
+func (b *bench) state(name string) jetstream.StreamState {
+	b.Helper()
+	s, err := b.operator.Stream(b.Context(), name)
+	require.NoError(b, err)
+	return s.CachedInfo().State
+}
+
+// publish stores one batch, of 300 bytes a message that do not compress, or tells why
+// not.
+func (b *bench) publish(subject string) error {
+	messages := make([]*nats.Msg, batch)
+	for i := range messages {
+		data := make([]byte, 300)
+		for j := range data {
+			data[j] = byte(rand.Uint32()) //nolint:gosec // only noise
+		}
+		messages[i] = &nats.Msg{Subject: subject, Header: nats.Header{}, Data: data}
+	}
+	_, err := jetstreamext.PublishMsgBatch(b.Context(), b.operator, messages)
+	return err
+}
+
+// fill publishes until the stream refuses.
+func (b *bench) fill(subject string) (stored int) {
+	b.Helper()
+	for b.publish(subject) == nil {
+		stored += batch
+		require.Less(b, stored, 10*limit/300)
+	}
+	return stored
+}
+
+// acknowledge has a consumer take and acknowledge n messages.
+func (b *bench) acknowledge(streamName, name string, n int) {
+	b.Helper()
+	consumer, err := b.operator.Consumer(b.Context(), streamName, name)
+	require.NoError(b, err)
+	for n > 0 {
+		got, err := consumer.Fetch(min(n, batch), jetstream.FetchMaxWait(patience))
+		require.NoError(b, err)
+		for m := range got.Messages() {
+			require.NoError(b, m.Ack())
+			n--
+		}
+		require.NoError(b, got.Error())
+	}
+	require.NoError(b, b.operator.Conn().Flush())
+}
+
+// TestStreamNeverFills has RAW take many times what it holds, at full speed, while its
+// decoder keeps up; F2MESH_KEEPER_MESSAGES says how many. Afterwards it holds as much as
+// its share.
+func TestStreamNeverFills(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run()
+	messages := 4 * limit / 400
+	if text := os.Getenv("F2MESH_KEEPER_MESSAGES"); text != "" {
+		var err error
+		messages, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
+	refused := 0
+	started := time.Now()
+	for n := 0; n < messages; {
+		if err := b.publish(subject); err != nil {
+			refused++ // as full for a moment: the next attempt comes through, or the test ends
+			require.Less(t, refused, 1000, err)
+			time.Sleep(leastPause)
+			continue
+		}
+		b.acknowledge("RAW", "decoder", batch)
+		n += batch
+	}
+	t.Logf("%d messages in %s, %d batches refused for a moment", messages, time.Since(started), refused)
+	require.Eventually(t, func() bool { return b.state("RAW").Bytes <= limit/2 }, patience, 10*time.Millisecond)
+	assert.Greater(t, float64(b.state("RAW").Bytes), 0.4*limit, "as much history as fits beside a batch")
+	require.NoError(t, b.keeper.Ready(t.Context()))
+	assert.Empty(t, b.keeper.Alarms().Alarms)
+}
+
+// The control: without a keeper RAW is full, although everything was consumed.
+func TestWithoutKeeperStreamFills(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	stored := b.fill(subject)
+	b.acknowledge("RAW", "decoder", stored)
+	require.Error(t, b.publish(subject))
+}
+
+// What waits is never trimmed: the stream refuses what is new, with an alarm before,
+// and goes on by itself when its consumer does.
+func TestBacklogStays(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run()
+	require.NoError(t, b.publish(subject))
+	b.acknowledge("RAW", "decoder", batch)
+	stored := batch
+	alarmed := false
+	for b.publish(subject) == nil {
+		stored += batch
+		time.Sleep(growthEvery) // so that it fills no faster than anybody could be told
+		alarmed = alarmed || b.keeper.Alarms().Total == 1
+	}
+	assert.True(t, alarmed, "before it was full")
+	raised := b.keeper.Alarms().Alarms
+	require.Len(t, raised, 1)
+	assert.Equal(t, "RAW", raised[0].Subject)
+	assert.Contains(t, raised[0].Detail, "wait for consumer decoder")
+	assert.Contains(t, raised[0].Detail, "full in")
+	state := b.state("RAW")
+	assert.LessOrEqual(t, state.FirstSeq, uint64(batch+1))
+	assert.EqualValues(t, stored, state.LastSeq)
+
+	b.acknowledge("RAW", "decoder", stored-batch)
+	require.Eventually(t, func() bool { return b.publish(subject) == nil }, patience, 10*time.Millisecond)
+	b.acknowledge("RAW", "decoder", batch)
+	require.Eventually(t, func() bool { return b.keeper.Alarms().Total == 0 }, patience, 10*time.Millisecond)
+}
+
+// Every durable consumer holds what it has not acknowledged, also one of an operator's;
+// who only looks does not. Without its own reader a stream is not trimmed at all.
+func TestWhoHolds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	stored := b.fill(subject)
+	s, err := b.operator.Stream(t.Context(), "RAW")
+	require.NoError(t, err)
+	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
+	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "mine", AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, err)
+	require.NoError(t, b.look())
+	assert.EqualValues(t, 1, b.state("RAW").FirstSeq)
+
+	b.acknowledge("RAW", "decoder", stored)
+	require.NoError(t, b.look())
+	assert.EqualValues(t, 1, b.state("RAW").FirstSeq, "consumer mine has none of it")
+	b.acknowledge("RAW", "mine", 100)
+	require.NoError(t, b.look())
+	assert.EqualValues(t, 101, b.state("RAW").FirstSeq)
+	require.NoError(t, b.operator.DeleteConsumer(t.Context(), "RAW", "mine"))
+
+	config, err := b.operator.Consumer(t.Context(), "RAW", "decoder")
+	require.NoError(t, err)
+	require.NoError(t, b.operator.DeleteConsumer(t.Context(), "RAW", "decoder"))
+	require.ErrorContains(t, b.look(), "no consumer decoder")
+	assert.EqualValues(t, 101, b.state("RAW").FirstSeq)
+
+	remade := config.CachedInfo().Config
+	_, err = b.operator.CreateConsumer(t.Context(), "RAW", remade)
+	require.NoError(t, err)
+	require.NoError(t, b.look())
+	assert.EqualValues(t, 101, b.state("RAW").FirstSeq, "made anew it has acknowledged nothing")
+	b.acknowledge("RAW", "decoder", stored-100)
+	_, err = b.operator.ResetConsumer(t.Context(), "RAW", "decoder")
+	require.NoError(t, err)
+	require.NoError(t, b.look())
+	assert.InDelta(t, 0.45*limit, float64(b.state("RAW").Bytes), 0.01*limit)
+}
+
+// A consumer that has nothing left of what it filters holds nothing.
+func TestFilteredConsumer(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	s, err := b.operator.Stream(t.Context(), "RAW")
+	require.NoError(t, err)
+	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "other", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "f2.raw.stat.>"})
+	require.NoError(t, err)
+	b.acknowledge("RAW", "decoder", b.fill(subject))
+	require.NoError(t, b.look())
+	assert.Greater(t, b.state("RAW").FirstSeq, uint64(1))
+}
+
+// The redelivery of what was in hand does not lower what counts as acknowledged.
+func TestInHandStays(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	stored := b.fill(subject)
+	consumer, err := b.operator.Consumer(t.Context(), "RAW", "decoder")
+	require.NoError(t, err)
+	held, err := consumer.Fetch(1, jetstream.FetchMaxWait(patience))
+	require.NoError(t, err)
+	first := <-held.Messages()
+	b.acknowledge("RAW", "decoder", stored-1)
+	require.NoError(t, b.look())
+	assert.EqualValues(t, 1, b.state("RAW").FirstSeq, "the first is in somebody's hands")
+	require.NoError(t, first.DoubleAck(t.Context()))
+	require.NoError(t, b.look())
+	assert.Greater(t, b.state("RAW").FirstSeq, uint64(1))
+}
+
+func TestTrimsByAge(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	old, young := b.raw().history, time.Now()
+	for range 4 {
+		require.NoError(t, b.publish(subject))
+	}
+	b.acknowledge("RAW", "decoder", 4*batch)
+	b.raw().tail = 100
+	require.NoError(t, b.look())
+	assert.EqualValues(t, 1, b.state("RAW").FirstSeq, "nothing is as old")
+	b.raw().history = time.Nanosecond
+	for pause := time.Duration(0); pause == 0; {
+		var err error
+		pause, err = b.keeper.look(t.Context(), b.raw())
+		require.NoError(t, err)
+	}
+	assert.EqualValues(t, 100, b.state("RAW").Msgs, "the tail stays, however old")
+	assert.InDelta(t, 4*batch-100, testutil.ToFloat64(b.keeper.metrics.trimmed.WithLabelValues("RAW")), 0)
+	assert.Greater(t, old, time.Since(young))
+}
+
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	state := func(first, last uint64, bytes uint64, age time.Duration) *jetstream.StreamState {
+		return &jetstream.StreamState{FirstSeq: first, LastSeq: last, Msgs: last - first + 1, Bytes: bytes << 20, FirstTime: now.Add(-age), LastTime: now}
+	}
+	const hour = time.Hour
+	for _, test := range []struct {
+		name  string
+		state *jetstream.StreamState
+		floor uint64
+		tail  uint64
+		to    uint64
+		more  bool
+	}{
+		{"has room", state(1, 800, 800, 0), 800, 0, 0, false},
+		{"within the slack", state(1, 849, 849, 0), 849, 0, 0, false},
+		{"beyond it, down to its share", state(101, 1000, 900, 0), 1000, 0, 200, false},
+		{"only what is acknowledged", state(101, 1000, 900, 0), 150, 0, 150, false},
+		{"nothing is", state(101, 1000, 900, 0), 100, 0, 0, false},
+		{"nor was ever", state(101, 1000, 900, 0), 0, 0, 0, false},
+		{"all but the tail", state(650, 1000, 351, 200*hour), 1000, 300, 700, false},
+		{"the tail is no more than half the share", state(1, 100, 1000, 200*hour), 100, 16384, 25, true},
+		{"old", state(1, 100, 100, 2*hour), 100, 0, 13, true},
+		{"old, and not acknowledged", state(1, 100, 100, 2*hour), 5, 0, 5, false},
+		{"one that is hardly old", state(1, 100, 100, hour+time.Second), 100, 0, 1, true},
+		{"much is old", state(1, 1000000, 800, 200*hour), 1000000, 0, 10000, true},
+		{"empty", &jetstream.StreamState{FirstSeq: 101, LastSeq: 100}, 100, 0, 0, false},
+	} {
+		f := fill{limit: 1000 << 20, state: test.state, floor: test.floor}
+		to, more := f.trim(0.8, test.tail, now.Add(-hour))
+		assert.Equal(t, test.to, to, test.name)
+		assert.Equal(t, test.more, more, test.name)
+	}
+}
+
+func TestMost(t *testing.T) {
+	t.Parallel()
+	for limit, most := range map[int64]float64{
+		8 << 30: 0.85 * (8 << 30), 64 << 20: 47 << 20, // room for a batch of 16 MiB with what belongs to it
+		4 << 20: 2 << 20,
+	} {
+		f := fill{limit: limit}
+		assert.InDelta(t, most, f.most(0.8), 1)
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	t.Parallel()
+	var g growth
+	start := time.Now()
+	_, fills := g.full(1000)
+	assert.False(t, fills)
+	for i := range 10 {
+		g.add(start.Add(time.Duration(i)*time.Minute), float64(60*i), float64(600*i))
+	}
+	left, fills := g.full(3600)
+	assert.True(t, fills)
+	assert.Equal(t, time.Hour, left, "a byte a second")
+	assert.InDelta(t, 10, g.arriving(), 0)
+	assert.LessOrEqual(t, len(g.samples), 4, "of late")
+	g.add(start.Add(time.Hour), 0, 6000)
+	_, fills = g.full(3600)
+	assert.False(t, fills)
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	for bytes, pause := range map[uint64]time.Duration{0: mostPause, 8 << 30: leastPause, 9 << 30: leastPause} {
+		f := fill{limit: 8 << 30, state: &jetstream.StreamState{Bytes: bytes}}
+		assert.Equal(t, pause, f.pause(), fmt.Sprint(bytes))
+	}
+	f := fill{limit: 64 << 20, state: &jetstream.StreamState{Bytes: 48 << 20}}
+	assert.Equal(t, 100*time.Millisecond, f.pause(), "it could be full in 400 ms")
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	good := Config{RawHistory: 1, DecodedHistory: 1, FillingWithin: 1, Share: 0.8}
+	require.NoError(t, good.Validate())
+	for _, spoil := range []func(*Config){
+		func(c *Config) { c.RawHistory = 0 }, func(c *Config) { c.DecodedHistory = -1 },
+		func(c *Config) { c.FillingWithin = 0 }, func(c *Config) { c.Share = 0.95 }, func(c *Config) { c.Share = 0 },
+	} {
+		bad := good
+		spoil(&bad)
+		require.Error(t, bad.Validate())
+	}
+}

@@ -1,0 +1,55 @@
+package keeper
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// service is its name in subjects, alarms and metrics.
+const service = "keeper"
+
+// metrics have the label stream: RAW, DECODED or COMMANDS.
+type metrics struct {
+	trimmed                              *prometheus.CounterVec
+	backlog, history, room, full, alarms *prometheus.GaugeVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	gauge := func(name, help, label string) *prometheus.GaugeVec {
+		return f.NewGaugeVec(prometheus.GaugeOpts{Namespace: "f2mesh", Subsystem: service, Name: name, Help: help}, []string{label})
+	}
+	return &metrics{
+		trimmed: f.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "f2mesh", Subsystem: service, Name: "messages_trimmed_total", Help: "Acknowledged messages that were removed.",
+		}, []string{"stream"}),
+		backlog: gauge("backlog_bytes", "What the stream holds that somebody has yet to acknowledge.", "stream"),
+		history: gauge("history_seconds", "How old the oldest message of the stream is.", "stream"),
+		room:    gauge("seconds_of_room", "How long new messages find room if nothing is acknowledged from now on; none while none arrive.", "stream"),
+		full:    gauge("seconds_to_full", "When the stream refuses new messages if what waits goes on to grow; none while it does not.", "stream"),
+		alarms:  gauge("alarms", "Alarms that are raised now.", "alarm"),
+	}
+}
+
+func (m *metrics) show(s *stream, f *fill, left time.Duration, fills bool, now time.Time) {
+	backlog := f.backlog()
+	m.backlog.WithLabelValues(s.name).Set(backlog)
+	age := time.Duration(0)
+	if f.state.Msgs > 0 {
+		age = now.Sub(f.state.FirstTime)
+	}
+	m.history.WithLabelValues(s.name).Set(age.Seconds())
+	setOrDelete(m.full, s.name, left.Seconds(), fills)
+	arriving := s.growth.arriving()
+	setOrDelete(m.room, s.name, seconds(max(0, float64(f.limit)-backlog)/max(arriving, 1)).Seconds(), arriving > 0 && f.limit > 0)
+}
+
+func setOrDelete(g *prometheus.GaugeVec, stream string, value float64, there bool) {
+	if there {
+		g.WithLabelValues(stream).Set(value)
+	} else {
+		g.DeleteLabelValues(stream)
+	}
+}
