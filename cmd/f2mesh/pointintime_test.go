@@ -24,7 +24,7 @@ func TestPointInTime(t *testing.T) {
 		require.NoError(t, m.UnmarshalText([]byte(text)))
 		assert.WithinDuration(t, time.Now().Add(-want), m.Time, time.Minute, text)
 	}
-	for _, text := range []string{"", "yesterday", "-1h", "d", "1w", "2026-13-01"} {
+	for _, text := range []string{"", "yesterday", "-1h", "d", "2026-13-01"} {
 		var m pointInTime
 		require.ErrorContains(t, m.UnmarshalText([]byte(text)), "how long ago", text)
 	}

@@ -2,27 +2,23 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/outcome"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// headerCommand is the sequence in COMMANDS of the command that a RESULT is of.
-const headerCommand = "F2-Command-Sequence"
-
 // command is what is known of one command.
 type command struct {
-	issued  time.Time // when COMMANDS stored it; zero: it vanished from there
-	subject string    // behind its prefix
-	outcome string    // the last; empty: none
+	issued  time.Time       // when COMMANDS stored it; zero: it vanished from there
+	subject string          // behind its prefix
+	outcome outcome.Outcome // the last; empty: none
 }
 
 // readCommands counts commands by their outcomes. Commands are few: all of the
@@ -103,34 +99,27 @@ func (r *results) evicted(sequence uint64, c *command) bool {
 // readResults notes the outcomes.
 func (a *audit) readResults(ctx context.Context, commands map[uint64]*command) (*results, error) {
 	kept := &results{subject: make(map[string]*resultsOf)}
-	found, err := a.js.Stream(ctx, resultStream)
+	found, err := a.js.Stream(ctx, outcome.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return kept, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", resultStream, err)
+		return nil, fmt.Errorf("stream %s: %w", outcome.Stream, err)
 	}
 	info := found.CachedInfo()
 	kept.most = uint64(max(info.Config.MaxMsgsPerSubject, 0)) //nolint:gosec // not negative
 	if info.State.FirstSeq > 1 && info.State.Msgs > 0 {
 		kept.since = info.State.FirstTime
 	}
-	s := stream.Scan{Stream: resultStream, Subjects: a.subjects("f2.result.", ".>")}
+	s := stream.Scan{Stream: outcome.Stream, Subjects: a.subjects("f2.result.", ".>")}
 	err = a.read(ctx, s, func(m *stream.Message) error {
-		sequence, err := strconv.ParseUint(value(m.Header, headerCommand), 10, 64)
+		r, err := outcome.Parse(m.Header, m.Data)
 		if err != nil {
 			return nil //nolint:nilerr // not the bridge's
 		}
-		kept.add(m.Subject[len("f2.result."):], sequence)
-		var r struct {
-			Outcome string    `json:"outcome"`
-			Issued  time.Time `json:"issued"`
-		}
-		if err := json.Unmarshal(m.Data, &r); err != nil {
-			return nil //nolint:nilerr // as if it were not there
-		}
+		kept.add(m.Subject[len("f2.result."):], r.Sequence)
 		// A COMMANDS that was deleted and made anew counts from 1 again.
-		if c := commands[sequence]; c != nil && (c.issued.IsZero() || r.Issued.Equal(c.issued)) && r.Outcome != "sent" {
+		if c := commands[r.Sequence]; c != nil && (c.issued.IsZero() || r.Issued.Equal(c.issued)) && r.Outcome != outcome.Sent {
 			c.outcome = r.Outcome // of unknown and a later confirmed the second counts
 		}
 		return nil
@@ -152,19 +141,19 @@ func (a *audit) countCommands(commands map[uint64]*command, floor uint64, kept *
 	report.Sent = uint64(len(commands))
 	for sequence, c := range commands {
 		switch c.outcome {
-		case "refused":
+		case outcome.Refused:
 			report.Refused++
 			continue
-		case "expired":
+		case outcome.Expired:
 			report.Expired++
 			continue
-		case "delivered":
+		case outcome.Delivered:
 			report.Delivered++
 			continue
-		case "confirmed":
+		case outcome.Confirmed:
 			report.Confirmed++
 			continue
-		case "unknown":
+		case outcome.Unknown:
 			report.Unknown++
 			continue
 		}

@@ -2,13 +2,13 @@ package ledger
 
 import (
 	"fmt"
-	"strconv"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/outcome"
 )
 
 // commander issues commands and says what became of them.
@@ -20,34 +20,27 @@ type commander struct {
 func newCommander(t *testing.T) *commander {
 	t.Helper()
 	m := newMesh(t)
-	for name, subjects := range map[string]string{commandsStream: "f2.command.>", resultStream: "f2.result.>"} {
-		config := jetstream.StreamConfig{Name: name, Subjects: []string{subjects}}
-		if name == resultStream {
-			config.MaxMsgsPerSubject = 3
-		}
-		_, err := m.js.CreateStream(t.Context(), config)
-		require.NoError(t, err)
-	}
-	bridge, err := m.js.CreateConsumer(t.Context(), commandsStream, jetstream.ConsumerConfig{Durable: bridgeStage, AckPolicy: jetstream.AckExplicitPolicy})
+	require.NoError(t, m.client.Ensure(t.Context(), commandsStream, outcome.Stream))
+	bridge, err := m.client.Consumer(t.Context(), commandsStream, bridgeStage)
 	require.NoError(t, err)
 	return &commander{m, bridge}
 }
 
 // command issues one for the n-th controller's strike.
-func (c *commander) command(n int, outcomes ...string) uint64 {
+func (c *commander) command(n int, outcomes ...outcome.Outcome) uint64 {
 	c.t.Helper()
-	subject := fmt.Sprintf("%s.access-control-mode.1.strike-1", macAt(n))
-	ack, err := c.js.Publish(c.t.Context(), "f2.command."+subject, []byte(`{"power-flag":1,"period":5}`))
+	subject := fmt.Sprintf("f2.command.%s.access-control-mode.1.strike-1", macAt(n))
+	ack, err := c.js.Publish(c.t.Context(), subject, []byte(`{"power-flag":1,"period":5}`))
 	require.NoError(c.t, err)
 	s, err := c.js.Stream(c.t.Context(), commandsStream)
 	require.NoError(c.t, err)
 	stored, err := s.GetMsg(c.t.Context(), ack.Sequence)
 	require.NoError(c.t, err)
-	for _, outcome := range outcomes {
-		m := nats.NewMsg("f2.result." + subject)
-		m.Header.Set(headerCommand, strconv.FormatUint(ack.Sequence, 10))
-		m.Data = fmt.Appendf(nil, `{"outcome":%q,"issued":%q}`, outcome, stored.Time.Format(time.RFC3339Nano))
-		_, err := c.js.PublishMsg(c.t.Context(), m)
+	for _, o := range outcomes {
+		r := outcome.Result{Sequence: ack.Sequence, Command: subject, Outcome: o, Issued: stored.Time, At: time.Now()}
+		m, err := r.Msg()
+		require.NoError(c.t, err)
+		_, err = c.js.PublishMsg(c.t.Context(), m)
 		require.NoError(c.t, err)
 	}
 	return ack.Sequence
@@ -56,14 +49,14 @@ func (c *commander) command(n int, outcomes ...string) uint64 {
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	c := newCommander(t)
-	c.command(1, "refused")
-	c.command(2, "expired")
-	c.command(3, "sent", "delivered")
-	c.command(4, "sent", "confirmed")
-	c.command(5, "sent", "unknown")
-	c.command(6, "sent", "unknown", "confirmed")
+	c.command(1, outcome.Refused)
+	c.command(2, outcome.Expired)
+	c.command(3, outcome.Sent, outcome.Delivered)
+	c.command(4, outcome.Sent, outcome.Confirmed)
+	c.command(5, outcome.Sent, outcome.Unknown)
+	c.command(6, outcome.Sent, outcome.Unknown, outcome.Confirmed)
 	c.acknowledge(c.bridge, 6)
-	c.command(7, "sent")
+	c.command(7, outcome.Sent)
 	c.command(8)
 	r := c.audit(Options{})
 	require.True(t, r.Balanced(), text(t, r))
@@ -81,8 +74,8 @@ func TestCommands(t *testing.T) {
 func TestCommandRemovedIsMissing(t *testing.T) {
 	t.Parallel()
 	c := newCommander(t)
-	c.command(1, "confirmed")
-	known, lost := c.command(2, "confirmed"), c.command(3)
+	c.command(1, outcome.Confirmed)
+	known, lost := c.command(2, outcome.Confirmed), c.command(3)
 	c.command(4)
 	c.remove(commandsStream, known)
 	c.remove(commandsStream, lost)
@@ -94,11 +87,17 @@ func TestCommandRemovedIsMissing(t *testing.T) {
 func TestOutcomesNotKept(t *testing.T) {
 	t.Parallel()
 	c := newCommander(t)
+	results, err := c.js.Stream(t.Context(), outcome.Stream)
+	require.NoError(t, err)
+	few := results.CachedInfo().Config
+	few.MaxMsgsPerSubject = 3
+	_, err = c.js.UpdateStream(t.Context(), few)
+	require.NoError(t, err)
 	for range 5 {
-		c.command(1, "confirmed")
+		c.command(1, outcome.Confirmed)
 	}
 	c.command(2)
-	c.command(2, "confirmed")
+	c.command(2, outcome.Confirmed)
 	c.acknowledge(c.bridge, 7)
 	r := c.audit(Options{})
 	require.Equal(t, Commands{Sent: 7, Confirmed: 4, NotKept: 2, Missing: 1, MissingSequences: []uint64{6}}, r.Commands)

@@ -33,13 +33,12 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// The streams that are read, beside deadletter.Stream.
+// The streams that are read, beside deadletter.Stream and outcome.Stream.
 const (
 	rawStream      = "RAW"
 	decodedStream  = "DECODED"
 	parkedStream   = "PARKED"
 	commandsStream = "COMMANDS"
-	resultStream   = "RESULT"
 )
 
 // Names of the stages in the report and in dead letters. Each but the bridge is
