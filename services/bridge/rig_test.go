@@ -66,7 +66,8 @@ func newRig(tb testing.TB) *rig {
 	tb.Cleanup(func() { assert.NoError(tb, r.broker.Kill()) })
 	r.server = natsservertest.Start(tb, r.nats)
 	r.operator = r.connect(tb, natsserver.Operator, r.server.URL())
-	require.NoError(tb, r.operator.Ensure(tb.Context(), RawStream))
+	_, err = r.operator.SetUp(tb.Context(), stream.Sizes{}, false)
+	require.NoError(tb, err)
 	r.raw, err = r.operator.JetStream().Stream(tb.Context(), RawStream)
 	require.NoError(tb, err)
 	return r

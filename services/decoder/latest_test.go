@@ -41,7 +41,8 @@ func newBoard(t *testing.T) *board {
 		return c
 	}
 	operator, own := client(natsserver.Operator), client(natsserver.Decoder)
-	require.NoError(t, operator.Ensure(t.Context(), DecodedStream, LatestStream))
+	_, err := operator.SetUp(t.Context(), stream.Sizes{}, false)
+	require.NoError(t, err)
 	b := &board{js: operator.JetStream()}
 	b.d = &Decoder{streams: own, settings: *asConfigured(), metrics: newTestCache(t, &source{}).metrics, parking: newParking()}
 	b.restart(t)

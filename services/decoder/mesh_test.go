@@ -70,9 +70,9 @@ func newRig(t *testing.T, controllers int) *rig {
 	r := &rig{server: natsservertest.Start(t, natsservertest.Config(t)), fleet: fleet.Demo(controllers)}
 	r.client = r.connect(t, natsserver.Operator)
 	r.js = r.client.JetStream()
-	require.NoError(t, r.client.Ensure(t.Context(), RawStream))
+	_, err := r.client.SetUp(t.Context(), stream.Sizes{}, false)
+	require.NoError(t, err)
 	r.dsn = postgrestest.DSN(postgrestest.Start(t), "postgres")
-	var err error
 	r.admin, err = pgx.Connect(t.Context(), r.dsn)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.admin.Close(context.Background()) })
