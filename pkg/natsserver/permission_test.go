@@ -223,7 +223,7 @@ func TestPublishPermissions(t *testing.T) {
 		"$JS.API.CONSUMER.RESET.RAW.decoder":              {Decoder},
 		"$JS.API.CONSUMER.RESET.DECODED.writer":           {Writer},
 		"$JS.API.CONSUMER.RESET.COMMANDS.bridge":          {Bridge},
-		"$JS.API.CONSUMER.CREATE.RESULT.registrar":        {Registrar},
+		"$JS.API.CONSUMER.CREATE.RESULT.registrar":        {},
 		"$JS.API.CONSUMER.MSG.NEXT.RESULT.registrar":      {Registrar},
 		"$JS.API.CONSUMER.DELETE.RESULT.registrar":        {},
 		"$JS.API.CONSUMER.CREATE.RESULT.other":            {Console},

@@ -181,12 +181,12 @@ func TestAppendSurvivesANewStream(t *testing.T) {
 func TestRange(t *testing.T) {
 	t.Parallel()
 	server := natsservertest.Start(t, natsservertest.Config(t))
+	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator, natsfiles.Files)
+	require.NoError(t, operator.Ensure(t.Context(), "RAW"))
 	bridge, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Bridge, natsfiles.Files)
-	require.NoError(t, bridge.Ensure(t.Context(), "RAW"))
 	const n = 1000
 	_, err := bridge.NewAppender("RAW", 0).Append(t.Context(), withoutIDs("f2.raw.test", 0, n))
 	require.NoError(t, err)
-	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator, natsfiles.Files)
 	s, err := operator.js.Stream(t.Context(), "RAW")
 	require.NoError(t, err)
 	require.NoError(t, s.DeleteMsg(t.Context(), 500))

@@ -174,7 +174,7 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 	const total, size = 400, 60 << 10 // 24 MiB
 	server := natsservertest.Start(t, natsservertest.Config(t))
 	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator, natsfiles.Files)
-	require.NoError(t, operator.Ensure(t.Context(), "RAW"))
+	makeRAW(t, server)
 	messages := numbered("f2.raw.test", 0, total)
 	for _, m := range messages {
 		m.Data = append(append(m.Data, ' '), make([]byte, size)...)
@@ -188,6 +188,7 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 		"the least":   {1, MinPrefetchBytes / 2 / size, 2*MinPrefetchBytes/size + handedOver},
 		"the control": {total * 2 * size, total, total},
 	} {
+		makeRAW(t, server)
 		c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
 		consumer, err := c.Open(t.Context(), "RAW", "decoder")
 		require.NoError(t, err)

@@ -99,7 +99,7 @@ func TestReady(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	l := r.start(t).ready(t)
-	require.Eventually(t, func() bool { return l.Ready(t.Context()) == nil }, patience, time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, l.Ready(t.Context())) }, 10*time.Second, time.Millisecond)
 	info, err := r.operator.Info(t.Context(), RawStream)
 	require.NoError(t, err)
 	config := info.Config

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -62,14 +63,34 @@ func (w *wire) accept() {
 		w.mu.Lock()
 		w.conns = append(w.conns, client, server)
 		w.mu.Unlock()
-		up, down := w.bytesUp, w.bytesDown
-		if w.mqtt.Load() {
-			up, down = w.packetsUp, w.packetsDown
-		}
-		w.tasks.Go(func() { up(client, server) })
-		w.tasks.Go(func() { down(server, client) })
+		w.tasks.Go(func() { w.join(client, server) })
 	}
 }
+
+// join carries one connection. Of MQTT it reads packets, but not those of version 5,
+// which the connection for commands speaks.
+func (w *wire) join(client, server net.Conn) {
+	up, down := w.bytesUp, w.bytesDown
+	if w.mqtt.Load() {
+		in := bufio.NewReader(client)
+		client = buffered{client, in}
+		if connect, err := in.Peek(16); err == nil && !bytes.Contains(connect, []byte("MQTT\x05")) {
+			up, down = w.packetsUp, w.packetsDown
+		}
+	}
+	w.tasks.Go(func() { up(client, server) })
+	w.tasks.Go(func() { down(server, client) })
+}
+
+// buffered is a connection whose first bytes have been looked at.
+type buffered struct {
+	net.Conn
+
+	in *bufio.Reader
+}
+
+// Read is net.Conn's.
+func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
 // cut is the end of the bridge's side. What the bridge has said goes on its way.
 func (w *wire) cut() {

@@ -124,6 +124,10 @@ func TestShip(t *testing.T) {
 	t.Cleanup(func() { natsservertest.Close(operator) })
 	js, err := jetstream.New(operator)
 	require.NoError(t, err)
+	admin, err := stream.NewClient(operator, natsfiles.Files, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	_, err = admin.SetUp(t.Context(), stream.Sizes{}, false)
+	require.NoError(t, err)
 
 	require.NoError(t, trail.Record(t.Context(), event("while it is there")))
 	onStream(t, js, 1)

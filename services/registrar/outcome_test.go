@@ -36,7 +36,8 @@ func TestRecordOutcomes(t *testing.T) {
 		return streams
 	}
 	operator, registrar := connect(natsserver.Operator), connect(natsserver.Registrar)
-	require.NoError(t, operator.Ensure(t.Context(), outcome.Stream))
+	_, err := operator.SetUp(t.Context(), stream.Sizes{}, false)
+	require.NoError(t, err)
 	issued := time.Now().UTC().Truncate(time.Microsecond)
 	const strike = "f2.command.e4fd45f654be.access-control-mode.3.strike-1"
 	put := func(m *nats.Msg) {
@@ -55,6 +56,8 @@ func TestRecordOutcomes(t *testing.T) {
 	put(&nats.Msg{Subject: "f2.result.nonsense", Data: []byte("?"), Header: nats.Header{}})
 
 	for range 2 { // the second time all comes again
+		_, err := operator.Consumer(t.Context(), outcome.Stream, resultConsumer)
+		require.NoError(t, err)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- trail.RecordOutcomes(ctx, registrar, log) }()

@@ -158,6 +158,8 @@ func TestConsumerMadeAnew(t *testing.T) {
 	}
 	running.stop()
 	require.NoError(t, b.streams.JetStream().DeleteConsumer(t.Context(), Stream, "bridge"))
+	_, err := b.streams.Consumer(t.Context(), Stream, "bridge")
+	require.NoError(t, err)
 	b.run(30 * time.Second)
 	b.send(strike, "", open)
 	assert.Equal(t, strike, b.result().Command, "the others have their outcomes")
