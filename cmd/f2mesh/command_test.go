@@ -441,16 +441,16 @@ func (r *commandTrial) publishedTo(controller int) (n int) {
 // forwardAsBefore publishes COMMANDS at QoS 1 until ctx ends.
 func (r *commandTrial) forwardAsBefore(ctx context.Context) {
 	js, err := jetstream.New(r.connect(natsserver.Operator))
-	if !assert.NoError(r.t, err) {
+	if !assert.NoError(r.t, err) { //nolint:testifylint // not on the test's goroutine
 		return
 	}
 	consumer, err := js.CreateConsumer(ctx, bridge.CommandStream, jetstream.ConsumerConfig{Durable: "before", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second})
-	if !assert.NoError(r.t, err) {
+	if !assert.NoError(r.t, err) { //nolint:testifylint // not on the test's goroutine
 		return
 	}
 	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + r.broker.Address()).SetClientID("before").
 		SetUsername("bridge").SetPassword(mqttPassword))
-	if !assert.NoError(r.t, wait(client.Connect())) {
+	if !assert.NoError(r.t, wait(client.Connect())) { //nolint:testifylint // not on the test's goroutine
 		return
 	}
 	defer client.Disconnect(0)
@@ -460,7 +460,7 @@ func (r *commandTrial) forwardAsBefore(ctx context.Context) {
 			continue
 		}
 		t, err := topic.ParseSubject(m.Subject())
-		if !assert.NoError(r.t, err) {
+		if !assert.NoError(r.t, err) { //nolint:testifylint // not on the test's goroutine
 			return
 		}
 		if client.Publish(t.MQTT(), 1, false, m.Data()).WaitTimeout(time.Second) {

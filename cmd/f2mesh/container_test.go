@@ -207,7 +207,7 @@ func TestProvision(t *testing.T) {
 	address := m.address(m.ports().Postgres)
 	c := provisionCommand{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), NATS: m.nats.URL(), Disk: m.state.dir}
 	log := slog.New(slog.DiscardHandler)
-	c.Sizes.Rate = 10
+	c.Rate = 10
 	require.NoError(t, c.Run(t.Context(), log))
 
 	raw, err := m.js.Stream(t.Context(), "RAW")

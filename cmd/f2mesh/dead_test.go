@@ -94,7 +94,7 @@ func TestDeadIsHarmless(t *testing.T) {
 		} {
 			var out bytes.Buffer
 			print(&out)
-			for _, line := range bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n")) {
+			for line := range bytes.SplitSeq(bytes.TrimSpace(out.Bytes()), []byte("\n")) {
 				harmless(t, string(line))
 			}
 			assert.NotContains(t, "\n"+out.String(), "\nforged", name)
@@ -108,7 +108,7 @@ func TestPurge(t *testing.T) {
 	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
 	r := deadletter.NewRecorder(streams)
 	for i, reason := range []string{"bad_json", "unknown_pin", "bad_json"} {
-		require.NoError(t, r.Record(t.Context(), []deadletter.Letter{{Stage: "decoder", Reason: reason, MAC: mac, ID: event.PlaceID(1, uint64(i+1))}})) //nolint:gosec // small
+		require.NoError(t, r.Record(t.Context(), []deadletter.Letter{{Stage: "decoder", Reason: reason, MAC: mac, ID: event.PlaceID(1, uint64(i+1))}}))
 	}
 	n, err := purge(t.Context(), streams.JetStream(), deadletter.Filter{Reason: "bad_json"})
 	require.NoError(t, err)

@@ -89,7 +89,7 @@ func (m *replaying) look(ctx context.Context, l *deadletter.Stored) (*shownMessa
 		if err != nil {
 			t, err = topic.ParseSubject(l.Topic)
 		}
-		return &shownMessage{body: l.Payload, length: l.Length, personal: err != nil || t.Component.Kind == topic.Reader}, nil
+		return &shownMessage{body: l.Payload, length: l.Length, personal: err != nil || t.Component.Kind == topic.Reader}, nil //nolint:nilerr // what cannot be told is taken as personal
 	}
 	raw, err := m.mesh.Fetch(ctx, l)
 	if err != nil {

@@ -22,7 +22,7 @@ func refused(from, n int) []deadletter.Letter {
 	for i := range letters {
 		letters[i] = deadletter.Letter{
 			Stage: "decoder", Reason: "bad_json", Detail: "at byte 3", MAC: "e4fd45f654be",
-			ID: event.PlaceID(1, uint64(from+i)), Received: moment, Time: moment, //nolint:gosec // small
+			ID: event.PlaceID(1, uint64(from+i)), Received: moment, Time: moment,
 		}
 	}
 	return letters
@@ -97,7 +97,7 @@ func TestRecorderIdempotent(t *testing.T) {
 
 	points := refused(20, 3)
 	for i := range points {
-		points[i].ID, points[i].Part, points[i].DataPointID = event.PlaceID(1, 20), true, int32(i+1) //nolint:gosec // small
+		points[i].ID, points[i].Part, points[i].DataPointID = event.PlaceID(1, 20), true, int32(i+1)
 	}
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), points[:2]), "a torn store")
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), points))

@@ -164,7 +164,11 @@ func TestCheck(t *testing.T) {
 		offset, length int
 		detail         string
 	}{
-		{3, 2, ""}, {3, 1, ""}, {4, 1, ""}, {2, 1, ""}, {0, 1, ""},
+		{3, 2, ""},
+		{3, 1, ""},
+		{4, 1, ""},
+		{2, 1, ""},
+		{0, 1, ""},
 		{5, 2, "beyond the answer's byte count of 2 (bytes 3 to 4): bytes 5 to 6"},
 		{4, 2, "beyond the answer's byte count of 2 (bytes 3 to 4): bytes 4 to 5"},
 		{5, 1, "beyond the answer's byte count of 2 (bytes 3 to 4): byte 5"},

@@ -44,7 +44,7 @@ func unshift(crc uint16) uint16 {
 
 var crcTable = func() (table [256]uint16) {
 	for i := range table {
-		crc := uint16(i) //nolint:gosec // below 256
+		crc := uint16(i)
 		for range 8 {
 			carry := crc & 1
 			crc >>= 1

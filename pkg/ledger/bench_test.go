@@ -61,7 +61,7 @@ func (m *mesh) load(n int) {
 	raw, decoded := make([]*nats.Msg, 0, batch), make([]*nats.Msg, 0, batch)
 	for i := range n {
 		r := newReading(i%100, i/100)
-		r.d.ID = event.PlaceID(m.incarnation, uint64(i+1)) //nolint:gosec // not negative
+		r.d.ID = event.PlaceID(m.incarnation, uint64(i+1))
 		raw, decoded = append(raw, r.msg), append(decoded, r.decoded())
 		if len(raw) == batch || i == n-1 {
 			m.store(rawStream, raw...)

@@ -107,7 +107,7 @@ func (a *audit) readResults(ctx context.Context, commands map[uint64]*command) (
 		return nil, fmt.Errorf("stream %s: %w", outcome.Stream, err)
 	}
 	info := found.CachedInfo()
-	kept.most = uint64(max(info.Config.MaxMsgsPerSubject, 0)) //nolint:gosec // not negative
+	kept.most = uint64(max(info.Config.MaxMsgsPerSubject, 0))
 	if info.State.FirstSeq > 1 && info.State.Msgs > 0 {
 		kept.since = info.State.FirstTime
 	}

@@ -183,7 +183,7 @@ func (a *audit) takeCut(ctx context.Context) error {
 	if toEnd {
 		a.cut.until = raw.TimeStamp
 	}
-	a.cut.created, a.cut.incarnation = raw.Created, uint64(raw.Created.UnixNano()) //nolint:gosec // after 1970
+	a.cut.created, a.cut.incarnation = raw.Created, uint64(raw.Created.UnixNano())
 	a.report.AskedSince, a.report.Since, a.report.Until = a.options.Since, a.cut.since, a.cut.until
 	return a.places(ctx, &raw.State, toEnd)
 }
@@ -251,7 +251,7 @@ func expiring(info *jetstream.StreamInfo) time.Time {
 // subject keeps its last.
 func lettersFrom(info *jetstream.StreamInfo) time.Time {
 	state := &info.State
-	if limit := info.Config.MaxBytes; limit > 0 && state.Bytes > uint64(limit)/100*95 { //nolint:gosec // positive
+	if limit := info.Config.MaxBytes; limit > 0 && state.Bytes > uint64(limit)/100*95 {
 		return state.FirstTime
 	}
 	if expiring := expiring(info); state.LastSeq > 0 && state.FirstTime.Before(expiring) {

@@ -76,7 +76,7 @@ func newMesh(tb testing.TB) *mesh {
 	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream, parkedStream))
 	raw, err := m.js.Stream(ctx, rawStream)
 	require.NoError(tb, err)
-	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano()) //nolint:gosec // after 1970
+	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano())
 	m.decoder, err = m.client.Consumer(ctx, rawStream, decoderStage)
 	require.NoError(tb, err)
 	m.writer, err = m.client.Consumer(ctx, decodedStream, writerStage)
@@ -266,11 +266,11 @@ func (m *mesh) audit(options Options) *Report {
 }
 
 // text is the report as people see it.
-func text(t testing.TB, r *Report) string {
-	t.Helper()
+func text(tb testing.TB, r *Report) string {
+	tb.Helper()
 	var b strings.Builder
 	n, err := r.WriteTo(&b)
-	require.NoError(t, err)
-	require.EqualValues(t, b.Len(), n)
+	require.NoError(tb, err)
+	require.EqualValues(tb, b.Len(), n)
 	return b.String()
 }

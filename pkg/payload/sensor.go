@@ -29,7 +29,7 @@ func (s *scanner) sensor() (Payload, error) {
 	case p.Frame != nil:
 		for _, n := range p.Numbers {
 			s.name = append(s.name[:0], n.Label...)
-			_ = s.leaveOut(&p, besideData)
+			_ = s.leaveOut(&p, errBesideData)
 		}
 		p.Numbers = nil
 	case len(p.Numbers) > 0:
@@ -41,8 +41,8 @@ func (s *scanner) sensor() (Payload, error) {
 	return p, nil
 }
 
-// besideData is the error of a sensor's numbers where there is a frame.
-var besideData = refuse(ReasonDataAndNumbers, "a number beside \"data\", which is decoded in its place")
+// errBesideData is the error of a sensor's numbers where there is a frame.
+var errBesideData = refuse(ReasonDataAndNumbers, "a number beside \"data\", which is decoded in its place")
 
 // sensorMember takes a member, or leaves it out if it is not one that is
 // understood. An error is that of the whole body: it is broken, or its time

@@ -111,8 +111,7 @@ func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dr
 		progress(1)
 		t, err := topic.Parse(l.Topic)
 		if err != nil {
-			var refused *topic.Error
-			if errors.As(err, &refused) {
+			if refused, ok := errors.AsType[*topic.Error](err); ok {
 				out.Refused[refused.Reason]++
 			}
 			continue

@@ -84,7 +84,7 @@ func newMesh(t *testing.T) *mesh {
 	require.NoError(t, m.Streams.Ensure(ctx, "RAW", "DECODED", deadletter.Stream))
 	raw, err := m.Streams.JetStream().Stream(ctx, "RAW")
 	require.NoError(t, err)
-	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano()) //nolint:gosec // after 1970
+	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano())
 	m.pool, err = pgxpool.New(ctx, cluster.NewDatabase(t, template))
 	require.NoError(t, err)
 	t.Cleanup(m.pool.Close)
@@ -109,7 +109,7 @@ func (m *mesh) Decode(_ context.Context, raw *stream.Message, id event.ID) (repl
 	number, err := strconv.ParseFloat(string(raw.Data), 64)
 	if err != nil {
 		d.Component, d.State = "door-sensors", fmt.Appendf(nil, `{"door-sensor-1":%q}`, raw.Data)
-		return out, nil
+		return out, nil //nolint:nilerr // what is no number is a door's
 	}
 	d.Component, d.DeviceID = "sensor-1", 70
 	for _, point := range m.points {
@@ -139,7 +139,7 @@ func (m *mesh) startWriter() {
 		defer m.mu.Unlock()
 		m.stored++
 		if m.writes {
-			assert.NoError(m.t, m.write(msg))
+			assert.NoError(m.t, m.write(msg)) //nolint:testifylint // not on the test's goroutine
 		}
 		assert.NoError(m.t, msg.Ack())
 	})

@@ -38,7 +38,7 @@ func TestAppend(t *testing.T) {
 	for _, span := range [][2]int{{0, 1}, {1, 2501}, {2501, 2502}, {2502, 2502}} {
 		sequences, err := a.Append(t.Context(), withoutIDs("test", span[0], span[1]))
 		require.NoError(t, err)
-		assert.Equal(t, span[1]-span[0], len(sequences))
+		assert.Len(t, sequences, span[1]-span[0])
 		for i, sequence := range sequences {
 			require.EqualValues(t, span[0]+i+1, sequence)
 		}

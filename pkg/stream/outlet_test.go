@@ -21,7 +21,7 @@ func TestHandlerAfterClosed(t *testing.T) {
 		}()
 		<-started
 		go out.close()
-		for range out.messages { //nolint:revive // whoever reads goes on until it is closed
+		for range out.messages {
 		}
 		<-done
 		out.put(t.Context(), nil)

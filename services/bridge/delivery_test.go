@@ -48,7 +48,7 @@ func (r *rig) play(t *testing.T, schedule []step, noDUP bool) (published, got []
 	defer controller.Disconnect(100)
 	before := r.lastSequence(t)
 	begin := func() *life {
-		l := r.start(t, func(c *Config, l *life) { c.DrainTimeout = 10 * time.Second })
+		l := r.start(t, func(c *Config, _ *life) { c.DrainTimeout = 10 * time.Second })
 		l.mqtt.noDUP.Store(noDUP)
 		return l.ready(t)
 	}
@@ -261,7 +261,7 @@ func TestKilledProcess(t *testing.T) {
 			text, err := json.Marshal(processConfig{NATS: r.server.URL(), CA: r.nats.CAFile, MQTT: "tcp://" + r.broker.Address()})
 			require.NoError(t, err)
 			start := func() *exec.Cmd {
-				cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^$") //nolint:gosec // this test
+				cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^$")
 				cmd.Env = append(os.Environ(), processVariable+"="+string(text))
 				cmd.Stderr = t.Output()
 				require.NoError(t, cmd.Start())

@@ -160,7 +160,7 @@ func (w *window) stored(m *jetstream.RawStreamMsg) message {
 	}
 	t, err := topic.ParseSubject(m.Subject)
 	return message{
-		id: uint16(id), digest: w.digest(m.Subject, m.Data), at: at, //nolint:gosec // 16 bits
+		id: uint16(id), digest: w.digest(m.Subject, m.Data), at: at,
 		event: err == nil && t.Component.Kind != topic.Sensor,
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // reading is a case of testdata/readings.json: a message of a sensor on J1 pin 1
-// whose data points have the ids 1, 2, …
+// whose data points have the ids 1, 2, ….
 type reading struct {
 	Name     string
 	Points   [][5]column         // label, offset, length, encoding, decimals
@@ -105,7 +105,7 @@ func TestReadings(t *testing.T) {
 			strict.refuseWrongCRC = true
 			out, d = r.decode(t, strict)
 			if len(r.Strict) == 0 {
-				assert.Equal(t, len(r.Values), len(d.Values))
+				assert.Len(t, d.Values, len(r.Values))
 				requireLetters(t, r.Letters, out)
 				return
 			}

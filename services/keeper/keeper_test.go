@@ -83,21 +83,22 @@ func (b *bench) look() error {
 	return err
 }
 
-func (b *bench) state(name string) jetstream.StreamState {
+// state is that of RAW.
+func (b *bench) state() jetstream.StreamState {
 	b.Helper()
-	s, err := b.operator.Stream(b.Context(), name)
+	s, err := b.operator.Stream(b.Context(), "RAW")
 	require.NoError(b, err)
 	return s.CachedInfo().State
 }
 
 // publish stores one batch, of 300 bytes a message that do not compress, or tells why
 // not.
-func (b *bench) publish(subject string) error {
+func (b *bench) publish() error {
 	messages := make([]*nats.Msg, batch)
 	for i := range messages {
 		data := make([]byte, 300)
 		for j := range data {
-			data[j] = byte(rand.Uint32()) //nolint:gosec // only noise
+			data[j] = byte(rand.Uint32())
 		}
 		messages[i] = &nats.Msg{Subject: subject, Header: nats.Header{}, Data: data}
 	}
@@ -106,19 +107,19 @@ func (b *bench) publish(subject string) error {
 }
 
 // fill publishes until the stream refuses.
-func (b *bench) fill(subject string) (stored int) {
+func (b *bench) fill() (stored int) {
 	b.Helper()
-	for b.publish(subject) == nil {
+	for b.publish() == nil {
 		stored += batch
 		require.Less(b, stored, 10*limit/300)
 	}
 	return stored
 }
 
-// acknowledge has a consumer take and acknowledge n messages.
-func (b *bench) acknowledge(streamName, name string, n int) {
+// acknowledge has a consumer of RAW take and acknowledge n messages.
+func (b *bench) acknowledge(name string, n int) {
 	b.Helper()
-	consumer, err := b.operator.Consumer(b.Context(), streamName, name)
+	consumer, err := b.operator.Consumer(b.Context(), "RAW", name)
 	require.NoError(b, err)
 	for n > 0 {
 		got, err := consumer.Fetch(min(n, batch), jetstream.FetchMaxWait(patience))
@@ -148,18 +149,18 @@ func TestStreamNeverFills(t *testing.T) {
 	refused := 0
 	started := time.Now()
 	for n := 0; n < messages; {
-		if err := b.publish(subject); err != nil {
+		if err := b.publish(); err != nil {
 			refused++ // as full for a moment: the next attempt comes through, or the test ends
 			require.Less(t, refused, 1000, err)
 			time.Sleep(leastPause)
 			continue
 		}
-		b.acknowledge("RAW", "decoder", batch)
+		b.acknowledge("decoder", batch)
 		n += batch
 	}
 	t.Logf("%d messages in %s, %d batches refused for a moment", messages, time.Since(started), refused)
-	require.Eventually(t, func() bool { return b.state("RAW").Bytes <= limit/2 }, patience, 10*time.Millisecond)
-	assert.Greater(t, float64(b.state("RAW").Bytes), 0.4*limit, "as much history as fits beside a batch")
+	require.Eventually(t, func() bool { return b.state().Bytes <= limit/2 }, patience, 10*time.Millisecond)
+	assert.Greater(t, float64(b.state().Bytes), 0.4*limit, "as much history as fits beside a batch")
 	require.NoError(t, b.keeper.Ready(t.Context()))
 	assert.Empty(t, b.keeper.Alarms().Alarms)
 }
@@ -168,9 +169,9 @@ func TestStreamNeverFills(t *testing.T) {
 func TestWithoutKeeperStreamFills(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	stored := b.fill(subject)
-	b.acknowledge("RAW", "decoder", stored)
-	require.Error(t, b.publish(subject))
+	stored := b.fill()
+	b.acknowledge("decoder", stored)
+	require.Error(t, b.publish())
 }
 
 // What waits is never trimmed: the stream refuses what is new, with an alarm before,
@@ -179,11 +180,11 @@ func TestBacklogStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run()
-	require.NoError(t, b.publish(subject))
-	b.acknowledge("RAW", "decoder", batch)
+	require.NoError(t, b.publish())
+	b.acknowledge("decoder", batch)
 	stored := batch
 	alarmed := false
-	for b.publish(subject) == nil {
+	for b.publish() == nil {
 		stored += batch
 		time.Sleep(growthEvery) // so that it fills no faster than anybody could be told
 		alarmed = alarmed || b.keeper.Alarms().Total == 1
@@ -194,13 +195,13 @@ func TestBacklogStays(t *testing.T) {
 	assert.Equal(t, "RAW", raised[0].Subject)
 	assert.Contains(t, raised[0].Detail, "wait for consumer decoder")
 	assert.Contains(t, raised[0].Detail, "full in")
-	state := b.state("RAW")
+	state := b.state()
 	assert.LessOrEqual(t, state.FirstSeq, uint64(batch+1))
 	assert.EqualValues(t, stored, state.LastSeq)
 
-	b.acknowledge("RAW", "decoder", stored-batch)
-	require.Eventually(t, func() bool { return b.publish(subject) == nil }, patience, 10*time.Millisecond)
-	b.acknowledge("RAW", "decoder", batch)
+	b.acknowledge("decoder", stored-batch)
+	require.Eventually(t, func() bool { return b.publish() == nil }, patience, 10*time.Millisecond)
+	b.acknowledge("decoder", batch)
 	require.Eventually(t, func() bool { return b.keeper.Alarms().Total == 0 }, patience, 10*time.Millisecond)
 }
 
@@ -209,7 +210,7 @@ func TestBacklogStays(t *testing.T) {
 func TestWhoHolds(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	stored := b.fill(subject)
+	stored := b.fill()
 	s, err := b.operator.Stream(t.Context(), "RAW")
 	require.NoError(t, err)
 	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
@@ -217,32 +218,32 @@ func TestWhoHolds(t *testing.T) {
 	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "mine", AckPolicy: jetstream.AckExplicitPolicy})
 	require.NoError(t, err)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 1, b.state("RAW").FirstSeq)
+	assert.EqualValues(t, 1, b.state().FirstSeq)
 
-	b.acknowledge("RAW", "decoder", stored)
+	b.acknowledge("decoder", stored)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 1, b.state("RAW").FirstSeq, "consumer mine has none of it")
-	b.acknowledge("RAW", "mine", 100)
+	assert.EqualValues(t, 1, b.state().FirstSeq, "consumer mine has none of it")
+	b.acknowledge("mine", 100)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 101, b.state("RAW").FirstSeq)
+	assert.EqualValues(t, 101, b.state().FirstSeq)
 	require.NoError(t, b.operator.DeleteConsumer(t.Context(), "RAW", "mine"))
 
 	config, err := b.operator.Consumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	require.NoError(t, b.operator.DeleteConsumer(t.Context(), "RAW", "decoder"))
 	require.ErrorContains(t, b.look(), "no consumer decoder")
-	assert.EqualValues(t, 101, b.state("RAW").FirstSeq)
+	assert.EqualValues(t, 101, b.state().FirstSeq)
 
 	remade := config.CachedInfo().Config
 	_, err = b.operator.CreateConsumer(t.Context(), "RAW", remade)
 	require.NoError(t, err)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 101, b.state("RAW").FirstSeq, "made anew it has acknowledged nothing")
-	b.acknowledge("RAW", "decoder", stored-100)
+	assert.EqualValues(t, 101, b.state().FirstSeq, "made anew it has acknowledged nothing")
+	b.acknowledge("decoder", stored-100)
 	_, err = b.operator.ResetConsumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	require.NoError(t, b.look())
-	assert.InDelta(t, 0.45*limit, float64(b.state("RAW").Bytes), 0.01*limit)
+	assert.InDelta(t, 0.45*limit, float64(b.state().Bytes), 0.01*limit)
 }
 
 // A consumer that has nothing left of what it filters holds nothing.
@@ -253,27 +254,27 @@ func TestFilteredConsumer(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "other", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "f2.raw.stat.>"})
 	require.NoError(t, err)
-	b.acknowledge("RAW", "decoder", b.fill(subject))
+	b.acknowledge("decoder", b.fill())
 	require.NoError(t, b.look())
-	assert.Greater(t, b.state("RAW").FirstSeq, uint64(1))
+	assert.Greater(t, b.state().FirstSeq, uint64(1))
 }
 
 // The redelivery of what was in hand does not lower what counts as acknowledged.
 func TestInHandStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	stored := b.fill(subject)
+	stored := b.fill()
 	consumer, err := b.operator.Consumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	held, err := consumer.Fetch(1, jetstream.FetchMaxWait(patience))
 	require.NoError(t, err)
 	first := <-held.Messages()
-	b.acknowledge("RAW", "decoder", stored-1)
+	b.acknowledge("decoder", stored-1)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 1, b.state("RAW").FirstSeq, "the first is in somebody's hands")
+	assert.EqualValues(t, 1, b.state().FirstSeq, "the first is in somebody's hands")
 	require.NoError(t, first.DoubleAck(t.Context()))
 	require.NoError(t, b.look())
-	assert.Greater(t, b.state("RAW").FirstSeq, uint64(1))
+	assert.Greater(t, b.state().FirstSeq, uint64(1))
 }
 
 func TestTrimsByAge(t *testing.T) {
@@ -281,19 +282,19 @@ func TestTrimsByAge(t *testing.T) {
 	b := newBench(t)
 	old, young := b.raw().history, time.Now()
 	for range 4 {
-		require.NoError(t, b.publish(subject))
+		require.NoError(t, b.publish())
 	}
-	b.acknowledge("RAW", "decoder", 4*batch)
+	b.acknowledge("decoder", 4*batch)
 	b.raw().tail = 100
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 1, b.state("RAW").FirstSeq, "nothing is as old")
+	assert.EqualValues(t, 1, b.state().FirstSeq, "nothing is as old")
 	b.raw().history = time.Nanosecond
 	for pause := time.Duration(0); pause == 0; {
 		var err error
 		pause, err = b.keeper.look(t.Context(), b.raw())
 		require.NoError(t, err)
 	}
-	assert.EqualValues(t, 100, b.state("RAW").Msgs, "the tail stays, however old")
+	assert.EqualValues(t, 100, b.state().Msgs, "the tail stays, however old")
 	assert.InDelta(t, 4*batch-100, testutil.ToFloat64(b.keeper.metrics.trimmed.WithLabelValues("RAW")), 0)
 	assert.Greater(t, old, time.Since(young))
 }

@@ -143,7 +143,7 @@ func (d *device) told(p *packets.PublishPacket) {
 	_, known := d.byPlace[c.place]
 	ok := err == nil && known
 	silent := c.action == note
-	if !d.window.take(c, ok && !silent, p.MessageID) && !(ok && silent) { // the identifier is 0 with QoS 0
+	if !d.window.take(c, ok && !silent, p.MessageID) && (!ok || !silent) { // the identifier is 0 with QoS 0
 		return
 	}
 	d.sim.counters.commands.Add(1)

@@ -225,7 +225,7 @@ func (w *Writer) settle(ctx context.Context, messages []jetstream.Msg) {
 	w.settled.Add(uint64(len(messages)))
 }
 
-// macToken is the controller in a message's subject, f2.decoded.<mac>.…
+// macToken is the controller in a message's subject, f2.decoded.<mac>.….
 func macToken(m jetstream.Msg) string {
 	_, rest, _ := strings.Cut(strings.TrimPrefix(m.Subject(), "f2."), ".")
 	mac, _, _ := strings.Cut(rest, ".")

@@ -70,8 +70,7 @@ func hopeless(err error) bool {
 
 // sqlState is empty where PostgreSQL gave none.
 func sqlState(err error) string {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
 	}
 	return ""

@@ -18,10 +18,10 @@ import (
 
 // of gives a message to the n-th controller of a fleet, with a sensor device of its own.
 func of(n int, d event.Decoded) event.Decoded {
-	d.MAC, d.ControllerID = fmt.Sprintf("e4fd45f600%02x", n), int32(n) //nolint:gosec // small
-	d.ID = event.PlaceID(1, 100*d.ID.Sequence()+uint64(n))             //nolint:gosec // small
+	d.MAC, d.ControllerID = fmt.Sprintf("e4fd45f600%02x", n), int32(n)
+	d.ID = event.PlaceID(1, 100*d.ID.Sequence()+uint64(n))
 	if d.DeviceID != 0 {
-		d.DeviceID = int32(1000 + n) //nolint:gosec // small
+		d.DeviceID = int32(1000 + n)
 	}
 	return d
 }
@@ -53,8 +53,8 @@ func (m *mesh) exec(sql string) {
 	require.NoError(m.t, err, sql)
 }
 
-// run has the writer run by itself until the test ends, or stop is called.
-func (m *mesh) run() (stop func()) {
+// run has the writer run by itself until the test ends.
+func (m *mesh) run() {
 	m.t.Helper()
 	messages, err := m.client.Consume(m.t.Context(), m.consumer, 2000, maxBatchBytes)
 	require.NoError(m.t, err)
@@ -78,16 +78,10 @@ func (m *mesh) run() (stop func()) {
 	}()
 	ended := make(chan error, 1)
 	go func() { ended <- m.w.process(ctx, forwarded) }()
-	stopped := false
-	stop = func() {
-		if !stopped {
-			stopped = true
-			cancel()
-			require.NoError(m.t, <-ended)
-		}
-	}
-	m.t.Cleanup(stop)
-	return stop
+	m.t.Cleanup(func() {
+		cancel()
+		require.NoError(m.t, <-ended)
+	})
 }
 
 // publish puts messages on DECODED.
@@ -265,7 +259,7 @@ func TestTableDoesNotTakeRows(t *testing.T) {
 			m.run()
 			second := everybody(reading, 1)
 			for i := range second {
-				second[i].ID, second[i].Values[0].Number = event.PlaceID(2, uint64(i+1)), 7 //nolint:gosec // small
+				second[i].ID, second[i].Values[0].Number = event.PlaceID(2, uint64(i+1)), 7
 			}
 			m.publish(encoded(second...)...)
 			m.publish(encoded(everybody(reading, 2)...)...)

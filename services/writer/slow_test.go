@@ -153,7 +153,7 @@ func TestMemoryIsBounded(t *testing.T) { //nolint:paralleltest // it measures th
 		var some []event.Decoded
 		for i := range 100 {
 			e := d
-			e.ID, e.Time = event.PlaceID(1, uint64(at+i+1)), e.Time.Add(time.Duration(at+i)*time.Millisecond) //nolint:gosec // small
+			e.ID, e.Time = event.PlaceID(1, uint64(at+i+1)), e.Time.Add(time.Duration(at+i)*time.Millisecond)
 			some = append(some, e)
 		}
 		m.publish(encoded(some...)...)
@@ -170,8 +170,8 @@ func TestMemoryIsBounded(t *testing.T) { //nolint:paralleltest // it measures th
 	m.eventually(func() bool { return m.w.Alarms().Total == 1 }, "no alarm")
 	runtime.GC()
 	runtime.ReadMemStats(&during)
-	t.Logf("%d MiB more, of %d", (int64(during.HeapAlloc)-int64(before.HeapAlloc))>>20, messages*length>>20) //nolint:gosec // no such heap
-	assert.Less(t, int64(during.HeapAlloc), int64(before.HeapAlloc)+bound)                                   //nolint:gosec // no such heap
+	t.Logf("%d MiB more, of %d", (int64(during.HeapAlloc)-int64(before.HeapAlloc))>>20, messages*length>>20)
+	assert.Less(t, int64(during.HeapAlloc), int64(before.HeapAlloc)+bound)
 	require.NoError(t, holder.Rollback(t.Context()))
 	m.eventually(func() bool { return query[int](m, "SELECT count(*) FROM device_event") > 0 }, "not written")
 	assert.Empty(t, m.letters())

@@ -67,13 +67,6 @@ func (a *attempt) end() fate {
 	return a.fate
 }
 
-// current is the fate now.
-func (a *attempt) current() fate {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.fate
-}
-
 const (
 	// granularity is what an expiry, in whole seconds of the broker's clock, may
 	// be over.

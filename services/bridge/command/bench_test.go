@@ -156,14 +156,14 @@ func (b *bench) subscribe(client mqtt.Client, filter string, handle func(mqtt.Me
 	require.NoError(b.t, token.Error())
 }
 
-// device is the controller that the broker knows. It answers, if it is told to.
+// device is the controller that the broker knows. It answers every command.
 type device struct {
 	mqtt.Client
 	mu    sync.Mutex
 	heard []string
 }
 
-func (b *bench) controller(persistent, answers bool) *device {
+func (b *bench) controller(persistent bool) *device {
 	b.t.Helper()
 	c := &device{}
 	pem, err := os.ReadFile(b.ca)
@@ -177,9 +177,7 @@ func (b *bench) controller(persistent, answers bool) *device {
 		c.mu.Lock()
 		c.heard = append(c.heard, m.Topic()+" "+string(m.Payload()))
 		c.mu.Unlock()
-		if answers {
-			client.Publish("stat"+m.Topic()[len("cmnd"):], 1, false, `{"status": true}`)
-		}
+		client.Publish("stat"+m.Topic()[len("cmnd"):], 1, false, `{"status": true}`)
 	}
 	c.Client = b.client(mac.Dashed(), func(o *mqtt.ClientOptions) {
 		o.Servers = nil

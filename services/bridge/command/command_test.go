@@ -19,7 +19,7 @@ func TestConfirmedByReport(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(30 * time.Second)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	ack := b.send(strike, "mine", open)
 	again := b.send(strike, "mine", open)
 	assert.True(t, again.Duplicate, "one id is one command")
@@ -36,7 +36,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(30 * time.Second)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	for name, bad := range map[string][2]string{
 		"bad MAC":               {"f2.command.E4FD45F654BE.access-control-mode.3.strike-1", open},
 		"bad component":         {"f2.command.e4fd45f654be.access-control-mode.3.gate-1", open},
@@ -65,7 +65,7 @@ func TestAwayFor(t *testing.T) {
 	b := newBench(t)
 	const maxAge = 6 * time.Second
 	running := b.run(maxAge)
-	c := b.controller(true, true)
+	c := b.controller(true)
 	b.known(running, present)
 	c.Disconnect(100)
 	b.known(running, away)
@@ -73,7 +73,7 @@ func TestAwayFor(t *testing.T) {
 	r := b.result()
 	assert.Equal(t, outcome.Expired, r.Outcome)
 	assert.False(t, r.Sent.IsZero(), "it waited at the broker")
-	c = b.controller(true, true)
+	c = b.controller(true)
 	b.send(siren, "", "1")
 	assert.Equal(t, outcome.Confirmed, b.result().Outcome)
 	assert.Len(t, c.carriedOut(), 1, "and the strike never")
@@ -82,7 +82,7 @@ func TestAwayFor(t *testing.T) {
 	b.known(running, away)
 	sent := b.send(siren, "", "1")
 	require.Eventually(t, func() bool { return running.watches.count.Load() == 1 }, patience, time.Millisecond)
-	c = b.controller(true, true)
+	b.controller(true)
 	r = b.result()
 	assert.Equal(t, outcome.Confirmed, r.Outcome)
 	assert.Equal(t, sent.Sequence, r.Sequence)
@@ -93,7 +93,7 @@ func TestBrokerStandsStill(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(9 * time.Second)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	require.NoError(t, b.broker.Signal(syscall.SIGSTOP))
 	for _, body := range []string{open, `{"power-flag":1,"period":6}`} {
 		b.send(strike, "", body)
@@ -115,7 +115,7 @@ func TestNotSentAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const maxAge = 6 * time.Second
-	c := b.controller(false, true)
+	c := b.controller(false)
 	ack := b.send(strike, "", open)
 	raw, err := b.streams.JetStream().Stream(t.Context(), Stream)
 	require.NoError(t, err)
@@ -151,7 +151,7 @@ func TestConsumerMadeAnew(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	running := b.run(30 * time.Second)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	for range 5 {
 		b.send(siren, "", "1")
 		require.Equal(t, outcome.Confirmed, b.result().Outcome)
@@ -182,7 +182,7 @@ func TestSpellingIsTheControllers(t *testing.T) {
 	b.subscribe(observer, "cmnd/#", func(m mqtt.Message) { topics <- m.Topic() })
 	b.send(strike, "", open)
 	assert.Equal(t, "cmnd/f2-E4:FD:45:F6:54:BE/access-control-mode/3/strike-1", <-topics)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	require.True(t, c.Publish("tele/f2-e4-fd-45-f6-54-be/alarm-mode/J4/motion-sensor-1", 1, false, `{"status":true}`).WaitTimeout(patience))
 	require.Eventually(t, func() bool {
 		b.send(siren, "", "1")
@@ -196,7 +196,7 @@ func TestRotation(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	running := b.run(30 * time.Second)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	const commands = 60
 	for n := range commands {
 		if n%10 == 0 {
@@ -222,7 +222,7 @@ func TestAnotherProcessWasFaster(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	running := b.run(6 * time.Second)
-	c := b.controller(false, true)
+	c := b.controller(false)
 	ack := b.send(strike, "", open)
 	require.Equal(t, outcome.Confirmed, b.result().Outcome)
 	require.Len(t, c.carriedOut(), 1)

@@ -44,7 +44,7 @@ func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
 	}
 	if o.place, err = topic.ParseSubject(m.Subject()); err != nil {
 		o.place, o.refusal = topic.Topic{}, err
-		return o, nil
+		return o, nil //nolint:nilerr // the refusal is its outcome
 	}
 	o.refusal = check(o.place, m.Data())
 	return o, nil
@@ -111,7 +111,7 @@ func (o *order) expects() expectation {
 
 // met tells whether a report of the component, under root, is the answer.
 func (e expectation) met(root topic.Root, kind topic.Kind, report []byte) bool {
-	if !e.reports || root != topic.Stat && !(e.asked && kind == topic.Sensor) {
+	if !e.reports || root != topic.Stat && (!e.asked || kind != topic.Sensor) {
 		return false
 	}
 	if e.status == nil {
