@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/alarm"
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	monitor "github.com/f2mesh/f2mesh/services/health"
+	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
 
@@ -47,15 +47,17 @@ func TestAlarms(t *testing.T) {
 		next(t, heard, monitor.DeadLetters, "decoder", false) // when no more come
 	})
 	t.Run(monitor.StreamFull, func(t *testing.T) {
-		letters, err := m.js.Stream(t.Context(), deadletter.Stream)
+		trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
 		require.NoError(t, err)
-		small := letters.CachedInfo().Config
-		small.MaxBytes = int64(letters.CachedInfo().State.Bytes) + 1
+		good := trail.CachedInfo().Config
+		small := good
+		small.MaxBytes = int64(trail.CachedInfo().State.Bytes) + 1 //nolint:gosec // small
 		_, err = m.js.UpdateStream(t.Context(), small)
 		require.NoError(t, err)
-		next(t, heard, monitor.StreamFull, deadletter.Stream, true)
-		require.NoError(t, letters.Purge(t.Context()))
-		next(t, heard, monitor.StreamFull, deadletter.Stream, false)
+		next(t, heard, monitor.StreamFull, registrar.AuditStream, true)
+		_, err = m.js.UpdateStream(t.Context(), good)
+		require.NoError(t, err)
+		next(t, heard, monitor.StreamFull, registrar.AuditStream, false)
 	})
 	t.Run(watch.Silent, func(t *testing.T) {
 		stop := m.chatter(t, fleet.Demo(2)[1].MAC) // else it is the pipeline that is silent, not one device

@@ -284,7 +284,7 @@ func (c *canaries) outages(t *testing.T) {
 				return false
 			}
 		}
-		return len(c.m.running()) == 5
+		return len(c.m.running()) == 6
 	}, time.Minute, 50*time.Millisecond)
 }
 

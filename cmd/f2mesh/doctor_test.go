@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -263,6 +264,23 @@ func brokenNATS() []sabotage {
 		{"nats-permissions", "the user of nats_health_password may use f2.>", other(true)},
 		{"nats-permissions", "the user of nats_sys_password may use $JS.API.STREAM.NAMES", other(true)},
 		{"loss-nats-sync", "before it is on disk", other(true)},
+		{"loss-stream-files", "there is no stream COMMANDS", other(true)},
+		{"loss-days-to-full", "RAW is full after 0.", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			raw, err := m.js.Stream(t.Context(), "RAW")
+			require.NoError(t, err)
+			good := raw.CachedInfo().Config
+			bad := good
+			bad.Metadata = map[string]string{}
+			maps.Copy(bad.Metadata, good.Metadata)
+			bad.Metadata["f2mesh-rate"] = "1000000"
+			_, err = m.js.UpdateStream(t.Context(), bad)
+			require.NoError(t, err)
+			t.Cleanup(func() {
+				_, err := m.js.UpdateStream(context.Background(), good)
+				require.NoError(t, err)
+			})
+		}},
 		{"loss-stream-limits", "the disk has 1 MiB left", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			patient.Free = func(string) (uint64, error) { return 1 << 20, nil }
 		}},

@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/deadletter"
 )
@@ -67,7 +69,7 @@ func inputInjection(ctx context.Context, m *Mesh) Finding {
 	if err := m.send(devices[0], messages); err != nil {
 		return failed("cannot be tried: %v", err)
 	}
-	problems := unanswered(ctx, letters, messages)
+	problems := unanswered(ctx, nc, letters, messages)
 	after, err := m.tables(ctx)
 	if err != nil {
 		return failed("the tables cannot be listed: %v", err)
@@ -101,7 +103,7 @@ func (m *Mesh) send(d device, messages []hostile) (err error) {
 }
 
 // unanswered are the messages that no dead letter came of.
-func unanswered(ctx context.Context, letters *nats.Subscription, messages []hostile) (problems []string) {
+func unanswered(ctx context.Context, nc *nats.Conn, letters *nats.Subscription, messages []hostile) (problems []string) {
 	ctx, cancel := context.WithTimeout(ctx, letterWait)
 	defer cancel()
 	open := map[string]bool{}
@@ -113,8 +115,9 @@ func unanswered(ctx context.Context, letters *nats.Subscription, messages []host
 		if err != nil {
 			break
 		}
+		body := refusedBody(ctx, nc, letter)
 		for mark := range open {
-			if strings.Contains(letter.Header.Get(deadletter.HeaderTopic), mark) || bytes.Contains(letter.Data, []byte(mark)) {
+			if strings.Contains(letter.Header.Get(deadletter.HeaderTopic), mark) || bytes.Contains(body, []byte(mark)) {
 				delete(open, mark)
 			}
 		}
@@ -123,6 +126,28 @@ func unanswered(ctx context.Context, letters *nats.Subscription, messages []host
 		problems = append(problems, fmt.Sprintf("%d of %d hostile messages gave no dead letter within %s", len(open), len(messages), letterWait))
 	}
 	return problems
+}
+
+// refusedBody is the body that a letter is about: in the letter, or in RAW where the
+// letter says.
+func refusedBody(ctx context.Context, nc *nats.Conn, letter *nats.Msg) []byte {
+	sequence, err := strconv.ParseUint(letter.Header.Get(deadletter.HeaderRawSequence), 10, 64)
+	if err != nil {
+		return letter.Data
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil
+	}
+	raw, err := js.Stream(ctx, "RAW")
+	if err != nil {
+		return nil
+	}
+	m, err := raw.GetMsg(ctx, sequence)
+	if err != nil {
+		return nil
+	}
+	return m.Data
 }
 
 // tables lists all tables with their columns, by database.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,15 +42,21 @@ func streamFiles(ctx context.Context, m *Mesh) Finding {
 	switch {
 	case err != nil:
 		return failed("%v", err)
+	case slices.ContainsFunc(differences, func(line string) bool { return strings.HasPrefix(line, "there is no ") }):
+		return failed("%s", strings.Join(differences, "; "))
 	case len(differences) > 0:
 		return warning("%s", strings.Join(differences, "; "))
 	}
 	return ok("all are there, as their files say")
 }
 
-// leastDays is how long a reader may stand still at least: long enough for somebody to
-// come on Monday.
-const leastDays = 2
+const (
+	// leastDays is how long a reader may stand still at least: long enough for
+	// somebody to come on Monday.
+	leastDays = 2
+	// nightDays is less than a night: nobody would be there in time.
+	nightDays = 0.5
+)
 
 func daysToFull(ctx context.Context, m *Mesh) Finding {
 	nc, err := m.natsUser(ctx, operatorNATS)
@@ -60,7 +68,7 @@ func daysToFull(ctx context.Context, m *Mesh) Finding {
 	if err != nil {
 		return failed("%v", err)
 	}
-	short := false
+	least := math.Inf(1)
 	var lines []string
 	for _, name := range []string{"RAW", "DECODED"} {
 		s, err := js.Stream(ctx, name)
@@ -77,10 +85,13 @@ func daysToFull(ctx context.Context, m *Mesh) Finding {
 			continue
 		}
 		days := float64(info.Config.MaxBytes) / (rate * stream.MessageBytes(name, &info.State)) / 86400
-		short = short || days < leastDays
+		least = min(least, days)
 		lines = append(lines, fmt.Sprintf("%s is full after %.1f days at %.0f messages a second (%s)", name, days, rate, from))
 	}
-	if short {
+	switch {
+	case least < nightDays:
+		return failed("%s", strings.Join(lines, "; "))
+	case least < leastDays:
 		return warning("%s", strings.Join(lines, "; "))
 	}
 	return ok("%s", strings.Join(lines, "; "))

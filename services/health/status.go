@@ -129,7 +129,7 @@ var streams = []struct { //nolint:gochecknoglobals // a constant
 	{name: "PARKED"},
 	{name: "DECODED", reader: "writer"},
 	{name: "DEAD_LETTER", ring: true},
-	{name: "COMMANDS"},
+	{name: "COMMANDS", reader: "bridge"},
 	{name: "RESULT", ring: true},
 	{name: "KV_LATEST"},
 	{name: "AUDIT"},
