@@ -51,7 +51,7 @@ func TestAlarms(t *testing.T) {
 		require.NoError(t, err)
 		good := trail.CachedInfo().Config
 		small := good
-		small.MaxBytes = int64(trail.CachedInfo().State.Bytes) + 1 //nolint:gosec // small
+		small.MaxBytes = int64(trail.CachedInfo().State.Bytes) + 1
 		_, err = m.js.UpdateStream(t.Context(), small)
 		require.NoError(t, err)
 		next(t, heard, monitor.StreamFull, registrar.AuditStream, true)
