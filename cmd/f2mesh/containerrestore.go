@@ -78,7 +78,7 @@ func (r *containerRestore) check(ctx context.Context) error {
 
 // settings is a .env with those of compose.yaml. Docker Compose obeys others, such as
 // COMPOSE_FILE, and whoever has the public key can write a backup.
-var settings = regexp.MustCompile(`^(?:(?:#[^\r\n]*|(?:F2MESH_[A-Z]+(?:_[A-Z]+)*|ENABLE_MQTT_AUTH|USE_CONNECTION_POOLING|CACHE_TTL|FLEET_ZONE|VAULT_ADDR|EXPOSE_DATABASE_PORTS|COMPOSE_PROFILES)=[^\r\n]*)?(?:\n|$))*$`) //nolint:gochecknoglobals // compiled once
+var settings = regexp.MustCompile(`^(?:(?:#[^\r\n]*|(?:F2MESH_[A-Z]+(?:_[A-Z]+)*|ENABLE_MQTT_AUTH|USE_CONNECTION_POOLING|CACHE_TTL|RAW_HISTORY|DECODED_HISTORY|FLEET_ZONE|VAULT_ADDR|EXPOSE_DATABASE_PORTS|COMPOSE_PROFILES)=[^\r\n]*)?(?:\n|$))*$`) //nolint:gochecknoglobals // compiled once
 
 // checkFile takes a file that is missing, passes over one that is the same, and
 // refuses another.

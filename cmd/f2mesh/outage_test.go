@@ -226,7 +226,7 @@ func TestDeletedConsumer(t *testing.T) {
 // again: a door opens once for each.
 func TestCommandsOnce(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Bridge.CommandMaxAge = time.Minute })
-	const commands = 400
+	const commands = 120
 	var mu sync.Mutex
 	heard := map[string]int{}
 	token := m.device(t, mac).Subscribe("cmnd/f2-"+string(mac)+"/#", 1, func(_ mqtt.Client, msg mqtt.Message) {
