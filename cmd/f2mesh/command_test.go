@@ -24,6 +24,7 @@ import (
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
@@ -52,6 +53,7 @@ type commandTrial struct {
 	t           *testing.T
 	brokerCfg   mosquitto.Config
 	broker      *mosquitto.Broker
+	mqttsURL    string // of the controllers; the broker has it also after a restart
 	ca, devices string
 	nats        *natsserver.Server
 	natsCfg     natsserver.Config
@@ -100,6 +102,7 @@ func newCommandTrial(t *testing.T, controllers int) *commandTrial {
 	r.startBroker()
 	t.Cleanup(func() { _ = r.broker.Kill() })
 	r.brokerCfg.Port, r.brokerCfg.TLSPort, r.brokerCfg.WebSocketPort = r.broker.Port(), r.broker.TLSPort(), r.broker.WebSocketPort()
+	r.mqttsURL = "ssl://" + r.broker.TLSAddress()
 	r.nats = natsservertest.Start(t, r.natsCfg)
 	require.NoError(t, os.Mkdir(r.secrets, 0o700))
 	for name, value := range map[string]string{"mqtt_password": mqttPassword, "nats_bridge_password": natsservertest.Password(natsserver.Bridge)} {
@@ -107,7 +110,7 @@ func newCommandTrial(t *testing.T, controllers int) *commandTrial {
 	}
 	operator, err := stream.NewClient(r.connect(natsserver.Operator), natsfiles.Files, r.log)
 	require.NoError(t, err)
-	require.NoError(t, operator.Ensure(t.Context(), bridge.CommandStream, outcome.Stream, bridge.RawStream))
+	require.NoError(t, operator.Ensure(t.Context(), bridge.CommandStream, outcome.Stream, bridge.RawStream, deadletter.Stream))
 	console := r.connect(natsserver.Console)
 	r.sender, err = jetstream.New(console)
 	require.NoError(t, err)
@@ -191,7 +194,7 @@ func (r *commandTrial) observe() {
 // play plays controllers until stop.
 func (r *commandTrial) play(controllers []fleet.Controller, persistent bool) (stop func()) {
 	cfg := simulator.Config{
-		Broker: "ssl://" + r.broker.TLSAddress(), CAFile: r.ca, Devices: r.devices, Interval: 5 * time.Second,
+		Broker: r.mqttsURL, CAFile: r.ca, Devices: r.devices, Interval: 5 * time.Second,
 		OnCommand: func(c simulator.CarriedOut) {
 			body := string(c.Body)
 			c.Body = nil

@@ -34,19 +34,27 @@ func TestNobodyStopsTheFleet(t *testing.T) {
 	name := func(mac topic.MAC, component string) string {
 		return "tele/f2-" + string(mac) + "/sensor-mode/" + component
 	}
+	good := func(at time.Time) (string, string) { return name(all[0].MAC, "J1/sensor-1"), frame(at) }
+	refused := "f2.dead.writer.refused_by_database." + string(all[0].MAC)
 	for _, trouble := range []struct {
 		name    string
 		send    func(at time.Time) (topic, payload string)
 		letters string // subject filter of the one's letters
+		rows    string // what a trigger does for each of its rows, in PL/pgSQL
 	}{
 		{"bad topics", func(time.Time) (string, string) {
 			return name(all[0].MAC, "J1/nothing-1"), strings.Repeat("x", 2000)
-		}, "f2.dead.bridge.*." + string(all[0].MAC)},
+		}, "f2.dead.bridge.*." + string(all[0].MAC), ""},
 		{"no such pin", func(at time.Time) (string, string) {
 			return name(all[0].MAC, "J1/sensor-77"), frame(at)
-		}, "f2.dead.decoder.unknown_pin." + string(all[0].MAC)},
+		}, "f2.dead.decoder.unknown_pin." + string(all[0].MAC), ""},
+		{"rows that are refused", good, refused, "RAISE EXCEPTION USING ERRCODE = '53400'"},
+		{"rows that take long", good, refused, "PERFORM pg_sleep(2)"},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
+			if trouble.rows != "" {
+				m.spoilRows(t, all[0].Sensors()[0].DeviceID, trouble.rows)
+			}
 			ctx, stop := context.WithCancel(t.Context())
 			var busy sync.WaitGroup
 			busy.Go(func() {
@@ -65,6 +73,15 @@ func TestNobodyStopsTheFleet(t *testing.T) {
 			assert.NotEmpty(t, m.deadLetters(t, trouble.letters))
 		})
 	}
+}
+
+// spoilRows runs statements before each row of a device is written, until the test ends.
+func (m *testMesh) spoilRows(t *testing.T, device int, statements string) {
+	t.Helper()
+	m.sql(t, databaseTelemetry, fmt.Sprintf(`CREATE OR REPLACE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN IF NEW.device_id = %d THEN %s; END IF; RETURN NEW; END $$`, device, statements))
+	m.sql(t, databaseTelemetry, `CREATE TRIGGER trouble BEFORE INSERT ON public.measurement FOR EACH ROW EXECUTE FUNCTION public.trouble()`)
+	t.Cleanup(func() { m.sql(t, databaseTelemetry, `DROP TRIGGER trouble ON public.measurement`) })
 }
 
 // latencies publishes a reading of each controller in turn, every 50 ms, and returns

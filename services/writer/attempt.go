@@ -52,7 +52,7 @@ func (j *job) rows() int { return j.fresh.len() + j.replacing.len() }
 // first attempt for a batch takes longer than those for its parts, which others
 // wait for, too. Who needs more gets it where nobody else waits, see apart.
 const (
-	firstPatience = time.Second
+	firstPatience = 500 * time.Millisecond
 	partPatience  = 300 * time.Millisecond
 	rowPatience   = 2 * time.Millisecond
 	bytePatience  = time.Microsecond

@@ -16,10 +16,6 @@ import (
 // as it came, parsed, and as PostgreSQL takes it.
 const maxBatchBytes = 4 << 20
 
-// mostApartAtOnce is how many messages of one controller are set apart together. More
-// of them may only be too many.
-const mostApartAtOnce = 4
-
 // refusedMessage is one whose rows PostgreSQL refuses while the tables take others.
 type refusedMessage struct {
 	m     jetstream.Msg
@@ -71,9 +67,6 @@ func (w *Writer) settleUnreadable(ctx context.Context, messages []jetstream.Msg)
 		}
 		good = append(good, m)
 	}
-	if len(unreadable) == 0 {
-		return good, nil
-	}
 	if err := w.bury(ctx, letters, unreadable); err != nil {
 		return append(good, unreadable...), err
 	}
@@ -109,26 +102,24 @@ func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []j
 		return messages, err
 	}
 	w.metrics.splits.Inc()
-	messages = slices.Clone(messages)
-	slices.SortStableFunc(messages, func(a, b jetstream.Msg) int { return strings.Compare(macToken(a), macToken(b)) })
-	waiting, cause = p.writeParts(ctx, messages)
 	if outcomeOf(err) == slow {
 		w.limit = max(1, len(messages)/2) // there may only have been too many
 	}
-	return waiting, cause
+	return p.writeParts(ctx, messages, err)
 }
 
-// writeParts finds what is refused, or slow, among messages that are in order of
-// their controllers: parts get smaller with each that fails, and larger again with
-// each that is written.
-func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg) (waiting []jetstream.Msg, cause error) {
+// writeParts finds the controllers whose rows are refused, or slow, as a batch was
+// for cause. Which of their messages are at fault is found out apart, where nobody
+// else waits for it.
+func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg, cause error) (waiting []jetstream.Msg, err error) {
 	w := p.w
-	size := (len(messages) + 1) / 2
-	for len(messages) > 0 {
-		part := messages[:min(size, len(messages))]
+	left := byController(messages)
+	size := smaller(len(left), outcomeOf(cause))
+	for len(left) > 0 {
+		part := left[:min(size, len(left))]
 		j, err := parse(part)
 		if err != nil {
-			return messages, err
+			return left, err
 		}
 		err = w.attempt(ctx, j, w.patience(j, partPatience))
 		switch result := outcomeOf(err); {
@@ -136,20 +127,51 @@ func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg) (waitin
 			p.accept(ctx, part)
 			size *= 2
 		case result == unable:
-			return messages, err
-		case result == slow && len(part) <= mostApartAtOnce && macToken(part[0]) == macToken(part[len(part)-1]):
-			if err := w.apart.add(ctx, part); err != nil {
-				return messages, err
-			}
-		case len(part) == 1:
-			p.refused = append(p.refused, refusedMessage{part[0], err})
-		default:
-			size = len(part) / 2
+			return left, err
+		case macToken(part[0]) != macToken(part[len(part)-1]):
+			size = smaller(len(part), result)
 			continue
+		default:
+			part = ofFirst(left)
+			if result == slow {
+				if rest, err := w.apart.add(ctx, part, err); err != nil {
+					return slices.Concat(rest, left[len(part):]), err
+				}
+				break
+			}
+			for _, m := range part {
+				p.refused = append(p.refused, refusedMessage{m, err})
+			}
 		}
-		messages = messages[len(part):]
+		left = left[len(part):]
 	}
 	return nil, nil
+}
+
+// byController sorts messages by their controllers, and keeps the order of each.
+func byController(messages []jetstream.Msg) []jetstream.Msg {
+	sorted := slices.Clone(messages)
+	slices.SortStableFunc(sorted, func(a, b jetstream.Msg) int { return strings.Compare(macToken(a), macToken(b)) })
+	return sorted
+}
+
+// ofFirst returns the messages at the beginning that are of the first's controller.
+func ofFirst(sorted []jetstream.Msg) []jetstream.Msg {
+	mac := macToken(sorted[0])
+	n := slices.IndexFunc(sorted, func(m jetstream.Msg) bool { return macToken(m) != mac })
+	if n < 0 {
+		n = len(sorted)
+	}
+	return sorted[:n]
+}
+
+// smaller is the size of the next part where one of n messages was not written. What
+// is slow is found in fewer and smaller steps, since each takes until it is broken off.
+func smaller(n int, result outcome) int {
+	if result == slow {
+		return max(1, n/16)
+	}
+	return max(1, n/2)
 }
 
 // accept settles what is in the tables.
@@ -167,37 +189,32 @@ func (p *pass) unsettled() []jetstream.Msg {
 	return all
 }
 
-// decide makes dead letters of the refused messages, or has them wait: where the
-// rows of several controllers are refused for one reason, and nobody's are taken, it
-// is the table's fault and not theirs (design 5.6).
+// decide sets the refused messages apart, or has them wait: where the rows of several
+// controllers are refused for one reason, and nobody's are taken, it is the table's
+// fault and not theirs (design 5.6).
 func (p *pass) decide(ctx context.Context) (waiting []jetstream.Msg, cause error) {
 	w := p.w
 	if len(p.refused) == 0 {
 		return nil, nil
 	}
+	if w.apart.accepted.Swap(false) {
+		w.together.forget()
+		p.accepted = true
+	}
 	if !p.accepted && w.together.add(p.refused) {
 		return p.unsettled(), refusesAllError{p.refused[0].cause}
 	}
-	messages := p.unsettled()
-	j, err := parse(messages)
-	if err != nil {
-		return messages, err
-	}
-	if err := w.probe(ctx, j, p.refused[0].cause); err != nil { // it may have become the table's fault meanwhile
-		return messages, err
-	}
-	letters := make([]deadletter.Letter, len(p.refused))
-	for i, r := range p.refused {
-		letters[i] = refusal(r.m, "PostgreSQL refuses the message's rows: "+fault(r.cause), sqlState(r.cause))
-	}
-	if err := w.bury(ctx, letters, messages); err != nil {
-		return messages, err
+	if waiting, err := w.apart.add(ctx, p.unsettled(), p.refused[0].cause); err != nil {
+		return waiting, err
 	}
 	return nil, nil
 }
 
 // bury stores the letters of messages, and settles these. It fails only with ctx.
 func (w *Writer) bury(ctx context.Context, letters []deadletter.Letter, messages []jetstream.Msg) error {
+	if len(letters) == 0 {
+		return nil
+	}
 	w.recording.Lock()
 	defer w.recording.Unlock()
 	if err := w.letters.Record(ctx, letters); err != nil {

@@ -103,6 +103,22 @@ func (m *mesh) writeRaw(messages ...*nats.Msg) {
 		}
 		require.Less(m.t, time.Since(started), patience, "it waits for ever: %v", err)
 	}
+	m.settleApart()
+}
+
+// settleApart takes turns with what is set apart until nothing is.
+func (m *mesh) settleApart() {
+	m.t.Helper()
+	for started := time.Now(); ; {
+		_, err := m.w.apart.turn(m.t.Context(), quick)
+		require.NoError(m.t, err)
+		_, err = m.w.apart.turn(m.t.Context(), patient)
+		require.NoError(m.t, err)
+		if _, messages := m.w.apart.count(); messages == 0 {
+			return
+		}
+		require.Less(m.t, time.Since(started), patience, "messages stay apart")
+	}
 }
 
 // fetch puts messages on DECODED and takes them from it.

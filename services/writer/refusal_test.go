@@ -159,11 +159,20 @@ func TestOnlyControllerIsRefused(t *testing.T) {
 	m.write(odd)
 	assert.Len(t, m.letters(), 2)
 
+	const refused = "table measurement: SQLSTATE P0001, raised by the function refuse"
 	m.trigger("measurement", "true", "RAISE EXCEPTION 'no'")
 	waiting, cause := m.w.write(t.Context(), m.fetch(encoded(reading(5))...))
+	require.NoError(t, cause)
+	assert.Empty(t, waiting, "it is apart, after its refusals")
+	_, cause = m.w.apart.turn(t.Context(), quick)
+	require.Error(t, cause)
+	assert.Equal(t, refused, fault(cause))
+	m.w.apart.controllers = map[string]*troubled{} // and where it is not
+	m.w.apart.held = map[uint64]struct{}{}
+	waiting, cause = m.w.write(t.Context(), m.fetch(encoded(reading(6))...))
 	require.Len(t, waiting, 1)
 	require.Error(t, cause)
-	assert.Equal(t, "table measurement: SQLSTATE P0001, raised by the function refuse", fault(cause))
+	assert.Equal(t, refused, fault(cause))
 	m.exec("DROP TRIGGER refuse ON measurement")
 	waiting, cause = m.w.write(t.Context(), waiting)
 	require.NoError(t, cause)
@@ -202,6 +211,7 @@ func TestEverybodysRowsAreRefused(t *testing.T) {
 	waiting, cause = m.w.write(t.Context(), waiting)
 	require.NoError(t, cause)
 	assert.Empty(t, waiting)
+	m.settleApart()
 	assert.Len(t, m.letters(), 2, "the control: others' rows are taken, so that these two are at fault")
 
 	// One after the other, each alone in its batch.
@@ -212,11 +222,13 @@ func TestEverybodysRowsAreRefused(t *testing.T) {
 		rest, _ := m.w.write(t.Context(), m.fetch(encoded(d)...))
 		waiting = append(waiting, rest...)
 	}
+	m.settleApart()
 	assert.Len(t, m.letters(), 3, "the first: nothing else is known yet")
 	assert.Len(t, waiting, 2)
 	rest, cause := m.w.write(t.Context(), append(waiting, m.fetch(encoded(of(3, reading(20)))...)...))
 	require.NoError(t, cause)
 	assert.Empty(t, rest)
+	m.settleApart()
 	assert.Len(t, m.letters(), 5)
 }
 

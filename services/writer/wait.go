@@ -22,26 +22,27 @@ const (
 	// refusedWait is how long a refused login waits for another attempt: its
 	// credential is being looked up.
 	refusedWait = 250 * time.Millisecond
-	// undecidedWait is the longest wait where the tables take rows: it is others'
-	// messages that show what is wrong with those at hand.
+	// undecidedWait is the longest wait where the tables take rows: other controllers'
+	// messages then show what is wrong with those at hand.
 	undecidedWait = time.Second
 )
 
 // waiting is what the writer waits for, if it does. It is safe for concurrent use.
 type waiting struct {
 	alarms *alarm.Board
+	of     string // what waits: the alarm's subject
 
 	mu      sync.Mutex
 	since   time.Time // zero: it does not wait
-	cause   string
+	cause   error
 	backoff *backoff.ExponentialBackOff
 }
 
-func newWaiting(alarms *alarm.Board) *waiting {
+func newWaiting(alarms *alarm.Board, of string) *waiting {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, longestWait
 	b.Reset()
-	return &waiting{alarms: alarms, backoff: b}
+	return &waiting{alarms: alarms, of: of, backoff: b}
 }
 
 // begin notes why the database does not write, and returns how long to wait before
@@ -53,9 +54,9 @@ func (w *waiting) begin(cause error) time.Duration {
 	if w.since.IsZero() {
 		w.since = now
 	}
-	w.cause = fault(cause)
+	w.cause = cause
 	if now.Sub(w.since) >= alarmAfter {
-		w.alarms.Raise(DatabaseRefuses, "tables", w.cause)
+		w.alarms.Raise(DatabaseRefuses, w.of, fault(cause))
 	}
 	if postgres.Refused(cause) {
 		return refusedWait
@@ -74,9 +75,16 @@ func (w *waiting) end() {
 	if w.since.IsZero() {
 		return
 	}
-	w.since, w.cause = time.Time{}, ""
+	w.since, w.cause = time.Time{}, nil
 	w.backoff.Reset()
-	w.alarms.Clear(DatabaseRefuses, "tables")
+	w.alarms.Clear(DatabaseRefuses, w.of)
+}
+
+// now is why the writer waits, or nil.
+func (w *waiting) now() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cause
 }
 
 // reason is empty while the writer does not wait, or has for a moment only.
@@ -86,5 +94,5 @@ func (w *waiting) reason() string {
 	if w.since.IsZero() || time.Since(w.since) < alarmAfter {
 		return ""
 	}
-	return w.cause
+	return fault(w.cause)
 }

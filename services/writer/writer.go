@@ -76,7 +76,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	}
 	publish := func(one alarm.Alarm) error { return alarm.Publish(streams.JetStream().Conn(), one) }
 	w.alarms = alarm.NewBoard(stage, []string{DatabaseRefuses}, publish, m.alarms, log)
-	w.waiting = newWaiting(w.alarms)
+	w.waiting = newWaiting(w.alarms, "tables")
 	w.apart = newApart(w)
 	w.letters = deadletter.NewRecorder(streams)
 	return w, nil
@@ -156,9 +156,10 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 	defer cancel()
 	var slow sync.WaitGroup
 	defer slow.Wait()
-	patient, impatient := context.WithCancel(ctx)
+	patiently, impatient := context.WithCancel(ctx)
 	defer impatient()
-	slow.Go(func() { w.apart.run(patient) })
+	slow.Go(func() { w.apart.run(patiently, quick) })
+	slow.Go(func() { w.apart.run(patiently, patient) })
 
 	buf := make([]jetstream.Msg, 0, w.cfg.Batch)
 	for {
