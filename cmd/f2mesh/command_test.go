@@ -24,7 +24,6 @@ import (
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
@@ -110,7 +109,8 @@ func newCommandTrial(t *testing.T, controllers int) *commandTrial {
 	}
 	operator, err := stream.NewClient(r.connect(natsserver.Operator), natsfiles.Files, r.log)
 	require.NoError(t, err)
-	require.NoError(t, operator.Ensure(t.Context(), bridge.CommandStream, outcome.Stream, bridge.RawStream, deadletter.Stream))
+	_, err = operator.SetUp(t.Context(), stream.Sizes{}, false)
+	require.NoError(t, err)
 	console := r.connect(natsserver.Console)
 	r.sender, err = jetstream.New(console)
 	require.NoError(t, err)

@@ -79,6 +79,25 @@ func TestSaveAndRestore(t *testing.T) {
 	assert.EqualValues(t, 101, meta.Sequence.Stream)
 }
 
+// TestRestoreOfSkipped has a consumer that is behind the beginning of its stream: the
+// server moves it there when it pleases, also between a backup and its restore.
+func TestRestoreOfSkipped(t *testing.T) {
+	t.Parallel()
+	js := filled(t, 600, 100)
+	s, data := save(t, js)
+	s.Consumers[0].AckFloor = 50
+	other := streamtest.NewEmptyClient(t).JetStream()
+	require.ErrorContains(t, stream.Restore(t.Context(), other, &s, bytes.NewReader(data)), "its consumers are at", "the control: 50 more are acknowledged than were")
+
+	raw, err := js.Stream(t.Context(), "RAW")
+	require.NoError(t, err)
+	require.NoError(t, raw.Purge(t.Context(), jetstream.WithPurgeSequence(101)))
+	s, data = save(t, js)
+	s.Consumers[0].AckFloor = 50
+	other = streamtest.NewEmptyClient(t).JetStream()
+	require.NoError(t, stream.Restore(t.Context(), other, &s, bytes.NewReader(data)))
+}
+
 func TestRestoreOfHalf(t *testing.T) {
 	t.Parallel()
 	js := filled(t, 600, 1)

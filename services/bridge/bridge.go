@@ -47,6 +47,7 @@ type Bridge struct {
 	log        *slog.Logger
 	metrics    *metrics
 	arrived    *queue
+	clock      receiveClock
 	window     *window
 	raw        atomic.Pointer[stream.Appender] // nil until the end of RAW was read
 	letters    *deadletter.Recorder

@@ -120,8 +120,27 @@ func (s *session) drain(ctx context.Context) {
 // Acknowledging a message of an earlier connection is a no-op in paho, and the
 // broker delivers it again, as it does with what a closing session drops here.
 func (s *session) arrive(_ mqtt.Client, m mqtt.Message) {
-	if s.take() && !s.bridge.arrived.put(arrival{Message: m, at: time.Now(), session: s}) {
+	if s.take() && !s.bridge.arrived.put(arrival{Message: m, at: s.bridge.clock.now(), session: s}) {
 		s.give()
+	}
+}
+
+// receiveClock gives each message a microsecond of its own: PostgreSQL tells readings
+// without a timestamp of their own apart by it. It is safe for concurrent use.
+type receiveClock struct{ last atomic.Int64 }
+
+// stepBack is how far the machine's clock has to go back for this one to follow.
+const stepBack = time.Second
+
+func (c *receiveClock) now() time.Time {
+	for {
+		last, at := c.last.Load(), time.Now().UnixMicro()
+		if at <= last && last-at < stepBack.Microseconds() {
+			at = last + 1
+		}
+		if c.last.CompareAndSwap(last, at) {
+			return time.UnixMicro(at)
+		}
 	}
 }
 

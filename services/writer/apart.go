@@ -24,6 +24,7 @@ type apart struct {
 	waiting  [2]*waiting      // by lane
 	changed  [2]chan struct{} // by lane; holds one item when there may be something to do
 	room     chan struct{}    // holds one item when there is less to do
+	limit    int              // of weight
 
 	mu          sync.Mutex // guards the fields below
 	controllers map[string]*troubled
@@ -77,7 +78,7 @@ func weigh(m jetstream.Msg) int { return size(m) + 512 }
 func newApart(w *Writer) *apart {
 	return &apart{
 		w: w, waiting: [2]*waiting{newWaiting(w.alarms, "tables, for controllers apart"), newWaiting(w.alarms, "tables, for slow controllers")},
-		changed: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}, room: make(chan struct{}, 1),
+		changed: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}, room: make(chan struct{}, 1), limit: maxApart,
 		controllers: map[string]*troubled{}, held: map[uint64]struct{}{},
 	}
 }
@@ -135,7 +136,7 @@ func (a *apart) put(m jetstream.Msg, cause error) bool {
 	if _, ok := a.held[place]; ok {
 		return true // delivered again while it waits
 	}
-	if len(a.held) > 0 && a.weight+weigh(m) > maxApart {
+	if len(a.held) > 0 && a.weight+weigh(m) > a.limit {
 		return false
 	}
 	c := a.controllers[macToken(m)]
@@ -185,6 +186,7 @@ func signal(c chan<- struct{}) {
 // has the most. It does not where the tables take no rows, which is not its fault.
 func (a *apart) makeRoom(ctx context.Context) error {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	var most *troubled
 	for _, c := range a.controllers {
 		if most == nil || c.weight > most.weight {
@@ -192,28 +194,35 @@ func (a *apart) makeRoom(ctx context.Context) error {
 		}
 	}
 	if most.inHand != nil {
-		most.overflow = true
 		if most.timeouts > 0 {
 			most.inHand()
 		}
-		a.mu.Unlock()
-		select {
-		case <-a.room:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+		before := a.weight
+		most.overflow = true
+		defer func() { most.overflow = false }()
+		for most.inHand != nil {
+			a.mu.Unlock()
+			select {
+			case <-a.room:
+			case <-ctx.Done():
+			}
+			a.mu.Lock()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		if a.weight < before {
+			return nil // some of it is settled
 		}
 	}
 	surplus, cause := slices.Clone(most.queue[:(len(most.queue)+1)/2]), most.cause
 	most.inHand = func() {} // its order is kept: nothing is tried meanwhile
 	a.mu.Unlock()
 	err := a.buryUntried(ctx, surplus, cause)
+	a.mu.Lock()
 	if err != nil {
 		surplus = nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	most.overflow = false
 	a.end(most, surplus)
 	return err
 }

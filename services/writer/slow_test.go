@@ -3,6 +3,7 @@ package writer
 import (
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,60 @@ func TestOneControllersRowsAreSlow(t *testing.T) {
 	assert.Len(t, m.letters(), rounds)
 	m.eventually(func() bool { _, messages := m.w.apart.count(); return messages == 0 }, "something is left apart")
 	m.settled()
+}
+
+// TestFlood has one controller send more than can be tried of rows that are refused, or
+// take long, while others send: what is not tried is counted like what is.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	const flood = 2000
+	for name, test := range map[string]struct {
+		does, says string
+		room       int
+	}{
+		"refused":     {"RAISE EXCEPTION USING ERRCODE = '53400'", "PostgreSQL refuses the message's rows: SQLSTATE 53400", 100 << 10},
+		"slow":        {"PERFORM pg_sleep(0.6)", "(it did not finish in time), and more are coming than can be tried", 10 << 10},
+		"the control": {"NULL", "", 20 << 10},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			m := newMesh(t)
+			m.w.apart.limit = test.room
+			m.write(everybody(reading, 1)...)
+			m.trigger("measurement", fmt.Sprintf("NEW.device_id = %d", 1000+bad), test.does)
+			m.run()
+			for at := 2; at < 2+flood; at += 100 {
+				var some []event.Decoded
+				for i := range 100 {
+					some = append(some, of(bad, reading(at+i)))
+				}
+				m.publish(encoded(append(some, of(bad+1, reading(at)))...)...)
+			}
+			m.settled()
+			assert.Equal(t, 2*(1+flood/100), query[int](m, "SELECT count(*) FROM measurement WHERE device_id = $1", 1001+bad))
+			rows := query[int](m, "SELECT count(*) FROM measurement WHERE device_id = $1", 1000+bad)
+			if name == "the control" {
+				assert.Equal(t, 2*(1+flood), rows)
+				assert.Empty(t, m.letters())
+				return
+			}
+			letters := m.letters()
+			require.NotEmpty(t, letters)
+			var details strings.Builder
+			for _, l := range letters {
+				details.WriteString(l.Header.Get(deadletter.HeaderDetail))
+			}
+			counted, err := strconv.Atoi(letters[len(letters)-1].Header.Get(deadletter.HeaderCount))
+			require.NoError(t, err)
+			if name == "refused" {
+				assert.Equal(t, 2, rows)
+				assert.Equal(t, flood, counted)
+			} else { // what PostgreSQL finishes after all is both
+				assert.GreaterOrEqual(t, counted+rows/2-1, flood, "a message is neither written nor counted")
+			}
+			assert.Contains(t, details.String(), test.says)
+		})
+	}
 }
 
 // settled waits until everything of DECODED is acknowledged.
