@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,9 +51,7 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		return err
 	}
 	if c.JSON {
-		encoder := json.NewEncoder(os.Stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(report)
+		err = printJSON(report)
 	} else {
 		_, err = report.WriteTo(os.Stdout)
 	}

@@ -216,7 +216,7 @@ func TestRules(t *testing.T) {
 		assert.Contains(t, string(text), "runbook: "+page+"\n")
 		content, err := os.ReadFile("../../" + page)
 		require.NoError(t, err)
-		for _, want := range []string{"# " + a[1] + "\n", "\n## Look\n", "\n## Mend\n"} {
+		for _, want := range []string{"# " + a[1] + "\n", "\n## Look\n", "\n## Fix\n"} {
 			assert.Contains(t, string(content), want, page)
 		}
 		pages = append(pages, filepath.Base(page))
