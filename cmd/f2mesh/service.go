@@ -20,6 +20,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	"github.com/f2mesh/f2mesh/services/writer"
@@ -214,7 +215,7 @@ func (f *serviceFlags) serve(ctx context.Context, name string, build build, log 
 			if err != nil {
 				return fmt.Errorf("listening for HTTP: %w", err)
 			}
-			return health.Serve(ctx, listener, health.Handler(func() []health.Service { return services }), log)
+			return web.Serve(ctx, listener, nil, health.Handler(func() []health.Service { return services }), log)
 		})
 	}
 	group.Go(func() error {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/web"
 )
 
 // lookTimeout bounds one look for a caller.
@@ -37,8 +39,12 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 			http.Error(w, "the service has no password to compare with", http.StatusServiceUnavailable)
 			return
 		}
-		got := sha256.Sum256([]byte(presented(r)))
+		shown := presented(r)
+		got := sha256.Sum256([]byte(shown))
 		if known := sha256.Sum256([]byte(want)); subtle.ConstantTimeCompare(got[:], known[:]) != 1 {
+			if shown != "" { // asking without one is how clients begin
+				s.logins.failed(web.Host(r.RemoteAddr), time.Now())
+			}
 			w.Header().Set("WWW-Authenticate", `Basic realm="f2mesh", charset="UTF-8"`)
 			http.Error(w, "a password is needed: the secret health_password", http.StatusUnauthorized)
 			return
