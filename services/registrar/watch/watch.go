@@ -170,13 +170,19 @@ func (w *Watcher) look(ctx context.Context, silence *silence) {
 	if err := w.checkCertificates(ctx, now); err != nil && ctx.Err() == nil {
 		w.log.Warn("expiry of certificates cannot be watched", "error", err)
 	}
-	if guessed, err := w.fleet.Guessed(ctx); err == nil {
-		w.alarms.Keep(Guessing, guessed)
-	} else if ctx.Err() == nil {
+	if err := w.checkGuesses(ctx); err != nil && ctx.Err() == nil {
 		w.log.Warn("wrong claiming codes cannot be watched", "error", err)
 	}
 	if err := silence.look(ctx, now, present, w.alarms); err != nil && ctx.Err() == nil {
 		w.log.Warn("silence and clocks of devices cannot be watched", "error", err)
 	}
 	w.alarms.Resend()
+}
+
+func (w *Watcher) checkGuesses(ctx context.Context) error {
+	guessed, err := w.fleet.Guessed(ctx)
+	if err == nil {
+		w.alarms.Keep(Guessing, guessed)
+	}
+	return err
 }
