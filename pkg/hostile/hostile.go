@@ -38,6 +38,8 @@ var ErrHeld = errors.New("the server holds the connection")
 // Attack is one way to misuse a connection.
 type Attack struct {
 	Name string
+	// Oversized says that it sends more than a server needs to hear, and at once.
+	Oversized bool
 	// plain is without TLS. begin is sent at once, then drip bit by bit, if any.
 	plain       bool
 	begin, drip string
@@ -63,9 +65,9 @@ func Attacks(path string) []Attack {
 		{Name: "no request"},
 		{Name: "slow header", begin: get, drip: "X-Slow: 1\r\n"},
 		{Name: "slow body", begin: post + size, drip: "a"},
-		{Name: "large header", begin: get + "X-Large: " + strings.Repeat("a", large)},
-		{Name: "many headers", begin: get + strings.Repeat("X-Many: 1\r\n", large/11)},
-		{Name: "large body", begin: post + size + strings.Repeat("a", large)},
+		{Name: "large header", Oversized: true, begin: get + "X-Large: " + strings.Repeat("a", large)},
+		{Name: "many headers", Oversized: true, begin: get + strings.Repeat("X-Many: 1\r\n", large/11)},
+		{Name: "large body", Oversized: true, begin: post + size + strings.Repeat("a", large)},
 		{Name: "malformed request", begin: "\x00\xff GET\r\n \r\n: :\r\n\r\n"},
 		{Name: "malformed TLS", plain: true, begin: "\x16\x03\x01\xff\xff" + strings.Repeat("\xff", 1<<16)},
 		{Name: "no TLS", plain: true, begin: get + "\r\n"},
