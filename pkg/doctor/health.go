@@ -31,7 +31,9 @@ func healthChecks() []Check {
 		{
 			"health-limits", "Resource limits", "the health API with slow, oversized and malformed requests, and with many connections of one address",
 			"run the health service as built; nothing but it may listen on that port",
-			func(ctx context.Context, m *Mesh) Finding { return m.strict(ctx, m.Ports.HTTP, "health service", "/healthz") },
+			func(ctx context.Context, m *Mesh) Finding {
+				return m.strict(ctx, m.Ports.HTTP, "health service", "/healthz")
+			},
 		},
 	}
 }

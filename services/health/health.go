@@ -55,7 +55,7 @@ func New(cfg Config, password Password, inner http.Handler, js jetstream.JetStre
 	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, DeadLetters, Dropping, FailedLogins}, publish, m.alarms, log)
 	return &Server{
 		cfg: cfg, password: password, inner: inner, js: js, log: log, metrics: m,
-		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins, log), failed: errors.New("has not looked yet"),
+		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins), failed: errors.New("has not looked yet"),
 	}, nil
 }
 

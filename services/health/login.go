@@ -2,12 +2,10 @@ package health
 
 import (
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/web"
@@ -23,8 +21,6 @@ const (
 type logins struct {
 	alarms *alarm.Board
 	metric prometheus.Counter
-	log    *slog.Logger
-	lines  *rate.Limiter // of the log, which nobody may fill
 
 	mu      sync.Mutex // guards the fields below
 	all     uint64
@@ -34,8 +30,8 @@ type logins struct {
 	sources web.Counts
 }
 
-func newLogins(alarms *alarm.Board, metric prometheus.Counter, log *slog.Logger) *logins {
-	return &logins{alarms: alarms, metric: metric, log: log, lines: rate.NewLimiter(rate.Every(time.Second), 20), sources: web.Counts{}}
+func newLogins(alarms *alarm.Board, metric prometheus.Counter) *logins {
+	return &logins{alarms: alarms, metric: metric, sources: web.Counts{}}
 }
 
 // failed notes a wrong password from an address.
@@ -51,9 +47,6 @@ func (l *logins) failed(address string, now time.Time) {
 	l.failing++
 	l.last = now
 	l.sources.Add(address)
-	if l.lines.AllowN(now, 1) {
-		l.log.Warn("health API was asked with a wrong password", "address", address, "failed_logins", l.all)
-	}
 	if l.failing >= alarmingLogins {
 		l.alarms.Raise(FailedLogins, "health API", fmt.Sprintf("%d wrong passwords within %s, from %s", l.failing, loginWindow, l.sources))
 	}
