@@ -62,7 +62,7 @@ func (a *admin) roles(ctx context.Context) error {
 		return fmt.Errorf("listing auth methods: %w", explain(err))
 	}
 	// Else SecretIDs end when Vault's own longest lease does, after 32 days.
-	longest := api.MountConfigInput{MaxLeaseTTL: a.Roles.SecretIDTTL.String()}
+	longest := a.Roles.SecretIDTTL.String()
 	change := Made
 	if now := methods[AppRole+"/"]; now != nil {
 		change = Unchanged
@@ -72,9 +72,9 @@ func (a *admin) roles(ctx context.Context) error {
 	}
 	err = a.step("auth method "+AppRole, change, func() error {
 		if change == Changed {
-			return a.api.Sys().TuneMountWithContext(ctx, "auth/"+AppRole, longest)
+			return a.api.Sys().TuneMountAllowNilWithContext(ctx, "auth/"+AppRole, api.TuneMountConfigInput{MaxLeaseTTL: &longest})
 		}
-		return a.api.Sys().EnableAuthWithOptionsWithContext(ctx, AppRole, &api.EnableAuthOptions{Type: AppRole, Config: longest})
+		return a.api.Sys().EnableAuthWithOptionsWithContext(ctx, AppRole, &api.EnableAuthOptions{Type: AppRole, Config: api.MountConfigInput{MaxLeaseTTL: longest}})
 	})
 	if err != nil {
 		return err

@@ -145,7 +145,7 @@ func TestAttacksElsewhere(t *testing.T) {
 			out, err := a.Do(ctx, b.Server)
 			switch a.Name {
 			case "slow body":
-				assert.ErrorIs(t, err, hostile.ErrHeld)
+				assert.ErrorIs(t, err, hostile.ErrHeld) //nolint:testifylint // not the test's goroutine
 			case "large header", "many headers":
 				assert.Greater(t, out.Held, 4*time.Second, "it is kept until its time is over")
 			case "large body":

@@ -497,7 +497,7 @@ func TestHostileClients(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			out, err := a.Do(ctx, target)
-			assert.NoError(t, err, a.Name)
+			assert.NoError(t, err, a.Name) //nolint:testifylint // not the test's goroutine
 			assert.NotEqual(t, http.StatusOK, out.Status, a.Name)
 		})
 	}
