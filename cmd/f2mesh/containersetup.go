@@ -85,7 +85,7 @@ func (c *containerSetup) make(dir credential.Files, missing []string) error {
 
 // containerSecrets are the secrets that compose.yaml has.
 func containerSecrets() []string {
-	names := []string{credential.Username, credential.HealthAPI, secretTimescaleSuperuser, secretGrafanaAdmin}
+	names := []string{credential.Username, credential.HealthAPI, credential.Metrics, secretTimescaleSuperuser, secretGrafanaAdmin}
 	for _, cr := range credential.All() {
 		names = append(names, cr.Name)
 	}

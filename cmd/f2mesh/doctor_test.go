@@ -97,7 +97,7 @@ type sabotage struct {
 func TestDoctorSeesWhatIsBroken(t *testing.T) {
 	m, patient := examined(t)
 	broken := map[string]bool{}
-	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenTLS(), brokenMachine()) {
+	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenEST(), brokenTLS(), brokenMachine()) {
 		broken[s.check] = true
 		t.Run(s.check, func(t *testing.T) {
 			own := *patient
@@ -440,7 +440,10 @@ func brokenHealth() []sabotage {
 			patient.Ports.HTTP = m.otherHTTPS(t, answer, func(*tls.Config) {})
 		}
 	}
-	open := other(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })
+	open := other(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "{}")
+	})
 	return []sabotage{
 		{"health-anonymous", "/status: answered 200; /readyz: answered 200; /metrics: answered 200", open},
 		{"health-anonymous", "/healthz answers 200 and not just ok", open},
@@ -453,6 +456,34 @@ func brokenHealth() []sabotage {
 		{"health-password", "cannot be tried, the right password was answered 401", other(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusUnauthorized)
 		})},
+		{"health-failed-logins", "a wrong password was not counted", other(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"failed_logins": 7}`)
+		})},
+		{"health-failed-logins", "/status counts no failed logins", open},
+		{"health-limits", "slow body: the server holds the connection", open},
+		{"health-limits", "large header: kept for", open},
+		{"health-limits", "it takes 128 connections of one address", open},
+	}
+}
+
+// brokenEST puts a server in the place of EST that is too patient.
+func brokenEST() []sabotage {
+	other := func(status int) func(*testing.T, *testMesh, *doctor.Mesh) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			patient.Ports.EST = m.otherHTTPS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					_, _ = io.Copy(io.Discard, r.Body)
+					w.WriteHeader(status)
+				}
+			}), func(*tls.Config) {})
+		}
+	}
+	return []sabotage{
+		{"est-limits", "slow body: the server holds the connection", other(http.StatusOK)},
+		{"est-guessing", "12 wrong claiming codes were looked at", other(http.StatusUnauthorized)},
+		{"est-guessing", "a wrong claiming code was answered 400", other(http.StatusBadRequest)},
+		{"est-renewal", "a certificate that is not due is accepted for renewal (answered 400)", other(http.StatusBadRequest)},
 	}
 }
 
@@ -463,6 +494,7 @@ func (m *testMesh) otherHTTPS(t *testing.T, answer http.Handler, change func(*tl
 	change(config)
 	other := httptest.NewUnstartedServer(answer)
 	other.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	other.Config.ReadHeaderTimeout = 5 * time.Second
 	other.TLS = config
 	other.StartTLS()
 	t.Cleanup(other.Close)

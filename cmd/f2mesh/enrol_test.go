@@ -136,7 +136,7 @@ func (m *testMesh) messages(t *testing.T, stream string) (all [][]byte) {
 // TestEnrolment is a device's life: it enrols by its code, sends readings, enrols
 // again, and is revoked.
 func TestEnrolment(t *testing.T) {
-	m := startMesh(t)
+	m := startMesh(t, func(c *meshConfig) { c.Registrar.Limits.RenewAfter = 0 })
 	m.claimable(t, newcomer, 9001, "one good code")
 	key, csr := newRequest(t, pkix.Name{})
 	status, _ := m.enrol(t, enrolment{operation: "simpleenroll", user: string(newcomer), code: "a guess", csr: csr})

@@ -17,9 +17,11 @@ import (
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	"github.com/f2mesh/f2mesh/services/writer"
@@ -39,7 +41,7 @@ type serviceFlags struct {
 	stream.Config
 	secretFlags
 	SecretsDir string `help:"Directory of secret files, tried before the environment." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	HTTP       string `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
+	HTTP       string `help:"Address for /livez, /readyz and /metrics; empty for none. Whoever is not on this machine needs the secret metrics_password." env:"F2MESH_HTTP" default:"" name:"http"`
 }
 
 // runner is what the services have in common.
@@ -214,7 +216,8 @@ func (f *serviceFlags) serve(ctx context.Context, name string, build build, log 
 			if err != nil {
 				return fmt.Errorf("listening for HTTP: %w", err)
 			}
-			return health.Serve(ctx, listener, health.Handler(func() []health.Service { return services }), log)
+			handler := f.metricsPassword(log).GuardStrangers(health.Handler(func() []health.Service { return services }))
+			return web.Serve(ctx, listener, nil, handler, log)
 		})
 	}
 	group.Go(func() error {
@@ -227,6 +230,16 @@ func (f *serviceFlags) serve(ctx context.Context, name string, build build, log 
 		return err
 	}
 	return nil
+}
+
+// metricsPassword is what somebody who is not in the service's own container has to know.
+// It is a secret file or a variable: Vault has what services log in with.
+func (f *serviceFlags) metricsPassword(log *slog.Logger) web.Password {
+	chain := secret.Chain{secret.Files(f.SecretsDir), secret.Environment("F2MESH_")}
+	return web.Password{Secret: credential.Metrics, Log: log, Get: func(ctx context.Context) (string, error) {
+		v, err := chain.Lookup(ctx, credential.Metrics)
+		return v.Reveal(), err
+	}}
 }
 
 var errStopped = errors.New("stopped")

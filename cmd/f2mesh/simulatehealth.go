@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/web"
 )
 
 // serveHealth serves the simulator's health until stop is called: it is ready
@@ -27,7 +28,7 @@ func (c *simulateCommand) serveHealth(ctx context.Context, log *slog.Logger) (st
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := health.Serve(ctx, listener, health.Handler(func() []health.Service { return services }), log); err != nil {
+		if err := web.Serve(ctx, listener, nil, health.Handler(func() []health.Service { return services }), log); err != nil {
 			log.Error("health is not served any more", "error", err)
 		}
 	}()

@@ -23,6 +23,7 @@ type vaultCommands struct {
 type vaultBootstrapCommand struct {
 	vault.Config
 	vault.Roles
+	vault.Audit
 	SecretsDir string   `help:"Secret files that become the first versions of the secrets, as far as Vault has none; empty: the mesh's own."`
 	Reissue    []string `help:"Services whose SecretIDs and tokens are revoked, and that get a new SecretID; all for every one." name:"reissue" placeholder:"SERVICE"`
 	DryRun     bool     `help:"Show what would be done."`
@@ -66,7 +67,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 }
 
 func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault.Bootstrap, error) {
-	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, SecretsDir: c.SecretsDir, Reissue: c.Reissue, Folders: c.Folders, DryRun: c.DryRun}
+	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, Audit: c.Audit, SecretsDir: c.SecretsDir, Reissue: c.Reissue, Folders: c.Folders, DryRun: c.DryRun}
 	if slices.Contains(b.Reissue, "all") {
 		b.Reissue = vault.Services
 	}

@@ -61,6 +61,10 @@ const Username = "mqtt_username"
 // a new one by itself.
 const HealthAPI = "health_password"
 
+// Metrics is the secret that lets Prometheus ask the services of compose.yaml, each at
+// its own port. They take a new one by themselves.
+const Metrics = "metrics_password"
+
 // Of lists the credentials of one kind of server.
 func Of(kind Kind) []Credential {
 	return slices.DeleteFunc(All(), func(c Credential) bool { return c.Kind != kind })

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +23,17 @@ func healthChecks() []Check {
 		{
 			"health-password", "Authentication tests", "the health API with wrong passwords, as Basic and as Bearer",
 			"run the health service as built; nothing but it may listen on that port", healthPassword,
+		},
+		{
+			"health-failed-logins", "Production Hardening: Failed logins logged", "the health API with a wrong password: it is counted on /status",
+			"run the health service as built; nothing but it may listen on that port", healthFailedLogins,
+		},
+		{
+			"health-limits", "Resource limits", "the health API with slow, oversized and malformed requests, and with many connections of one address",
+			"run the health service as built; nothing but it may listen on that port",
+			func(ctx context.Context, m *Mesh) Finding {
+				return m.strict(ctx, m.Ports.HTTP, "health service", "/healthz")
+			},
 		},
 	}
 }
@@ -51,6 +64,43 @@ func healthPassword(ctx context.Context, m *Mesh) Finding {
 		}
 		return problems
 	})
+}
+
+func healthFailedLogins(ctx context.Context, m *Mesh) Finding {
+	return m.healthRefused(ctx, func(ask *http.Client) (problems []string) {
+		before, err := m.failedLogins(ctx, ask)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		problems = m.closed(ctx, ask, "/status", basic(marker()))
+		after, err := m.failedLogins(ctx, ask)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		if after <= before {
+			problems = append(problems, "a wrong password was not counted")
+		}
+		return problems
+	})
+}
+
+// failedLogins is what the API itself has counted.
+func (m *Mesh) failedLogins(ctx context.Context, ask *http.Client) (uint64, error) {
+	_, password, err := m.LogIn(ctx, healthSecret)
+	if err != nil {
+		return 0, err
+	}
+	_, body, err := m.askHealth(ctx, ask, "/status", basic(password))
+	if err != nil {
+		return 0, err
+	}
+	var seen struct {
+		FailedLogins *uint64 `json:"failed_logins"`
+	}
+	if err := json.Unmarshal([]byte(body), &seen); err != nil || seen.FailedLogins == nil {
+		return 0, errors.New("/status counts no failed logins")
+	}
+	return *seen.FailedLogins, nil
 }
 
 // healthRefused looks for problems where the right password is let in.
@@ -95,7 +145,6 @@ func basic(password string) string {
 	return r.Header.Get("Authorization")
 }
 
-// askHealth answers the beginning of the body.
 func (m *Mesh) askHealth(ctx context.Context, ask *http.Client, path, authorization string) (status int, body string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.address(m.Ports.HTTP)+path, nil)
 	if err != nil {
@@ -109,6 +158,6 @@ func (m *Mesh) askHealth(ctx context.Context, ask *http.Client, path, authorizat
 		return 0, "", err
 	}
 	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+	text, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
 	return response.StatusCode, string(text), err
 }

@@ -27,18 +27,18 @@ func inputChecks() []Check {
 // letterWait is how long a hostile message may take to a dead letter.
 const letterWait = 20 * time.Second
 
-// hostile is a message with SQL in it. The marker tells its dead letter.
-type hostile struct{ topic, payload, marker string }
+// injection is a message with SQL in it. The marker tells its dead letter.
+type injection struct{ topic, payload, marker string }
 
-func hostileMessages(mac string) []hostile {
-	var all []hostile
+func hostileMessages(mac string) []injection {
+	var all []injection
 	for _, sql := range []string{
 		`'; DROP TABLE measurement; --`, `"; DROP TABLE fleet."Device" CASCADE; --`, `' OR '1'='1`, `$$; DELETE FROM device_event; $$`,
 	} {
 		base, topicMark, payloadMark := "tele/f2-"+mac+"/sensor-mode/J1/sensor-1", marker(), marker()
 		all = append(all,
-			hostile{base + sql + topicMark, `{"timestamp":"2024-01-01 00:00:00","data":"01 03"}`, topicMark},
-			hostile{base, fmt.Sprintf(`{"timestamp":%q,"data":%q}`, sql+payloadMark, sql), payloadMark})
+			injection{base + sql + topicMark, `{"timestamp":"2024-01-01 00:00:00","data":"01 03"}`, topicMark},
+			injection{base, fmt.Sprintf(`{"timestamp":%q,"data":%q}`, sql+payloadMark, sql), payloadMark})
 	}
 	return all
 }
@@ -78,7 +78,7 @@ func inputInjection(ctx context.Context, m *Mesh) Finding {
 }
 
 // send publishes all, again from the start if the real controller comes between.
-func (m *Mesh) send(d device, messages []hostile) (err error) {
+func (m *Mesh) send(d device, messages []injection) (err error) {
 	config, err := m.tls()
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (m *Mesh) send(d device, messages []hostile) (err error) {
 }
 
 // unanswered are the messages that no dead letter came of.
-func unanswered(ctx context.Context, nc *nats.Conn, letters *nats.Subscription, messages []hostile) (problems []string) {
+func unanswered(ctx context.Context, nc *nats.Conn, letters *nats.Subscription, messages []injection) (problems []string) {
 	ctx, cancel := context.WithTimeout(ctx, letterWait)
 	defer cancel()
 	open := map[string]bool{}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -74,31 +71,6 @@ func TestHandler(t *testing.T) {
 		assert.Equal(t, test.code, recorder.Code, test.name)
 		assert.Contains(t, recorder.Body.String(), test.holds, test.name)
 	}
-}
-
-func TestServeEndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local port
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- Serve(ctx, listener, Handler(func() []Service { return nil }), slog.New(slog.DiscardHandler))
-	}()
-
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+listener.Addr().String()+"/livez", http.NoBody)
-	require.NoError(t, err)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	require.NoError(t, err)
-	body, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	require.NoError(t, response.Body.Close())
-	assert.Equal(t, "ok\n", string(body))
-
-	cancel()
-	require.NoError(t, <-done)
-	require.Error(t, Serve(t.Context(), listener, nil, slog.New(slog.DiscardHandler)), "the listener is closed")
 }
 
 // startServer starts a server and answers how each of its users connects.

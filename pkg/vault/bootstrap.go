@@ -22,6 +22,7 @@ type Bootstrap struct {
 	Config     Config
 	SecretsDir string   // whose files become the first versions of the secrets; "": none
 	Roles      Roles    // how services log in
+	Audit      Audit    // where Vault records what is asked of it
 	Folders    bool     // each login in <AuthDir>/<service>; who has no such folder gets none
 	Reissue    []string // services whose SecretIDs and tokens are destroyed and made anew
 	PKI        *PKI     // nil: no PKI engine
@@ -34,9 +35,9 @@ type Bootstrap struct {
 type Roles struct {
 	TokenTTL    time.Duration `help:"Life of a service's token, which renews it." default:"1h"`
 	TokenMaxTTL time.Duration `help:"Longest life of a token with all renewals; then the service logs in again." default:"24h"`
-	SecretIDTTL time.Duration `help:"Life of a SecretID; 0: until it is revoked." default:"0" name:"secret-id-ttl"`
+	SecretIDTTL time.Duration `help:"Life of a SecretID; run this again before it ends. 0: until it is revoked." default:"2160h" name:"secret-id-ttl"`
 	WrapTTL     time.Duration `help:"How soon a service has to start with its wrapped SecretID." default:"1h"`
-	CIDRs       []string      `help:"Networks that services may log in from; none: all." name:"cidr"`
+	CIDRs       []string      `help:"Networks that services may log in from, such as 10.1.0.0/16; 0.0.0.0/0 and ::/0 for all. Default: this machine alone, if Vault is on it." name:"cidr"`
 }
 
 // Change is what a step of Bootstrap did, or would do in a dry run.
@@ -58,6 +59,10 @@ type Step struct {
 
 // Run prepares the Vault with an administrator's token.
 func (b *Bootstrap) Run(ctx context.Context, token secret.Value) error {
+	networks, err := b.networks()
+	if err != nil {
+		return err
+	}
 	library, err := b.Config.connect()
 	if err != nil {
 		return err
@@ -68,8 +73,8 @@ func (b *Bootstrap) Run(ctx context.Context, token secret.Value) error {
 	if _, err := library.Auth().Token().LookupSelfWithContext(ctx); err != nil {
 		return fmt.Errorf("looking at the administrator's token: %w", explain(err))
 	}
-	a := &admin{Bootstrap: b, api: library}
-	for _, step := range []func(context.Context) error{a.kv, a.policies, a.roles, a.secrets, a.logins, a.pki, a.database} {
+	a := &admin{Bootstrap: b, api: library, networks: networks}
+	for _, step := range []func(context.Context) error{a.audit, a.kv, a.policies, a.roles, a.secrets, a.logins, a.pki, a.database} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -80,7 +85,8 @@ func (b *Bootstrap) Run(ctx context.Context, token secret.Value) error {
 // admin is one run of Bootstrap.
 type admin struct {
 	*Bootstrap
-	api *api.Client
+	api      *api.Client
+	networks []string // that services may log in from
 }
 
 // step reports a thing, and changes it unless it is as it should be.

@@ -283,3 +283,43 @@ func TestDatabase(t *testing.T) {
 	m.Database.URL = "not a URL"
 	require.Error(t, m.Run(t.Context(), m.Root))
 }
+
+// TestSecretIDsAreBound: a SecretID has an end and an address without anybody having to
+// ask for it, and Vault records who uses one.
+func TestSecretIDsAreBound(t *testing.T) {
+	t.Parallel()
+	m := fresh(t)
+	record := filepath.Join(t.TempDir(), "audit.log")
+	m.Roles.SecretIDTTL, m.Audit = 2160*time.Hour, vault.Audit{File: record}
+	assert.Contains(t, m.run(t)[vault.Made], "audit device")
+	requireSecret(t, m.client(t, "bridge"), "mqtt_password", "first-mqtt_password")
+	text, err := os.ReadFile(record)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "secret/data/f2mesh/mqtt_password")
+	assert.NotContains(t, string(text), "first-mqtt_password", "in clear")
+
+	c := administrator(t, m.Server)
+	role, err := c.Read(t.Context(), "auth/approle/role/f2mesh-bridge")
+	require.NoError(t, err)
+	assert.Equal(t, []any{"127.0.0.0/8", "::1/128"}, role["secret_id_bound_cidrs"])
+	assert.Equal(t, []any{"127.0.0.0/8", "::1"}, role["token_bound_cidrs"])
+	known := func() map[string]any {
+		answer, err := c.Write(t.Context(), "auth/approle/role/f2mesh-bridge/secret-id/lookup", map[string]any{"secret_id": m.read(t, "bridge.secret_id")})
+		require.NoError(t, err)
+		return answer
+	}
+	ends, err := time.Parse(time.RFC3339, known()["expiration_time"].(string))
+	require.NoError(t, err)
+	assert.WithinDuration(t, time.Now().Add(2160*time.Hour), ends, time.Hour)
+
+	again := m.run(t)
+	assert.Empty(t, again[vault.Made])
+	assert.Empty(t, again[vault.Changed])
+	m.Roles.SecretIDTTL = 4 * 2160 * time.Hour // of which the one in the file has less than a third left
+	again = m.run(t)
+	assert.Contains(t, again[vault.Changed], "file "+m.file("bridge.secret_id"))
+	requireSecret(t, m.client(t, "bridge"), "mqtt_password", "first-mqtt_password")
+
+	m.Bootstrap.Config.Addr = "https://vault.example.org:8200"
+	require.ErrorContains(t, m.Run(t.Context(), m.Root), "--cidr")
+}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
@@ -104,13 +105,20 @@ func (a *admin) wrappingState(ctx context.Context, kept secret.Value) (Change, e
 }
 
 // secretIDState is Changed if Vault does not know the SecretID: it was destroyed,
-// has expired, or is another Vault's.
+// has expired, or is another Vault's. It is, too, if two thirds of its life are over.
 func (a *admin) secretIDState(ctx context.Context, service string, kept secret.Value) (Change, error) {
 	answer, err := a.api.Logical().WriteWithContext(ctx, rolePath(service)+"/secret-id/lookup", map[string]any{"secret_id": kept.Reveal()})
 	if status(err) == http.StatusNotFound || err == nil && (answer == nil || len(answer.Data) == 0) {
 		return Changed, nil
 	}
-	return Unchanged, explain(err)
+	if err != nil {
+		return Unchanged, explain(err)
+	}
+	text, _ := answer.Data["expiration_time"].(string)
+	if ends, err := time.Parse(time.RFC3339, text); err == nil && !ends.IsZero() && time.Until(ends) < a.Roles.SecretIDTTL/3 {
+		return Changed, nil
+	}
+	return Unchanged, nil
 }
 
 // wrapped makes a SecretID that nobody sees: what comes back can be exchanged for

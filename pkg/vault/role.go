@@ -2,8 +2,12 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -57,12 +61,20 @@ func (a *admin) roles(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing auth methods: %w", explain(err))
 	}
+	// Else SecretIDs end when Vault's own longest lease does, after 32 days.
+	longest := a.Roles.SecretIDTTL.String()
 	change := Made
 	if now := methods[AppRole+"/"]; now != nil {
 		change = Unchanged
+		if time.Duration(now.Config.MaxLeaseTTL)*time.Second < a.Roles.SecretIDTTL {
+			change = Changed
+		}
 	}
 	err = a.step("auth method "+AppRole, change, func() error {
-		return a.api.Sys().EnableAuthWithOptionsWithContext(ctx, AppRole, &api.EnableAuthOptions{Type: AppRole})
+		if change == Changed {
+			return a.api.Sys().TuneMountAllowNilWithContext(ctx, "auth/"+AppRole, api.TuneMountConfigInput{MaxLeaseTTL: &longest})
+		}
+		return a.api.Sys().EnableAuthWithOptionsWithContext(ctx, AppRole, &api.EnableAuthOptions{Type: AppRole, Config: api.MountConfigInput{MaxLeaseTTL: longest}})
 	})
 	if err != nil {
 		return err
@@ -76,22 +88,34 @@ func (a *admin) roles(ctx context.Context) error {
 }
 
 func (a *admin) role(ctx context.Context, service string) error {
-	networks := make([]string, 0, len(a.Roles.CIDRs))
-	for _, network := range a.Roles.CIDRs {
+	networks := make([]string, 0, len(a.networks))
+	for _, network := range a.networks {
 		// As Vault answers them: a single address has no length.
-		networks = append(networks, strings.TrimSuffix(network, "/32"))
+		networks = append(networks, strings.TrimSuffix(strings.TrimSuffix(network, "/32"), "/128"))
 	}
 	return a.object(ctx, "AppRole "+Role(service), rolePath(service), map[string]any{
 		"bind_secret_id":          true,
 		"secret_id_num_uses":      0,
 		"secret_id_ttl":           int(a.Roles.SecretIDTTL.Seconds()),
-		"secret_id_bound_cidrs":   a.Roles.CIDRs,
+		"secret_id_bound_cidrs":   a.networks,
 		"token_bound_cidrs":       networks,
 		"token_policies":          []string{Role(service)},
 		"token_no_default_policy": true,
 		"token_ttl":               int(a.Roles.TokenTTL.Seconds()),
 		"token_max_ttl":           int(a.Roles.TokenMaxTTL.Seconds()),
 	})
+}
+
+// networks are those that services may log in from: a SecretID that was stolen is of no
+// use elsewhere.
+func (b *Bootstrap) networks() ([]string, error) {
+	if len(b.Roles.CIDRs) > 0 {
+		return b.Roles.CIDRs, nil
+	}
+	if address, err := url.Parse(b.Config.Addr); err == nil && (address.Hostname() == "localhost" || net.ParseIP(address.Hostname()).IsLoopback()) {
+		return []string{"127.0.0.0/8", "::1/128"}, nil
+	}
+	return nil, errors.New("--cidr is missing: name the networks that services log in to Vault from, such as 10.1.0.0/16")
 }
 
 func rolePath(service string) string { return "auth/" + AppRole + "/role/" + Role(service) }

@@ -2,13 +2,13 @@ package health
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/web"
 )
 
 // lookTimeout bounds one look for a caller.
@@ -23,38 +23,9 @@ func (s *Server) handler() http.Handler {
 	closed.Handle("/", s.inner)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle("/", s.authenticated(closed))
+	password := web.Password{Secret: "health_password", Get: s.password, Log: s.log, Wrong: func(address string) { s.logins.failed(address, time.Now()) }}
+	mux.Handle("/", password.Guard(closed))
 	return mux
-}
-
-// authenticated passes on who knows the password, as a bearer token or as that of
-// any user.
-func (s *Server) authenticated(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		want, err := s.password(r.Context())
-		if err != nil || want == "" {
-			s.log.Error("no password for the health API", "error", err)
-			http.Error(w, "the service has no password to compare with", http.StatusServiceUnavailable)
-			return
-		}
-		got := sha256.Sum256([]byte(presented(r)))
-		if known := sha256.Sum256([]byte(want)); subtle.ConstantTimeCompare(got[:], known[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", `Basic realm="f2mesh", charset="UTF-8"`)
-			http.Error(w, "a password is needed: the secret health_password", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func presented(r *http.Request) string {
-	if _, password, ok := r.BasicAuth(); ok {
-		return password
-	}
-	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token)
-	}
-	return ""
 }
 
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/alarm"
-	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/web"
 )
 
 // Password answers what a caller of the API has to know, as it is now.
@@ -34,6 +34,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	judge    *judge
+	logins   *logins
 
 	mu     sync.Mutex // guards the fields below
 	last   *Status    // nil before the first look
@@ -51,36 +52,28 @@ func New(cfg Config, password Password, inner http.Handler, js jetstream.JetStre
 	}
 	m := newMetrics(reg)
 	publish := func(one alarm.Alarm) error { return alarm.Publish(js.Conn(), one) }
-	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, DeadLetters, Dropping}, publish, m.alarms, log)
+	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, DeadLetters, Dropping, FailedLogins}, publish, m.alarms, log)
 	return &Server{
 		cfg: cfg, password: password, inner: inner, js: js, log: log, metrics: m,
-		judge: newJudge(cfg, board), failed: errors.New("has not looked yet"),
+		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins), failed: errors.New("has not looked yet"),
 	}, nil
 }
 
 // Run serves and looks until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	if _, err := s.certificate(nil); err != nil {
+	pair := &web.Pair{CertFile: s.cfg.CertFile, KeyFile: s.cfg.KeyFile} // a renewed one is used at once
+	if _, err := pair.Get(nil); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
-	plain, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("health: listening: %w", err)
 	}
-	listener := tls.NewListener(plain, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate, NextProtos: []string{"http/1.1"}})
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return health.Serve(ctx, listener, s.handler(), s.log) })
+	group.Go(func() error { return web.Serve(ctx, listener, config, s.handler(), s.log) })
 	group.Go(func() error { s.watch(ctx); return nil })
 	return group.Wait()
-}
-
-// certificate is read for each connection, so that a renewed one is used at once.
-func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(s.cfg.CertFile, s.cfg.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the API's certificate: %w", err)
-	}
-	return &pair, nil
 }
 
 // Alarms lists those of this service that are raised now.
@@ -112,6 +105,7 @@ func (s *Server) lookAndJudge(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	s.logins.forget(time.Now())
 	s.judge.alarms.Resend()
 	if err != nil {
 		s.log.Warn("the mesh cannot be looked at", "error", err)
@@ -144,6 +138,7 @@ func (s *Server) look(ctx context.Context) (*Status, error) {
 	if last != nil {
 		now.Rates(last)
 	}
+	now.FailedLogins = s.logins.count()
 	now.Certificates, err = certificates(s.cfg.CertFile, s.cfg.CAs)
 	return now, err
 }

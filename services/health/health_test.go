@@ -26,6 +26,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/alarm"
 	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/hostile"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
@@ -474,15 +475,20 @@ func TestWindow(t *testing.T) {
 	assert.InDelta(t, 0, w.rise(at(2)), 0)
 }
 
-// get asks the API that runs.
-func (b *bench) get(path string, header string) (code int, body string) {
+func (b *bench) roots() *x509.CertPool {
 	b.t.Helper()
 	text, err := os.ReadFile(b.authority.CAFile())
 	require.NoError(b.t, err)
 	roots := x509.NewCertPool()
 	require.True(b.t, roots.AppendCertsFromPEM(text))
+	return roots
+}
+
+// get asks the API that runs.
+func (b *bench) get(path string, header string) (code int, body string) {
+	b.t.Helper()
 	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: b.roots(), MinVersion: tls.VersionTLS12},
 	}}
 	request, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, "https://"+b.cfg.Listen+path, http.NoBody)
 	require.NoError(b.t, err)
@@ -534,6 +540,44 @@ func TestAPI(t *testing.T) {
 		require.NoError(t, b.operator.Conn().Flush())
 	}
 	require.Eventually(t, func() bool { code, _ := b.get("/readyz", bearer); return code == http.StatusOK }, patience, 10*time.Millisecond)
+}
+
+// TestHostileClients: the API stands its attackers, and tells of those who guess.
+func TestHostileClients(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.server.Run(ctx) }()
+	t.Cleanup(func() { stop(); assert.NoError(t, <-done) })
+	require.Eventually(t, func() bool { return b.server.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+	config := &tls.Config{RootCAs: b.roots(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+	target := hostile.Server{Address: b.cfg.Listen, TLS: config, Path: "/status"}
+	var wrong hostile.Attack
+	for _, a := range hostile.Attacks(target.Path) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		out, err := a.Do(ctx, target)
+		cancel()
+		require.NoError(t, err, a.Name)
+		assert.NotEqual(t, http.StatusOK, out.Status, a.Name)
+		if a.Name == "wrong password" {
+			wrong = a
+		}
+	}
+	for range alarmingLogins {
+		out, err := wrong.Do(t.Context(), target)
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusUnauthorized, out.Status)
+	}
+	assert.Contains(t, b.next(FailedLogins, "health API", true).Detail, "127.0.0.1")
+	code, body := b.get("/status", "Bearer "+right)
+	assert.Equal(t, http.StatusOK, code, "whoever knows the password is let in meanwhile")
+	var seen Status
+	require.NoError(t, json.Unmarshal([]byte(body), &seen))
+	assert.GreaterOrEqual(t, seen.FailedLogins, uint64(alarmingLogins))
+	assert.InDelta(t, float64(seen.FailedLogins), testutil.ToFloat64(b.server.metrics.failedLogins), 0)
+	b.server.logins.forget(time.Now().Add(loginWindow + time.Second))
+	b.next(FailedLogins, "health API", false)
 }
 
 func TestNewRefuses(t *testing.T) {

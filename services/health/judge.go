@@ -14,6 +14,7 @@ const (
 	StreamFull   = "stream_full"
 	DeadLetters  = "dead_letters_rising"
 	Dropping     = "broker_dropping"
+	FailedLogins = "failed_logins"
 )
 
 // judge turns looks into alarms. It is not safe for concurrent use.

@@ -15,6 +15,7 @@ const service = "health"
 type metrics struct {
 	alarms, ready, lag, bytes, limit, used, ends *prometheus.GaugeVec
 	looked                                       prometheus.Gauge
+	failedLogins                                 prometheus.Counter
 	certificates                                 []string // that ends has
 }
 
@@ -33,6 +34,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		ends:   gauge("certificate_not_after_timestamp_seconds", "When a certificate of the mesh itself ends.", "certificate"),
 		looked: f.NewGauge(prometheus.GaugeOpts{
 			Namespace: "f2mesh", Subsystem: service, Name: "last_look_timestamp_seconds", Help: "When the mesh last answered.",
+		}),
+		failedLogins: f.NewCounter(prometheus.CounterOpts{
+			Namespace: "f2mesh", Subsystem: service, Name: "failed_logins_total", Help: "Requests with a wrong password.",
 		}),
 	}
 }

@@ -29,6 +29,8 @@ type Status struct {
 	// Dropped is how many messages the broker threw away since it started; zero also
 	// as long as it has not told the registrar.
 	Dropped float64 `json:"broker_dropped"`
+	// FailedLogins is how often this API was asked with a wrong password since it started.
+	FailedLogins uint64 `json:"failed_logins"`
 
 	counted bool // it has told
 }

@@ -195,7 +195,8 @@ func checkSerialNumber(s string) error {
 
 // Renew gives an active device another certificate. The old one stays valid until
 // it expires: the device goes on with it until it has the new one. A nil csr is
-// refused for a device that made its own key. shown is the certificate by which a
+// refused for a device that made its own key. A device that asks for itself gets no
+// more than maxValid. shown is the certificate by which a
 // device asks for itself, nil for anybody else: it must still count (Check) at the
 // moment of the renewal, which may have waited for the operation that revoked it.
 func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (Result, error) {
@@ -211,6 +212,9 @@ func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr
 		}
 		if shown != nil {
 			if err := counts(ctx, c.tx, mac, shown); err != nil {
+				return err
+			}
+			if err := c.roomFor(ctx, mac); err != nil {
 				return err
 			}
 		}
@@ -230,6 +234,24 @@ func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr
 		return Result{Err: err}, fmt.Errorf("renewing %s: %w", mac.Dashed(), err)
 	}
 	return result, nil
+}
+
+// maxValid is how many certificates a device has at once that are neither expired nor
+// revoked, by asking for them itself: the one that it uses, and some that it never
+// received. An operator may give it more.
+const maxValid = 4
+
+// roomFor answers ErrTooMany for a device that has enough of them.
+func (c *change) roomFor(ctx context.Context, mac topic.MAC) error {
+	var valid int
+	err := c.tx.QueryRow(ctx, "SELECT count(*) FROM certificate WHERE mac = $1 AND revoked_at IS NULL AND not_after > $2", mac, c.now).Scan(&valid)
+	if err != nil {
+		return fmt.Errorf("reading the registry: %w", err)
+	}
+	if valid >= maxValid {
+		return fmt.Errorf("%w: %d; `f2mesh device register --force` revokes them and gives another", ErrTooMany, valid)
+	}
+	return nil
 }
 
 func renewable(d *Device, registered bool, csr *x509.CertificateRequest) error {

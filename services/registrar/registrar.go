@@ -29,6 +29,8 @@ var (
 	// ErrOtherKey means that the device is registered, and that its certificate is not
 	// known to be for the key of the certificate request.
 	ErrOtherKey = errors.New("registered with another key")
+	// ErrTooMany means that the device has as many valid certificates as it may.
+	ErrTooMany = errors.New("too many valid certificates")
 	// ErrRefused means that the request itself is at fault: trying again helps nobody.
 	ErrRefused = errors.New("request refused")
 )

@@ -250,6 +250,25 @@ func TestRenewByACertificateThatIsReplaced(t *testing.T) {
 	b.whole()
 }
 
+// A device has few certificates that are valid at once, however often it renews one.
+func TestFewValidCertificates(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, csr := newCSR(t)
+	first := b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: csr})[0].Certificate
+	for range maxValid - 1 {
+		_, err := b.Renew(t.Context(), operator, device, csr, first)
+		require.NoError(t, err)
+	}
+	_, err := b.Renew(t.Context(), operator, device, csr, first)
+	require.ErrorIs(t, err, ErrTooMany)
+	b.registerAll(Request{MAC: device, SerialNumber: "SN-1", CSR: csr, Force: true})
+	var valid int
+	require.NoError(t, b.cfg.Pool.QueryRow(t.Context(), "SELECT count(*) FROM certificate WHERE revoked_at IS NULL").Scan(&valid))
+	assert.Equal(t, 1, valid, "an operator makes room")
+	b.whole()
+}
+
 func TestRotateIssuer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t).start()

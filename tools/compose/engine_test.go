@@ -125,6 +125,9 @@ func (e *engine) ip(args ...string) {
 
 // address is a service's on a network.
 func (e *engine) address(name, network string) netip.Addr {
+	if own := e.project.Services[name].Networks[network]; own != nil && own.Ipv4Address != "" {
+		return netip.MustParseAddr(own.Ipv4Address)
+	}
 	subnet := netip.MustParsePrefix(e.project.Networks[network].Ipam.Config[0].Subnet)
 	a := subnet.Addr().As4()
 	a[3] = byte(10 + slices.Index(names(e.project), name))

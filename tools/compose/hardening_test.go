@@ -2,6 +2,7 @@ package compose
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -96,9 +97,9 @@ var breakages = []breakage{
 		s.DependsOn = types.DependsOnConfig{"init": {Condition: types.ServiceConditionStarted, Required: true}}
 	}},
 	{"is asked after", func(s *types.ServiceConfig) { s.HealthCheck = nil }}, // the image's own would be in force
-	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:latest" }},
-	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats" }},
-	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:2" }},
+	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:latest" + digest }},
+	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats" + digest }},
+	{"is of an exact version", func(s *types.ServiceConfig) { s.Image = "nats:2" + digest }},
 	{"has no secret in its environment or command", func(s *types.ServiceConfig) {
 		s.Environment = types.MappingWithEquals{"MQTT_PASSWORD": new("x")}
 	}},
@@ -125,6 +126,22 @@ var breakages = []breakage{
 	}},
 }
 
+// digest is one of an image.
+var digest = "@sha256:" + strings.Repeat("0", 64)
+
+// TestByTag: the list of images without a digest has none that is used no more, or that
+// has one.
+func TestByTag(t *testing.T) {
+	t.Parallel()
+	var used []string
+	for _, s := range load(t, everything).Services {
+		used = append(used, s.Image)
+	}
+	for _, image := range byTag {
+		assert.Contains(t, used, image)
+	}
+}
+
 // longRunning breaks what holds for services that do not run to their end.
 var longRunning = []breakage{
 	{"has time to stop", func(s *types.ServiceConfig) { s.StopGracePeriod = nil }},
@@ -141,7 +158,7 @@ var longRunning = []breakage{
 // rule does.
 func TestRulesSee(t *testing.T) {
 	t.Parallel()
-	covered := map[string]bool{}
+	covered := map[string]bool{"is of an exact content": true} // of images that are not ours
 	for _, b := range append(breakages, longRunning...) {
 		covered[b.rule] = true
 	}
@@ -152,8 +169,11 @@ func TestRulesSee(t *testing.T) {
 	for _, service := range services {
 		s := project.Services[service]
 		all := breakages
+		if !own(&s) {
+			all = append(slices.Clone(all), breakage{"is of an exact content", func(s *types.ServiceConfig) { s.Image = "busybox:1.37.0" }})
+		}
 		if !oneShot(&s) {
-			all = slices.Concat(breakages, longRunning)
+			all = slices.Concat(all, longRunning)
 		}
 		for _, b := range all {
 			s := project.Services[service]

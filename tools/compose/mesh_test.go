@@ -97,6 +97,18 @@ func (e *engine) segmentation(t *testing.T) {
 		require.Error(t, reach(from, "timescaledb", "data", 5432), from)
 		require.Error(t, reach(from, "pgbouncer", "data", 6432), from)
 	}
+	answer := func(from, url string) string {
+		s := e.running[from]
+		out, err := s.inside(s.cmd.Process.Pid, nil, e.project.Services[from].HealthCheck.Test[1], "healthcheck", url)
+		require.Error(t, err)
+		return string(out)
+	}
+	assert.Contains(t, answer("mosquitto", "http://decoder:9100/metrics"), "401", "whoever is on the network is not yet let in")
+	assert.Contains(t, answer("mosquitto", "http://decoder:9100/readyz"), "401")
+	if _, runs := e.running["prometheus"]; runs {
+		assert.Contains(t, answer("bridge", "http://"+e.address("bridge", "mesh").String()+":9090"), "refused", "the control: nobody listens")
+		assert.Contains(t, answer("bridge", "http://prometheus:9090/-/ready"), "refused", "it does not listen where the services are")
+	}
 	require.Error(t, reach("simulator", "nats", "mesh", 4222))
 	require.Error(t, reach("postgres", "nats", "mesh", 4222))
 	require.Error(t, reach("pgbouncer", "nats", "mesh", 4222))

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -30,7 +31,7 @@ var networks = map[string][]string{
 	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
 	"bridge": {"mesh"}, "keeper": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
-	"health": {"mesh", "operations"}, "prometheus": {"mesh", "operations"}, "grafana": {"data", "operations"},
+	"health": {"mesh", "operations"}, "prometheus": {"mesh", "monitoring"}, "grafana": {"data", "monitoring", "operations"},
 	"registrar": {"data", "devices", "mesh"}, "simulator": {"devices"},
 }
 
@@ -83,7 +84,38 @@ func TestNetworks(t *testing.T) {
 		assert.Equal(t, "bridge", n.Driver, name)
 		assert.False(t, bool(n.External), name)
 	}
-	assert.Equal(t, map[string]bool{"devices": false, "mesh": true, "data": true, "operations": false}, internal)
+	assert.Equal(t, map[string]bool{"devices": false, "mesh": true, "data": true, "operations": false, "monitoring": true}, internal)
+}
+
+// TestPrometheus: it has no password, so it listens only where Grafana is, at an address
+// that nobody else is given; and it asks the services by theirs.
+func TestPrometheus(t *testing.T) {
+	t.Parallel()
+	for _, settings := range [][]string{nil, {"F2MESH_SUBNET=10.77"}} {
+		project := load(t, variant{profiles: []string{"*"}, settings: settings})
+		address := netip.MustParseAddr(project.Services["prometheus"].Networks["monitoring"].Ipv4Address)
+		var listens []string
+		for _, argument := range project.Services["prometheus"].Command {
+			if on, ok := strings.CutPrefix(argument, "--web.listen-address="); ok {
+				listens = append(listens, on)
+			}
+		}
+		assert.Equal(t, []string{address.String() + ":9090"}, listens)
+		monitoring := project.Networks["monitoring"].Ipam.Config[0]
+		assert.True(t, netip.MustParsePrefix(monitoring.Subnet).Contains(address))
+		assert.False(t, netip.MustParsePrefix(monitoring.IPRange).Contains(address), "the engine may give it to another")
+	}
+	var there []string
+	for name, on := range networks {
+		if slices.Contains(on, "monitoring") {
+			there = append(there, name)
+		}
+	}
+	assert.ElementsMatch(t, []string{"prometheus", "grafana"}, there)
+	assert.Contains(t, readFile(t, "prometheus/prometheus.yml"), "password_file: /run/secrets/metrics_password")
+	for _, name := range append([]string{"prometheus"}, clients...) {
+		assert.Contains(t, known[name], "metrics_password", name)
+	}
 }
 
 // TestDependenciesAreReachable: who waits for a server talks to it.

@@ -95,7 +95,7 @@ func (e *engine) provenance(t *testing.T, name string) string {
 	t.Helper()
 	s := e.running["registrar"] // its image has more than one program
 	out, err := s.inside(s.cmd.Process.Pid, nil, "/bin/bash", "-c",
-		`exec 3<>"/dev/tcp/$0/9100" && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3`, name)
+		`exec 3<>"/dev/tcp/$0/9100" && printf 'GET /metrics HTTP/1.0\r\nAuthorization: Bearer %s\r\n\r\n' "$(cat /run/secrets/metrics_password)" >&3 && cat <&3`, name)
 	require.NoError(t, err, string(out))
 	var lines strings.Builder
 	for line := range strings.Lines(string(out)) {

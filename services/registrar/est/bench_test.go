@@ -252,7 +252,7 @@ func (b *bench) serve(t *testing.T, l Limits) {
 	t.Helper()
 	b.log = &bytes.Buffer{}
 	server, err := New(Config{
-		Authority: b, Standing: b, Codes: NewMetadata(b.pool, "fleet"), Claims: NewRegistry(b.pool), Recorder: b,
+		Authority: b, Standing: b, Codes: NewMetadata(b.pool, "fleet"), Claims: NewRegistry(b.pool, l), Recorder: b,
 		Trusted: b.trusted, Limits: l, Log: slog.New(slog.NewTextHandler(&locked{w: b.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, prometheus.NewRegistry())
 	require.NoError(t, err)

@@ -12,11 +12,17 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
-// Registry keeps the claims in the registry's table claim.
-type Registry struct{ pool *pgxpool.Pool }
+// Registry keeps the claims in the registry's tables claim and guess.
+type Registry struct {
+	pool   *pgxpool.Pool
+	limits Limits
+}
 
-// NewRegistry returns the claims in the registry's database.
-func NewRegistry(pool *pgxpool.Pool) *Registry { return &Registry{pool: pool} }
+// NewRegistry returns the claims in the registry's database, with so many guesses for
+// each device.
+func NewRegistry(pool *pgxpool.Pool, limits Limits) *Registry {
+	return &Registry{pool: pool, limits: limits}
+}
 
 // Take reserves a code. A reservation whose process died is free again after two
 // minutes, longer than an enrolment may take: if it had registered the device, the

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -25,14 +26,11 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) *refusal {
 		return f
 	}
 	mac, _ := topic.ParseMAC(user) // what is no MAC is the MAC of no device
-	if !s.limits.device(mac) {
-		return tooMany(mac)
-	}
 	serialNumber, f := s.authenticate(r.Context(), mac, code)
 	if f != nil {
 		return f
 	}
-	result, f := s.issue(r.Context(), mac, serialNumber, body, host(r.RemoteAddr))
+	result, f := s.issue(r.Context(), mac, serialNumber, body, web.Host(r.RemoteAddr))
 	s.settle(r.Context(), mac, code, f == nil)
 	if f != nil {
 		return f
@@ -42,30 +40,47 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) *refusal {
 }
 
 // authenticate takes the claiming code, if it is right and unused. It does the same
-// work for an unknown device and for a wrong code.
+// work for an unknown device and for a wrong code. The attempt is charged before the
+// code is looked at, so that many at once are no more than one after the other.
 func (s *Server) authenticate(ctx context.Context, mac topic.MAC, code string) (serialNumber string, f *refusal) {
 	expected, serialNumber, err := s.cfg.Codes.Lookup(ctx, mac)
 	if err != nil {
 		return "", unavailable(mac, err)
 	}
-	want, got := sha256.Sum256([]byte(expected)), sha256.Sum256([]byte(code))
-	right := subtle.ConstantTimeCompare(want[:], got[:]) == 1
-	switch {
-	case expected == "" || mac == "":
-		return "", unauthorised(mac, "unknown_device")
-	case !right:
-		return "", unauthorised(mac, "wrong_code")
-	case strings.TrimSpace(serialNumber) == "":
-		return "", forbidden(mac, "no_serial_number", "refused: no serial number in the metadata")
-	}
-	free, err := s.cfg.Claims.Take(ctx, mac, code)
+	known := expected != "" && mac != ""
+	free, err := s.cfg.Claims.Guess(ctx, mac, known)
 	if err != nil {
 		return "", unavailable(mac, err)
 	}
 	if !free {
+		return "", tooMany(mac)
+	}
+	want, got := sha256.Sum256([]byte(expected)), sha256.Sum256([]byte(code))
+	right := subtle.ConstantTimeCompare(want[:], got[:]) == 1
+	switch {
+	case !known:
+		return "", unauthorised(mac, "unknown_device")
+	case !right:
+		return "", unauthorised(mac, "wrong_code")
+	case strings.TrimSpace(serialNumber) == "":
+		s.right(ctx, mac)
+		return "", forbidden(mac, "no_serial_number", "refused: no serial number in the metadata")
+	}
+	if free, err = s.cfg.Claims.Take(ctx, mac, code); err == nil && !free {
 		return "", unauthorised(mac, "used_code")
 	}
+	s.right(ctx, mac)
+	if err != nil {
+		return "", unavailable(mac, err)
+	}
 	return serialNumber, nil
+}
+
+// right takes back what an attempt with the right code was charged.
+func (s *Server) right(ctx context.Context, mac topic.MAC) {
+	if err := s.cfg.Claims.Right(ctx, mac); err != nil {
+		s.cfg.Log.Error("taking back the charge for a claiming code", "mac", mac, "error", err)
+	}
 }
 
 func (s *Server) issue(ctx context.Context, mac topic.MAC, serialNumber string, body []byte, address string) (*registrar.Result, *refusal) {
@@ -104,6 +119,8 @@ func outcome(mac topic.MAC, err error) *refusal {
 		return forbidden(mac, "conflict", "the device is registered with another serial number: an operator has to look")
 	case errors.Is(err, registrar.ErrOtherKey):
 		return forbidden(mac, "registered", textRegistered)
+	case errors.Is(err, registrar.ErrTooMany):
+		return forbidden(mac, "too_many_certificates", "the device has too many valid certificates: an operator has to look")
 	case errors.Is(err, registrar.ErrRefused):
 		return malformed(mac, err.Error())
 	}

@@ -4,7 +4,10 @@
 //
 // A device enrols for the first time with its MAC and its claiming code by HTTP
 // Basic authentication, and again with its current certificate. A code opens the
-// door once. Wrong code, unknown device and used code look the same from outside.
+// door once. Wrong code, unknown device and used code look the same from outside, and
+// each device has a few wrong ones, which the registry counts: a restart gives nobody
+// more. A certificate is renewed once half its life is over, and no device has many
+// that are valid.
 // Of a CSR only the public key counts: what else it asks for is not in the
 // certificate. Who is refused, and why, goes to the audit trail; codes, CSRs and
 // certificates do not.
@@ -24,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -46,8 +50,13 @@ type Codes interface {
 	Lookup(ctx context.Context, mac topic.MAC) (code, serialNumber string, err error)
 }
 
-// Claims remembers which codes were used.
+// Claims remembers which codes were used, and how often somebody guessed.
 type Claims interface {
+	// Guess charges the device with an attempt; ok is false if it has none left. known
+	// says that there is a code to be guessed.
+	Guess(ctx context.Context, mac topic.MAC, known bool) (ok bool, err error)
+	// Right takes the charge back: the code was right.
+	Right(ctx context.Context, mac topic.MAC) error
 	// Take reserves the code; ok is false if it was used, or is being used now.
 	Take(ctx context.Context, mac topic.MAC, code string) (ok bool, err error)
 	// Settle ends the reservation: for good if used, else the code is free again.
@@ -69,18 +78,20 @@ type Config struct {
 
 // Server answers requests. It is safe for concurrent use.
 type Server struct {
-	cfg     Config
-	limits  *limits
-	trail   *trail
-	metrics *metrics
+	cfg      Config
+	sources  *web.Buckets
+	renewals *web.Buckets // of refused ones, by device
+	trail    *trail
+	metrics  *metrics
 }
 
 // Limits of the service.
 type Limits struct {
 	SourceRate  float64 `help:"Requests a second from one address (IPv6: one /64)." default:"10" name:"source-rate"`
 	SourceBurst int     `help:"Requests at once from one address." default:"50" name:"source-burst"`
-	DeviceRate  float64 `help:"Requests a second for one device." default:"0.1" name:"device-rate"`
-	DeviceBurst int     `help:"Requests at once for one device." default:"5" name:"device-burst"`
+	DeviceRate  float64 `help:"Refused requests a second for one device: wrong claiming codes and, apart from them, renewals." default:"0.1" name:"device-rate"`
+	DeviceBurst int     `help:"Refused requests at once for one device." default:"5" name:"device-burst"`
+	RenewAfter  float64 `help:"Share of its life after which a certificate may be renewed." default:"0.5" name:"renew-after"`
 }
 
 // Validate names the first setting that cannot work.
@@ -88,27 +99,26 @@ func (l *Limits) Validate() error {
 	if l.SourceRate <= 0 || l.SourceBurst < 1 || l.DeviceRate <= 0 || l.DeviceBurst < 1 {
 		return errors.New("rates must be positive, bursts at least 1")
 	}
+	if l.RenewAfter < 0 || l.RenewAfter >= 1 {
+		return errors.New("renew-after must be at least 0 and below 1")
+	}
 	return nil
 }
 
-const (
-	// maxBody is several times a CSR with an RSA key of 8,192 bits.
-	maxBody = 16 << 10
-	// operationTimeout bounds one enrolment. It goes on without the client: a
-	// device that is gone must not leave work half done.
-	operationTimeout = time.Minute
-)
+// operationTimeout bounds one enrolment. It goes on without the client: a device that
+// is gone must not leave work half done.
+const operationTimeout = time.Minute
 
 // New returns a server; its metrics are in reg.
 func New(cfg Config, reg prometheus.Registerer) (*Server, error) {
 	if err := cfg.Limits.Validate(); err != nil {
 		return nil, err
 	}
-	l, err := newLimits(cfg.Limits)
-	if err != nil {
-		return nil, err
-	}
-	return &Server{cfg: cfg, limits: l, trail: newTrail(cfg.Recorder, cfg.Log), metrics: newMetrics(reg)}, nil
+	l := cfg.Limits
+	return &Server{
+		cfg: cfg, sources: web.NewBuckets(l.SourceRate, l.SourceBurst), renewals: web.NewBuckets(l.DeviceRate, l.DeviceBurst),
+		trail: newTrail(cfg.Recorder, cfg.Log), metrics: newMetrics(reg),
+	}, nil
 }
 
 // Handler serves /.well-known/est. The connection's client certificate, if any,
@@ -128,13 +138,12 @@ type operation func(w http.ResponseWriter, r *http.Request) *refusal
 // limited bounds an operation in rate and time, and tells of what it refuses.
 func (s *Server) limited(do operation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !s.limits.source(r.RemoteAddr) {
+		if !s.sources.Allow(web.Network(r.RemoteAddr)) {
 			s.refuse(w, r, tooMany(""))
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), operationTimeout)
 		defer cancel()
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if refusal := do(w, r.WithContext(ctx)); refusal != nil {
 			s.refuse(w, r, refusal)
 		}

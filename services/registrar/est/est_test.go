@@ -2,6 +2,7 @@ package est
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -22,7 +23,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/hostile"
 	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -89,7 +92,7 @@ func TestWrongCode(t *testing.T) {
 		assert.Equal(t, first, a, "%d is told apart", i)
 	}
 	assert.Contains(t, first.header.Get("WWW-Authenticate"), "Basic")
-	require.Len(t, b.details(), len(wrong), "each is on the audit trail")
+	require.Len(t, b.details(), len(wrong), "each is on the audit trail, as long as they are few")
 	assert.Equal(t, string(device)+" enrolment: wrong_code", b.details()[0])
 	assert.Equal(t, "000000000000 enrolment: unknown_device", b.details()[4])
 
@@ -221,8 +224,8 @@ func TestMalformedRequests(t *testing.T) {
 		"another device's":   {encode(other), "application/pkcs10", http.StatusBadRequest},
 		"another type":       {encode(good), "application/json", http.StatusUnsupportedMediaType},
 		"no type":            {encode(good), "", http.StatusUnsupportedMediaType},
-		"too large":          {strings.Repeat("A", maxBody+1), "application/pkcs10", http.StatusRequestEntityTooLarge},
-		"large and spacious": {strings.Repeat(" ", maxBody+1) + encode(good), "application/pkcs10", http.StatusRequestEntityTooLarge},
+		"too large":          {strings.Repeat("A", web.MaxBody+1), "application/pkcs10", http.StatusRequestEntityTooLarge},
+		"large and spacious": {strings.Repeat(" ", web.MaxBody+1) + encode(good), "application/pkcs10", http.StatusRequestEntityTooLarge},
 	} {
 		a := b.do(right(), http.MethodPost, "simpleenroll", []byte(c.body), c.kind)
 		assert.Equal(t, c.status, a.status, "%s: %s", name, a.body)
@@ -319,73 +322,147 @@ func TestReenrolIsRefused(t *testing.T) {
 	require.Error(t, err, "a certificate without its key gets no connection")
 }
 
-func TestRateLimits(t *testing.T) {
+// few lets each device have three refusals, and forgives none.
+var few = Limits{SourceRate: 1e6, SourceBurst: 1e6, DeviceRate: 0.0001, DeviceBurst: 3}
+
+func TestSourceRate(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, Limits{SourceRate: 0.001, SourceBurst: 8, DeviceRate: 0.001, DeviceBurst: 3})
-	csr := newCSR(t, newKey(t), named(""))
-	guess := credential{user: string(device), code: "guess"}
-	for range 3 {
-		assert.Equal(t, http.StatusUnauthorized, b.post(guess, "simpleenroll", csr).status)
-	}
-	a := b.post(right(), "simpleenroll", csr)
-	assert.Equal(t, http.StatusTooManyRequests, a.status, "the right code is not tried either")
-	assert.NotEmpty(t, a.header.Get("Retry-After"))
-	guess.user = "e4-fd-45-f6-54-bf"
-	assert.Equal(t, http.StatusUnauthorized, b.post(guess, "simpleenroll", csr).status, "another device has a bucket of its own")
+	b := newBench(t, Limits{SourceRate: 0.001, SourceBurst: 3, DeviceRate: 1, DeviceBurst: 1})
 	for range 3 {
 		assert.Equal(t, http.StatusOK, b.do(credential{}, http.MethodGet, "cacerts", nil, "").status)
 	}
 	assert.Equal(t, http.StatusTooManyRequests, b.do(credential{}, http.MethodGet, "cacerts", nil, "").status)
-	assert.Len(t, b.details(), 4, "who is too fast does not fill the audit trail")
+	assert.Empty(t, b.details(), "who is too fast does not fill the audit trail")
 }
 
-func TestSourceLimitIsByNetwork(t *testing.T) {
+// A device has a few wrong codes, whoever tries them and however many at once, and a
+// restart gives it no more. Whoever spends them stops no renewal.
+func TestGuessing(t *testing.T) {
 	t.Parallel()
-	l, err := newLimits(Limits{SourceRate: 0.001, SourceBurst: 1, DeviceRate: 1, DeviceBurst: 1})
+	b := newBench(t, few)
+	csr := newCSR(t, newKey(t), named(""))
+	guess := func(mac string) int { return b.post(credential{user: mac, code: "guess"}, "simpleenroll", csr).status }
+	var wait sync.WaitGroup
+	statuses := make([]int, 20)
+	for i := range statuses {
+		wait.Go(func() { statuses[i] = guess(string(device)) })
+	}
+	wait.Wait()
+	tried := 0
+	for _, status := range statuses {
+		if status == http.StatusUnauthorized {
+			tried++
+		} else {
+			assert.Equal(t, http.StatusTooManyRequests, status)
+		}
+	}
+	assert.Equal(t, few.DeviceBurst, tried)
+	b.stop()
+	b.serve(t, few)
+	a := b.post(right(), "simpleenroll", csr)
+	assert.Equal(t, http.StatusTooManyRequests, a.status, "after a restart the right code is not tried either")
+	assert.NotEmpty(t, a.header.Get("Retry-After"))
+	assert.Equal(t, http.StatusUnauthorized, guess("e4-fd-45-f6-54-bf"), "another device has a bucket of its own")
+
+	for range few.DeviceBurst + 1 { // of a device that we do not know
+		tried = guess("00-00-00-00-00-01")
+	}
+	assert.Equal(t, http.StatusTooManyRequests, tried, "it is told apart")
+
+	key := newKey(t)
+	own := b.deviceCertificate(device, &key.PublicKey)
+	b.devices[device] = registrar.Active
+	for range few.DeviceBurst + 1 {
+		a = b.post(shown(own, key), "simplereenroll", newCSR(t, newKey(t), x509.CertificateRequest{Subject: own.Subject}))
+		assert.Equal(t, http.StatusOK, a.status, "a renewal is charged for nothing: %s", a.body)
+	}
+}
+
+// Right codes are not charged, so a device that has to ask often may.
+func TestRightCodesAreFree(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, few)
+	for range 2 * few.DeviceBurst {
+		assert.Equal(t, http.StatusBadRequest, b.post(right(), "simpleenroll", []byte("not a CSR")).status)
+	}
+	assert.Equal(t, http.StatusOK, b.post(right(), "simpleenroll", newCSR(t, newKey(t), named(""))).status)
+	var left int
+	require.NoError(t, b.pool.QueryRow(t.Context(), "SELECT count(*) FROM guess").Scan(&left))
+	assert.Zero(t, left)
+}
+
+// Refused renewals are charged, apart from codes.
+func TestRefusedRenewals(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, few)
+	key := newKey(t)
+	own := b.deviceCertificate(device, &key.PublicKey)
+	b.devices[device] = registrar.Active
+	for range few.DeviceBurst {
+		assert.Equal(t, http.StatusBadRequest, b.post(shown(own, key), "simplereenroll", []byte("not a CSR")).status)
+	}
+	assert.Equal(t, http.StatusTooManyRequests, b.post(shown(own, key), "simplereenroll", newCSR(t, newKey(t), x509.CertificateRequest{Subject: own.Subject})).status)
+	assert.Equal(t, http.StatusUnauthorized, b.post(credential{user: string(device), code: "guess"}, "simpleenroll", newCSR(t, key, named(""))).status)
+}
+
+func TestRenewalThatIsNotDue(t *testing.T) {
+	t.Parallel()
+	limits := wide
+	limits.RenewAfter = 0.5
+	b := newBench(t, limits)
+	b.devices[device] = registrar.Active
+	renew := func(over, left time.Duration) answer {
+		key := newKey(t)
+		own := b.sign(&x509.Certificate{
+			Subject: pkix.Name{CommonName: device.Dashed(), SerialNumber: "SN-1"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+			NotBefore: time.Now().Add(-over), NotAfter: time.Now().Add(left),
+		}, &key.PublicKey, b.issuer, b.key)
+		return b.post(shown(own, key), "simplereenroll", newCSR(t, newKey(t), x509.CertificateRequest{Subject: own.Subject}))
+	}
+	a := renew(time.Hour, 2*time.Hour)
+	assert.Equal(t, http.StatusForbidden, a.status)
+	assert.Contains(t, a.body, "not due")
+	assert.Equal(t, http.StatusOK, renew(2*time.Hour, time.Hour).status, "the control")
+	assert.Equal(t, []string{string(device) + " enrolment: not_due"}, b.details())
+}
+
+// Who guesses is told of, also after a restart: the registry remembers.
+func TestGuessed(t *testing.T) {
+	t.Parallel()
+	pool := registry(t)
+	limits := wide
+	claims := NewRegistry(pool, limits)
+	guess := func(mac topic.MAC, known bool, n int) {
+		for range n {
+			ok, err := claims.Guess(t.Context(), mac, known)
+			require.NoError(t, err)
+			require.True(t, ok)
+		}
+	}
+	guess(device, true, guessesOfDevice-1)
+	guess("000000000001", false, guessesOfDevice)
+	found, err := claims.Guessed(t.Context())
 	require.NoError(t, err)
-	assert.True(t, l.source("192.0.2.1:1000"))
-	assert.False(t, l.source("192.0.2.1:1001"))
-	assert.False(t, l.source("[::ffff:192.0.2.1]:1002"))
-	assert.True(t, l.source("192.0.2.2:1000"))
-	assert.True(t, l.source("[2001:db8::1]:1000"))
-	assert.False(t, l.source("[2001:db8::ffff:1]:1000"), "of the same /64")
-	assert.True(t, l.source("[2001:db8:0:1::1]:1000"))
+	assert.Empty(t, found, "too few, and of a device that has no code")
+	guess(device, true, 1)
+	claims = NewRegistry(pool, limits)
+	found, err = claims.Guessed(t.Context())
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.Contains(t, found[string(device)], "5 wrong claiming codes")
+	guess("000000000001", false, guessesOfFleet)
+	found, err = claims.Guessed(t.Context())
+	require.NoError(t, err)
+	assert.Contains(t, found, everyDevice)
+	_, err = pool.Exec(t.Context(), "UPDATE guess SET last = now() - interval '61 minutes'")
+	require.NoError(t, err)
+	found, err = claims.Guessed(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, found, "an hour later")
 }
 
-// A flood of refusals is counted on the audit trail, not written out.
-// One machine that opens connections and asks nothing keeps no other out.
-func TestConnectionsOfOneSource(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, wide)
-	from := func(host string) (net.Conn, error) {
-		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}, Timeout: 3 * time.Second}
-		return dialer.DialContext(t.Context(), "tcp", b.address)
-	}
-	served := func(host string) bool {
-		t.Helper()
-		conn, err := from(host)
-		require.NoError(t, err)
-		defer func() { _ = conn.Close() }()
-		require.NoError(t, conn.SetDeadline(time.Now().Add(3*time.Second))) // sooner than the idle ones are cut off
-		roots := x509.NewCertPool()
-		roots.AddCert(b.root)
-		return tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}).HandshakeContext(t.Context()) == nil
-	}
-	require.True(t, served("127.0.0.2"), "the control")
-	idle := make([]net.Conn, maxConnections)
-	for i := range idle {
-		var err error
-		idle[i], err = from("127.0.0.2")
-		require.NoError(t, err)
-	}
-	assert.True(t, served("127.0.0.3"), "another source")
-	assert.False(t, served("127.0.0.2"))
-	for _, conn := range idle {
-		require.NoError(t, conn.Close())
-	}
-	require.Eventually(t, func() bool { return served("127.0.0.2") }, time.Minute, 50*time.Millisecond, "those that ended do not count")
-}
-
+// A flood of refusals is counted on the audit trail, not written out, and hides no
+// refusal of another kind.
 func TestTrailIsNotFlooded(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -393,13 +470,39 @@ func TestTrailIsNotFlooded(t *testing.T) {
 	for range 1000 {
 		trail.refused(t.Context(), unauthorised(device, "wrong_code"), "192.0.2.1")
 	}
-	assert.LessOrEqual(t, len(a.details()), trailBurst+10)
-	trail.limiter.SetBurst(1000)
-	trail.limiter.SetLimit(1e6)
-	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		trail.refused(t.Context(), unauthorised(device, "wrong_code"), "192.0.2.1")
-		assert.Contains(c, strings.Join(a.details(), "\n"), "more refusals before")
-	}, 10*time.Second, time.Millisecond)
+	require.Len(t, a.details(), toldAtOnce)
+	trail.refused(t.Context(), forbidden(device, "revoked", ""), "192.0.2.2")
+	require.Len(t, a.details(), toldAtOnce+1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	trail.run(ctx) // it ends, and tells
+	trail.tell(t.Context())
+	require.Len(t, a.details(), toldAtOnce+2)
+	assert.Equal(t, " enrolment: wrong_code, 990 more times; from 192.0.2.1 (990); as e4-fd-45-f6-54-be (990)", a.details()[toldAtOnce+1])
+}
+
+// TestHostileClients: EST stands its attackers.
+func TestHostileClients(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, wide)
+	roots := x509.NewCertPool()
+	roots.AddCert(b.root)
+	target := hostile.Server{
+		Address: b.address, Path: "/.well-known/est/simpleenroll",
+		TLS: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
+	}
+	var attackers sync.WaitGroup
+	for _, a := range hostile.Attacks(target.Path) {
+		attackers.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := a.Do(ctx, target)
+			assert.NoError(t, err, a.Name) //nolint:testifylint // not the test's goroutine
+			assert.NotEqual(t, http.StatusOK, out.Status, a.Name)
+		})
+	}
+	assert.Equal(t, http.StatusOK, b.post(right(), "simpleenroll", newCSR(t, newKey(t), named(""))).status, "meanwhile")
+	attackers.Wait()
 }
 
 func TestTLS(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -30,25 +31,41 @@ func (s *Server) reenrol(w http.ResponseWriter, r *http.Request) *refusal {
 	if f != nil {
 		return f
 	}
-	if !s.limits.device(mac) {
+	if s.renewals.Spent(string(mac)) {
 		return tooMany(mac)
 	}
-	csr, err := parseCSR(body)
-	if err != nil {
-		return malformed(mac, err.Error())
-	}
-	if !sameName(csr.Subject, current.Subject) {
-		return malformed(mac, "the CSR's subject must be that of the certificate")
-	}
-	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: host(r.RemoteAddr)}, mac, csr, current)
-	if err == nil {
-		err = result.Err
-	}
-	if f := outcome(mac, err); f != nil {
+	result, f := s.renew(r, mac, current, body)
+	if f != nil {
+		s.renewals.Allow(string(mac))
 		return f
 	}
 	s.metrics.issued.WithLabelValues("reenrol").Inc()
 	return s.answer(w, mac, result.Certificate)
+}
+
+// renew is for a device that has shown its certificate.
+func (s *Server) renew(r *http.Request, mac topic.MAC, current *x509.Certificate, body []byte) (registrar.Result, *refusal) {
+	var none registrar.Result
+	if from := renewable(current, s.cfg.Limits.RenewAfter); time.Now().Before(from) {
+		return none, forbidden(mac, "not_due", "the certificate is not due: it can be renewed from "+from.UTC().Format(time.RFC3339)+" on")
+	}
+	csr, err := parseCSR(body)
+	if err != nil {
+		return none, malformed(mac, err.Error())
+	}
+	if !sameName(csr.Subject, current.Subject) {
+		return none, malformed(mac, "the CSR's subject must be that of the certificate")
+	}
+	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: web.Host(r.RemoteAddr)}, mac, csr, current)
+	if err == nil {
+		err = result.Err
+	}
+	return result, outcome(mac, err)
+}
+
+// renewable is when so much of the certificate's life is over.
+func renewable(c *x509.Certificate, share float64) time.Time {
+	return c.NotBefore.Add(time.Duration(share * float64(c.NotAfter.Sub(c.NotBefore))))
 }
 
 // identify answers whose certificate it is: valid now, of our CA, for clients, and

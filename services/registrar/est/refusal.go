@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/web"
 )
 
 // refusal is why a request is not granted.
@@ -53,10 +54,10 @@ const retryAfter = 30
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f *refusal) {
 	s.metrics.refused.WithLabelValues(f.reason).Inc()
 	if f.err != nil {
-		s.cfg.Log.Error("enrolment not possible", "mac", f.mac, "address", host(r.RemoteAddr), "error", f.err)
+		s.cfg.Log.Error("enrolment not possible", "mac", f.mac, "address", web.Host(r.RemoteAddr), "error", f.err)
 	}
 	if !f.silent {
-		s.trail.refused(r.Context(), f, host(r.RemoteAddr))
+		s.trail.refused(r.Context(), f, web.Host(r.RemoteAddr))
 	}
 	switch f.status {
 	case http.StatusUnauthorized:

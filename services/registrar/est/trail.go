@@ -4,52 +4,120 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/f2mesh/f2mesh/pkg/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
-// Refusals on the audit trail: more than these at a time are counted only, so that
-// nobody fills it.
+// The audit trail is kept for ten years, and nobody may fill it: the first refusals of
+// each reason are entries of their own, the others are counted, in one entry an hour.
 const (
-	trailRate  = 1 // a second
-	trailBurst = 100
+	toldAtOnce = 10
+	toldAgain  = 6 * time.Hour // until one more is told at once
+	toldEvery  = time.Hour
 )
 
 // trail puts refusals on the audit trail.
 type trail struct {
 	recorder registrar.Recorder
 	log      *slog.Logger
-	limiter  *rate.Limiter
-	untold   atomic.Int64
+
+	mu      sync.Mutex        // guards reasons
+	reasons map[string]*tally // a fixed set
+}
+
+// tally is what the trail does not have yet of one reason.
+type tally struct {
+	atOnce           *rate.Limiter
+	refused          int
+	sources, devices web.Counts
 }
 
 func newTrail(recorder registrar.Recorder, log *slog.Logger) *trail {
-	return &trail{recorder: recorder, log: log, limiter: rate.NewLimiter(trailRate, trailBurst)}
+	return &trail{recorder: recorder, log: log, reasons: map[string]*tally{}}
+}
+
+// run counts until ctx ends. Then it tells of what it has counted.
+func (t *trail) run(ctx context.Context) {
+	ticker := time.NewTicker(toldEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			t.tell(ctx)
+			return
+		case <-ticker.C:
+			t.tell(ctx)
+		}
+	}
 }
 
 func (t *trail) refused(ctx context.Context, f *refusal, address string) {
-	if !t.limiter.Allow() {
-		t.untold.Add(1)
-		return
-	}
-	detail := "enrolment: " + f.reason
-	if n := t.untold.Swap(0); n > 0 {
-		detail += fmt.Sprintf(", and %d more refusals before", n)
-	}
 	actor := "unknown"
 	if f.mac != "" {
 		actor = f.mac.Dashed()
 	}
+	if t.count(f.reason, actor, address) {
+		return
+	}
+	t.record(ctx, registrar.Event{Actor: actor, MAC: f.mac, Detail: "enrolment: " + f.reason, Address: address})
+}
+
+// count answers whether the refusal is only counted.
+func (t *trail) count(reason, device, source string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	one := t.reasons[reason]
+	if one == nil {
+		one = &tally{atOnce: rate.NewLimiter(rate.Every(toldAgain), toldAtOnce), sources: web.Counts{}, devices: web.Counts{}}
+		t.reasons[reason] = one
+	}
+	if one.atOnce.Allow() {
+		return false
+	}
+	one.refused++
+	one.sources.Add(source)
+	one.devices.Add(device)
+	return true
+}
+
+// tell puts what was counted on the trail, one entry for each reason.
+func (t *trail) tell(ctx context.Context) {
+	t.mu.Lock()
+	var events []registrar.Event
+	for _, reason := range slices.Sorted(maps.Keys(t.reasons)) {
+		one := t.reasons[reason]
+		if one.refused == 0 {
+			continue
+		}
+		events = append(events, registrar.Event{Actor: "registrar", Detail: fmt.Sprintf("enrolment: %s, %d more times; from %s; as %s",
+			reason, one.refused, one.sources, one.devices)})
+		one.refused = 0
+		clear(one.sources)
+		clear(one.devices)
+	}
+	t.mu.Unlock()
+	t.record(ctx, events...)
+}
+
+func (t *trail) record(ctx context.Context, events ...registrar.Event) {
+	if len(events) == 0 {
+		return
+	}
+	for i := range events {
+		events[i].Time, events[i].Action = time.Now().UTC(), registrar.Refuse
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), operationTimeout)
 	defer cancel()
-	err := t.recorder.Record(ctx, registrar.Event{
-		Time: time.Now().UTC(), Actor: actor, Action: registrar.Refuse, MAC: f.mac, Detail: detail, Address: address,
-	})
-	if err != nil {
-		t.log.Error("recording a refusal", "mac", f.mac, "reason", f.reason, "address", address, "error", err)
+	if err := t.recorder.Record(ctx, events...); err != nil {
+		for i := range events {
+			t.log.Error("recording a refusal", "mac", events[i].MAC, "detail", events[i].Detail, "address", events[i].Address, "error", err)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/registrar/est"
 )
 
 // fleet answers the watcher, which starts with the registrar's core.
@@ -24,6 +25,11 @@ func (f fleet) Active(ctx context.Context, macs []topic.MAC) ([]topic.MAC, error
 // Expiring lists the active devices whose certificate ends before a time.
 func (f fleet) Expiring(ctx context.Context, before time.Time) ([]registrar.Device, error) {
 	return f.core.Expiring(ctx, before)
+}
+
+// Guessed answers whose claiming codes somebody guesses.
+func (f fleet) Guessed(ctx context.Context) (map[string]string, error) {
+	return est.NewRegistry(f.registry.Load().Pool, f.cfg.Limits).Guessed(ctx)
 }
 
 // readCertificate reads the first certificate of a PEM file.

@@ -122,7 +122,7 @@ func (s *Server) open(registry *database.Pool) (*registrar.Registrar, error) {
 func (s *Server) enrol(ctx context.Context, group *errgroup.Group, trail *registrar.Trail, registry, metadata *database.Pool) error {
 	server, err := est.New(est.Config{
 		Authority: s.core, Standing: s.core, Recorder: trail,
-		Codes: est.NewMetadata(metadata.Pool, s.cfg.MetadataSchema), Claims: est.NewRegistry(registry.Pool),
+		Codes: est.NewMetadata(metadata.Pool, s.cfg.MetadataSchema), Claims: est.NewRegistry(registry.Pool, s.cfg.Limits),
 		Trusted: func() ([]*x509.Certificate, error) { return s.trust.get(ctx) },
 		Limits:  s.cfg.Limits, Log: s.log,
 	}, s.reg)

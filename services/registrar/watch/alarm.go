@@ -18,11 +18,12 @@ const (
 	Clone        = "clone"
 	Silent       = "silent"
 	FailedLogins = "failed_logins"
+	Guessing     = "claim_guessing"
 	ForeignTopic = "foreign_topic"
 	Unheard      = "connected_but_unheard"
 	ClockWrong   = "clock_wrong"
 )
 
 func newAlarms(publish func(alarm.Alarm) error, gauge *prometheus.GaugeVec, log *slog.Logger) *alarm.Board {
-	return alarm.NewBoard(service, []string{Expiry, CRL, Clone, Silent, FailedLogins, ForeignTopic, Unheard, ClockWrong}, publish, gauge, log)
+	return alarm.NewBoard(service, []string{Expiry, CRL, Clone, Silent, FailedLogins, Guessing, ForeignTopic, Unheard, ClockWrong}, publish, gauge, log)
 }

@@ -1,8 +1,8 @@
 // Package watch raises the registrar's alarms: a certificate or the revocation
 // list that is about to end, two machines with one certificate, a device that has
 // gone silent, one that is connected while nothing of it is stored, one whose clock
-// is wrong, failed logins one after the other, and a device that publishes on topics
-// outside its own.
+// is wrong, failed logins one after the other, somebody who guesses claiming codes,
+// and a device that publishes on topics outside its own.
 //
 // It looks at what is there anyway and costs the way of a message nothing: the
 // broker's log, by the topics below $SYS/broker/log, which never have a payload;
@@ -33,6 +33,8 @@ type Fleet interface {
 	Active(ctx context.Context, macs []topic.MAC) ([]topic.MAC, error)
 	// Expiring lists the active devices whose certificate ends before a time.
 	Expiring(ctx context.Context, before time.Time) ([]registrar.Device, error)
+	// Guessed answers whose claiming codes somebody guesses: details by MAC.
+	Guessed(ctx context.Context) (map[string]string, error)
 }
 
 // Config says what is alarming. Its zero value is not valid; the CLI gives the
@@ -168,8 +170,19 @@ func (w *Watcher) look(ctx context.Context, silence *silence) {
 	if err := w.checkCertificates(ctx, now); err != nil && ctx.Err() == nil {
 		w.log.Warn("expiry of certificates cannot be watched", "error", err)
 	}
+	if err := w.checkGuesses(ctx); err != nil && ctx.Err() == nil {
+		w.log.Warn("wrong claiming codes cannot be watched", "error", err)
+	}
 	if err := silence.look(ctx, now, present, w.alarms); err != nil && ctx.Err() == nil {
 		w.log.Warn("silence and clocks of devices cannot be watched", "error", err)
 	}
 	w.alarms.Resend()
+}
+
+func (w *Watcher) checkGuesses(ctx context.Context) error {
+	guessed, err := w.fleet.Guessed(ctx)
+	if err == nil {
+		w.alarms.Keep(Guessing, guessed)
+	}
+	return err
 }

@@ -47,6 +47,7 @@ type registry struct {
 	mu       sync.Mutex
 	active   []topic.MAC
 	expiring []registrar.Device
+	guessed  map[string]string
 }
 
 func (r *registry) Active(_ context.Context, macs []topic.MAC) (active []topic.MAC, err error) {
@@ -58,6 +59,12 @@ func (r *registry) Active(_ context.Context, macs []topic.MAC) (active []topic.M
 		}
 	}
 	return active, nil
+}
+
+func (r *registry) Guessed(context.Context) (map[string]string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.guessed, nil
 }
 
 func (r *registry) Expiring(_ context.Context, before time.Time) (all []registrar.Device, err error) {
@@ -523,6 +530,13 @@ func TestExpiry(t *testing.T) {
 	fleet.mu.Unlock()
 	require.NoError(t, w.checkCertificates(t.Context(), time.Now()))
 	assert.False(t, b.next(t, Expiry).Raised)
+
+	fleet.guessed = map[string]string{string(device): "5 wrong claiming codes"}
+	require.NoError(t, w.checkGuesses(t.Context()))
+	assert.True(t, b.next(t, Guessing).Raised)
+	fleet.guessed = nil
+	require.NoError(t, w.checkGuesses(t.Context()))
+	assert.False(t, b.next(t, Guessing).Raised)
 
 	w.RevocationList(time.Now().Add(100 * time.Hour))
 	b.none(t)

@@ -1,11 +1,11 @@
-package est
+package web
 
 import (
 	"net"
 	"sync"
 )
 
-// fair is a listener that gives no source more than maxOfSource connections.
+// fair is a listener that gives no source more than MaxOfSource connections.
 type fair struct {
 	net.Listener
 
@@ -22,7 +22,7 @@ func (f *fair) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		source := network(conn.RemoteAddr().String())
+		source := Network(conn.RemoteAddr().String())
 		if f.take(source) {
 			return &counted{Conn: conn, release: sync.OnceFunc(func() { f.release(source) })}, nil
 		}
@@ -33,7 +33,7 @@ func (f *fair) Accept() (net.Conn, error) {
 func (f *fair) take(source string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.open[source] >= maxOfSource {
+	if f.open[source] >= MaxOfSource {
 		return false
 	}
 	f.open[source]++
