@@ -15,7 +15,8 @@ type ID [16]byte
 
 // PlaceID returns the ID of the message that RAW holds at sequence. incarnation
 // tells a stream that was deleted and made anew from the first: it is when the
-// stream was created, in nanoseconds since 1970, which a restore keeps.
+// stream was created, in nanoseconds since 1970, which a restore keeps (see
+// stream.Incarnation).
 func PlaceID(incarnation, sequence uint64) ID {
 	var id ID
 	binary.BigEndian.PutUint64(id[:8], incarnation)

@@ -183,7 +183,8 @@ func (a *audit) takeCut(ctx context.Context) error {
 	if toEnd {
 		a.cut.until = raw.TimeStamp
 	}
-	a.cut.created, a.cut.incarnation = raw.Created, uint64(raw.Created.UnixNano())
+	a.cut.incarnation = stream.Incarnation(raw)
+	a.cut.created = time.Unix(0, int64(a.cut.incarnation)) //nolint:gosec // nanoseconds since 1970
 	a.report.AskedSince, a.report.Since, a.report.Until = a.options.Since, a.cut.since, a.cut.until
 	return a.places(ctx, &raw.State, toEnd)
 }

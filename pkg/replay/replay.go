@@ -72,7 +72,7 @@ func (m *Mesh) incarnation(ctx context.Context) (uint64, jetstream.Stream, error
 	if err != nil {
 		return 0, nil, fmt.Errorf("stream %s: %w", rawStream, err)
 	}
-	return uint64(raw.CachedInfo().Created.UnixNano()), raw, nil
+	return stream.Incarnation(raw.CachedInfo()), raw, nil
 }
 
 const (

@@ -1,12 +1,14 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +32,7 @@ type Snapshot struct {
 	Messages     uint64          `json:"messages"`
 	LastSequence uint64          `json:"last_sequence"`
 	Consumers    []Position      `json:"consumers"`
+	Incarnation  uint64          `json:"incarnation,omitempty"` // see Incarnation; 0 in backups of earlier versions
 	Config       json.RawMessage `json:"config"`
 	State        json.RawMessage `json:"state"`
 }
@@ -44,11 +47,29 @@ type Position struct {
 // begins at first. The server moves a consumer that is behind the beginning to there, sooner or later.
 func (p Position) from(first uint64) uint64 { return max(p.AckFloor+1, first) }
 
+// incarnationKey is the metadata of a stream that was restored.
+const incarnationKey = "f2mesh_incarnation"
+
+// Incarnation tells a stream that was deleted and made anew from the first: it is when
+// the stream was first created, in nanoseconds since 1970. nats-server does not keep
+// that in a restore, which therefore writes it into the stream's metadata.
+func Incarnation(info *jetstream.StreamInfo) uint64 {
+	if kept, err := strconv.ParseUint(info.Config.Metadata[incarnationKey], 10, 64); err == nil {
+		return kept
+	}
+	return uint64(info.Created.UnixNano())
+}
+
 // Save writes a stream with its consumers to w, as `nats stream backup` does. The
 // server verifies each message's checksum first. What the stream receives meanwhile
 // may or may not be in it, and a consumer that goes on meanwhile may be saved beyond
 // the last message: see Hold.
 func Save(ctx context.Context, js jetstream.JetStream, name string, w io.Writer) (s Snapshot, err error) {
+	info, err := js.Stream(ctx, name)
+	if err != nil {
+		return s, fmt.Errorf("saving stream %s: %w", name, err)
+	}
+	s.Incarnation = Incarnation(info.CachedInfo())
 	if s.Consumers, err = positions(ctx, js, name); err != nil {
 		return s, fmt.Errorf("saving stream %s: %w", name, err)
 	}
@@ -138,7 +159,11 @@ func restore(ctx context.Context, js jetstream.JetStream, s *Snapshot, r io.Read
 	var answer struct {
 		DeliverSubject string `json:"deliver_subject"`
 	}
-	request := map[string]any{"config": s.Config, "state": s.State}
+	config, err := s.config()
+	if err != nil {
+		return fmt.Errorf("reading its configuration: %w", err)
+	}
+	request := map[string]any{"config": config, "state": s.State}
 	if err := call(ctx, nc, "$JS.API.STREAM.RESTORE."+s.Name, chunkTimeout, request, &answer); err != nil {
 		return err
 	}
@@ -157,6 +182,22 @@ func restore(ctx context.Context, js jetstream.JetStream, s *Snapshot, r io.Read
 			return err
 		}
 	}
+}
+
+// config is the stream's with its incarnation. What this version does not know of it stays.
+func (s *Snapshot) config() (config map[string]any, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(s.Config))
+	decoder.UseNumber()
+	if err := decoder.Decode(&config); err != nil || s.Incarnation == 0 {
+		return config, err
+	}
+	metadata, _ := config["metadata"].(map[string]any)
+	if metadata == nil {
+		metadata = map[string]any{}
+	}
+	metadata[incarnationKey] = strconv.FormatUint(s.Incarnation, 10)
+	config["metadata"] = metadata
+	return config, nil
 }
 
 // positions are the durable consumers' of a stream.

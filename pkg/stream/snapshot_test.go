@@ -66,6 +66,7 @@ func TestSaveAndRestore(t *testing.T) {
 	restored, err := other.Stream(t.Context(), "RAW")
 	require.NoError(t, err)
 	assert.EqualValues(t, 600, restored.CachedInfo().State.Msgs)
+	assert.Equal(t, s.Incarnation, stream.Incarnation(restored.CachedInfo()), "places in it are places in the first")
 	msg, err := restored.GetMsg(t.Context(), 250)
 	require.NoError(t, err)
 	assert.Equal(t, fmt.Sprint(snapshotSubject, 249), msg.Subject)

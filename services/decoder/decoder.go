@@ -160,7 +160,7 @@ func (d *Decoder) prepare(ctx context.Context, pool *database.Pool) (err error) 
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", RawStream, err)
 	}
-	d.incarnation = uint64(raw.CachedInfo().Created.UnixNano())
+	d.incarnation = stream.Incarnation(raw.CachedInfo())
 	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
 		return err
 	}
