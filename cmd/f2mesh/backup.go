@@ -26,7 +26,7 @@ import (
 
 // backupFolders are what of the state directory is in a backup beside streams and
 // databases. Everything else there is made of these, or belongs to a run.
-func backupFolders() []string { return []string{"pki", "devices", "secrets"} }
+func backupFolders() []string { return []string{"pki", rootFolder, "devices", "secrets"} }
 
 type backupCommand struct {
 	To             string   `help:"File to write; it must not be there yet." required:"" type:"path"`
