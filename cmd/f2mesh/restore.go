@@ -373,4 +373,3 @@ func (l *loader) roles(ctx context.Context, dsn string) error {
 	}
 	return ensureDatabases(ctx, conn)
 }
-
