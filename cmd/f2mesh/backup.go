@@ -16,7 +16,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f2mesh/f2mesh/pkg/backup"
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -24,7 +26,7 @@ import (
 
 // backupFolders are what of the state directory is in a backup beside streams and
 // databases. Everything else there is made of these, or belongs to a run.
-func backupFolders() []string { return []string{"pki", "devices", "secrets"} }
+func backupFolders() []string { return []string{"pki", rootFolder, "devices", "secrets"} }
 
 type backupCommand struct {
 	To             string   `help:"File to write; it must not be there yet." required:"" type:"path"`
@@ -51,8 +53,8 @@ func (c *backupCommand) key() (backup.Key, error) {
 // be in the backup while its position is before it. That is the safe way round: it is
 // delivered again after a restore, and every stage takes a message twice without
 // counting it twice. The other way round, a position without its effect, would lose
-// it. With the databases' snapshots taken the consumers go on, and pg_dump reads the
-// snapshots at its leisure.
+// it. With the databases' snapshots taken the consumers go on, and the rows are
+// read from the snapshots at leisure.
 //
 // What was acknowledged to a controller and is in RAW when RAW is saved is in the
 // backup. What waits in the MQTT broker at that moment is not: it reaches RAW of the
@@ -79,14 +81,44 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if c.DryRun {
 		return b.show(ctx)
 	}
+	signer, err := signer(ctx, m.state.files(), signingSecret) // first: it is saved with the other secrets
+	if err != nil {
+		return err
+	}
 	if err := b.save(ctx); err != nil {
 		return fmt.Errorf("backing up: %w", err)
 	}
-	if err := w.Commit(&b.manifest); err != nil {
+	if err := w.Commit(&b.manifest, signer); err != nil {
 		return err
 	}
-	fmt.Printf("saved to %s; keep its key elsewhere, and try the backup: f2mesh restore --dry-run --from %s\n", c.To, shellQuote(c.To))
+	sayWhatToKeep(os.Stdout, c.To, signer)
 	return nil
+}
+
+// signingSecret is the secret that a mesh's backups are signed with. No server knows it,
+// no service reads it, and it is in the backup itself, so that a restored mesh signs
+// with the same key.
+const signingSecret = "backup_signing_key"
+
+// signer is that of the secret, which is made on first use.
+func signer(ctx context.Context, files credential.Files, name string) (backup.Signer, error) {
+	value, err := files.Lookup(ctx, name)
+	if errors.Is(err, secret.ErrNotFound) {
+		if err := files.Make(name); err != nil {
+			return backup.Signer{}, err
+		}
+		value, err = files.Lookup(ctx, name)
+	}
+	if err != nil {
+		return backup.Signer{}, err
+	}
+	return backup.NewSigner(value.Reveal())
+}
+
+func sayWhatToKeep(out io.Writer, file string, signer backup.Signer) {
+	fmt.Fprintf(out, "saved to %s, signed by %s\n", file, signer.Public())
+	fmt.Fprintf(out, "keep that and the backup's key elsewhere, and try the backup: f2mesh restore --dry-run --from %s --signer %s\n",
+		shellQuote(file), signer.Public())
 }
 
 // saver saves one mesh.
@@ -239,6 +271,10 @@ func (b *saver) stream(ctx context.Context, name string) error {
 func streamPart(name string) string   { return "streams/" + name }
 func databasePart(name string) string { return "databases/" + name }
 
+func rowsPart(database string, t *postgres.Table) string {
+	return databasePart(database) + "/" + t.String()
+}
+
 // snapshot is a database as of one moment, as long as its connection lasts.
 type snapshot struct {
 	database, id string
@@ -264,24 +300,34 @@ func (b *saver) snapshot(ctx context.Context, database string) (*snapshot, error
 }
 
 func (b *saver) dump(ctx context.Context, s *snapshot) error {
-	census, err := postgres.TakeCensus(ctx, s.tx, s.database)
+	saver, err := postgres.NewSaver(ctx, s.tx, schemaOf(s.database))
 	if err != nil {
 		return err
 	}
-	user, password, err := logIn(ctx, b.secrets, secretSuperuser)
-	if err != nil {
+	census := postgres.Census{Database: s.database, Rows: map[string]int64{}}
+	if census.Migration, err = saver.Migration(ctx); err != nil {
 		return err
 	}
-	target := &postgres.Target{
-		Dir: b.state.path("postgres"), Host: b.run.Host, Port: b.run.Ports.Postgres, CAFile: b.run.CAFile,
-		User: user, Password: password, Database: s.database,
-	}
-	part, err := b.Part(databasePart(s.database), 0o600, func(w io.Writer) error { return target.Dump(ctx, s.id, w) })
-	if err != nil {
+	if census.Tables, err = saver.Tables(ctx); err != nil {
 		return err
 	}
-	b.manifest.Databases = append(b.manifest.Databases, *census)
-	fmt.Fprintf(b.out, "  database %-10s %9d rows      %s\n", s.database, total(census), size(part.Size))
+	var bytes int64
+	for i := range census.Tables {
+		t := &census.Tables[i]
+		part, err := b.Part(rowsPart(s.database, t), 0o600, func(w io.Writer) (err error) {
+			census.Rows[t.String()], err = saver.Save(ctx, t, w)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		bytes += part.Size
+	}
+	if census.Sequences, err = saver.Sequences(ctx); err != nil {
+		return err
+	}
+	b.manifest.Databases = append(b.manifest.Databases, census)
+	fmt.Fprintf(b.out, "  database %-10s %9d rows      %s\n", s.database, total(&census), size(bytes))
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	agecrypt "filippo.io/age"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -45,6 +46,44 @@ func agePair(t *testing.T) (recipient, file string) {
 	file = filepath.Join(t.TempDir(), "identity")
 	require.NoError(t, os.WriteFile(file, []byte(identity.String()+"\n"), 0o600))
 	return identity.Recipient().String(), file
+}
+
+func testSigner(t *testing.T) backup.Signer {
+	t.Helper()
+	signer, err := backup.NewSigner("a secret of tests")
+	require.NoError(t, err)
+	return signer
+}
+
+// mine sets traps as the writer, which owns the tables of readings: code that makes a
+// superuser as soon as one runs it. Rows are there that a restore has to check.
+func (m *testMesh) mine(t *testing.T) {
+	t.Helper()
+	user, password, err := m.secrets.logIn(t.Context(), "timescale_password")
+	require.NoError(t, err)
+	conn, err := pgx.Connect(t.Context(), m.cluster.ConnString(user, password, databaseTelemetry))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(t.Context())) }()
+	_, err = conn.Exec(t.Context(), `
+		CREATE FUNCTION public.trap(x int) RETURNS boolean LANGUAGE plpgsql AS $$
+		BEGIN
+			IF pg_catalog.current_setting('is_superuser') = 'on' THEN CREATE ROLE trapped SUPERUSER; END IF;
+			RETURN true;
+		END $$;
+		CREATE TABLE public.mined (x int CHECK (public.trap(x)));
+		INSERT INTO public.mined VALUES (1)`)
+	require.NoError(t, err)
+	require.Zero(t, m.count(t, "SELECT count(*) FROM pg_roles WHERE rolname = 'trapped'"), "the control: no superuser has run it")
+}
+
+// enrich gives the fleet's metadata what f2mesh does not know.
+func (m *testMesh) enrich(t *testing.T) {
+	t.Helper()
+	m.sql(t, databaseMetadata, `
+		CREATE TYPE fleet.mood AS ENUM ('good');
+		ALTER TABLE fleet."Device" ADD COLUMN "Site" varchar(20) DEFAULT 'north';
+		CREATE TABLE fleet."Site" ("Name" text PRIMARY KEY, "Mood" fleet.mood, "Doubled" int GENERATED ALWAYS AS (2) STORED);
+		INSERT INTO fleet."Site" VALUES ('north', 'good')`)
 }
 
 // census counts all databases' rows.
@@ -101,6 +140,7 @@ func TestBackup(t *testing.T) {
 	var before *ledger.Report
 	var rows map[string]map[string]int64
 	var atLeast int64 // rows
+	var signer string
 
 	t.Run("save", func(t *testing.T) {
 		m := startMesh(t)
@@ -113,6 +153,9 @@ func TestBackup(t *testing.T) {
 			out, err := command(t, m.state, "backup", "--to", file, "--recipient", recipient)
 			require.NoError(t, err, out)
 			t.Log(out)
+			_, rest, ok := strings.Cut(out, "signed by ")
+			require.True(t, ok, out)
+			signer, _, _ = strings.Cut(rest, "\n")
 		}
 		// It is the turn of the alternates, which a new cluster does not know.
 		for _, name := range []string{secretSuperuser, "timescale_password"} {
@@ -133,12 +176,12 @@ func TestBackup(t *testing.T) {
 		save(quiet)
 		require.Equal(t, rows, m.census(t), "the control: a backup changes nothing")
 		secretsHidden(t, m, busy, quiet)
-		refusals(t, quiet, identity)
+		refusals(t, quiet, recipient, identity)
 	})
 	require.NotNil(t, before)
 
 	t.Run("restore what was quiet", func(t *testing.T) {
-		m := restoreMesh(t, quiet, identity)
+		m := restoreMesh(t, quiet, identity, signer)
 		after := m.balance(t)
 		assert.Equal(t, before.Total, after.Total)
 		assert.Equal(t, before.Rows, after.Rows)
@@ -148,7 +191,7 @@ func TestBackup(t *testing.T) {
 	})
 
 	t.Run("restore what was busy", func(t *testing.T) {
-		m := restoreMesh(t, busy, identity)
+		m := restoreMesh(t, busy, identity, signer)
 		after := m.balance(t) // of what was on its way, too
 		assert.Less(t, after.Total.Received, before.Total.Received)
 		assert.GreaterOrEqual(t, int64(m.count(t, "SELECT count(*) FROM measurement")), atLeast)
@@ -157,6 +200,98 @@ func TestBackup(t *testing.T) {
 		}
 		goesOn(t, m)
 	})
+}
+
+// TestRestoreRunsNothing has the role with the fewest rights put code into a database, and
+// a restore not run it: rows alone come back, into tables that this program makes.
+func TestRestoreRunsNothing(t *testing.T) {
+	t.Parallel()
+	recipient, identity := agePair(t)
+	file := filepath.Join(t.TempDir(), "archive")
+	var signer string
+	var rows map[string]map[string]int64
+	t.Run("save", func(t *testing.T) {
+		m := startMesh(t)
+		require.NoError(t, m.state.save(m.describe()))
+		lock, err := m.state.lock() // as up holds it
+		require.NoError(t, err)
+		defer func() { _ = lock.Close() }()
+		require.NoError(t, hold(lock))
+		p := m.startProof(t)
+		p.flows(t)
+		p.halt()
+		m.settled(t)
+		m.forget(t)
+		m.mine(t)
+		m.enrich(t)
+		rows = m.census(t)
+		out, err := command(t, m.state, "backup", "--to", file, "--recipient", recipient)
+		require.NoError(t, err, out)
+		_, rest, _ := strings.Cut(out, "signed by ")
+		signer, _, _ = strings.Cut(rest, "\n")
+	})
+	require.NotEmpty(t, rows)
+	m := restoreMesh(t, file, identity, signer)
+	assert.Equal(t, rows, m.census(t), "the control")
+	m.unharmed(t)
+	m.remembers(t)
+	goesOn(t, m)
+}
+
+// forget has TimescaleDB, where it is there, drop readings that are aggregated: the
+// aggregates are all that is left of them.
+func (m *testMesh) forget(t *testing.T) {
+	t.Helper()
+	if m.count(t, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0 {
+		t.Log("no TimescaleDB: nothing is aggregated for good")
+		return
+	}
+	m.sql(t, databaseTelemetry, "SELECT public.remove_retention_policy('public.measurement', if_exists => true)") // its job has just begun
+	m.sql(t, databaseTelemetry, `INSERT INTO public.measurement (time, device_id, datapoint_id, value, received)
+		SELECT '2026-01-02T00:30:00Z'::timestamptz + n * interval '1 hour', 1, 1, n, now() FROM generate_series(0, 47) n`)
+	for _, name := range []string{"hourly", "daily"} {
+		m.sql(t, databaseTelemetry, "CALL public.refresh_continuous_aggregate('public.measurement_"+name+"', NULL, NULL)")
+	}
+	m.sql(t, databaseTelemetry, "SELECT public.drop_chunks('public.measurement', older_than => '2026-02-01'::timestamptz)")
+	m.compress(t)
+	m.remembers(t)
+}
+
+// remembers requires the aggregates of what forget dropped.
+func (m *testMesh) remembers(t *testing.T) {
+	t.Helper()
+	if m.count(t, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0 {
+		return
+	}
+	assert.Zero(t, m.count(t, "SELECT count(*) FROM measurement WHERE time < '2026-02-01'"))
+	assert.Equal(t, 48, m.count(t, "SELECT count(*) FROM measurement_hourly WHERE bucket < '2026-02-01'"))
+	assert.Equal(t, 2, m.count(t, "SELECT count(*) FROM measurement_daily WHERE bucket < '2026-02-01'"))
+	assert.Equal(t, m.count(t, "SELECT count(*) FROM measurement WHERE value IS NOT NULL"),
+		m.count(t, "SELECT sum(readings)::int FROM measurement_hourly WHERE bucket > '2026-02-01'"), "no reading is aggregated twice, or not at all")
+}
+
+// unharmed requires that nothing which mine set came into the mesh, and that what enrich
+// gave it did.
+func (m *testMesh) unharmed(t *testing.T) {
+	t.Helper()
+	assert.Zero(t, m.count(t, "SELECT count(*) FROM pg_roles WHERE rolname IN ('trapped', '"+roleRestore+"')"))
+	for what, query := range map[string]string{
+		"functions":   "SELECT count(*) FROM pg_proc WHERE proname = 'trap'",
+		"constraints": "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'mined%'",
+		"indexes":     "SELECT count(*) FROM pg_indexes WHERE tablename = 'mined'",
+		"owners":      "SELECT count(*) FROM pg_class WHERE relname IN ('measurement', 'mined') AND relowner <> '" + roleWriter + "'::regrole",
+	} {
+		assert.Zero(t, m.count(t, query), what)
+	}
+	conn, err := m.superuser(t.Context(), databaseMetadata)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(t.Context())) }()
+	var site, mood string
+	require.NoError(t, conn.QueryRow(t.Context(), `SELECT DISTINCT "Site", "Mood" FROM fleet."Device" JOIN fleet."Site" ON "Site" = "Name"`).Scan(&site, &mood))
+	assert.Equal(t, "north good", site+" "+mood)
+	var next bool // the sequence goes on behind the rows
+	require.NoError(t, conn.QueryRow(t.Context(), `SELECT nextval('fleet."Device_DeviceId_seq"') > max("DeviceId") FROM fleet."Device"`).Scan(&next))
+	assert.True(t, next)
 }
 
 // told calls itself with each line that is written to it.
@@ -228,7 +363,7 @@ func TestBackupOfLinks(t *testing.T) {
 	require.NoError(t, b.folder("pki"), "there is none")
 	require.NoError(t, os.Rename(elsewhere, st.path("pki")))
 	require.NoError(t, b.folder("pki"), "the control")
-	require.NoError(t, w.Commit(new(backup.Manifest)))
+	require.NoError(t, w.Commit(new(backup.Manifest), testSigner(t)))
 
 	opener, err := backup.Identities(identity)
 	require.NoError(t, err)
@@ -242,11 +377,11 @@ func TestBackupOfLinks(t *testing.T) {
 }
 
 // restoreMesh makes a mesh of a backup and starts it.
-func restoreMesh(t *testing.T, file, identity string) *testMesh {
+func restoreMesh(t *testing.T, file, identity, signer string) *testMesh {
 	t.Helper()
 	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
 	left := leftover(t, st)
-	out, err := command(t, st, "restore", "--from", file, "--identity", identity)
+	out, err := command(t, st, "restore", "--from", file, "--identity", identity, "--signer", signer)
 	t.Cleanup(func() {
 		for _, server := range []string{"postgres", "mosquitto", "pgbouncer"} {
 			assert.NoError(t, account.Remove(st.path(server)))
@@ -256,7 +391,8 @@ func restoreMesh(t *testing.T, file, identity string) *testMesh {
 	assert.NoFileExists(t, left)
 	assert.NoFileExists(t, st.path(restoringFile))
 	assert.Contains(t, out, " --no-simulate --controllers=0\n", "no demo fleet comes into it")
-	out, err = command(t, st, "restore", "--from", file, "--identity", identity)
+	t.Log(out)
+	out, err = command(t, st, "restore", "--from", file, "--identity", identity, "--signer", signer)
 	require.Error(t, err, "a mesh is there already")
 	assert.Contains(t, out, "is not empty")
 	return startMeshIn(t, st, testLog(t))
@@ -307,7 +443,7 @@ func secretsHidden(t *testing.T, m *testMesh, files ...string) {
 }
 
 // refusals are of archives and keys that are not right, before anything is written.
-func refusals(t *testing.T, file, identity string) {
+func refusals(t *testing.T, file, recipient, identity string) {
 	t.Helper()
 	good, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -326,20 +462,43 @@ func refusals(t *testing.T, file, identity string) {
 		{"a flipped byte", flipped, identity, backup.ErrDamaged.Error()},
 		{"truncated", good[:len(good)/2], identity, backup.ErrDamaged.Error()},
 		{"another's key", good, stranger, "another recipient"},
+		{"a forger's", forged(t, recipient), identity, "anybody who has the public key"},
 	} {
 		require.NoError(t, os.WriteFile(spoilt, c.data, 0o600))
 		out, err := command(t, st, "restore", "--dry-run", "--from", spoilt, "--identity", c.identity)
-		assert.Contains(t, out, c.told, c.name)
 		assert.NoDirExists(t, st.dir, c.name)
-		if c.name == "as it is" {
+		switch c.name {
+		case "as it is":
 			require.NoError(t, err, out)
+			assert.Contains(t, out, c.told, c.name)
 			continue
+		case "a forger's":
+			require.NoError(t, err, "a dry run runs nothing of it")
+			out, err = command(t, st, "restore", "--from", spoilt, "--identity", c.identity, "--signer", "the mesh's own")
+			require.Error(t, err, c.name)
+			assert.Contains(t, out, "was not signed by the mesh's own")
+			out, err = command(t, st, "restore", "--from", spoilt, "--identity", c.identity)
 		}
 		require.Error(t, err, c.name)
+		assert.Contains(t, out, c.told, c.name)
 		_, err = command(t, st, "restore", "--from", spoilt, "--identity", c.identity)
 		require.Error(t, err, c.name)
 		assert.NoDirExists(t, st.dir, c.name)
 	}
+}
+
+// forged is an archive of somebody who has the public key.
+func forged(t *testing.T, recipient string) []byte {
+	t.Helper()
+	key, err := backup.Recipients([]string{recipient})
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "forged")
+	w, err := backup.Create(file, key)
+	require.NoError(t, err)
+	require.NoError(t, w.Commit(&backup.Manifest{}, testSigner(t)))
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return data
 }
 
 // A restore that breaks off leaves the directory as it was.
@@ -351,13 +510,13 @@ func TestRestoreBreaksOff(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "archive")
 	w, err := backup.Create(file, key)
 	require.NoError(t, err)
-	require.NoError(t, w.Commit(&backup.Manifest{})) // sound, and no mesh
+	require.NoError(t, w.Commit(&backup.Manifest{}, testSigner(t))) // sound, and no mesh
 	for _, made := range []bool{true, false} {
 		st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
 		if !made {
 			require.NoError(t, os.Mkdir(st.dir, 0o700))
 		}
-		out, err := command(t, st, "restore", "--from", file, "--identity", identity)
+		out, err := command(t, st, "restore", "--from", file, "--identity", identity, "--trusted")
 		require.Error(t, err)
 		assert.Contains(t, out, "no CA")
 		if made {

@@ -77,7 +77,7 @@ func (c *canaries) knowAll(t *testing.T, when string) {
 	}
 	for _, path := range []string{
 		filepath.Join(c.m.state.devices(), mac.Dashed(), "device.key"),
-		c.m.state.path("pki", "root.key"), c.m.state.path("pki", "server", "server.key"),
+		c.m.state.rootKey(), c.m.state.path("pki", "server", "server.key"),
 	} {
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)

@@ -45,7 +45,7 @@ func TestHealthcheck(t *testing.T) {
 	database := "postgres://f2mesh_reader@" + m.address(m.ports().Postgres) + "/telemetry"
 	require.NoError(t, check(database, with(secretReader)))
 	require.ErrorContains(t, check(database, with(secretPostgres)), "28P01")
-	require.Error(t, check(database, with(secretReader), func(c *healthcheckCommand) { c.CAFile = m.state.path("pki", "root.key") }))
+	require.Error(t, check(database, with(secretReader), func(c *healthcheckCommand) { c.CAFile = m.state.rootKey() }))
 
 	both := func(c *healthcheckCommand) {
 		c.URLs = append(c.URLs, strings.Replace(database, "telemetry", "registry", 1))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/backup"
+	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/volume"
 )
 
@@ -27,6 +28,7 @@ type containerBackup struct {
 	*backup.Writer
 	project composeProject
 	out     io.Writer
+	signer  backup.Signer
 }
 
 // saveContainers saves the volumes, the secret files and .env of a mesh in containers.
@@ -43,10 +45,15 @@ func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) erro
 		return err
 	}
 	defer w.Discard()
-	b := containerBackup{w, composeProject{c.Compose}, os.Stdout}
+	b := containerBackup{Writer: w, project: composeProject{c.Compose}, out: os.Stdout}
 	running, err := b.project.services(ctx, "--status", "running", "--status", "restarting")
 	if err != nil {
 		return err
+	}
+	if !c.DryRun { // first: it is saved with the other secrets
+		if b.signer, err = signer(ctx, credential.Files(filepath.Join(c.Compose, "secrets")), signingSecret+secretSuffix); err != nil {
+			return err
+		}
 	}
 	if err := b.files(); err != nil {
 		return err
@@ -60,7 +67,7 @@ func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) erro
 	}
 	saved, started := b.still(ctx, running)
 	if saved == nil {
-		fmt.Fprintf(b.out, "saved to %s; keep its key elsewhere, and try the backup: f2mesh restore --dry-run --from %s\n", c.To, shellQuote(c.To))
+		sayWhatToKeep(b.out, c.To, b.signer)
 	} else {
 		saved = fmt.Errorf("backing up: %w", saved)
 	}
@@ -86,7 +93,7 @@ func (b *containerBackup) still(ctx context.Context, running []string) (saved, s
 	started = b.project.start(context.WithoutCancel(ctx), running)
 	fmt.Fprintf(b.out, "  the mesh stood still for %s\n", time.Since(began).Round(time.Second))
 	if saved == nil {
-		saved = b.Commit(m)
+		saved = b.Commit(m, b.signer)
 	}
 	return saved, started
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/backup"
 )
 
 // composeFolder is a folder of compose.yaml, with a docker that only notes what it is
@@ -121,6 +123,13 @@ start writer nats
 	to := newComposeFolder(t)
 	refusesBackup(t, to, file, identity)
 	out, err = to.run(t, "restore", "--compose", to.dir, "--from", file, "--identity", identity)
+	require.Error(t, err)
+	require.Contains(t, out, "anybody who has the public key")
+	text, err := os.ReadFile(filepath.Join(from.dir, "secrets", signingSecret+secretSuffix))
+	require.NoError(t, err)
+	signer, err := backup.NewSigner(strings.TrimSpace(string(text)))
+	require.NoError(t, err)
+	out, err = to.run(t, "restore", "--compose", to.dir, "--from", file, "--identity", identity, "--signer", signer.Public())
 	require.NoError(t, err, out)
 	for _, name := range []string{"secrets/mqtt_password.txt", ".env"} {
 		want, err := os.ReadFile(filepath.Join(from.dir, name))
@@ -197,7 +206,7 @@ func interruptBackup(t *testing.T, by syscall.Signal) {
 func refusesBackup(t *testing.T, to *composeFolder, file, identity string) {
 	t.Helper()
 	load := func(args ...string) (string, error) {
-		return to.run(t, append([]string{"restore", "--from", file, "--identity", identity}, args...)...)
+		return to.run(t, append([]string{"restore", "--from", file, "--identity", identity, "--trusted"}, args...)...)
 	}
 	untouched := func(name string) {
 		entries, err := os.ReadDir(to.dir)
@@ -281,7 +290,7 @@ func TestSettingsOfABackup(t *testing.T) {
 		out, err := f.run(t, "backup", "--compose", f.dir, "--to", file, "--recipient", recipient)
 		require.NoError(t, err, out)
 		to := newComposeFolder(t)
-		out, err = to.run(t, "restore", "--compose", to.dir, "--from", file, "--identity", identity)
+		out, err = to.run(t, "restore", "--compose", to.dir, "--from", file, "--identity", identity, "--trusted")
 		require.Error(t, err)
 		assert.Contains(t, out, because)
 		assert.NotContains(t, to.asked(t), "build")

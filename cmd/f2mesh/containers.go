@@ -47,6 +47,10 @@ func (c *initCommand) Run(ctx context.Context) (err error) {
 	if c.authority, err = identity.OpenAuthority(c.volume("state", "pki")); err != nil {
 		return err
 	}
+	// A volume that no service mounts: it signs whatever it is asked to, for twenty years.
+	if err := identity.MoveRootKey(c.volume("state", "pki"), c.volume(rootFolder)); err != nil {
+		return err
+	}
 	if err := c.copyFile(c.authority.CAFile(), 0o644, "trust", "ca.crt"); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -170,7 +171,7 @@ func showEach(ctx context.Context, r *registry, macs []topic.MAC, what string) e
 
 type deviceRotateCommand struct {
 	registryFlags
-	RootKey string `help:"The root's key, if it is kept elsewhere, as it should be. Default: root.key of the certificate authority." type:"existingfile"`
+	RootKey string `help:"The root's key, if it is kept elsewhere, as it should be. Default: root-key/root.key of the state directory." type:"existingfile"`
 	DryRun  bool   `help:"Show what would be done and do nothing."`
 }
 
@@ -189,7 +190,7 @@ func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 			fmt.Println("a new issuing CA would sign from now on; nothing was done")
 			return nil
 		}
-		issuer, err := r.RotateIssuer(ctx, person(), c.RootKey)
+		issuer, err := r.RotateIssuer(ctx, person(), cmp.Or(c.RootKey, state{dir: g.StateDir}.rootKey()))
 		if err != nil {
 			return err
 		}

@@ -72,6 +72,8 @@ func TestDoctor(t *testing.T) {
 	for _, r := range results {
 		t.Log(r.State, r.Name, r.Seen)
 		switch r.Name {
+		case "tls-root-key":
+			assert.Equal(t, doctor.Warning, r.State, r.Seen) // a fresh mesh has it until somebody takes it away
 		case "process-users", "loss-broker-version":
 			assert.Contains(t, []doctor.State{doctor.OK, doctor.Warning}, r.State, r.Seen) // root, and Mosquitto 2.0, get a warning
 		case "container-hardening", "program-vulnerabilities":
@@ -515,6 +517,17 @@ func brokenTLS() []sabotage {
 		patient.Now = func() time.Time { return time.Now().AddDate(2, 0, 0) }
 	}
 	return []sabotage{
+		{"tls-root-key", "lies where services read", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+			t.Helper()
+			apart, beside := m.state.rootKey(), m.state.path("pki", "root.key")
+			require.NoError(t, os.Rename(apart, beside))
+			t.Cleanup(func() { require.NoError(t, os.Rename(beside, apart)) })
+		}},
+		{"tls-root-key", "f2mesh-registrar-1 mounts the volume root-key", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			patient.Containers = true
+			patient.Docker = dockerAPI(t, `{"Name":"f2mesh-registrar-1","Mounts":[{"Name":"f2mesh_root-key"}]}`)
+		}},
 		{"tls-versions", "EST: let in; health API: let in", weak(func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 })},
 		{"tls-ciphers", "EST: let in; health API: let in", weak(func(c *tls.Config) {
 			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}

@@ -70,7 +70,7 @@ func (c *downCommand) stop(ctx context.Context, st state) error {
 // there stays.
 func stateNames() []string {
 	return []string{
-		"devices", "f2mesh.log", lockFile, "mosquitto", "nats", "pgbouncer", "pki", "postgres", restoringFile, "rotation", "run.json",
+		"devices", "f2mesh.log", lockFile, "mosquitto", "nats", "pgbouncer", "pki", "postgres", restoringFile, rootFolder, "rotation", "run.json",
 		"run.json.new", "secrets", "simulate.lock", "up.done", "up.out", "vault",
 	}
 }

@@ -132,6 +132,9 @@ func (m *mesh) prepareCertificates() (err error) {
 	if m.authority, err = identity.OpenAuthority(m.state.path("pki")); err != nil {
 		return err
 	}
+	if err := identity.MoveRootKey(m.state.path("pki"), m.state.path(rootFolder)); err != nil {
+		return err
+	}
 	cert, key := m.serverPair()
 	for _, dir := range []string{filepath.Dir(cert), m.state.devices()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -22,6 +22,18 @@ func (s state) path(elements ...string) string {
 	return filepath.Join(append([]string{s.dir}, elements...)...)
 }
 
+// rootFolder has the root's key from the first start until somebody takes it off the
+// machine. No service is told of it.
+const rootFolder = "root-key"
+
+// rootKey is the file of the root's key, "" where it is kept elsewhere.
+func (s state) rootKey() string {
+	if path := s.path(rootFolder, "root.key"); exists(path) {
+		return path
+	}
+	return ""
+}
+
 func (s state) secrets() string { return s.path("secrets") }
 func (s state) devices() string { return s.path("devices") }
 

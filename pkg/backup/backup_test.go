@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,6 +47,13 @@ func parts(t *testing.T) map[string][]byte {
 	return map[string][]byte{"streams/RAW": random, "files/secrets/one": []byte(canary)}
 }
 
+func testSigner(t *testing.T) Signer {
+	t.Helper()
+	signer, err := NewSigner("a secret of tests")
+	require.NoError(t, err)
+	return signer
+}
+
 func write(t *testing.T, key Key, contents map[string][]byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "archive")
@@ -55,7 +63,7 @@ func write(t *testing.T, key Key, contents map[string][]byte) string {
 		_, err := w.Part(name, 0o640, func(out io.Writer) error { _, err := out.Write(data); return err })
 		require.NoError(t, err)
 	}
-	require.NoError(t, w.Commit(&Manifest{Version: "v1", Created: time.Unix(0, 0).UTC()}))
+	require.NoError(t, w.Commit(&Manifest{Version: "v1", Created: time.Unix(0, 0).UTC()}, testSigner(t)))
 	return path
 }
 
@@ -190,13 +198,70 @@ func TestManifestIsCompared(t *testing.T) {
 		if spoil != nil {
 			spoil(w)
 		}
-		require.NoError(t, w.Commit(&Manifest{}))
+		require.NoError(t, w.Commit(&Manifest{}, testSigner(t)))
 		if spoil == nil {
 			require.NoError(t, openAll(t, path, with), "the control")
 		} else {
 			require.ErrorIs(t, openAll(t, path, with), ErrDamaged, name)
 		}
 	}
+}
+
+// Whoever has the public key can write an archive, but cannot sign it as another.
+func TestSignature(t *testing.T) {
+	t.Parallel()
+	to, with := pair(t)
+	signer := func(path string) (string, error) {
+		r, err := Open(path, with)
+		if err != nil {
+			return "", err
+		}
+		defer func() { assert.NoError(t, r.Close()) }()
+		return r.Signer, r.Verify(t.Context(), nil)
+	}
+	ours, err := signer(write(t, to, parts(t)))
+	require.NoError(t, err)
+	assert.Equal(t, testSigner(t).Public(), ours)
+	other, err := NewSigner("another secret")
+	require.NoError(t, err)
+	assert.NotEqual(t, ours, other.Public())
+	assert.Equal(t, "(signer)", fmt.Sprintf("%v", other))
+
+	path := filepath.Join(t.TempDir(), "archive")
+	forge := func(manifest string, last func(text []byte) []byte) string {
+		w, err := Create(path, to)
+		require.NoError(t, err)
+		entry, err := w.zip.Create(manifestName)
+		require.NoError(t, err)
+		_, err = io.WriteString(entry, manifest)
+		require.NoError(t, err)
+		seal, err := other.sign([]byte(`{"format": 2}`))
+		require.NoError(t, err)
+		if seal = last(seal); seal != nil {
+			entry, err = w.zip.Create(signatureName)
+			require.NoError(t, err)
+			_, err = entry.Write(seal)
+			require.NoError(t, err)
+		}
+		require.NoError(t, errors.Join(w.zip.Close(), w.age.Close(), w.file.Close()))
+		return w.file.Name()
+	}
+	asItIs := func(text []byte) []byte { return text }
+	theirs, err := signer(forge(`{"format": 2}`, asItIs))
+	require.NoError(t, err, "the control")
+	assert.Equal(t, other.Public(), theirs)
+	for name, forged := range map[string]string{
+		"another manifest":  forge(`{"format": 2, "version": "v2"}`, asItIs),
+		"no signature":      forge(`{"format": 2}`, func([]byte) []byte { return nil }),
+		"no signature's":    forge(`{"format": 2}`, func([]byte) []byte { return []byte("{}") }),
+		"our key, not ours": forge(`{"format": 2}`, func(text []byte) []byte { return bytes.Replace(text, []byte(other.Public()), []byte(ours), 1) }),
+	} {
+		_, err = signer(forged)
+		require.ErrorIs(t, err, ErrDamaged, name)
+	}
+	nobody, err := signer(forge(`{"format": 1}`, func([]byte) []byte { return nil }))
+	require.NoError(t, err)
+	assert.Empty(t, nobody, "archives of the version before are signed by nobody")
 }
 
 func TestIncompleteIsNotThere(t *testing.T) {

@@ -7,10 +7,16 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// Format is the version of the archive's layout that this package writes and reads.
-const Format = 1
+// Format is the version of the archive's layout that this package writes. It reads
+// FormatDumps, too.
+const (
+	Format = 2
+	// FormatDumps has no signature, and databases as pg_dump writes them: programs,
+	// which a restore runs as a superuser.
+	FormatDumps = 1
+)
 
-// Manifest says what is in an archive. It is the archive's last part.
+// Manifest says what is in an archive.
 type Manifest struct {
 	Format     int               `json:"format"`
 	Version    string            `json:"version"`              // of the program that wrote it
@@ -19,7 +25,7 @@ type Manifest struct {
 	Containers bool              `json:"containers,omitempty"` // a mesh in containers: its volumes, no streams and databases
 	Streams    []stream.Snapshot `json:"streams"`
 	Databases  []postgres.Census `json:"databases"`
-	Parts      []Part            `json:"parts"` // all but the manifest
+	Parts      []Part            `json:"parts"` // all but the manifest and its signature
 }
 
 // Part is one file in the archive.

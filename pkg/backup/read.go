@@ -24,6 +24,8 @@ var ErrDamaged = errors.New("the archive is truncated, damaged or was changed: t
 // Reader reads an archive.
 type Reader struct {
 	Manifest Manifest
+	// Signer is the public key of who signed the manifest, "" for nobody.
+	Signer string
 
 	file *os.File
 	zip  *zip.Reader
@@ -66,8 +68,14 @@ func (r *Reader) open(key Key) error {
 	if err := json.Unmarshal(text, &r.Manifest); err != nil {
 		return damaged(err)
 	}
-	if r.Manifest.Format != Format {
-		return fmt.Errorf("it has format %d, and this program reads format %d: restore it with f2mesh %s", r.Manifest.Format, Format, r.Manifest.Version)
+	switch r.Manifest.Format {
+	case Format:
+		if r.Signer, err = signedBy(r.zip, text); err != nil {
+			return damaged(err)
+		}
+	case FormatDumps:
+	default:
+		return fmt.Errorf("it has format %d, and this program reads formats %d and %d: restore it with f2mesh %s", r.Manifest.Format, FormatDumps, Format, r.Manifest.Version)
 	}
 	return nil
 }
@@ -81,8 +89,12 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 	for _, part := range r.Manifest.Parts {
 		total += part.Size
 	}
-	if len(r.zip.File) != len(r.Manifest.Parts)+1 {
-		return damaged(fmt.Errorf("%d parts, and the manifest has %d", len(r.zip.File)-1, len(r.Manifest.Parts)))
+	want := len(r.Manifest.Parts) + 1
+	if r.Manifest.Format != FormatDumps {
+		want++ // the signature
+	}
+	if len(r.zip.File) != want {
+		return damaged(fmt.Errorf("%d entries instead of %d", len(r.zip.File), want))
 	}
 	for _, part := range r.Manifest.Parts {
 		if err := ctx.Err(); err != nil {

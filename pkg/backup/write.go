@@ -1,9 +1,10 @@
 // Package backup reads and writes the archive of a mesh: one file that only the
-// holder of a key can read, and that nobody can change unnoticed. With public keys
-// it does not tell who wrote it: whoever has them can write another.
+// holder of a key can read, and that nobody can change unnoticed. Whoever has a public
+// key can write another, so that it is signed: Reader.Signer has to be compared with
+// what is known from elsewhere. Who has a passphrase needs no such comparison.
 //
-// The archive is a zip file, encrypted with age; its last entry, manifest.json, has
-// the size and SHA-256 of every other. Nothing is ever on disk in clear. The package
+// The archive is a zip file, encrypted with age; manifest.json has the size and SHA-256
+// of every other entry, and the last one, manifest.sig, its signature. Nothing is ever on disk in clear. The package
 // knows nothing of what the parts mean. Writer and Reader are for one goroutine.
 package backup
 
@@ -93,19 +94,30 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Commit ends the archive with the manifest, whose Format and Parts it fills in,
-// and puts it in place once it is on disk.
-func (w *Writer) Commit(m *Manifest) error {
+// Commit ends the archive with the manifest, whose Format and Parts it fills in, and
+// its signature, and puts it in place once it is on disk.
+func (w *Writer) Commit(m *Manifest, signer Signer) error {
 	defer w.Discard()
 	m.Format, m.Parts = Format, w.parts
-	entry, err := w.zip.Create(manifestName)
+	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the manifest: %w", err)
 	}
-	encoder := json.NewEncoder(entry)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(m); err != nil {
-		return fmt.Errorf("writing the manifest: %w", err)
+	seal, err := signer.sign(text)
+	if err != nil {
+		return fmt.Errorf("signing the manifest: %w", err)
+	}
+	for _, last := range []struct {
+		name string
+		text []byte
+	}{{manifestName, text}, {signatureName, seal}} {
+		entry, err := w.zip.Create(last.name)
+		if err == nil {
+			_, err = entry.Write(last.text)
+		}
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", last.name, err)
+		}
 	}
 	for _, end := range []func() error{w.zip.Close, w.age.Close, w.file.Sync, w.file.Close} {
 		if err := end(); err != nil {

@@ -94,6 +94,7 @@ type container struct {
 	NetworkSettings struct {
 		Ports map[string][]struct{ HostPort string }
 	}
+	Mounts []struct{ Name string }
 }
 
 // unpublished are the ports that are never reachable from outside.
@@ -127,8 +128,21 @@ func (c container) problems() (all []string) {
 }
 
 func containerHardening(ctx context.Context, m *Mesh) Finding {
+	all, reason := m.runningContainers(ctx)
+	if reason != "" {
+		return notChecked("%s", reason)
+	}
+	var problems []string
+	for _, c := range all {
+		problems = append(problems, c.problems()...)
+	}
+	return verdict(problems, "%d containers", len(all))
+}
+
+// runningContainers are the mesh's, or the reason why they cannot be looked at.
+func (m *Mesh) runningContainers(ctx context.Context) (all []container, reason string) {
 	if _, err := os.Stat(m.Docker); err != nil {
-		return notChecked("no Docker API is here (%s)", m.Docker)
+		return nil, fmt.Sprintf("no Docker API is here (%s)", m.Docker)
 	}
 	docker := dockerClient{&http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -139,20 +153,19 @@ func containerHardening(ctx context.Context, m *Mesh) Finding {
 	var running []struct{ ID string }
 	filter := url.Values{"filters": {`{"label":["com.docker.compose.project=f2mesh"]}`}}
 	if err := docker.get(ctx, "/containers/json?"+filter.Encode(), &running); err != nil {
-		return notChecked("the Docker API does not answer: %v", err)
+		return nil, fmt.Sprintf("the Docker API does not answer: %v", err)
 	}
 	if len(running) == 0 {
-		return notChecked("no container of the Compose project f2mesh runs")
+		return nil, "no container of the Compose project f2mesh runs"
 	}
-	var problems []string
 	for _, r := range running {
 		var c container
 		if err := docker.get(ctx, "/containers/"+url.PathEscape(r.ID)+"/json", &c); err != nil {
-			return notChecked("the Docker API does not answer: %v", err)
+			return nil, fmt.Sprintf("the Docker API does not answer: %v", err)
 		}
-		problems = append(problems, c.problems()...)
+		all = append(all, c)
 	}
-	return verdict(problems, "%d containers", len(running))
+	return all, ""
 }
 
 type dockerClient struct{ *http.Client }

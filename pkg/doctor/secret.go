@@ -56,6 +56,9 @@ func servers() []string {
 func secretModes(_ context.Context, m *Mesh) Finding {
 	var paths []string
 	trees := []string{m.path("secrets"), m.path("pki"), m.bundles()}
+	if there(m.path("root-key")) {
+		trees = append(trees, m.path("root-key"))
+	}
 	if m.Containers {
 		trees = trees[:1]
 	}

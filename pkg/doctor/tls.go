@@ -25,6 +25,10 @@ import (
 func tlsChecks() []Check {
 	return []Check{
 		{
+			"tls-root-key", "Production Hardening: Certificate management", "where the root's key is",
+			"take root.key off the machine (docs/operations.md, Install), and restart a mesh that has it beside the issuer's", tlsRootKey,
+		},
+		{
 			"tls-versions", "Production Hardening: TLS encryption", "TLS 1.0 and 1.1 with every server",
 			"tls_version tlsv1.2 (Mosquitto), min_version (NATS), ssl_min_protocol_version (PostgreSQL)", tlsVersions,
 		},
@@ -192,6 +196,46 @@ func tlsCertificates(ctx context.Context, m *Mesh) Finding {
 		return warning("two thirds of their life are over: %s", strings.Join(due, ", "))
 	}
 	return verdict(problems, "%d servers and %d devices, all good beyond today", len(m.endpoints()), len(files))
+}
+
+// tlsRootKey looks whether the key that signs issuing CAs is where services read.
+func tlsRootKey(ctx context.Context, m *Mesh) Finding {
+	if m.Containers {
+		return m.mountedRootKey(ctx)
+	}
+	beside, apart := m.path("pki", "root.key"), m.path("root-key", "root.key")
+	switch {
+	case there(beside):
+		return failed("%s lies where services read the issuer's key", beside)
+	case there(apart):
+		return warning("%s is on this machine: whoever gets in can sign issuers for twenty years", apart)
+	}
+	return ok("it is not on this machine")
+}
+
+func there(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// mountedRootKey asks the Docker API who has the volume.
+func (m *Mesh) mountedRootKey(ctx context.Context) Finding {
+	all, reason := m.runningContainers(ctx)
+	if reason != "" {
+		return notChecked("%s", reason)
+	}
+	var problems []string
+	for _, c := range all {
+		for _, mount := range c.Mounts {
+			if mount.Name == "f2mesh_root-key" {
+				problems = append(problems, c.Name+" mounts the volume root-key")
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return verdict(problems, "")
+	}
+	return warning("no running container mounts the volume root-key; it is on this machine unless somebody has taken it away")
 }
 
 // tlsRevocation reads what the broker reads.

@@ -7,7 +7,7 @@
 // own, and trust CAFile, which holds the root and all issuing CAs in use. Keys are
 // ECDSA P-256 in PKCS #8, in files of mode 600; RSA keys are accepted, of a device
 // as of the authority itself. The root's key is needed only for Rotate and is
-// better kept elsewhere. Every file is written whole under another name and then
+// belongs elsewhere: MoveRootKey takes it out of the folder. Every file is written whole under another name and then
 // put in place, so that a reader or a crash never meets half of one; two processes
 // that open the same new authority at once end up with one.
 //
@@ -76,6 +76,37 @@ func OpenAuthority(dir string) (*Authority, error) {
 		return nil, fmt.Errorf("opening certificate authority: %w", err)
 	}
 	return a, nil
+}
+
+// MoveRootKey takes the root's key out of an authority's folder, which services read,
+// into another, where Rotate can be pointed at it. Where the key is not any more there
+// is nothing to do.
+func MoveRootKey(dir, to string) error {
+	from, target := filepath.Join(dir, rootKeyName), filepath.Join(to, rootKeyName)
+	text, err := os.ReadFile(from) //nolint:gosec // of our own authority
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.MkdirAll(to, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("moving the root's key: %w", err)
+	}
+	there, err := os.ReadFile(target) //nolint:gosec // the same
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = writeFile(target, text, 0o600)
+	case err == nil && !bytes.Equal(there, text):
+		err = fmt.Errorf("%s is another one: move that away", target)
+	}
+	if err != nil {
+		return fmt.Errorf("moving the root's key: %w", err)
+	}
+	if err := os.Remove(from); err != nil {
+		return fmt.Errorf("moving the root's key: %w", err)
+	}
+	return nil
 }
 
 // load reads the folder, which another process may have changed, and brings CAFile

@@ -247,3 +247,22 @@ func TestOpenSSLAgrees(t *testing.T) {
 		}
 	}
 }
+
+// The root's key leaves the folder that services read, and signs from where it is.
+func TestMoveRootKey(t *testing.T) {
+	t.Parallel()
+	dir, apart := filepath.Join(t.TempDir(), "certs"), filepath.Join(t.TempDir(), "root-key")
+	a, err := OpenAuthority(dir)
+	require.NoError(t, err)
+	require.NoError(t, MoveRootKey(dir, apart))
+	require.NoError(t, MoveRootKey(dir, apart), "again")
+	require.NoFileExists(t, filepath.Join(dir, rootKeyName))
+	_, err = a.Rotate(t.Context(), "")
+	require.ErrorIs(t, err, ErrRootOffline)
+	_, err = a.Rotate(t.Context(), filepath.Join(apart, rootKeyName))
+	require.NoError(t, err, "the control")
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, rootKeyName), []byte("another"), 0o600))
+	require.ErrorContains(t, MoveRootKey(dir, apart), "is another one")
+	require.FileExists(t, filepath.Join(dir, rootKeyName))
+}

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Target is a database of a cluster that Start started, as pg_dump and pg_restore
-// reach it. The password goes to them through their environment alone.
+// Target is a database of a cluster that Start started, as pg_restore
+// reaches it. The password goes to it through its environment alone.
 type Target struct {
 	Dir            string // Config.Dir: the programs are the cluster's own
 	Host           string
@@ -23,22 +23,10 @@ type Target struct {
 	Database       string
 }
 
-// Dump writes the database to w, in pg_dump's custom format, as the snapshot has it
-// that a transaction on the same database exported (Census).
-func (t *Target) Dump(ctx context.Context, snapshot string, w io.Writer) error {
-	cmd, problem, err := t.command(ctx, "pg_dump", "--format=custom", "--snapshot="+snapshot)
-	if err != nil {
-		return err
-	}
-	cmd.Stdout = w
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("dumping database %s: %w: %s", t.Database, err, lastLine(problem.String()))
-	}
-	return nil
-}
-
-// Restore reads what Dump wrote into the database, which must be empty. Roles have
-// to be there; objects get the owners and privileges that they had.
+// Restore reads what pg_dump wrote (--format=custom) into the database, which must be
+// empty. Whoever could write to the dumped database can have code in it, and it runs
+// as a superuser: archives of format 1 alone have one. Roles have to be there; objects
+// get the owners and privileges that they had.
 func (t *Target) Restore(ctx context.Context, r io.Reader) error {
 	cmd, problem, err := t.command(ctx, "pg_restore", "--exit-on-error", "--dbname="+t.Database)
 	if err != nil {
@@ -67,9 +55,12 @@ func (t *Target) command(ctx context.Context, name string, args ...string) (*exe
 
 // Census is what a database held in one snapshot.
 type Census struct {
-	Database string           `json:"database"`
-	Rows     map[string]int64 `json:"rows"`  // by table, with its schema
-	Roles    []string         `json:"roles"` // of the cluster, but for PostgreSQL's own
+	Database  string           `json:"database"`
+	Rows      map[string]int64 `json:"rows"`                // by table, with its schema
+	Migration int64            `json:"migration,omitempty"` // the newest; 0: none
+	Tables    []Table          `json:"tables,omitempty"`
+	Sequences []Sequence       `json:"sequences,omitempty"`
+	Roles     []string         `json:"roles,omitempty"` // of the cluster, but for PostgreSQL's own: of a dump alone
 }
 
 const listTables = `SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

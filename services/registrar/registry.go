@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -22,7 +23,10 @@ var migrations embed.FS
 
 // Migrate brings the registry's tables to this version's form. Several may call it
 // at once.
-func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
+func Migrate(ctx context.Context, pool *pgxpool.Pool) error { return MigrateTo(ctx, pool, 0) }
+
+// MigrateTo makes the tables of the migration of that number, 0 for the newest.
+func MigrateTo(ctx context.Context, pool *pgxpool.Pool, number int64) error {
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }()
 	locker, err := lock.NewPostgresSessionLocker()
@@ -37,7 +41,12 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return fmt.Errorf("migrating the registry: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
+	sources := provider.ListSources()
+	newest := sources[len(sources)-1].Version
+	if number > newest {
+		return fmt.Errorf("the registry's tables are of migration %d, and this program knows %d: take a newer one", number, newest)
+	}
+	if _, err := provider.UpTo(ctx, cmp.Or(number, newest)); err != nil {
 		return fmt.Errorf("migrating the registry: %w", err)
 	}
 	return nil

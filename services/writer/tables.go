@@ -1,10 +1,12 @@
 package writer
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,23 +26,50 @@ var aggregates = []struct{ name, bucket string }{
 	{"measurement_daily", "1 day"},
 }
 
+// Migrate makes the tables as their owner, whom pool leads to without a pooler: its
+// locks are a session's. They are those of the migration of that number, 0 for the
+// newest; with TimescaleDB they are hypertables. It sets no policies: the writer does
+// at its start.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Logger) error {
+	if err := migrate(ctx, pool, number, log); err != nil {
+		return fmt.Errorf("migrating tables: %w", err)
+	}
+	timescale, err := timescaleAvailable(ctx, pool)
+	if err != nil {
+		return fmt.Errorf("looking for TimescaleDB: %w", err)
+	}
+	prepare := preparePlain
+	if timescale {
+		prepare = prepareTimescale
+	}
+	if err := alone(ctx, pool, prepare); err != nil {
+		return fmt.Errorf("preparing tables: %w", err)
+	}
+	return nil
+}
+
 // prepareTables brings the tables to this version's form. It waits for
 // PostgreSQL for as long as ctx lasts. Its locks are a session's, so that pool must
 // not lead through a pooler.
 func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
-	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.migrate(ctx, pool) })
+	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, migrate(ctx, pool, 0, w.log) })
 	if err != nil {
 		return fmt.Errorf("migrating tables: %w", err)
 	}
-	timescale, err := retry(ctx, w, func(ctx context.Context) (bool, error) { return w.timescaleAvailable(ctx, pool) })
-	if err != nil {
-		return fmt.Errorf("looking for TimescaleDB: %w", err)
+	timescale := false
+	if w.cfg.Timescale {
+		timescale, err = retry(ctx, w, func(ctx context.Context) (bool, error) { return timescaleAvailable(ctx, pool) })
+		if err != nil {
+			return fmt.Errorf("looking for TimescaleDB: %w", err)
+		}
 	}
-	prepare := w.preparePlain
+	prepare := preparePlain
 	if timescale {
-		prepare = w.prepareTimescale
+		prepare = w.prepareHistory
+	} else {
+		w.log.Warn("TimescaleDB is not there: plain PostgreSQL tables, without hypertables, compression, continuous aggregates and retention; rows are kept until somebody deletes them")
 	}
-	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, w.alone(ctx, pool, prepare) }); err != nil {
+	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, alone(ctx, pool, prepare) }); err != nil {
 		return fmt.Errorf("preparing tables: %w", err)
 	}
 	return nil
@@ -48,7 +77,7 @@ func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
 
 // migrate holds an advisory lock, so that writers that start together migrate
 // once.
-func (w *Writer) migrate(ctx context.Context, pool *pgxpool.Pool) error {
+func migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Logger) error {
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }()
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // looks each second, for five minutes
@@ -63,9 +92,14 @@ func (w *Writer) migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return err
 	}
-	results, err := provider.Up(ctx)
+	sources := provider.ListSources()
+	newest := sources[len(sources)-1].Version
+	if number > newest {
+		return fmt.Errorf("the tables are of migration %d, and this program knows %d: take a newer one", number, newest)
+	}
+	results, err := provider.UpTo(ctx, cmp.Or(number, newest))
 	for _, r := range results {
-		w.log.Info("migrated tables", "migration", r.Source.Path, "took", r.Duration.Round(time.Millisecond).String())
+		log.Info("migrated tables", "migration", r.Source.Path, "took", r.Duration.Round(time.Millisecond).String())
 	}
 	return err
 }
@@ -73,7 +107,7 @@ func (w *Writer) migrate(ctx context.Context, pool *pgxpool.Pool) error {
 // alone keeps writers that start together apart while they prepare the migrated
 // tables. Without it one that makes a view at the same moment as another is
 // refused with SQLSTATE 23505, and stops.
-func (w *Writer) alone(ctx context.Context, pool *pgxpool.Pool, prepare func(context.Context, *pgx.Conn) error) error {
+func alone(ctx context.Context, pool *pgxpool.Pool, prepare func(context.Context, *pgx.Conn) error) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -88,8 +122,7 @@ func (w *Writer) alone(ctx context.Context, pool *pgxpool.Pool, prepare func(con
 }
 
 // preparePlain makes the aggregates ordinary views.
-func (w *Writer) preparePlain(ctx context.Context, conn *pgx.Conn) error {
-	w.log.Warn("TimescaleDB is not there: plain PostgreSQL tables, without hypertables, compression, continuous aggregates and retention; rows are kept until somebody deletes them")
+func preparePlain(ctx context.Context, conn *pgx.Conn) error {
 	for _, a := range aggregates {
 		_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE OR REPLACE VIEW %s AS %s`, a.name,
 			aggregateQuery(fmt.Sprintf("date_bin('%s', time, 'epoch')", a.bucket))))

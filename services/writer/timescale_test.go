@@ -17,7 +17,7 @@ func newTimescaleMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := newMesh(t)
 	m.w.cfg.Timescale, m.w.cfg.CompressAfter, m.w.cfg.Retention = true, 7*24*time.Hour, 90*24*time.Hour
-	available, err := m.w.timescaleAvailable(t.Context(), m.w.pool)
+	available, err := timescaleAvailable(t.Context(), m.w.pool)
 	require.NoError(t, err)
 	if !available {
 		t.Skip("SKIPPED: TimescaleDB is not installed beside PostgreSQL: its hypertables, policies and continuous aggregates are not tested")

@@ -224,12 +224,12 @@ func TestViewsAreMadeOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	w := newWriter(t, dsn, nil)
-	require.NoError(t, w.migrate(ctx, w.pool))
+	require.NoError(t, migrate(ctx, w.pool, 0, w.log))
 	for range 20 {
 		const writers = 4
 		errs := make(chan error, writers)
 		for range writers {
-			go func() { errs <- w.alone(ctx, w.pool, w.preparePlain) }()
+			go func() { errs <- alone(ctx, w.pool, preparePlain) }()
 		}
 		for range writers {
 			require.NoError(t, <-errs)

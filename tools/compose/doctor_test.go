@@ -17,7 +17,7 @@ import (
 var unseen = []string{
 	"container-hardening", "database-failed-logins", "database-password", "database-ports", "database-privileges", "database-tls",
 	"input-injection", "loss-broker-queue", "loss-nats-sync", "loss-postgres-sync", "loss-stream-limits", "process-users",
-	"program-vulnerabilities", "secret-logs", "tls-revocation",
+	"program-vulnerabilities", "secret-logs", "tls-revocation", "tls-root-key",
 }
 
 // exposed are those of them that only want for compose.ports.yaml.

@@ -97,6 +97,11 @@ func TestVolumesAreInitsFirst(t *testing.T) {
 	slices.Sort(mounted)
 	assert.Equal(t, all, mounted)
 	assert.Equal(t, project.Services["init"].Volumes, project.Services["backup"].Volumes)
+	for name, s := range project.Services {
+		for _, v := range s.Volumes {
+			assert.False(t, v.Source == "root-key" && name != "init" && name != "backup", "%s reads the root's key", name)
+		}
+	}
 	var made []string
 	for _, a := range find[*instructions.ArgCommand](dockerfile(t)[0]) {
 		if a.Args[0].Key == "VOLUMES" {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+// roleRestore adds the rows of a backup and owns nothing. It is there during a restore.
+const roleRestore = "f2mesh_restore"
+
+// schemaOf is where the tables of a database are.
+func schemaOf(name string) string {
+	if name == databaseMetadata {
+		return metadataSchema
+	}
+	return "public"
+}
+
+// rows fills the databases. Tables, functions, owners and privileges are those that this
+// program makes; of the backup are rows alone, which a role without rights adds.
+func (l *loader) rows(ctx context.Context, cluster *postgres.Cluster) (err error) {
+	super, err := l.superuser(ctx, databaseAny)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = super.Close(context.WithoutCancel(ctx)) }()
+	password := credential.Generate()
+	if err := execute(ctx, super, "CREATE ROLE "+roleRestore+" LOGIN"); err != nil {
+		return err
+	}
+	if err := postgres.SetPassword(ctx, super, roleRestore, password); err != nil {
+		return err
+	}
+	for _, d := range l.archive.Manifest.Databases {
+		if err := l.database(ctx, cluster, &d, password); err != nil {
+			return fmt.Errorf("restoring database %s: %w", d.Database, err)
+		}
+		fmt.Fprintf(l.out, "restored database %s\n", d.Database)
+	}
+	return execute(ctx, super, "DROP ROLE "+roleRestore)
+}
+
+func (l *loader) database(ctx context.Context, cluster *postgres.Cluster, want *postgres.Census, password string) (err error) {
+	super, err := l.superuser(ctx, want.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = super.Close(context.WithoutCancel(ctx)) }()
+	owner, err := l.tables(ctx, super, want)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = owner.Close(context.WithoutCancel(ctx)) }()
+	if err := execute(ctx, super, "GRANT CONNECT ON DATABASE "+want.Database+" TO "+roleRestore); err != nil {
+		return err
+	}
+	rows, err := pgx.Connect(ctx, cluster.ConnString(roleRestore, password, want.Database))
+	if err != nil {
+		return fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	defer func() { _ = rows.Close(context.WithoutCancel(ctx)) }()
+	if err := l.fill(ctx, postgres.NewLoader(super, owner, rows, schemaOf(want.Database)), want); err != nil {
+		return err
+	}
+	return finish(ctx, super, want.Database)
+}
+
+// tables makes a database's tables as those of the backup were, and connects as their
+// owner. What is newer of them comes with the start of the mesh.
+func (l *loader) tables(ctx context.Context, super *pgx.Conn, want *postgres.Census) (owner *pgx.Conn, err error) {
+	switch want.Database {
+	case databaseMetadata:
+		if err := fleet.CreateSchema(ctx, super, metadataSchema); err != nil {
+			return nil, err
+		}
+		return l.superuser(ctx, want.Database)
+	case databaseTelemetry:
+		if err := prepareTelemetry(ctx, super); err != nil {
+			return nil, err
+		}
+		return l.migrated(ctx, want.Database, roleWriter, func(pool *database.Pool) error {
+			return writer.Migrate(ctx, pool.Pool, want.Migration, l.log)
+		})
+	case databaseRegistry:
+		return l.migrated(ctx, want.Database, roleRegistrar, func(pool *database.Pool) error {
+			return registrar.MigrateTo(ctx, pool.Pool, want.Migration)
+		})
+	}
+	return nil, errors.New("f2mesh has no such database")
+}
+
+// migrated has a role make its tables, and connects as it.
+func (l *loader) migrated(ctx context.Context, name, role string, migrate func(*database.Pool) error) (*pgx.Conn, error) {
+	store := secret.NewStore(l.secrets.Chain, slog.New(slog.DiscardHandler))
+	pool, err := database.Open(ctx, l.dsn(role, name), secret.Credential{Store: store, Password: secretOf(role)})
+	if err != nil {
+		return nil, fmt.Errorf("opening the database as its owner: %w", err)
+	}
+	defer pool.Close()
+	if err := migrate(pool); err != nil {
+		return nil, err
+	}
+	return pool.Dedicated(ctx)
+}
+
+// secretOf is the name of the secret that a role of PostgreSQL logs in with.
+func secretOf(role string) string {
+	for _, c := range credential.Of(credential.Postgres) {
+		if c.User == role {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+func (l *loader) fill(ctx context.Context, to *postgres.Loader, want *postgres.Census) error {
+	made, err := to.Prepare(ctx, want.Tables)
+	if err != nil {
+		return err
+	}
+	for _, one := range made {
+		fmt.Fprintf(l.out, "  %s is not f2mesh's: it has its rows, but no indexes, rules and privileges\n", one)
+	}
+	for i := range want.Tables {
+		t := &want.Tables[i]
+		var n int64
+		err := l.archive.Part(rowsPart(want.Database, t), func(r io.Reader) (err error) {
+			n, err = to.Load(ctx, t, r)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n != want.Rows[t.String()] && !t.Aggregate {
+			return fmt.Errorf("table %s has %d rows after the restore, and had %d", t, n, want.Rows[t.String()])
+		}
+	}
+	return errors.Join(to.Continue(ctx, want.Sequences), to.Close(ctx))
+}
+
+// finish makes what depends on rows, or would have changed them.
+func finish(ctx context.Context, super *pgx.Conn, name string) error {
+	switch name {
+	case databaseMetadata:
+		return prepareMetadata(ctx, super) // with the trigger that announces changes
+	case databaseRegistry:
+		return sealAudit(ctx, super)
+	}
+	return nil
+}
