@@ -36,7 +36,12 @@ func startTraffic(t *testing.T, client mqtt.Client) *traffic {
 	tr.done.Go(func() {
 		for n := 0; ctx.Err() == nil; n++ {
 			if !client.IsConnectionOpen() {
-				time.Sleep(10 * time.Millisecond)
+				for !client.IsConnectionOpen() && ctx.Err() == nil {
+					time.Sleep(10 * time.Millisecond)
+				}
+				// paho 1.5.1 marks what it has to send again when the connection is open
+				// already, and a message that is published then while it is being written.
+				time.Sleep(200 * time.Millisecond)
 				continue
 			}
 			at := start.Add(time.Duration(n) * time.Microsecond)
