@@ -62,7 +62,7 @@ func TestOneControllersRowsAreSlow(t *testing.T) {
 // take long, while others send: what is not tried is counted like what is.
 func TestFlood(t *testing.T) {
 	t.Parallel()
-	const flood = 2000
+	const flood = 500
 	for name, test := range map[string]struct {
 		does, says string
 		room       int
