@@ -228,19 +228,11 @@ func (a *apart) makeRoom(ctx context.Context) error {
 }
 
 func (a *apart) buryUntried(ctx context.Context, messages []jetstream.Msg, cause error) error {
-	w := a.w
-	j, err := parse(messages)
-	if err != nil {
-		return err
-	}
-	if err := w.probe(ctx, j, cause); err != nil {
-		return err
-	}
 	letters := make([]deadletter.Letter, len(messages))
 	for i, m := range messages {
 		letters[i] = refusal(m, "not tried: PostgreSQL did not write earlier messages of this controller ("+fault(cause)+"), and more are coming than can be tried", sqlState(cause))
 	}
-	return w.bury(ctx, letters, messages)
+	return a.w.buryRefused(ctx, letters, messages, cause)
 }
 
 // begin takes in hand what a lane is to try next, until breakOff is called.
@@ -371,40 +363,26 @@ func (a *apart) tryTogether(ctx context.Context, messages []jetstream.Msg) error
 	return err
 }
 
-// write writes messages, which are sorted by controller: in parts that get smaller
-// with each that is refused or slow, and larger again with each that is written.
-func (t *try) write(ctx context.Context, left []jetstream.Msg) error {
+// write writes messages, which are sorted by controller, and finds those at fault.
+func (t *try) write(ctx context.Context, sorted []jetstream.Msg) error {
 	w := t.w
-	size := len(left)
-	for len(left) > 0 {
-		part := left[:min(size, len(left))]
-		j, err := parse(part)
-		if err != nil {
-			return err
-		}
-		err = w.attempt(ctx, j, w.patience(j, partPatience))
-		result := outcomeOf(err)
-		one := macToken(part[0]) == macToken(part[len(part)-1])
-		switch {
-		case result == written:
-			w.accept(ctx, part)
-			w.apart.accepted.Store(true)
-			t.settled = append(t.settled, part...)
-			size *= 2
-		case result == unable:
-			return err
-		case result == slow && one && len(part) <= fewest:
-			part = ofFirst(left)
-			t.slow[macToken(part[0])] = err
-		case len(part) == 1:
-			t.refused = append(t.refused, refusedMessage{part[0], err})
-		default:
-			size = smaller(len(part), result)
-			continue
-		}
-		left = left[len(part):]
+	settled := func(part []jetstream.Msg) {
+		w.accept(ctx, part)
+		w.apart.accepted.Store(true)
+		t.settled = append(t.settled, part...)
 	}
-	return nil
+	_, err := w.inParts(ctx, sorted, len(sorted), settled, func(left, part []jetstream.Msg, cause error) ([]jetstream.Msg, error) {
+		switch {
+		case outcomeOf(cause) == slow && ofOne(part) && len(part) <= fewest:
+			t.slow[macToken(part[0])] = cause
+			return ofFirst(left), nil
+		case len(part) == 1:
+			t.refused = append(t.refused, refusedMessage{part[0], cause})
+			return part, nil
+		}
+		return nil, nil
+	})
+	return err
 }
 
 // bury makes dead letters of what is refused, once the tables take other rows.
@@ -422,14 +400,7 @@ func (t *try) bury(ctx context.Context) error {
 		messages[i] = r.m
 		letters[i] = refusal(r.m, "PostgreSQL refuses the message's rows: "+fault(r.cause), sqlState(r.cause))
 	}
-	j, err := parse(messages)
-	if err != nil {
-		return err
-	}
-	if err := w.probe(ctx, j, t.refused[0].cause); err != nil {
-		return err
-	}
-	if err := w.bury(ctx, letters, messages); err != nil {
+	if err := w.buryRefused(ctx, letters, messages, t.refused[0].cause); err != nil {
 		return err
 	}
 	t.settled = append(t.settled, messages...)
@@ -480,11 +451,8 @@ func (a *apart) settle(ctx context.Context, m jetstream.Msg, patience time.Durat
 	case result == unable:
 		return nil, cause
 	case result == slow:
-		if err := w.probe(ctx, j, cause); err != nil {
-			return nil, err
-		}
 		letter := refusal(m, fmt.Sprintf("PostgreSQL did not finish writing the message's rows in %s: look for a lock on them or a slow trigger", patience), queryCanceled)
-		return cause, w.bury(ctx, []deadletter.Letter{letter}, one)
+		return cause, w.buryRefused(ctx, []deadletter.Letter{letter}, one, cause)
 	}
 	t := try{w: w, refused: []refusedMessage{{m, cause}}}
 	return cause, t.bury(ctx)

@@ -112,40 +112,63 @@ func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []j
 // for cause. Which of their messages are at fault is found out apart, where nobody
 // else waits for it.
 func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg, cause error) (waiting []jetstream.Msg, err error) {
-	w := p.w
-	left := byController(messages)
-	size := smaller(len(left), outcomeOf(cause))
+	sorted := byController(messages)
+	settled := func(part []jetstream.Msg) { p.accept(ctx, part) }
+	return p.w.inParts(ctx, sorted, smaller(len(sorted), outcomeOf(cause)), settled, func(left, part []jetstream.Msg, cause error) ([]jetstream.Msg, error) {
+		if !ofOne(part) {
+			return nil, nil
+		}
+		all := ofFirst(left)
+		if outcomeOf(cause) == slow {
+			waiting, err := p.w.apart.add(ctx, all, cause)
+			return all[:len(all)-len(waiting)], err
+		}
+		for _, m := range all {
+			p.refused = append(p.refused, refusedMessage{m, cause})
+		}
+		return all, nil
+	})
+}
+
+// inParts writes messages, which are sorted by controller: in parts that get smaller
+// with each that is refused or slow, and larger again with each that is written, which
+// it tells. blame takes as many messages of the beginning as it has found at fault, or
+// none to have the part written in smaller ones; of one message it takes at least that.
+// What is left has to wait for the error.
+func (w *Writer) inParts(ctx context.Context, left []jetstream.Msg, size int, settled func(part []jetstream.Msg),
+	blame func(left, part []jetstream.Msg, cause error) (taken []jetstream.Msg, err error),
+) ([]jetstream.Msg, error) {
 	for len(left) > 0 {
 		part := left[:min(size, len(left))]
 		j, err := parse(part)
 		if err != nil {
 			return left, err
 		}
-		err = w.attempt(ctx, j, w.patience(j, partPatience))
-		switch result := outcomeOf(err); {
-		case result == written:
-			p.accept(ctx, part)
+		cause := w.attempt(ctx, j, w.patience(j, partPatience))
+		switch outcomeOf(cause) {
+		case unable:
+			return left, cause
+		case written:
+			settled(part)
+			left = left[len(part):]
 			size *= 2
-		case result == unable:
-			return left, err
-		case macToken(part[0]) != macToken(part[len(part)-1]):
-			size = smaller(len(part), result)
-			continue
-		default:
-			part = ofFirst(left)
-			if result == slow {
-				if rest, err := w.apart.add(ctx, part, err); err != nil {
-					return slices.Concat(rest, left[len(part):]), err
-				}
-				break
+		case slow, refused:
+			taken, err := blame(left, part, cause)
+			left = left[len(taken):]
+			if err != nil {
+				return left, err
 			}
-			for _, m := range part {
-				p.refused = append(p.refused, refusedMessage{m, err})
+			if len(taken) == 0 {
+				size = smaller(len(part), outcomeOf(cause))
 			}
 		}
-		left = left[len(part):]
 	}
 	return nil, nil
+}
+
+// ofOne tells whether sorted messages are of one controller.
+func ofOne(sorted []jetstream.Msg) bool {
+	return macToken(sorted[0]) == macToken(sorted[len(sorted)-1])
 }
 
 // byController sorts messages by their controllers, and keeps the order of each.
@@ -208,6 +231,19 @@ func (p *pass) decide(ctx context.Context) (waiting []jetstream.Msg, cause error
 		return waiting, err
 	}
 	return nil, nil
+}
+
+// buryRefused is bury, once the tables take other rows than those that cause is about:
+// where they do not, it is not the messages' fault.
+func (w *Writer) buryRefused(ctx context.Context, letters []deadletter.Letter, messages []jetstream.Msg, cause error) error {
+	j, err := parse(messages)
+	if err != nil {
+		return err
+	}
+	if err := w.probe(ctx, j, cause); err != nil {
+		return err
+	}
+	return w.bury(ctx, letters, messages)
 }
 
 // bury stores the letters of messages, and settles these. It fails only with ctx.
