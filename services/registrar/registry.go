@@ -1,7 +1,6 @@
 package registrar
 
 import (
-	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -16,6 +15,8 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/f2mesh/f2mesh/pkg/topic"
+
+	"github.com/f2mesh/f2mesh/pkg/database"
 )
 
 //go:embed migrations/*.sql
@@ -41,12 +42,7 @@ func MigrateTo(ctx context.Context, pool *pgxpool.Pool, number int64) error {
 	if err != nil {
 		return fmt.Errorf("migrating the registry: %w", err)
 	}
-	sources := provider.ListSources()
-	newest := sources[len(sources)-1].Version
-	if number > newest {
-		return fmt.Errorf("the registry's tables are of migration %d, and this program knows %d: take a newer one", number, newest)
-	}
-	if _, err := provider.UpTo(ctx, cmp.Or(number, newest)); err != nil {
+	if _, err := database.MigrateTo(ctx, provider, number); err != nil {
 		return fmt.Errorf("migrating the registry: %w", err)
 	}
 	return nil

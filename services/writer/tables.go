@@ -1,7 +1,6 @@
 package writer
 
 import (
-	"cmp"
 	"context"
 	"embed"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/f2mesh/f2mesh/pkg/database"
 )
 
 //go:embed migrations/*.sql
@@ -92,12 +93,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Lo
 	if err != nil {
 		return err
 	}
-	sources := provider.ListSources()
-	newest := sources[len(sources)-1].Version
-	if number > newest {
-		return fmt.Errorf("the tables are of migration %d, and this program knows %d: take a newer one", number, newest)
-	}
-	results, err := provider.UpTo(ctx, cmp.Or(number, newest))
+	results, err := database.MigrateTo(ctx, provider, number)
 	for _, r := range results {
 		log.Info("migrated tables", "migration", r.Source.Path, "took", r.Duration.Round(time.Millisecond).String())
 	}
