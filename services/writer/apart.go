@@ -66,7 +66,7 @@ const (
 	slowMemory    = 10 * time.Minute
 	maxApart      = 4 << 20 // by weight
 	// mostTogether is how many messages the quick lane tries in a turn.
-	mostTogether = 200
+	mostTogether = 50
 	// fewest is how many messages of one controller have to be slow for it to be slow:
 	// more of them may only be too many.
 	fewest = 4
