@@ -75,7 +75,16 @@ func TestFiguresAgree(t *testing.T) {
 		publish(t, client, fmt.Sprintf("tele/f2-%s/sensor-mode/J1/sensor-1", mac), `no JSON at all`)
 	}
 	m.settled(t)
-	eventually(t, func() bool { return m.figures()["f2mesh_writer_rows_written_total"] == good }, "not all rows are counted")
+	dead := func(figures map[string]float64) (sum float64) {
+		for _, stage := range []string{"bridge", "decoder", "writer"} {
+			sum += figures["f2mesh_"+stage+"_dead_letters_total"]
+		}
+		return sum
+	}
+	eventually(t, func() bool { // a service counts when it has acknowledged
+		own := m.figures()
+		return own["f2mesh_decoder_messages_decoded_total"] == good && own["f2mesh_writer_rows_written_total"] == good && dead(own) == bad
+	}, "not all messages are counted")
 
 	password := m.password(t, credential.HealthAPI)
 	var status monitor.Status
@@ -108,12 +117,6 @@ func TestFiguresAgree(t *testing.T) {
 		assert.InDelta(t, want, one.status, 0, "/status: %s", one.counter)
 		assert.InDelta(t, want, micro[one.counter], 0, "nats micro stats: %s", one.counter)
 		assert.InDelta(t, want, prometheus[one.counter], 0, "Prometheus: %s", one.counter)
-	}
-	dead := func(figures map[string]float64) (sum float64) {
-		for _, stage := range []string{"bridge", "decoder", "writer"} {
-			sum += figures["f2mesh_"+stage+"_dead_letters_total"]
-		}
-		return sum
 	}
 	want := float64(report.Total.DeadLettered)
 	assert.InDelta(t, bad, want, 0)

@@ -81,9 +81,9 @@ func (tr *traffic) count() int {
 // table, once.
 func (tr *traffic) finish(t *testing.T, m *testMesh) {
 	t.Helper()
+	eventually(t, func() bool { return tr.count() > 100 }, "too little traffic to tell anything")
 	tr.stop()
 	tr.done.Wait()
-	require.Greater(t, tr.count(), 100, "too little traffic to tell anything")
 	eventually(t, func() bool { return tr.missing(t, m) == 0 },
 		"readings that the broker acknowledged are not in the table")
 	assert.Equal(t, m.count(t, "SELECT count(*) FROM measurement"), m.count(t, "SELECT count(DISTINCT (device_id, datapoint_id, time)) FROM measurement"))
