@@ -37,6 +37,16 @@ const (
 // consumer's ack_wait. One of a subject that is not the stream's by its file is
 // refused: nobody but the subject's owner can put it there.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
+	return c.consume(ctx, consumer, prefetch, maxBytes, false)
+}
+
+// ConsumeRewinding is Consume for a reader that knows what it has had already: after a
+// lost connection what was on its way comes at once, and what is in its hands again.
+func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
+	return c.consume(ctx, consumer, prefetch, maxBytes, true)
+}
+
+func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int, rewind bool) (<-chan jetstream.Msg, error) {
 	prefix, err := c.subjects(consumer.CachedInfo().Stream)
 	if err != nil {
 		return nil, fmt.Errorf("consuming: %w", err)
@@ -52,15 +62,24 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	go func() {
 		defer close(p.messages)
 		defer c.leave(moves)
+		connection := c.nc.Stats().Reconnects
 		for ctx.Err() == nil && !p.gone {
 			select {
 			case m := <-moves:
-				m.await()
+				m.await() // nothing is on its way
+				connection = c.nc.Stats().Reconnects
 			default:
 			}
-			if WaitConnected(ctx, c.nc) == nil {
-				p.pull(ctx)
+			if WaitConnected(ctx, c.nc) != nil {
+				return
 			}
+			if now := c.nc.Stats().Reconnects; rewind && now != connection {
+				if err := c.Rewind(ctx, consumer); err != nil {
+					c.log.Warn("what was on its way when the connection was lost waits for its ack_wait", "error", err)
+				}
+				connection = now
+			}
+			p.pull(ctx)
 		}
 	}()
 	return p.messages, nil
@@ -158,7 +177,7 @@ func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error 
 	if info.NumAckPending == 0 || info.NumWaiting > 0 {
 		return nil
 	}
-	c.log.Info("redelivering what was in flight at the last stop", "consumer", info.Name, "messages", info.NumAckPending)
+	c.log.Info("redelivering what was in flight", "consumer", info.Name, "messages", info.NumAckPending)
 	if _, err := c.js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
 		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
 	}
