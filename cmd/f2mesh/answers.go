@@ -28,19 +28,13 @@ func (a answers) ask(ctx context.Context, subject string, instances int, wait ti
 
 // instances counts the running instances of services, by name.
 func (a answers) instances(ctx context.Context) (map[string]int, error) {
-	pings, err := a.ask(ctx, micro.APIPrefix+".PING", 0, firstAnswer)
+	pings, err := health.AskServices(ctx, a.Conn, "PING", firstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("looking for services: %w", err)
 	}
 	counts := map[string]int{}
-	for _, data := range pings {
-		var ping micro.Ping
-		if json.Unmarshal(data, &ping) != nil {
-			continue
-		}
-		if name, ours := strings.CutPrefix(ping.Name, health.MicroPrefix); ours {
-			counts[name]++
-		}
+	for name, all := range pings {
+		counts[name] = len(all)
 	}
 	return counts, nil
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -265,6 +266,16 @@ func brokenNATS() []sabotage {
 		{"nats-permissions", "the user of nats_registrar_password may use $JS.API.STREAM.UPDATE.AUDIT", other(true)},
 		{"nats-permissions", "the user of nats_health_password may use f2.>", other(true)},
 		{"nats-permissions", "the user of nats_sys_password may use $JS.API.STREAM.NAMES", other(true)},
+		{"nats-replies", "the user of nats_writer_password has the server publish on f2.doctor.", other(true)},
+		{"nats-replies", "the user of nats_console_password has the server publish on f2.doctor.", rights(
+			"{ user: operator, ", "{ user: console, password: $CONSOLE_PASSWORD }\n      { user: operator, ",
+			"      { user: console, password: $CONSOLE_PASSWORD }\n      { user: console_b", "      { user: console_b")},
+		{"nats-replies", "the user of nats_console_password has a consumer deliver where it likes", rights(
+			`{ service: "$JS.API.STREAM.>" }`, `{ service: "$JS.API.STREAM.>" }, { service: "$JS.API.CONSUMER.CREATE.>" }`,
+			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }`,
+			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }, { service: { account: F2, subject: "$JS.API.CONSUMER.CREATE.>" } }`)},
+		{"nats-permissions", "the user of nats_writer_password may use f2.decoded.doctor", rights(
+			`{ service: { account: F2, subject: "f2.dead.writer.>" } }`, `{ service: { account: F2, subject: "f2.decoded.>" } }`)},
 		{"loss-nats-sync", "before it is on disk", other(true)},
 		{"loss-stream-files", "there is no stream COMMANDS", other(true)},
 		{"loss-days-to-full", "RAW is full after 0.", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
@@ -300,6 +311,33 @@ func brokenNATS() []sabotage {
 				require.NoError(t, err)
 			})
 		}},
+	}
+}
+
+// rights changes the configuration of the running NATS server.
+func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
+	return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		t.Helper()
+		path := m.state.path("nats", "nats-server.conf")
+		good, err := os.ReadFile(path)
+		require.NoError(t, err)
+		bad := string(good)
+		for i := 0; i < len(replacements); i += 2 {
+			require.Contains(t, bad, replacements[i])
+			bad = strings.Replace(bad, replacements[i], replacements[i+1], 1)
+		}
+		write := func(text string) {
+			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			user, password, err := m.secrets.logIn(context.Background(), "nats_sys_password")
+			require.NoError(t, err)
+			sys, err := nats.Connect("tls://"+m.address(m.ports().NATS), nats.UserInfo(user, password), nats.RootCAs(m.describe().CAFile))
+			require.NoError(t, err)
+			defer sys.Close()
+			_, err = sys.Request("$SYS.REQ.SERVER."+sys.ConnectedServerId()+".RELOAD", nil, 10*time.Second)
+			require.NoError(t, err)
+		}
+		t.Cleanup(func() { write(string(good)) })
+		write(bad)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestChoose(t *testing.T) {
 func TestEachUserIsTried(t *testing.T) {
 	t.Parallel()
 	tried := map[string]bool{superuser: true}
-	for _, f := range forbiddenNATS() {
+	for _, f := range confinedNATS() {
 		tried[f.secret] = true
 	}
 	for _, a := range apart() {

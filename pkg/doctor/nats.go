@@ -18,6 +18,7 @@ import (
 const (
 	operatorNATS = "nats_operator_password"
 	sysNATS      = "nats_sys_password"
+	consoleNATS  = "nats_console_password"
 )
 
 func natsChecks() []Check {
@@ -36,7 +37,11 @@ func natsChecks() []Check {
 		},
 		{
 			"nats-permissions", "Best practices: least privilege", "each user's publish and subscribe where it has nothing to do",
-			"take the permissions in nats-server.conf as shipped, and reload", natsPermissions,
+			"take the accounts in nats-server.conf as shipped, and reload", natsPermissions,
+		},
+		{
+			"nats-replies", "Best practices: least privilege", "each user's request, and consumer, whose answers go to a subject that is not its own",
+			"take the accounts in nats-server.conf as shipped: each user alone in one, and no import of what makes consumers; and reload", natsReplies,
 		},
 	}
 }
@@ -120,37 +125,49 @@ func natsTLS(ctx context.Context, m *Mesh) Finding {
 	return ok("TLS is required, and a login without it ended the connection")
 }
 
-// forbidden is what one user must not do. A payload makes sure that nothing is
-// lost where it can be done after all.
-type forbidden struct {
+// confined is what one user must not do, and a request that it may make.
+type confined struct {
 	secret  string
 	publish []string
-	listen  []string
+	request string
 }
 
-// none is the payload of requests: it purges what does not exist.
-const none = `{"filter":"f2.doctor.none"}`
+// none is the payload of what must not be published: it purges what does not exist, and
+// makes or changes nothing.
+const none = `{"filter":"f2.doctor.none","doctor":%q}`
 
-func forbiddenNATS() []forbidden {
-	purge := []string{
-		"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED", "$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT",
-		"$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.CREATE.DOCTOR", "$JS.API.STREAM.DELETE.DOCTOR",
+func confinedNATS() []confined {
+	api := []string{
+		"$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT", "$JS.API.STREAM.UPDATE.AUDIT", "$JS.API.STREAM.UPDATE.RAW",
+		"$JS.API.STREAM.CREATE.DOCTOR", "$JS.API.STREAM.DELETE.DOCTOR", "$JS.API.CONSUMER.CREATE.RAW.doctor", "$JS.API.CONSUMER.DELETE.RAW.doctor",
 	}
-	with := func(subjects ...string) []string { return append(subjects, purge...) }
-	return []forbidden{
-		{"nats_bridge_password", with("f2.decoded.doctor", "f2.dead.writer.doctor", "f2.audit.doctor"), []string{"f2.decoded.>", "_INBOX_operator.>"}},
-		{"nats_decoder_password", with("f2.raw.doctor", "f2.command.doctor", "f2.audit.doctor"), []string{"f2.command.>", "_INBOX_operator.>"}},
-		{"nats_writer_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), []string{"f2.raw.>", "_INBOX_operator.>"}},
-		{"nats_registrar_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), []string{"f2.raw.>", "_INBOX_operator.>"}},
-		{"nats_keeper_password", []string{
-			"f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
-			"$JS.API.STREAM.PURGE.DEAD_LETTER", "$JS.API.STREAM.PURGE.AUDIT", "$JS.API.STREAM.UPDATE.RAW", "$JS.API.STREAM.DELETE.DOCTOR",
-			"$JS.API.STREAM.MSG.GET.RAW", "$JS.API.CONSUMER.CREATE.RAW.doctor",
-		}, []string{"f2.>", "f2.raw.>", "_INBOX_operator.>"}},
-		{"nats_console_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor"), []string{"_INBOX_operator.>"}},
-		{"nats_health_password", with("f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
-			"$JS.API.STREAM.MSG.GET.DECODED", "$JS.API.CONSUMER.CREATE.DECODED.doctor"), []string{"f2.>", "f2.decoded.>", "_INBOX_operator.>"}},
+	purge := append([]string{"$JS.API.STREAM.PURGE.RAW", "$JS.API.STREAM.PURGE.DECODED"}, api...)
+	with := func(more []string, subjects ...string) []string { return append(subjects, more...) }
+	return []confined{
+		{"nats_bridge_password", with(purge, "f2.decoded.doctor", "f2.dead.writer.doctor", "f2.audit.doctor"), "$JS.API.STREAM.INFO.RAW"},
+		{"nats_decoder_password", with(purge, "f2.raw.doctor", "f2.command.doctor", "f2.audit.doctor"), "$JS.API.STREAM.INFO.RAW"},
+		{"nats_writer_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), "$JS.API.STREAM.INFO.DECODED"},
+		{"nats_registrar_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), "$JS.API.STREAM.INFO.AUDIT"},
+		{"nats_keeper_password", with(api, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
+			"$JS.API.STREAM.MSG.GET.RAW"), "$JS.API.STREAM.INFO.RAW"},
+		{consoleNATS, with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor"), "$JS.API.STREAM.INFO.RAW"},
+		{"nats_health_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
+			"$JS.API.STREAM.MSG.GET.DECODED"), "$JS.API.STREAM.INFO.RAW"},
 	}
+}
+
+// overheard are subscriptions that bring what is meant for others, each with a subject
+// on which the operator publishes; nothing stores it.
+func overheard(secret string) []struct{ listen, publish string } {
+	all := []struct{ listen, publish string }{
+		{"_INBOX_operator.>", "_INBOX_operator.doctor"},
+		{"$SRV.>", "$SRV.PING.f2mesh-doctor"}, // whoever hears it can answer as that service
+		{"f2.>", "f2.doctor.heard"},
+	}
+	if secret == consoleNATS {
+		return all[:2] // it hears what the operator publishes
+	}
+	return all
 }
 
 // apart are the users who may do everything, each in an account of its own; what
@@ -163,6 +180,11 @@ func apart() []struct{ secret, subject, control string } {
 }
 
 func natsPermissions(ctx context.Context, m *Mesh) Finding {
+	operator, err := m.natsUser(ctx, operatorNATS)
+	if err != nil {
+		return failed("cannot be tried: %v", err)
+	}
+	defer operator.Close()
 	var problems []string
 	tried := 0
 	note := func(err error) {
@@ -170,21 +192,113 @@ func natsPermissions(ctx context.Context, m *Mesh) Finding {
 			problems = append(problems, err.Error())
 		}
 	}
-	for _, f := range forbiddenNATS() {
-		for _, subject := range f.publish {
-			note(m.natsForbidden(ctx, f.secret, subject, func(nc *nats.Conn) error { return nc.Publish(subject, []byte(none)) }))
+	for _, c := range confinedNATS() {
+		nc, err := m.natsUser(ctx, c.secret, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		if err != nil {
+			note(fmt.Errorf("%s cannot be tried: %w", c.secret, err))
+			continue
 		}
-		for _, subject := range f.listen {
-			note(m.natsForbidden(ctx, f.secret, subject, func(nc *nats.Conn) error {
-				_, err := nc.Subscribe(subject, func(*nats.Msg) {})
-				return err
-			}))
+		for _, subject := range c.publish {
+			note(passes(nc, operator, subject, subject, c.secret))
 		}
+		for _, o := range overheard(c.secret) {
+			note(passes(operator, nc, o.publish, o.listen, c.secret))
+		}
+		nc.Close()
 	}
 	for _, a := range apart() {
 		note(m.natsApart(ctx, a.secret, a.subject, a.control))
 	}
 	return verdict(problems, "%d subjects, all refused", tried)
+}
+
+// passes is an error if what one publishes reaches the other, who listens.
+func passes(from, to *nats.Conn, subject, listen, secret string) error {
+	tap, err := to.SubscribeSync(listen)
+	if err != nil {
+		return fmt.Errorf("%s cannot be tried: %w", listen, err)
+	}
+	defer func() { _ = tap.Unsubscribe() }()
+	mark := marker()
+	for _, step := range []func() error{
+		to.Flush, func() error { return from.Publish(subject, fmt.Appendf(nil, none, mark)) }, from.Flush, to.Flush,
+	} {
+		if err := step(); err != nil && !errors.Is(err, nats.ErrPermissionViolation) {
+			return fmt.Errorf("%s cannot be tried: %w", subject, err)
+		}
+	}
+	if came(tap, mark) {
+		return fmt.Errorf("the user of %s may use %s", secret, listen)
+	}
+	return nil
+}
+
+// came tells whether a subscription has received something that contains text.
+func came(tap *nats.Subscription, text string) bool {
+	for {
+		m, err := tap.NextMsg(time.Millisecond)
+		if err != nil {
+			return false
+		}
+		if strings.Contains(string(m.Data), text) {
+			return true
+		}
+	}
+}
+
+// replyWait is how long an answer may take that must not come.
+const replyWait = 200 * time.Millisecond
+
+// natsReplies has the operator, in whose account the streams are, listen where nothing
+// is stored and nobody else may publish: what the server can be made to publish there,
+// it can be made to publish on a stream.
+func natsReplies(ctx context.Context, m *Mesh) Finding {
+	operator, err := m.natsUser(ctx, operatorNATS)
+	if err != nil {
+		return failed("cannot be tried: %v", err)
+	}
+	defer operator.Close()
+	var problems []string
+	for _, c := range confinedNATS() {
+		if err := m.natsReply(ctx, operator, c); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	return verdict(problems, "%d users, and no answer left an account", len(confinedNATS()))
+}
+
+func (m *Mesh) natsReply(ctx context.Context, operator *nats.Conn, c confined) error {
+	nc, err := m.natsUser(ctx, c.secret, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		return fmt.Errorf("%s cannot be tried: %w", c.secret, err)
+	}
+	defer nc.Close()
+	target := "f2.doctor." + marker()
+	tap, err := operator.SubscribeSync(target)
+	if err != nil {
+		return err
+	}
+	if err := operator.Flush(); err != nil {
+		return err
+	}
+	if err := nc.PublishRequest(c.request, target, nil); err != nil {
+		return fmt.Errorf("%s cannot be tried: %w", c.request, err)
+	}
+	if _, err := nc.RequestWithContext(ctx, c.request, nil); err != nil {
+		return fmt.Errorf("%s cannot be tried, the user of %s was not answered: %w", c.request, c.secret, err)
+	}
+	if m, err := tap.NextMsg(replyWait); err == nil {
+		return fmt.Errorf("the user of %s has the server publish on %s", c.secret, m.Subject)
+	}
+	const create, remove = "$JS.API.CONSUMER.CREATE.RAW.doctor", "$JS.API.CONSUMER.DELETE.RAW.doctor"
+	consumer := fmt.Sprintf(`{"stream_name":"RAW","config":{"name":"doctor","deliver_subject":%q,"deliver_policy":"last","ack_policy":"none","inactive_threshold":%d}}`,
+		target, 10*time.Second)
+	answer, err := nc.Request(create, []byte(consumer), replyWait)
+	if err == nil {
+		_, _ = operator.RequestWithContext(ctx, remove, nil)
+		return fmt.Errorf("the user of %s has a consumer deliver where it likes: %s", c.secret, answer.Data)
+	}
+	return nil
 }
 
 // natsApart is nil if control's user is answered and that of secret is not.
@@ -217,24 +331,4 @@ func (m *Mesh) natsAnswered(ctx context.Context, secret, subject string) error {
 		return fmt.Errorf("the answer is %s", answer.Error)
 	}
 	return nil
-}
-
-// natsForbidden is nil if the server tells of a violation, which comes before its
-// answer to the flush.
-func (m *Mesh) natsForbidden(ctx context.Context, secret, subject string, try func(*nats.Conn) error) error {
-	nc, err := m.natsUser(ctx, secret, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
-	if err != nil {
-		return fmt.Errorf("%s cannot be tried: %w", secret, err)
-	}
-	defer nc.Close()
-	if err = try(nc); err == nil {
-		err = nc.FlushTimeout(10 * time.Second)
-	}
-	switch {
-	case errors.Is(err, nats.ErrPermissionViolation), errors.Is(nc.LastError(), nats.ErrPermissionViolation):
-		return nil
-	case err != nil:
-		return fmt.Errorf("%s cannot be tried: %w", secret, err)
-	}
-	return fmt.Errorf("the user of %s may use %s", secret, subject)
 }

@@ -123,6 +123,30 @@ func TestAnnounce(t *testing.T) {
 	}
 }
 
+// TestAskServices has the writer say that it is a bridge, too: nobody asks it.
+func TestAskServices(t *testing.T) {
+	t.Parallel()
+	connect := startServer(t)
+	writer, operator := connect(natsserver.Writer), connect(natsserver.Operator)
+	own, err := Announce(writer, service("writer", nil))
+	require.NoError(t, err)
+	_, err = Announce(writer, service("bridge", nil))
+	require.NoError(t, err)
+	require.NoError(t, writer.Flush())
+	for _, nc := range []*nats.Conn{operator, connect(natsserver.Health)} {
+		answers, err := AskServices(t.Context(), nc, "STATS", patience)
+		require.NoError(t, err)
+		require.Len(t, answers, 1)
+		require.Len(t, answers["writer"], 1)
+		observed, ok := ParseStats(answers["writer"][0])
+		require.True(t, ok)
+		assert.Equal(t, own.Info().ID, observed.ID)
+	}
+	pings, err := Ask(t.Context(), operator, "$SRV.STATS", 0, patience)
+	require.NoError(t, err)
+	assert.Len(t, pings, 2, "the control: to a question to all it answers as both")
+}
+
 // TestAnnounceSecrets asks where a service's secrets are from.
 func TestAnnounceSecrets(t *testing.T) {
 	t.Parallel()

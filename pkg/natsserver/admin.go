@@ -62,7 +62,7 @@ func (a Admin) LogIn(ctx context.Context, user, password string) (bool, error) {
 
 // Sessions counts the connections that are open under a user.
 func (a Admin) Sessions(ctx context.Context, user string) (int, error) {
-	filter, err := json.Marshal(map[string]any{"auth": true, "user": user, "acc": account(user), "limit": 1024})
+	filter, err := json.Marshal(map[string]any{"auth": true, "user": user, "acc": Account(user), "limit": 1024})
 	if err != nil {
 		return 0, err
 	}
@@ -73,13 +73,6 @@ func (a Admin) Sessions(ctx context.Context, user string) (int, error) {
 		return 0, fmt.Errorf("counting connections of %s: %w", user, err)
 	}
 	return answer.Connections, nil
-}
-
-func account(user string) string {
-	if base(user) == Sys {
-		return "SYS"
-	}
-	return "F2"
 }
 
 // request asks the server and reads the data of its answer into data. Another

@@ -5,11 +5,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 )
 
-// Users of nats/nats-server.conf. All but Sys are in the account F2. Each has an
+// Users of nats/nats-server.conf, each in an account of its own (Account). Each has an
 // alternate, credential.Alternate.
 const (
 	Bridge    = "bridge"
@@ -47,8 +48,16 @@ func base(name string) string {
 	return name
 }
 
+// Account is where a user and its alternate are: the streams, too, in the operator's.
+func Account(user string) string {
+	if base(user) == Operator {
+		return "F2"
+	}
+	return strings.ToUpper(base(user))
+}
+
 // InboxPrefix is where a user and its alternate receive answers
-// (nats.CustomInboxPrefix). The server lets nobody subscribe to another user's.
+// (nats.CustomInboxPrefix).
 func InboxPrefix(user string) string { return "_INBOX_" + base(user) }
 
 // Config says what server to run. Dir, CertFile, KeyFile, Passwords and Log are

@@ -18,7 +18,7 @@ func TestLatestTakesBatches(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	s := startServer(t, cfg)
-	declare(t, s, cfg)
+	operator := declare(t, s, cfg)
 	js, err := jetstream.New(connect(t, s, cfg, Decoder))
 	require.NoError(t, err)
 	const components, rounds = 100, 3
@@ -34,9 +34,7 @@ func TestLatestTakesBatches(t *testing.T) {
 		_, err := jetstreamext.PublishMsgBatch(t.Context(), js, messages)
 		require.NoError(t, err)
 	}
-	console, err := jetstream.New(connect(t, s, cfg, Console))
-	require.NoError(t, err)
-	bucket, err := console.KeyValue(t.Context(), "LATEST")
+	bucket, err := operator.KeyValue(t.Context(), "LATEST")
 	require.NoError(t, err)
 	keys, err := bucket.Keys(t.Context())
 	require.NoError(t, err)

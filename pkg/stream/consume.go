@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,83 +19,134 @@ var ErrConsumerGone = errors.New("the consumer was deleted")
 // max_payload and room for headers, or one message could stop the flow for good.
 const MinPrefetchBytes = 4 << 20
 
-// handedOver is how many messages wait in the channel of Consume. The others wait
-// where their bytes are counted.
-const handedOver = 16
+const (
+	// handedOver is how many messages wait in the channel of Consume. The others wait
+	// where their bytes are counted.
+	handedOver = 16
+	// pullWait is how long the server keeps a pull that it cannot fill. Each is waited
+	// for to its end: the server does not notice that nobody listens any more in the
+	// account of a service, and what it delivers then would wait for its ack_wait.
+	pullWait = 500 * time.Millisecond
+)
 
 // Consume delivers the consumer's messages on the returned channel until ctx
 // ends or the consumer is deleted, and closes it when the last has been put
-// there. About prefetch messages are on their way, and at most twice maxBytes of
-// them, or of MinPrefetchBytes if that is more: a reader that does not take them
+// there. At most prefetch messages are on their way, and at most maxBytes of
+// them, or MinPrefetchBytes if that is more: a reader that does not take them
 // stops the flow. A message that nobody acknowledges is delivered again after the
-// consumer's ack_wait.
+// consumer's ack_wait. One of a subject that is not the stream's by its file is
+// refused: nobody but the subject's owner can put it there.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
-	limit := jetstream.PullMaxMessagesWithBytesLimit(prefetch, max(maxBytes, MinPrefetchBytes))
-	out := &outlet{messages: make(chan jetstream.Msg, min(prefetch, handedOver))}
-	consuming, err := c.pull(ctx, consumer, out, limit)
+	return c.consume(ctx, consumer, prefetch, maxBytes, false)
+}
+
+// ConsumeRewinding is Consume for a reader that knows what it has had already: after a
+// lost connection what was on its way comes at once, and what is in its hands again.
+func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
+	return c.consume(ctx, consumer, prefetch, maxBytes, true)
+}
+
+func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int, rewind bool) (<-chan jetstream.Msg, error) {
+	prefix, err := c.subjects(consumer.CachedInfo().Stream)
 	if err != nil {
 		return nil, fmt.Errorf("consuming: %w", err)
+	}
+	p := &puller{
+		client: c, consumer: consumer, prefix: prefix, messages: make(chan jetstream.Msg, min(prefetch, handedOver)),
+		fetch: func() (jetstream.MessageBatch, error) {
+			return consumer.Fetch(prefetch, jetstream.FetchMaxBytes(max(maxBytes, MinPrefetchBytes)), jetstream.FetchMaxWait(pullWait))
+		},
 	}
 	moves := make(chan *move)
 	c.join(moves)
 	go func() {
-		defer out.close()
+		defer close(p.messages)
 		defer c.leave(moves)
-		for consuming != nil {
+		connection := c.nc.Stats().Reconnects
+		for ctx.Err() == nil && !p.gone {
 			select {
-			case <-ctx.Done():
-				consuming.Stop()
-				<-consuming.Closed()
-				return
-			case <-consuming.Closed():
-				return
 			case m := <-moves:
-				consuming = c.follow(ctx, m, consuming, func() (jetstream.ConsumeContext, error) { return c.pull(ctx, consumer, out, limit) })
+				m.await() // nothing is on its way
+				connection = c.nc.Stats().Reconnects
+			default:
 			}
+			if WaitConnected(ctx, c.nc) != nil {
+				return
+			}
+			if now := c.nc.Stats().Reconnects; rewind && now != connection {
+				if err := c.Rewind(ctx, consumer); err != nil {
+					c.log.Warn("what was on its way when the connection was lost waits for its ack_wait", "error", err)
+				}
+				connection = now
+			}
+			p.pull(ctx)
 		}
 	}()
-	return out.messages, nil
+	return p.messages, nil
 }
 
-// outlet is the channel that a consumer's messages are put on. Closed() of nats.go
-// comes while a handler may still be at work, so closing waits for it.
-type outlet struct {
+// subjects is what the subjects of a stream's messages begin with, by its file.
+func (c *Client) subjects(streamName string) (prefix string, err error) {
+	var file jetstream.StreamConfig
+	if err := readJSON(c.files, streamFile(streamName), &file); err != nil {
+		return "", err
+	}
+	if len(file.Subjects) != 1 {
+		return "", fmt.Errorf("stream %s has %d subjects in its file, should have 1", streamName, len(file.Subjects))
+	}
+	return strings.TrimRight(file.Subjects[0], ">*"), nil
+}
+
+// puller is a Consume at work, in one goroutine.
+type puller struct {
+	client   *Client
+	consumer jetstream.Consumer
+	prefix   string // of the subjects that are taken
 	messages chan jetstream.Msg
-
-	mu     sync.RWMutex // held by put, guards closed
-	closed bool
+	fetch    func() (jetstream.MessageBatch, error)
+	gone     bool // the consumer is
 }
 
-// put waits until there is room, or ctx ends. After close it does nothing: the
-// message is delivered again.
-func (o *outlet) put(ctx context.Context, m jetstream.Msg) {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	if o.closed {
+// pull hands over what one request brings.
+func (p *puller) pull(ctx context.Context) {
+	batch, err := p.fetch()
+	if err == nil {
+		for m := range batch.Messages() {
+			p.put(ctx, m)
+		}
+		err = batch.Error()
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if p.gone = errors.Is(err, jetstream.ErrConsumerDeleted); p.gone {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, moveTimeout)
+	defer cancel()
+	_, missing := p.consumer.Info(bounded)
+	if p.gone = errors.Is(missing, jetstream.ErrConsumerNotFound) || errors.Is(missing, jetstream.ErrStreamNotFound); p.gone {
+		return
+	}
+	p.client.log.Warn("consuming", "error", err)
+	select {
+	case <-ctx.Done():
+	case <-time.After(reconnectWait):
+	}
+}
+
+// put waits until there is room, or ctx ends: then the message is for somebody else.
+func (p *puller) put(ctx context.Context, m jetstream.Msg) {
+	if !strings.HasPrefix(m.Subject(), p.prefix) {
+		p.client.log.Error("refusing a message of a subject that is not the stream's", "subject", m.Subject(), "prefix", p.prefix)
+		_ = m.Term() // else it comes again
 		return
 	}
 	select {
-	case o.messages <- m:
+	case p.messages <- m:
 	case <-ctx.Done():
+		_ = m.Nak() // or it comes again after ack_wait
 	}
-}
-
-func (o *outlet) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
-	close(o.messages)
-}
-
-// pull has the consumer's messages put on out.
-func (c *Client) pull(ctx context.Context, consumer jetstream.Consumer, out *outlet, limit jetstream.PullConsumeOpt) (jetstream.ConsumeContext, error) {
-	return consumer.Consume(func(m jetstream.Msg) { out.put(ctx, m) },
-		limit,
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-			if !errors.Is(err, jetstream.ErrNoHeartbeat) || ctx.Err() == nil {
-				c.log.Warn("consuming", "error", err)
-			}
-		}))
 }
 
 // Acknowledge acknowledges the messages, and is not cut off by Reconnect. What
@@ -126,7 +177,7 @@ func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error 
 	if info.NumAckPending == 0 || info.NumWaiting > 0 {
 		return nil
 	}
-	c.log.Info("redelivering what was in flight at the last stop", "consumer", info.Name, "messages", info.NumAckPending)
+	c.log.Info("redelivering what was in flight", "consumer", info.Name, "messages", info.NumAckPending)
 	if _, err := c.js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
 		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
 	}

@@ -218,3 +218,38 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 		require.NoError(t, operator.js.DeleteConsumer(t.Context(), "RAW", "decoder"))
 	}
 }
+
+// TestForeignSubject has messages of another subject on a stream, of a consumer without
+// a filter: they are refused, and do not come again.
+func TestForeignSubject(t *testing.T) {
+	t.Parallel()
+	server := natsservertest.Start(t, natsservertest.Config(t))
+	operator, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Operator, natsfiles.Files)
+	_, err := operator.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "RAW", Subjects: []string{"f2.raw.>", "f2.forged.>"}})
+	require.NoError(t, err)
+	consumer, err := operator.js.CreateConsumer(t.Context(), "RAW", jetstream.ConsumerConfig{
+		Durable: "decoder", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Hour,
+	})
+	require.NoError(t, err)
+	for _, subject := range []string{"f2.raw.1", "f2.forged.2", "f2.raw.3"} {
+		_, err := operator.js.Publish(t.Context(), subject, []byte(subject))
+		require.NoError(t, err)
+	}
+	_, messages, stop := consume(t, server)
+	defer stop()
+	taken, subjects := take(t, messages, 2)
+	assert.Equal(t, []string{"f2.raw.1", "f2.raw.3"}, subjects)
+	for _, m := range taken {
+		require.NoError(t, m.Ack())
+	}
+	require.Eventually(t, func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.AckFloor.Stream == 3
+	}, patience, 10*time.Millisecond)
+
+	_, err = operator.SetUp(t.Context(), Sizes{}, false)
+	require.NoError(t, err)
+	info, err := consumer.Info(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "f2.raw.>", info.Config.FilterSubject, "setup has the server not even send them")
+}

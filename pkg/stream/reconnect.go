@@ -7,8 +7,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -93,28 +91,13 @@ func (c *Client) drain(ctx context.Context, m *move) {
 	}
 }
 
-// follow drains the deliveries before the move and starts new ones behind it. It
-// answers nil if ctx ended.
-func (c *Client) follow(ctx context.Context, m *move, old jetstream.ConsumeContext, start func() (jetstream.ConsumeContext, error)) jetstream.ConsumeContext {
-	old.Drain()
-	<-old.Closed()
+// await is a Consume's part in a move: it has nothing on its way, and waits.
+func (m *move) await() {
 	select {
 	case m.quiet <- struct{}{}:
 		<-m.done
 	case <-m.done:
 	}
-	for ctx.Err() == nil && WaitConnected(ctx, c.nc) == nil {
-		consuming, err := start()
-		if err == nil {
-			return consuming
-		}
-		c.log.Warn("consuming", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(reconnectWait):
-		}
-	}
-	return nil
 }
 
 func (c *Client) join(h chan<- *move) {

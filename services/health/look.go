@@ -100,20 +100,18 @@ func deadLetters(stage string) string { return "f2mesh_" + stage + "_dead_letter
 
 // collect asks all services for their figures, by name and instance.
 func collect(ctx context.Context, nc *nats.Conn) (each map[string]map[string]figures, err error) {
-	answers, err := health.Ask(ctx, nc, "$SRV.STATS", 0, firstAnswer)
+	answers, err := health.AskServices(ctx, nc, "STATS", firstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking the services: %w", err)
 	}
 	each = map[string]map[string]figures{}
-	for _, data := range answers {
-		o, ok := health.ParseStats(data)
-		if !ok {
-			continue
+	for name, instances := range answers {
+		each[name] = map[string]figures{}
+		for _, data := range instances {
+			if o, ok := health.ParseStats(data); ok && o.Name == name {
+				each[name][o.ID] = o.Figures
+			}
 		}
-		if each[o.Name] == nil {
-			each[o.Name] = map[string]figures{}
-		}
-		each[o.Name][o.ID] = o.Figures
 	}
 	return each, nil
 }

@@ -107,7 +107,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	if err := w.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := w.streams.Consume(ctx, consumer, 2*w.cfg.Batch, maxBatchBytes)
+	messages, err := w.streams.ConsumeRewinding(ctx, consumer, 2*w.cfg.Batch, maxBatchBytes)
 	if err != nil {
 		return err
 	}

@@ -46,8 +46,9 @@ const (
 	MaxAge = 2 * time.Minute
 	// ackMargin is the room for the outcome.
 	ackMargin = 30 * time.Second
-	// prefetch is how many commands wait in memory to be looked at.
-	prefetch = 100
+	// prefetch is how many commands the server sends at a time. It takes an empty one
+	// without headers, which asks for a status, for the last, and would lose the others.
+	prefetch = 1
 	// hold is how long the next command for a component waits for the report on the
 	// last one. A component that does not report holds up its next command once.
 	hold = 2 * time.Second

@@ -192,7 +192,11 @@ func (s *silence) drain(consumer jetstream.Consumer) error {
 
 // note takes when the bridge received the message; LATEST may have got it later.
 func (s *silence) note(subject string, headers nats.Header, stored time.Time) {
-	token, _, _ := strings.Cut(strings.TrimPrefix(subject, latestPrefix), ".")
+	rest, ours := strings.CutPrefix(subject, latestPrefix)
+	if !ours {
+		return
+	}
+	token, _, _ := strings.Cut(rest, ".")
 	mac, err := topic.ParseMAC(token)
 	if err != nil {
 		return
