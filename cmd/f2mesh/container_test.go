@@ -36,9 +36,9 @@ func TestHealthcheck(t *testing.T) {
 	}
 	with := func(name string) func(*healthcheckCommand) { return func(c *healthcheckCommand) { c.Secret = name } }
 
-	broker := "mqtt://operator@" + m.address(m.ports().MQTT)
-	require.NoError(t, check(broker, with(secretMQTTOperator)))
-	require.ErrorIs(t, check(broker, with(secretMQTTPassword)), mosquitto.ErrRefused)
+	broker := "mqtt://bridge@" + m.address(m.ports().MQTT)
+	require.NoError(t, check(broker, with(secretMQTTPassword)))
+	require.ErrorIs(t, check(broker, with(secretMQTTOperator)), mosquitto.ErrRefused)
 	require.ErrorIs(t, check(broker, with("unknown")), secret.ErrNotFound)
 	require.Error(t, check(broker))
 
@@ -52,10 +52,16 @@ func TestHealthcheck(t *testing.T) {
 	}
 	require.ErrorContains(t, check(database, with(secretReader), both), "42501", "all that are named are asked")
 
-	require.NoError(t, check("http://"+m.address(m.ports().Monitor)+"/healthz"))
-	require.ErrorContains(t, check("http://"+m.address(m.ports().Monitor)+"/nothing"), "404")
+	web := httptest.NewServer(http.StripPrefix("/healthz", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "" {
+			http.NotFound(w, r)
+		}
+	})))
+	defer web.Close()
+	require.NoError(t, check(web.URL+"/healthz"))
+	require.ErrorContains(t, check(web.URL+"/nothing"), "404")
 	require.ErrorContains(t, check("ftp://127.0.0.1"), "ftp")
-	require.Error(t, check("mqtt://operator@127.0.0.1:1", with(secretMQTTOperator)), "there is no broker")
+	require.Error(t, check("mqtt://bridge@127.0.0.1:1", with(secretMQTTPassword)), "there is no broker")
 }
 
 // Without a URL the service of the same container is asked whether it is ready.

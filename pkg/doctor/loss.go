@@ -2,9 +2,9 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -47,21 +47,31 @@ func lossChecks() []Check {
 }
 
 func natsSync(ctx context.Context, m *Mesh) Finding {
-	var server struct {
-		JetStream struct {
-			Config *struct {
-				SyncAlways bool `json:"sync_always"`
+	var answer struct {
+		Data struct {
+			JetStream struct {
+				Config *struct {
+					SyncAlways bool `json:"sync_always"`
+				}
 			}
 		}
 	}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	if err := getJSON(ctx, client, "http://"+m.address(m.Ports.Monitor)+"/varz", &server); err != nil {
+	nc, err := m.natsUser(ctx, sysNATS)
+	if err != nil {
 		return failed("the server cannot be asked: %v", err)
 	}
-	if server.JetStream.Config == nil {
-		return failed("JetStream is off")
+	defer nc.Close()
+	reply, err := nc.Request("$SYS.REQ.SERVER.PING.VARZ", nil, 10*time.Second)
+	if err == nil {
+		err = json.Unmarshal(reply.Data, &answer)
 	}
-	if !server.JetStream.Config.SyncAlways {
+	config := answer.Data.JetStream.Config
+	switch {
+	case err != nil:
+		return failed("the server cannot be asked: %v", err)
+	case config == nil:
+		return failed("JetStream is off")
+	case !config.SyncAlways:
 		return failed("a publish is acknowledged before it is on disk")
 	}
 	return ok("each publish is on disk before it is acknowledged")
