@@ -204,6 +204,7 @@ func brokenBroker() []sabotage {
 				return open.Replace(conf) + fmt.Sprintf("\nlistener %d 127.0.0.1\nprotocol websockets\ncertfile %s\nkeyfile %s\n", free, cert, key)
 			})
 			patient.Ports.WebSocket = free
+			opens(t, "tcp", m.address(free))
 		}},
 		{"mqtt-no-certificate", "no certificate: let in", opened},
 		{"mqtt-wrong-certificate", "self-signed certificate: let in", opened},
@@ -213,20 +214,20 @@ func brokenBroker() []sabotage {
 			t.Helper()
 			m.otherBroker(t, patient, func(conf string) string { return strings.ReplaceAll(conf, "\nlog_type notice", "") })
 		}},
-		{"loss-broker-version", "the broker cannot be asked", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"loss-broker-version", "cannot be tried", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			t.Helper()
 			free, err := port.Pick("127.0.0.1", 0)
 			require.NoError(t, err)
-			patient.Ports.WebSocket = free
+			patient.Ports.People = free
 		}},
-		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"; memory_limit is ""`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper()
 			text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
 			require.NoError(t, err)
 			patient.Dir = t.TempDir()
 			require.NoError(t, os.Mkdir(filepath.Join(patient.Dir, "mosquitto"), 0o700))
 			text = []byte(strings.NewReplacer("autosave_interval 10", "autosave_interval 1800",
-				"max_queued_messages 2000000000", "max_queued_messages 1000").Replace(string(text)))
+				"max_queued_messages 3500000", "max_queued_messages 1000", "\nmemory_limit", "\n#").Replace(string(text)))
 			require.NoError(t, os.WriteFile(filepath.Join(patient.Dir, "mosquitto", "mosquitto.conf"), text, 0o600))
 		}},
 	}
@@ -267,13 +268,20 @@ func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(s
 	}.Open()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, doors.Close()) })
+	opens(t, "tcp", m.address(patient.Ports.MQTTTLS))
+	opens(t, "unix", filepath.Join(dir, "people.sock"))
+}
+
+// opens waits until somebody listens.
+func opens(t *testing.T, network, address string) {
+	t.Helper()
 	eventually(t, func() bool {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", m.address(patient.Ports.MQTTTLS))
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), network, address)
 		if err == nil {
 			_ = conn.Close()
 		}
 		return err == nil
-	}, "the other broker does not listen: %s", broker.Tail())
+	}, "nobody listens on %s", address)
 }
 
 // brokenNATS has a NATS server that asks nobody for anything.

@@ -57,6 +57,7 @@ type meshConfig struct {
 	Host        string   // of all that speaks without TLS, of NATS and the databases
 	Public      string   // of all that controllers and people reach from elsewhere; "": Host
 	Origins     []string // see mosquitto.People
+	Retained    bool     // lets controllers publish retained messages
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
@@ -263,7 +264,7 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host, Public: m.cfg.Public, Origins: m.cfg.Origins,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, PeoplePort: m.cfg.Ports.People, WebSocketPort: m.cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
-		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Retained: m.cfg.Retained, Log: m.log.With("service", partMosquitto),
 	}
 	if m.cfg.WatchTopics {
 		cfg.Denied = m.denied

@@ -44,6 +44,7 @@ type upCommand struct {
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
 	Controllers  *int          `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. As many as at the last start, 5 at the first." env:"F2MESH_CONTROLLERS"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
+	MQTTRetained bool          `help:"Let controllers publish retained messages, which stay in the broker's memory. Who does it otherwise is cut off." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
 	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 
 	stream.Sizes
@@ -91,7 +92,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		log = g.logger(file)
 	}
 	cfg := meshConfig{
-		Host: loopback, Public: c.Host, Origins: c.MQTTOrigins, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
+		Host: loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
 		Sizes: c.Sizes, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {

@@ -186,8 +186,10 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 		wanted int
 		chosen *int
 	}{
-		{b.host, s.cfg.Port, &b.port}, {b.public, s.cfg.TLSPort, &b.tlsPort},
-		{b.host, s.cfg.PeoplePort, &b.peoplePort}, {b.public, s.cfg.WebSocketPort, &b.webSocketPort},
+		{b.host, s.cfg.Port, &b.port},
+		{b.public, s.cfg.TLSPort, &b.tlsPort},
+		{b.host, s.cfg.PeoplePort, &b.peoplePort},
+		{b.public, s.cfg.WebSocketPort, &b.webSocketPort},
 	} {
 		*p.chosen = p.wanted
 		if p.wanted == 0 {
@@ -198,7 +200,7 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 			*p.chosen = number
 		}
 	}
-	text, err := rendering{dir: s.dir, autosave: s.cfg.Autosave, noCRL: !s.gated(), debug: s.cfg.Denied != nil, listeners: map[string]string{
+	text, err := rendering{dir: s.dir, autosave: s.cfg.Autosave, retained: s.cfg.Retained, memory: s.cfg.MemoryLimit, noCRL: !s.gated(), debug: s.cfg.Denied != nil, listeners: map[string]string{
 		standardListener:    fmt.Sprintf("%d %s", b.port, b.host),
 		standardTLSListener: fmt.Sprintf("%d %s", b.tlsPort, b.public),
 		standardSocket:      "0 " + peopleSocket,

@@ -41,6 +41,12 @@ type Config struct {
 	// Autosave says when sessions and queues are written to disk. The zero
 	// value leaves it to mosquitto/mosquitto.conf, which explains the choice.
 	Autosave Autosave
+	// Retained lets clients publish retained messages, which cuts them off otherwise:
+	// mosquitto/mosquitto.conf has the reason.
+	Retained bool
+	// MemoryLimit bounds what the broker's clients can make it take, in bytes; 0 leaves it
+	// to mosquitto/mosquitto.conf.
+	MemoryLimit int64
 	// Denied gets each line of the broker's log that tells of a publish which the
 	// ACL denied; it must not block. nil asks for none: Mosquitto tells that in its
 	// log for debugging alone, which has two lines or more a message and doubles its

@@ -125,7 +125,7 @@ func (c *cutter) length() int {
 		return 0
 	}
 	c.take(size)
-	return int(n) //nolint:gosec // bounded just before
+	return int(n)
 }
 
 // withoutExpiry are the properties of CONNECT but for how long its session outlasts

@@ -35,6 +35,8 @@ type Files struct {
 	// line that is right already stays as it is: a changed one would end the
 	// sessions of its user.
 	Users map[string]string
+	// Retained is that of Config.
+	Retained bool
 	// KeepUsers leaves a password file that is there as it is, but for people that a
 	// version without People let in: their passwords have to be rotated once.
 	KeepUsers bool
@@ -73,7 +75,11 @@ func (f Files) contents() (map[string][]byte, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	files := map[string][]byte{confFile: []byte(conf.Conf), passwordsFile: passwords, aclFile: renewACL(rights), peopleKeyFile: []byte(key)}
+	text := conf.Conf
+	if f.Retained {
+		text = strings.Replace(text, "\nretain_available false\n", "\nretain_available true\n", 1)
+	}
+	files := map[string][]byte{confFile: []byte(text), passwordsFile: passwords, aclFile: renewACL(rights), peopleKeyFile: []byte(key)}
 	for name, source := range map[string]string{serverCertFile: f.CertFile, serverKeyFile: f.KeyFile} {
 		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificate that the caller names
 			return nil, err

@@ -186,16 +186,20 @@ func (d *Doors) serve(from person) {
 		defer cancel()
 		_, _ = io.Copy(broker, struct{ io.Reader }{from})
 	})
-	_ = deliver(from, broker)
+	_ = d.deliver(from, broker)
 }
 
-// deliver copies what the broker sends, as long as somebody takes it.
-func deliver(to person, broker io.Reader) error {
+// deliver copies what the broker sends, as long as somebody takes it. Of who does not get
+// in, it says where from: the broker knows the socket alone.
+func (d *Doors) deliver(to person, broker io.Reader) error {
 	chunk := make([]byte, peopleChunk)
-	for {
+	for first := true; ; first = false {
 		n, err := broker.Read(chunk)
 		if err != nil {
 			return err
+		}
+		if first && n >= 4 && chunk[0] == 0x20 && chunk[3] != 0 { // CONNACK
+			d.cfg.Log.Warn("login refused at the people's listener", "address", to.RemoteAddr().String(), "reason_code", chunk[3])
 		}
 		_ = to.SetWriteDeadline(time.Now().Add(slowestPerson))
 		if _, err := to.Write(chunk[:n]); err != nil {

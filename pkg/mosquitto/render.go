@@ -20,7 +20,7 @@ const (
 const (
 	standardListener    = "1883"
 	standardTLSListener = "8883"
-	standardSocket      = "0 /mosquitto/data/people.sock"
+	standardSocket      = "0 /mosquitto/log/people.sock"
 )
 
 // peopleSocket is that socket for a broker that Start runs, in its folder, which is its
@@ -33,8 +33,10 @@ type rendering struct {
 	dir       string
 	listeners map[string]string // by what the file says
 	autosave  Autosave
-	noCRL     bool // revocation lists are not asked for
-	debug     bool // the log tells of each message
+	retained  bool
+	memory    int64 // 0: as the file says
+	noCRL     bool  // revocation lists are not asked for
+	debug     bool  // the log tells of each message
 }
 
 func (r rendering) conf() (string, error) {
@@ -52,6 +54,10 @@ func (r rendering) conf() (string, error) {
 			listeners++
 		case strings.HasPrefix(name, "autosave_"):
 			lines[i] = r.autosaveLine(name, line)
+		case name == "retain_available" && r.retained:
+			lines[i] = name + " true"
+		case name == "memory_limit" && r.memory > 0:
+			lines[i] = name + " " + strconv.FormatInt(r.memory, 10)
 		case line == "log_type notice" && r.debug:
 			lines[i] += "\nlog_type debug"
 		case name == "crlfile" && r.noCRL:
