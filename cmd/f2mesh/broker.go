@@ -26,12 +26,15 @@ type brokerCommand struct {
 	RunDir     string   `help:"Folder that tells other containers of the broker." default:"/mosquitto/run" type:"existingdir"`
 	Host       string   `help:"Name under which they reach it." default:"mosquitto"`
 	Session    string   `help:"Client id of the bridge, whose session is opened once at the start; empty: none." default:"f2mesh-bridge"`
+	People     string   `help:"Address of the listener for people's tools (MQTT)." default:":1884"`
+	WebSocket  string   `help:"Address of the listener for people's browsers (MQTT over WebSocket, TLS)." default:":9001" name:"websocket"`
+	Origins    []string `help:"Web pages, besides this host's own, whose scripts may use it: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
 	SecretsDir string   `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
 	Command    []string `arg:"" passthrough:"" help:"The broker and its arguments: /usr/sbin/mosquitto -c /mosquitto/config/mosquitto.conf"`
 }
 
-// Run runs the broker in a container of its own, and reloads it when another
-// container has changed its files: neither sees the other's processes.
+// Run runs the broker in a container of its own, lets people in, and reloads it when
+// another container has changed its files: neither sees the other's processes.
 func (c *brokerCommand) Run(ctx context.Context, log *slog.Logger) error {
 	command := c.Command
 	if len(command) > 0 && command[0] == "--" {
@@ -72,7 +75,7 @@ func (c *brokerCommand) stand(ctx context.Context, attendant *mosquitto.Attendan
 	})
 	group.Go(func() error {
 		if err := c.attend(ctx, attendant, broker, log); err != nil && ctx.Err() == nil {
-			log.Error("the broker is not reloaded any more", "error", err)
+			log.Error("the broker is not attended any more", "error", err)
 			_ = broker.Process.Signal(syscall.SIGTERM) // a revoked controller must not stay
 		}
 		return nil
@@ -86,15 +89,15 @@ func (c *brokerCommand) stand(ctx context.Context, attendant *mosquitto.Attendan
 	return nil
 }
 
-// attend waits until the broker serves, opens the bridge's session, and reloads the
-// broker whenever it is asked for.
+// attend waits until the broker serves, opens the bridge's session, lets people in, and
+// reloads the broker whenever it is asked for.
 func (c *brokerCommand) attend(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, log *slog.Logger) error {
-	address, err := c.listener()
+	services, people, err := c.listeners()
 	if err != nil {
 		return err
 	}
 	for {
-		err := c.open(ctx, address)
+		err := c.open(ctx, services)
 		if err == nil {
 			break
 		}
@@ -107,6 +110,14 @@ func (c *brokerCommand) attend(ctx context.Context, attendant *mosquitto.Attenda
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+	doors, err := mosquitto.People{
+		Dir: c.Dir, Socket: people, Plain: c.People, WebSocket: c.WebSocket, Origins: c.Origins, Log: log,
+		CertFile: filepath.Join(c.Dir, "server.crt"), KeyFile: filepath.Join(c.Dir, "server.key"),
+	}.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = doors.Close() }()
 	return attendant.Follow(ctx, func() error {
 		log.Info("the broker's files have changed, reloading")
 		return broker.Process.Signal(syscall.SIGHUP)
@@ -129,18 +140,27 @@ func (c *brokerCommand) open(ctx context.Context, address string) error {
 	return mosquitto.OpenSession(ctx, address, mosquitto.Session{User: user, ClientID: c.Session}, password)
 }
 
-// listener is where the broker serves services, in its own container.
-func (c *brokerCommand) listener() (string, error) {
+// listeners are where the broker serves services, in its own container, and its socket
+// for people.
+func (c *brokerCommand) listeners() (services, people string, err error) {
 	file, err := os.Open(filepath.Join(c.Dir, "mosquitto.conf"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = file.Close() }()
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
-		if port, ok := strings.CutPrefix(lines.Text(), "listener "); ok {
-			return net.JoinHostPort("127.0.0.1", port), nil
+		where, ok := strings.CutPrefix(lines.Text(), "listener ")
+		switch path, socket := strings.CutPrefix(where, "0 "); {
+		case !ok:
+		case socket:
+			people = path
+		case services == "":
+			services = net.JoinHostPort(loopback, where)
 		}
 	}
-	return "", errors.New("mosquitto.conf has no listener")
+	if services == "" || people == "" {
+		return "", "", errors.New("mosquitto.conf has no listener for services, or none for people")
+	}
+	return services, people, nil
 }

@@ -100,7 +100,8 @@ func newCommandTrial(t *testing.T, controllers int) *commandTrial {
 	require.NoError(t, mosquitto.WriteDeviceACL(r.brokerCfg.Dir, macs))
 	r.startBroker()
 	t.Cleanup(func() { _ = r.broker.Kill() })
-	r.brokerCfg.Port, r.brokerCfg.TLSPort, r.brokerCfg.WebSocketPort = r.broker.Port(), r.broker.TLSPort(), r.broker.WebSocketPort()
+	r.brokerCfg.Port, r.brokerCfg.TLSPort, r.brokerCfg.PeoplePort = r.broker.Port(), r.broker.TLSPort(), r.broker.PeoplePort()
+	r.brokerCfg.WebSocketPort = r.broker.WebSocketPort()
 	r.mqttsURL = "ssl://" + r.broker.TLSAddress()
 	r.nats = natsservertest.Start(t, r.natsCfg)
 	require.NoError(t, os.Mkdir(r.secrets, 0o700))
@@ -184,7 +185,7 @@ func (r *commandTrial) observe() {
 			r.seen(t.MAC, string(m.Payload())).published++
 		}
 	}
-	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + r.broker.Address()).SetClientID("observer").
+	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + r.broker.PeopleAddress()).SetClientID("observer").
 		SetUsername("operator").SetPassword(mqttPassword).SetMaxReconnectInterval(200 * time.Millisecond).
 		SetOnConnectHandler(func(c mqtt.Client) { c.Subscribe("cmnd/#", 1, count) }))
 	require.NoError(r.t, wait(client.Connect()))

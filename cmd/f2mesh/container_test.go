@@ -18,7 +18,9 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
@@ -36,9 +38,9 @@ func TestHealthcheck(t *testing.T) {
 	}
 	with := func(name string) func(*healthcheckCommand) { return func(c *healthcheckCommand) { c.Secret = name } }
 
-	broker := "mqtt://operator@" + m.address(m.ports().MQTT)
-	require.NoError(t, check(broker, with(secretMQTTOperator)))
-	require.ErrorIs(t, check(broker, with(secretMQTTPassword)), mosquitto.ErrRefused)
+	broker := "mqtt://bridge@" + m.address(m.ports().MQTT)
+	require.NoError(t, check(broker, with(secretMQTTPassword)))
+	require.ErrorIs(t, check(broker, with(secretMQTTOperator)), mosquitto.ErrRefused)
 	require.ErrorIs(t, check(broker, with("unknown")), secret.ErrNotFound)
 	require.Error(t, check(broker))
 
@@ -52,10 +54,16 @@ func TestHealthcheck(t *testing.T) {
 	}
 	require.ErrorContains(t, check(database, with(secretReader), both), "42501", "all that are named are asked")
 
-	require.NoError(t, check("http://"+m.address(m.ports().Monitor)+"/healthz"))
-	require.ErrorContains(t, check("http://"+m.address(m.ports().Monitor)+"/nothing"), "404")
+	web := httptest.NewServer(http.StripPrefix("/healthz", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "" {
+			http.NotFound(w, r)
+		}
+	})))
+	defer web.Close()
+	require.NoError(t, check(web.URL+"/healthz"))
+	require.ErrorContains(t, check(web.URL+"/nothing"), "404")
 	require.ErrorContains(t, check("ftp://127.0.0.1"), "ftp")
-	require.Error(t, check("mqtt://operator@127.0.0.1:1", with(secretMQTTOperator)), "there is no broker")
+	require.Error(t, check("mqtt://bridge@127.0.0.1:1", with(secretMQTTPassword)), "there is no broker")
 }
 
 // Without a URL the service of the same container is asked whether it is ready.
@@ -169,19 +177,26 @@ func TestBroker(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = listener.Close() }()
 	seen := filepath.Join(dir, "seen")
-	_, port, err := net.SplitHostPort(listener.Addr().String())
+	_, services, err := net.SplitHostPort(listener.Addr().String())
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("listener "+port+"\n"), 0o600))
+	cert, key := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
+	authority, err := identity.OpenAuthority(filepath.Join(t.TempDir(), "pki"))
+	require.NoError(t, err)
+	require.NoError(t, authority.IssueServer(cert, key, []string{"127.0.0.1"}))
+	require.NoError(t, mosquitto.Files{Dir: dir, CertFile: cert, KeyFile: key, Users: map[string]string{"bridge": "x"}}.Write())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("listener "+services+"\nlistener 0 "+dir+"/people.sock\n"), 0o600))
+	people := freeAddress(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
 	log := slog.New(slog.DiscardHandler)
 	c := brokerCommand{
-		Dir: dir, RunDir: run, Host: "127.0.0.1",
+		Dir: dir, RunDir: run, Host: "127.0.0.1", People: people, WebSocket: freeAddress(t),
 		Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
 	}
 	ended := make(chan error)
 	go func() { ended <- c.Run(t.Context(), log) }()
 	read := func() string { data, _ := os.ReadFile(seen); return string(data) }
 	eventually(t, func() bool { return strings.Contains(read(), "up") }, "the broker does not start")
+	opens(t, "tcp", people)
 	eventually(t, func() bool { return mosquitto.Reload(dir) == nil }, "the broker is not known")
 	require.ErrorContains(t, <-ended, "exit status 3")
 	assert.Contains(t, read(), "hup")
@@ -194,6 +209,14 @@ func TestBroker(t *testing.T) {
 	}
 	c.Command = []string{"true"}
 	require.NoError(t, c.Run(t.Context(), log))
+}
+
+// freeAddress is one that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	number, err := port.Pick(loopback, 0)
+	require.NoError(t, err)
+	return net.JoinHostPort(loopback, strconv.Itoa(number))
 }
 
 // TestProvision prepares both databases, twice, on one server: roles have the

@@ -29,8 +29,8 @@ func (c *containerDoctor) patient() (*doctor.Mesh, error) {
 		return nil, fmt.Errorf("the mesh's CA is needed (`docker compose cp registrar:/etc/f2mesh/ca.crt .`): %w", err)
 	}
 	m := &doctor.Mesh{
-		Dir: c.Compose, Containers: true, Devices: c.Devices, Host: "127.0.0.1", CAFile: ca, LogIn: c.logIn,
-		Ports: doctor.Ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, HTTP: 8000, EST: 8443},
+		Dir: c.Compose, Containers: true, Devices: c.Devices, Host: loopback, Public: loopback, CAFile: ca, LogIn: c.logIn,
+		Ports: doctor.Ports{MQTT: 1883, MQTTTLS: 8883, People: 1884, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, HTTP: 8000, EST: 8443},
 		Secrets: slices.DeleteFunc(containerSecrets(), func(name string) bool {
 			return name == credential.Username // no password
 		}),

@@ -25,6 +25,7 @@ type initCommand struct {
 	SecretsDir  string   `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
 	ServerNames []string `help:"Further names and addresses under which people and controllers reach the servers." env:"F2MESH_SERVER_NAMES"`
 	MQTTAuth    bool     `help:"The broker lets in nobody without a password or certificate. There is no other way." env:"ENABLE_MQTT_AUTH" default:"true" negatable:"" name:"mqtt-auth"`
+	Retained    bool     `help:"Let controllers publish retained messages." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
 	VaultAddr   string   `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
 
 	authority *identity.Authority
@@ -136,7 +137,7 @@ func (c *initCommand) mosquitto(ctx context.Context) error {
 	cert, key := c.pair("mosquitto")
 	return mosquitto.Files{
 		Dir: c.volume("mosquitto-config"), CertFile: cert, KeyFile: key, CAs: cas, CRLs: crls,
-		Users: users, KeepUsers: c.VaultAddr != "",
+		Users: users, KeepUsers: c.VaultAddr != "", Retained: c.Retained,
 	}.Write()
 }
 

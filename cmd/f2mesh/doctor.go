@@ -87,10 +87,10 @@ func (k *keeper) logIn(ctx context.Context, name string) (user, password string,
 // patient is the mesh that the doctor looks at.
 func (s state) patient(r running, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
 	m := &doctor.Mesh{
-		Dir: s.dir, PID: r.PID, Host: r.Host, CAFile: r.CAFile, LogIn: logIn,
+		Dir: s.dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
 		Ports: doctor.Ports{
-			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, WebSocket: r.Ports.WebSocket,
-			NATS: r.Ports.NATS, Monitor: r.Ports.Monitor, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
+			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, People: r.Ports.People, WebSocket: r.Ports.WebSocket,
+			NATS: r.Ports.NATS, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
 			HTTP: r.Ports.HTTP, EST: r.Ports.EST,
 		},
 		Now: time.Now, Free: doctor.DiskFree, Secrets: []string{credential.HealthAPI},

@@ -29,6 +29,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/doctor"
+	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/process"
 )
@@ -100,7 +101,7 @@ type sabotage struct {
 func TestDoctorSeesWhatIsBroken(t *testing.T) {
 	m, patient := examined(t)
 	broken := map[string]bool{}
-	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenEST(), brokenTLS(), brokenMachine()) {
+	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenNetwork(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenEST(), brokenTLS(), brokenMachine()) {
 		broken[s.check] = true
 		t.Run(s.check, func(t *testing.T) {
 			own := *patient
@@ -187,8 +188,27 @@ func brokenBroker() []sabotage {
 		m.otherBroker(t, patient, open.Replace)
 	}
 	return []sabotage{
-		{"mqtt-anonymous", "services: let in; WebSocket: let in; controllers: let in", opened},
-		{"mqtt-password", "services: let in; WebSocket: let in", opened},
+		{"mqtt-anonymous", "services: let in; people: let in; WebSocket: let in; controllers: let in", opened},
+		{"mqtt-password", "services: let in; people: let in; WebSocket: let in", opened},
+		{"mqtt-listeners", "operator at services: let in; bridge at people: let in; registrar at people: let in; bridge at WebSocket: let in", opened},
+		{"mqtt-client-id", "people: operator has the client id that it chose; WebSocket: operator has", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			m.otherBroker(t, patient, func(conf string) string {
+				before, people, _ := strings.Cut(conf, "\nlistener 0 ")
+				return before + "\nlistener 0 " + strings.Replace(people, "use_username_as_clientid true", "", 1)
+			})
+		}},
+		{"mqtt-origin", "a page of another host: let in", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			cert, key := m.serverPair()
+			free, err := port.Pick("127.0.0.1", 0)
+			require.NoError(t, err)
+			m.otherBroker(t, patient, func(conf string) string {
+				return open.Replace(conf) + fmt.Sprintf("\nlistener %d 127.0.0.1\nprotocol websockets\ncertfile %s\nkeyfile %s\n", free, cert, key)
+			})
+			patient.Ports.WebSocket = free
+			opens(t, "tcp", m.address(free))
+		}},
 		{"mqtt-no-certificate", "no certificate: let in", opened},
 		{"mqtt-wrong-certificate", "self-signed certificate: let in", opened},
 		{"mqtt-topic-publish", "arrived: cmnd/f2-", everything},
@@ -197,20 +217,20 @@ func brokenBroker() []sabotage {
 			t.Helper()
 			m.otherBroker(t, patient, func(conf string) string { return strings.ReplaceAll(conf, "\nlog_type notice", "") })
 		}},
-		{"loss-broker-version", "the broker cannot be asked", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"loss-broker-version", "cannot be tried", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			t.Helper()
 			free, err := port.Pick("127.0.0.1", 0)
 			require.NoError(t, err)
-			patient.Ports.WebSocket = free
+			patient.Ports.People = free
 		}},
-		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"; memory_limit is ""`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper()
 			text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
 			require.NoError(t, err)
 			patient.Dir = t.TempDir()
 			require.NoError(t, os.Mkdir(filepath.Join(patient.Dir, "mosquitto"), 0o700))
 			text = []byte(strings.NewReplacer("autosave_interval 10", "autosave_interval 1800",
-				"max_queued_messages 2000000000", "max_queued_messages 1000").Replace(string(text)))
+				"max_queued_messages 3500000", "max_queued_messages 1000", "\nmemory_limit", "\n#").Replace(string(text)))
 			require.NoError(t, os.WriteFile(filepath.Join(patient.Dir, "mosquitto", "mosquitto.conf"), text, 0o600))
 		}},
 	}
@@ -223,7 +243,8 @@ func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(s
 	text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
 	require.NoError(t, err)
 	conf := regexp.MustCompile(`(?m)^(persistence_location|pid_file|persistence) .*$`).ReplaceAllString(string(text), "")
-	for _, number := range []*int{&patient.Ports.MQTT, &patient.Ports.MQTTTLS, &patient.Ports.WebSocket} {
+	conf = strings.Replace(conf, "listener 0 data/", "listener 0 ", 1)
+	for _, number := range []*int{&patient.Ports.MQTT, &patient.Ports.MQTTTLS, &patient.Ports.People, &patient.Ports.WebSocket} {
 		free, err := port.Pick("127.0.0.1", 0)
 		require.NoError(t, err)
 		conf = strings.Replace(conf, fmt.Sprintf("listener %d ", *number), fmt.Sprintf("listener %d ", free), 1)
@@ -238,16 +259,32 @@ func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(s
 	if err != nil {
 		program = "/usr/sbin/mosquitto"
 	}
-	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Log: m.log})
+	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Dir: dir, Log: m.log})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = broker.Stop(context.Background(), syscall.SIGTERM) })
+	cert, key := m.serverPair()
+	folder, err := filepath.EvalSymlinks(m.state.path("mosquitto"))
+	require.NoError(t, err)
+	doors, err := mosquitto.People{
+		Dir: folder, Socket: filepath.Join(dir, "people.sock"), CertFile: cert, KeyFile: key, Log: m.log,
+		Plain: m.address(patient.Ports.People), WebSocket: m.address(patient.Ports.WebSocket),
+	}.Open()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, doors.Close()) })
+	opens(t, "tcp", m.address(patient.Ports.MQTTTLS))
+	opens(t, "unix", filepath.Join(dir, "people.sock"))
+}
+
+// opens waits until somebody listens.
+func opens(t *testing.T, network, address string) {
+	t.Helper()
 	eventually(t, func() bool {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", m.address(patient.Ports.WebSocket))
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), network, address)
 		if err == nil {
 			_ = conn.Close()
 		}
 		return err == nil
-	}, "the other broker does not listen: %s", broker.Tail())
+	}, "nobody listens on %s", address)
 }
 
 // brokenNATS has a NATS server that asks nobody for anything.
@@ -276,7 +313,16 @@ func brokenNATS() []sabotage {
 			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }, { service: { account: F2, subject: "$JS.API.CONSUMER.CREATE.>" } }`)},
 		{"nats-permissions", "the user of nats_writer_password may use f2.decoded.doctor", rights(
 			`{ service: { account: F2, subject: "f2.dead.writer.>" } }`, `{ service: { account: F2, subject: "f2.decoded.>" } }`)},
-		{"loss-nats-sync", "before it is on disk", other(true)},
+		{"loss-nats-sync", "before it is on disk", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+			t.Helper()
+			user, password, err := logIn(t.Context(), m.secrets, "nats_sys_password")
+			require.NoError(t, err)
+			sys := server.NewAccount("SYS")
+			m.otherNATS(t, patient, true, func(o *server.Options) {
+				o.Accounts, o.SystemAccount = []*server.Account{sys}, "SYS"
+				o.Users = []*server.User{{Username: user, Password: password, Account: sys}}
+			})
+		}},
 		{"loss-stream-files", "there is no stream COMMANDS", other(true)},
 		{"loss-days-to-full", "RAW is full after 0.", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
@@ -341,21 +387,24 @@ func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
 	}
 }
 
-func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Mesh, encrypt bool) {
+func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Mesh, encrypt bool, change ...func(*server.Options)) {
 	t.Helper()
 	options := &server.Options{
-		Host: "127.0.0.1", Port: -1, HTTPHost: "127.0.0.1", HTTPPort: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
 	}
 	if encrypt {
 		options.TLSConfig = m.serverTLS(t)
 		options.TLS = true
+	}
+	for _, c := range change {
+		c(options)
 	}
 	other, err := server.NewServer(options)
 	require.NoError(t, err)
 	other.Start()
 	t.Cleanup(func() { other.Shutdown(); other.WaitForShutdown() })
 	require.True(t, other.ReadyForConnections(30*time.Second))
-	patient.Ports.NATS, patient.Ports.Monitor = other.Addr().(*net.TCPAddr).Port, other.MonitorAddr().Port
+	patient.Ports.NATS = other.Addr().(*net.TCPAddr).Port
 }
 
 func (m *testMesh) serverTLS(t *testing.T) *tls.Config {
@@ -363,6 +412,15 @@ func (m *testMesh) serverTLS(t *testing.T) *tls.Config {
 	certificate, err := tls.LoadX509KeyPair(m.serverPair())
 	require.NoError(t, err)
 	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+}
+
+func brokenNetwork() []sabotage {
+	return []sabotage{{"network-listeners", "not on loopback", func(t *testing.T, _ *testMesh, _ *doctor.Mesh) {
+		t.Helper()
+		everywhere, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":0")
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = everywhere.Close() })
+	}}}
 }
 
 func brokenDatabase() []sabotage {

@@ -36,7 +36,8 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"F2MESH_SECRETS_DIR", st.secrets()},
 		{"F2MESH_CA", r.CAFile},
 		{"MQTT_HOST", r.Host},
-		{"MQTT_PORT", strconv.Itoa(r.Ports.MQTT)},
+		{"MQTT_PORT", strconv.Itoa(r.Ports.People)},
+		{"MQTT_TLS_HOST", r.Public},
 		{"MQTT_TLS_PORT", strconv.Itoa(r.Ports.MQTTTLS)},
 		{"MQTT_WEBSOCKET_PORT", strconv.Itoa(r.Ports.WebSocket)},
 		{"MQTT_URL", "tcp://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTT))},
@@ -60,9 +61,9 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"PGBOUNCER_PORT", strconv.Itoa(r.Ports.PgBouncer)},
 		{"REGISTRY_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseRegistry)},
 		{"REGISTRAR_METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseMetadata)},
-		{"EST_URL", "https://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
+		{"EST_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
 		{"F2MESH_HTTP_CURL", st.curlConfig()},
-		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.HTTP))},
+		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.HTTP))},
 	} {
 		fmt.Printf("export %s=%s\n", v[0], shellQuote(v[1]))
 	}

@@ -71,7 +71,7 @@ func (s state) tools(ctx context.Context, secrets secret.Source, r running) erro
 		s.natsContext():                    content,
 		s.passfile():                       fmt.Sprintf("%s:%d:*:%s:%s\n", r.Host, r.Ports.Postgres, reader, readerPassword),
 		s.operatorPassword():               operatorPassword,
-		s.path("secrets", "mosquitto_sub"): fmt.Sprintf("-h %s\n-p %d\n-u %s\n-P %s\n", r.Host, r.Ports.MQTT, operator, operatorPassword),
+		s.path("secrets", "mosquitto_sub"): fmt.Sprintf("-h %s\n-p %d\n-u %s\n-P %s\n", r.Host, r.Ports.People, operator, operatorPassword),
 		s.curlConfig():                     fmt.Sprintf("user = %q\ncacert = %q\n", "f2mesh:"+api.Reveal(), r.CAFile),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

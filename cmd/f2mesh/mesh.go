@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,10 @@ const stopTimeout = 30 * time.Second
 
 // meshConfig says how a local mesh runs.
 type meshConfig struct {
-	Host        string
+	Host        string   // of all that speaks without TLS, of NATS and the databases
+	Public      string   // of all that controllers and people reach from elsewhere; "": Host
+	Origins     []string // see mosquitto.People
+	Retained    bool     // lets controllers publish retained messages
 	Ports       ports
 	Controllers int
 	Autosave    mosquitto.Autosave
@@ -96,6 +100,7 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 	if exists(st.path(restoringFile)) {
 		return nil, errRestoring
 	}
+	cfg.Public = cmp.Or(cfg.Public, cfg.Host)
 	m := &mesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
 		services: map[string]health.Service{},
@@ -141,7 +146,7 @@ func (m *mesh) prepareCertificates() (err error) {
 			return fmt.Errorf("making the certificates' directories: %w", err)
 		}
 	}
-	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Host})
+	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Public})
 }
 
 func (m *mesh) serverPair() (certFile, keyFile string) {
@@ -169,14 +174,14 @@ func (m *mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server,
 		return nil, err
 	}
 	server, err := natsserver.Start(ctx, natsserver.Config{
-		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS, MonitorPort: m.cfg.Ports.Monitor,
+		Dir: m.state.path("nats"), Host: m.cfg.Host, Port: m.cfg.Ports.NATS,
 		CertFile: cert, KeyFile: key, CAFile: m.authority.CAFile(), Passwords: users,
 		Filling: filling, Log: m.log.With("service", partNATS),
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.set(func() { m.nats, m.cfg.Ports.NATS, m.cfg.Ports.Monitor = server, server.Port(), server.MonitorPort() })
+	m.set(func() { m.nats, m.cfg.Ports.NATS = server, server.Port() })
 	return server, nil
 }
 
@@ -259,10 +264,10 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 		return err
 	}
 	cfg := mosquitto.Config{
-		Dir: m.state.path("mosquitto"), Host: m.cfg.Host,
-		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, WebSocketPort: m.cfg.Ports.WebSocket,
+		Dir: m.state.path("mosquitto"), Host: m.cfg.Host, Public: m.cfg.Public, Origins: m.cfg.Origins,
+		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, PeoplePort: m.cfg.Ports.People, WebSocketPort: m.cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
-		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Log: m.log.With("service", partMosquitto),
+		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Retained: m.cfg.Retained, Log: m.log.With("service", partMosquitto),
 	}
 	if m.cfg.WatchTopics {
 		cfg.Denied = m.denied
@@ -273,7 +278,8 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 	}
 	m.set(func() {
 		m.mqtt = broker
-		m.cfg.Ports.MQTT, m.cfg.Ports.MQTTTLS, m.cfg.Ports.WebSocket = broker.Port(), broker.TLSPort(), broker.WebSocketPort()
+		m.cfg.Ports.MQTT, m.cfg.Ports.MQTTTLS = broker.Port(), broker.TLSPort()
+		m.cfg.Ports.People, m.cfg.Ports.WebSocket = broker.PeoplePort(), broker.WebSocketPort()
 	})
 	ready()
 	return whileRunning(ctx, broker.Done(), broker.Err, broker.Stop)
@@ -321,6 +327,9 @@ func (m *mesh) running() []health.Service {
 }
 
 func (m *mesh) address(port int) string { return net.JoinHostPort(m.cfg.Host, strconv.Itoa(port)) }
+
+// public is the address of what controllers and people reach.
+func (m *mesh) public(port int) string { return net.JoinHostPort(m.cfg.Public, strconv.Itoa(port)) }
 
 func (m *mesh) set(change func()) {
 	m.mu.Lock()

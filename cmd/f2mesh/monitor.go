@@ -43,11 +43,11 @@ func (m *mesh) healthConfig() monitor.Config {
 	cfg.CAs = m.authority.CAFile()
 	if m.ports().HTTP == 0 {
 		// The service listens where it is told to.
-		if free, err := port.Pick(m.cfg.Host, 0); err == nil {
+		if free, err := port.Pick(m.cfg.Public, 0); err == nil {
 			m.set(func() { m.cfg.Ports.HTTP = free })
 		}
 	}
-	cfg.Listen = m.address(m.ports().HTTP)
+	cfg.Listen = m.public(m.ports().HTTP)
 	return cfg
 }
 
@@ -55,7 +55,7 @@ func (m *mesh) healthConfig() monitor.Config {
 // where only this machine reaches them.
 func (m *mesh) allMetrics() http.Handler {
 	mux := health.Handler(m.running)
-	if ip := net.ParseIP(m.cfg.Host); ip != nil && ip.IsLoopback() {
+	if ip := net.ParseIP(m.cfg.Public); ip != nil && ip.IsLoopback() {
 		health.AddProfiles(mux)
 	}
 	return mux

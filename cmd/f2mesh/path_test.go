@@ -238,7 +238,7 @@ func TestDoorIsLocked(t *testing.T) {
 
 	t.Run("without a password", func(t *testing.T) {
 		connect := func(user, password string) error {
-			client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + m.address(m.ports().MQTT)).
+			client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + m.address(m.ports().People)).
 				SetClientID("password-" + user).SetUsername(user).SetPassword(password))
 			defer client.Disconnect(0)
 			return wait(client.Connect())

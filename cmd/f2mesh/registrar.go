@@ -136,11 +136,11 @@ func (m *mesh) registrarConfig() server.Config {
 	cfg.CertFile, cfg.KeyFile = m.serverPair()
 	if m.ports().EST == 0 {
 		// The service listens where it is told to.
-		if free, err := port.Pick(m.cfg.Host, 0); err == nil {
+		if free, err := port.Pick(m.cfg.Public, 0); err == nil {
 			m.set(func() { m.cfg.Ports.EST = free })
 		}
 	}
-	cfg.Listen = m.address(m.ports().EST)
+	cfg.Listen = m.public(m.ports().EST)
 	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
 	return cfg
 }

@@ -233,7 +233,8 @@ func (r *rotator) server(kind credential.Kind) rotation.Server {
 			Sys: r.login(fmt.Sprintf(secretNATSPasswords, natsserver.Sys)),
 		}
 	case credential.MQTT:
-		return mosquitto.Admin{Dir: r.state.path("mosquitto"), Address: net.JoinHostPort(r.running.Host, strconv.Itoa(r.running.Ports.MQTT))}
+		at := func(port int) string { return net.JoinHostPort(r.running.Host, strconv.Itoa(port)) }
+		return mosquitto.Admin{Dir: r.state.path("mosquitto"), Address: at(r.running.Ports.MQTT), People: at(r.running.Ports.People)}
 	default:
 		return postgres.Admin{
 			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseAny),

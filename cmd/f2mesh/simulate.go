@@ -146,7 +146,7 @@ func (c *simulateCommand) register(ctx context.Context, st state, r running, con
 	if err := enlarge(ctx, st, r, controllers, log); err != nil {
 		return fmt.Errorf("registering the fleet: %w", err)
 	}
-	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTTTLS))
+	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.MQTTTLS))
 	c.Config.CAFile, c.Config.Devices = r.CAFile, st.devices()
 	return nil
 }
@@ -257,7 +257,7 @@ func printReport(out io.Writer, r *simulator.Report) {
 func (m *mesh) simulate(every time.Duration) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
 		cfg := simulator.Config{
-			Broker: "ssl://" + m.address(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
+			Broker: "ssl://" + m.public(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
 			Interval: every, OldFirmware: 0.2, Persistent: 0.25,
 		}
 		ready()

@@ -48,6 +48,7 @@ type running struct {
 	Started     time.Time `json:"started"`
 	Ready       bool      `json:"ready"`
 	Host        string    `json:"host"`
+	Public      string    `json:"public"` // where controllers and people come in with TLS
 	Ports       ports     `json:"ports"`
 	Controllers int       `json:"controllers"` // of the demo fleet
 	Simulating  bool      `json:"simulating"`  // it plays them itself
@@ -63,9 +64,9 @@ type running struct {
 type ports struct {
 	MQTT      int `json:"mqtt"`
 	MQTTTLS   int `json:"mqtt_tls"`
+	People    int `json:"mqtt_people"`
 	WebSocket int `json:"mqtt_websocket"`
 	NATS      int `json:"nats"`
-	Monitor   int `json:"nats_monitor"`
 	Postgres  int `json:"postgres"`
 	PgBouncer int `json:"pgbouncer,omitempty"` // 0: without
 	HTTP      int `json:"http"`

@@ -28,13 +28,14 @@ func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error 
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
 		{"MQTT, services (password)", m.address(p.MQTT)},
-		{"MQTT, controllers (mTLS)", m.address(p.MQTTTLS)},
-		{"MQTT over WebSocket (TLS, password)", m.address(p.WebSocket)},
+		{"MQTT, people's tools (password)", m.address(p.People)},
+		{"MQTT over WebSocket, people (TLS, password)", m.public(p.WebSocket)},
+		{"MQTT, controllers (mTLS)", m.public(p.MQTTTLS)},
 		{"NATS (TLS, password)", m.address(p.NATS)},
 		{"PostgreSQL (TLS, password)", m.address(p.Postgres)},
 		{"PgBouncer (TLS, password)", pooler},
-		{"enrolment, EST (TLS, claiming code)", "https://" + m.address(p.EST) + "/.well-known/est"},
-		{"health, metrics (TLS, password)", "https://" + m.address(p.HTTP) + "/status"},
+		{"enrolment, EST (TLS, claiming code)", "https://" + m.public(p.EST) + "/.well-known/est"},
+		{"health, metrics (TLS, password)", "https://" + m.public(p.HTTP) + "/status"},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
 	}

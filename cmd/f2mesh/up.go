@@ -31,17 +31,20 @@ import (
 
 const (
 	pgbouncerPort   = 6432
+	loopback        = "127.0.0.1"
 	demoControllers = 5
 )
 
 type upCommand struct {
 	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, keeper, bridge, decoder, writer, registrar, health."`
 	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
-	Host         string        `help:"Address that the parts listen on." env:"F2MESH_HOST" default:"127.0.0.1"`
+	Host         string        `help:"Address that controllers and people connect to, each with TLS: MQTT (8883), MQTT over WebSocket (9001), enrolment (8443), health API (8000). All else is on loopback." env:"F2MESH_HOST" default:"127.0.0.1"`
+	MQTTOrigins  []string      `help:"Web pages, besides this host's own, whose scripts may use MQTT over WebSocket: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
 	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
 	Controllers  *int          `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. As many as at the last start, 5 at the first." env:"F2MESH_CONTROLLERS"`
 	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
+	MQTTRetained bool          `help:"Let controllers publish retained messages, which stay in the broker's memory. Who does it otherwise is cut off." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
 	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
 
 	stream.Sizes
@@ -89,7 +92,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		log = g.logger(file)
 	}
 	cfg := meshConfig{
-		Host: c.Host, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
+		Host: loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
 		Sizes: c.Sizes, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 	}
 	if c.SaveAllQueue {
@@ -193,7 +196,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, held trouble, out *os.Fi
 // describe is run.json of the mesh that runs now.
 func (m *mesh) describe() running {
 	return running{
-		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Ports: m.ports(),
+		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Public: m.cfg.Public, Ports: m.ports(),
 		Controllers: m.cfg.Controllers, Simulating: slices.Contains(m.Names(), partSimulator), CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
 		Issuer: m.cfg.Issuer, Decoder: m.cfg.Decoder,
 	}
@@ -202,10 +205,10 @@ func (m *mesh) describe() running {
 // choosePorts takes the ports of the last run, or the standard ones, and says
 // where one was taken.
 func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
-	want := ports{MQTT: 1883, MQTTTLS: 8883, WebSocket: 9001, NATS: 4222, Monitor: 8222, Postgres: 5432, PgBouncer: pgbouncerPort, HTTP: 8000, EST: 8443}
+	want := ports{MQTT: 1883, MQTTTLS: 8883, People: 1884, WebSocket: 9001, NATS: 4222, Postgres: 5432, PgBouncer: pgbouncerPort, HTTP: 8000, EST: 8443}
 	if last, err := st.last(); err == nil {
 		want = last.Ports
-		want.EST = cmp.Or(want.EST, 8443) // of a version that had none
+		want.EST, want.People = cmp.Or(want.EST, 8443), cmp.Or(want.People, 1884) // of a version that had none
 	}
 	switch {
 	case !c.pooled():
@@ -214,23 +217,23 @@ func (c *upCommand) choosePorts(st state, out io.Writer) (ports, error) {
 		want.PgBouncer = pgbouncerPort
 	}
 	for _, p := range []struct {
-		name string
-		port *int
+		name, host string
+		port       *int
 	}{
-		{"MQTT", &want.MQTT},
-		{"MQTT over mTLS", &want.MQTTTLS},
-		{"MQTT over WebSocket", &want.WebSocket},
-		{"NATS", &want.NATS},
-		{"NATS monitoring", &want.Monitor},
-		{"PostgreSQL", &want.Postgres},
-		{"PgBouncer", &want.PgBouncer},
-		{"HTTP", &want.HTTP},
-		{"EST", &want.EST},
+		{"MQTT", loopback, &want.MQTT},
+		{"MQTT over mTLS", c.Host, &want.MQTTTLS},
+		{"MQTT for people", loopback, &want.People},
+		{"MQTT over WebSocket", c.Host, &want.WebSocket},
+		{"NATS", loopback, &want.NATS},
+		{"PostgreSQL", loopback, &want.Postgres},
+		{"PgBouncer", loopback, &want.PgBouncer},
+		{"HTTP", c.Host, &want.HTTP},
+		{"EST", c.Host, &want.EST},
 	} {
 		if *p.port == 0 {
 			continue // of a part that does not run
 		}
-		free, err := port.Pick(c.Host, *p.port)
+		free, err := port.Pick(p.host, *p.port)
 		if err != nil {
 			return ports{}, err
 		}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/doctor"
 )
 
 // TestUp is what people type first, with the program itself: up, look, down,
@@ -140,4 +143,31 @@ func TestFleetSize(t *testing.T) {
 	assert.False(t, (&upCommand{Simulate: true}).simulates(0))
 	assert.Equal(t, 1, (&upCommand{Controllers: &one}).fleetSize(st), "the control: who says so gets it")
 	assert.True(t, (&upCommand{Simulate: true}).simulates(1))
+}
+
+// TestPublicAddress: --host moves what controllers and people reach with TLS, and leaves
+// the rest on loopback. (127.0.0.2 is another address of this machine.)
+func TestPublicAddress(t *testing.T) {
+	const elsewhere = "127.0.0.2"
+	m := startMesh(t, func(cfg *meshConfig) { cfg.Public = elsewhere })
+	reached := func(host string, number int) bool {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", net.JoinHostPort(host, strconv.Itoa(number)))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	p := m.ports()
+	for name, number := range map[string]int{"controllers": p.MQTTTLS, "browsers": p.WebSocket, "EST": p.EST, "health": p.HTTP} {
+		eventually(t, func() bool { return reached(elsewhere, number) }, "%s", name)
+	}
+	for name, number := range map[string]int{"services": p.MQTT, "tools": p.People, "NATS": p.NATS, "PostgreSQL": p.Postgres, "PgBouncer": p.PgBouncer} {
+		assert.False(t, reached(elsewhere, number), name)
+		assert.True(t, reached(loopback, number), "%s, the control", name)
+	}
+	patient := m.state.patient(m.describe(), m.secrets.logIn)
+	for _, check := range []string{"network-listeners", "mqtt-listeners", "tls-certificates", "health-password"} {
+		r := find(t, patient, check)
+		assert.Equal(t, doctor.OK, r.State, "%s: %s", check, r.Seen)
+	}
 }

@@ -33,8 +33,8 @@ const (
 func databaseChecks() []Check {
 	return []Check{
 		{
-			"database-ports", "Database Security: Network Isolation", "where PostgreSQL's and NATS monitoring's ports listen",
-			"give up --host a loopback address, or none", databasePorts,
+			"database-ports", "Database Security: Network Isolation", "where PostgreSQL's and PgBouncer's ports listen",
+			"restart the mesh, which has them on loopback; give PostgreSQL elsewhere another listen_addresses", databasePorts,
 		},
 		{
 			"database-tls", "Database Security: Access Control", "a login without TLS",
@@ -61,12 +61,15 @@ func databasePorts(_ context.Context, m *Mesh) Finding {
 	var problems []string
 	found := 0
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		addresses, err := listening(table, m.Ports.Postgres, m.Ports.Monitor)
+		addresses, err := listening(table)
 		if err != nil {
 			continue // no IPv6, or no Linux
 		}
-		found += len(addresses)
 		for _, a := range addresses {
+			if !slices.Contains([]int{m.Ports.Postgres, m.Ports.PgBouncer}, a.Port) {
+				continue
+			}
+			found++
 			if !a.IP.IsLoopback() {
 				problems = append(problems, fmt.Sprintf("port %d listens on %s", a.Port, a.IP))
 			}
@@ -78,23 +81,29 @@ func databasePorts(_ context.Context, m *Mesh) Finding {
 	return verdict(problems, "%d sockets, on loopback only", found)
 }
 
-// listening lists the sockets in state LISTEN (0A) on the given ports.
-func listening(table string, ports ...int) ([]net.TCPAddr, error) {
+// socket is one that listens.
+type socket struct {
+	net.TCPAddr
+	inode string
+}
+
+// listening lists the sockets in state LISTEN (0A).
+func listening(table string) ([]socket, error) {
 	file, err := os.Open(table) //nolint:gosec // one of two in /proc
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	var all []net.TCPAddr
+	var all []socket
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || fields[3] != "0A" {
+		if len(fields) < 10 || fields[3] != "0A" {
 			continue
 		}
 		host, port, _ := strings.Cut(fields[1], ":")
 		number, err := strconv.ParseInt(port, 16, 32)
-		if err == nil && slices.Contains(ports, int(number)) {
-			all = append(all, net.TCPAddr{IP: kernelIP(host), Port: int(number)})
+		if err == nil {
+			all = append(all, socket{net.TCPAddr{IP: kernelIP(host), Port: int(number)}, fields[9]})
 		}
 	}
 	return all, nil

@@ -6,8 +6,8 @@
 // a safe one. What cannot be found out here is NotChecked, never OK.
 //
 // The checks leave some dead letters behind, each with "doctor" in topic or
-// payload, and interrupt the sessions of two demo controllers for a moment. They
-// change nothing else. The package prints nothing and holds no state.
+// payload, and interrupt the sessions of two demo controllers, and of whoever uses the
+// operator's MQTT user, for a moment. They change nothing else. The package prints nothing and holds no state.
 package doctor
 
 import (
@@ -60,7 +60,7 @@ const checkTimeout = 60 * time.Second
 // Checks lists all items, in the order in which they run.
 func Checks() []Check {
 	return slices.Concat(secretChecks(), mqttChecks(), natsChecks(), databaseChecks(),
-		healthChecks(), estChecks(), tlsChecks(), processChecks(), lossChecks(), streamChecks(), inputChecks(), programChecks())
+		healthChecks(), estChecks(), tlsChecks(), networkChecks(), processChecks(), lossChecks(), streamChecks(), inputChecks(), programChecks())
 }
 
 // Run runs the checks that are named, by name or by the part before its first "-"

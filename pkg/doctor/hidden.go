@@ -9,7 +9,7 @@ func (m *Mesh) hidden(check string) string {
 	switch check {
 	case "secret-logs", "database-failed-logins":
 		return "the logs are in the containers' engine: search what `docker compose logs` shows"
-	case "database-ports":
+	case "database-ports", "network-listeners":
 		return "container-hardening looks at what the containers publish"
 	case "process-users":
 		return "container-hardening looks at whom the containers run as"
@@ -17,8 +17,6 @@ func (m *Mesh) hidden(check string) string {
 		return "the broker's lists are in a volume; the registrar raises an alarm before one ends"
 	case "loss-broker-queue":
 		return "the broker's configuration is in a volume"
-	case "loss-nats-sync":
-		return "NATS monitoring has no published port"
 	case "database-tls", "database-password", "database-privileges", "loss-postgres-sync", "input-injection":
 		if m.Ports.Postgres == 0 {
 			return "no database has a published port; EXPOSE_DATABASE_PORTS=true gives this machine one"

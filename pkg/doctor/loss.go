@@ -2,9 +2,9 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -12,10 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 )
 
 // Known defaults that lose messages; the guide has no section for them.
@@ -28,11 +25,11 @@ func lossChecks() []Check {
 			"sync_interval: always in nats-server.conf, and restart", natsSync,
 		},
 		{
-			"loss-broker-queue", lossGuide, "persistence, autosave and queue limits in the broker's mosquitto.conf",
+			"loss-broker-queue", lossGuide, "persistence, autosave, and limits of queues and memory in the broker's mosquitto.conf",
 			"take the lines that are named as shipped in mosquitto/mosquitto.conf, and restart the broker", brokerQueue,
 		},
 		{
-			"loss-broker-version", lossGuide, "the running broker's version, which decides the spellings of a controller's MAC that its ACL grants",
+			"loss-broker-version", lossGuide, "a controller's publish with its MAC in upper case, which is granted with Mosquitto 2.1 alone",
 			"Mosquitto 2.1, and restart the mesh", brokerVersion,
 		},
 		{
@@ -47,21 +44,31 @@ func lossChecks() []Check {
 }
 
 func natsSync(ctx context.Context, m *Mesh) Finding {
-	var server struct {
-		JetStream struct {
-			Config *struct {
-				SyncAlways bool `json:"sync_always"`
+	var answer struct {
+		Data struct {
+			JetStream struct {
+				Config *struct {
+					SyncAlways bool `json:"sync_always"`
+				}
 			}
 		}
 	}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	if err := getJSON(ctx, client, "http://"+m.address(m.Ports.Monitor)+"/varz", &server); err != nil {
+	nc, err := m.natsUser(ctx, sysNATS)
+	if err != nil {
 		return failed("the server cannot be asked: %v", err)
 	}
-	if server.JetStream.Config == nil {
-		return failed("JetStream is off")
+	defer nc.Close()
+	reply, err := nc.Request("$SYS.REQ.SERVER.PING.VARZ", nil, 10*time.Second)
+	if err == nil {
+		err = json.Unmarshal(reply.Data, &answer)
 	}
-	if !server.JetStream.Config.SyncAlways {
+	config := answer.Data.JetStream.Config
+	switch {
+	case err != nil:
+		return failed("the server cannot be asked: %v", err)
+	case config == nil:
+		return failed("JetStream is off")
+	case !config.SyncAlways:
 		return failed("a publish is acknowledged before it is on disk")
 	}
 	return ok("each publish is on disk before it is acknowledged")
@@ -89,10 +96,12 @@ func brokerQueue(_ context.Context, m *Mesh) Finding {
 	wrong := map[string]bool{
 		"persistence":          set["persistence"] != "true",
 		"autosave_interval":    set["autosave_on_changes"] != "true" && (number("autosave_interval") < 1 || number("autosave_interval") > maxAutosave),
-		"max_queued_messages":  number("max_queued_messages") < 1_000_000, // 1,000 by default, 0 cuts clients off
+		"max_queued_messages":  number("max_queued_messages") < 1_000_000 || number("max_queued_messages") > 100_000_000, // 1,000 by default, 0 cuts clients off
 		"max_queued_bytes":     number("max_queued_bytes") < 64<<20,
 		"upgrade_outgoing_qos": set["upgrade_outgoing_qos"] != "true",
 		"max_packet_size":      number("max_packet_size") < 1<<20,
+		// Without one the kernel ends a broker that one controller has filled.
+		"memory_limit": number("memory_limit") < 1<<30,
 		// Acknowledges what it drops.
 		"message_size_limit": number("message_size_limit") != 0,
 	}
@@ -102,51 +111,37 @@ func brokerQueue(_ context.Context, m *Mesh) Finding {
 			problems = append(problems, fmt.Sprintf("%s is %q", name, set[name]))
 		}
 	}
-	return verdict(problems, "saved every %s s or at each change; up to %s bytes wait for a client", set["autosave_interval"], set["max_queued_bytes"])
+	if len(problems) == 0 && set["retain_available"] != "false" {
+		return warning("retained messages are on (F2MESH_MQTT_RETAINED): each controller can fill the broker's memory with them, for good")
+	}
+	return verdict(problems, "saved every %s s or at each change; up to %s bytes wait for a client, all of them take %s", set["autosave_interval"], set["max_queued_bytes"], set["memory_limit"])
 }
 
+// brokerVersion has a controller publish in upper case. Mosquitto tells its version by a
+// retained message, and these are off.
 func brokerVersion(ctx context.Context, m *Mesh) Finding {
-	listeners, err := m.passwordListeners()
-	if err != nil {
-		return failed("%v", err)
-	}
-	user, password, err := m.LogIn(ctx, operatorMQTT)
-	if err != nil {
-		return failed("%v", err)
-	}
-	last := listeners[len(listeners)-1] // the one that has a published port in containers, too
-	c, err := m.dial(last.url, user, password, marker(), last.config)
-	if err != nil {
-		return failed("the broker cannot be asked: %v", err)
-	}
-	defer c.Disconnect(100)
-	told := make(chan string, 1)
-	err = done(c.Subscribe("$SYS/broker/version", 1, func(_ mqtt.Client, message mqtt.Message) {
-		select {
-		case told <- string(message.Payload()):
-		default:
+	all := true
+	f := m.withParty(ctx, func(p *party) ([]string, error) {
+		id := marker()
+		upper := "tele/f2-" + strings.ToUpper(p.oneName) + "/" + id
+		own := "tele/f2-" + p.oneName + "/" + id
+		if err := p.onlooker.subscribe(upper, own); err != nil {
+			return nil, err
 		}
-	}))
-	if err != nil {
-		return failed("the broker cannot be asked: %v", err)
-	}
-	select {
-	case text := <-told:
-		return judgeVersion(text)
-	case <-time.After(mqttTimeout):
-		return failed("the broker does not say its version")
-	}
-}
-
-func judgeVersion(text string) Finding {
-	v, known := mosquitto.ParseVersion(text)
+		if err := p.one.publish(upper, own); err != nil {
+			return nil, err
+		}
+		seen, err := p.onlooker.until(own)
+		all = slices.Contains(seen, upper)
+		return nil, err
+	})
 	switch {
-	case !known:
-		return notChecked("the broker calls itself %q", text)
-	case !v.AllSpellings():
-		return warning("Mosquitto %s is granted two of the six spellings of a controller's MAC: what is published in upper case or with colons is acknowledged and dropped, and raises the alarm connected_but_unheard; it also stands still at each change of the fleet, for 0.3 s at 5,000 controllers and for 4 s at 20,000", v)
+	case f.State != OK:
+		return f
+	case !all:
+		return warning("the broker is older than Mosquitto 2.1, and is granted two of the six spellings of a controller's MAC: what is published in upper case or with colons is acknowledged and dropped, and raises the alarm connected_but_unheard; it also stands still at each change of the fleet, for 0.3 s at 5,000 controllers and for 4 s at 20,000")
 	}
-	return ok("Mosquitto %s is granted all spellings of a controller's MAC", v)
+	return ok("all spellings of a controller's MAC are granted")
 }
 
 // streamsNeeded are those without which messages have nowhere to go.

@@ -27,9 +27,10 @@ type Mesh struct {
 	Containers bool
 	// Devices is the folder of device bundles; "": the one in Dir.
 	Devices string
-	// Host is the address that all parts listen on.
-	Host  string
-	Ports Ports
+	// Host is where services listen, and Public where controllers and people come in,
+	// each with TLS.
+	Host, Public string
+	Ports        Ports
 	// CAFile is what the servers' certificates must chain to.
 	CAFile string
 	// LogIn answers the user and the password of a credential, now.
@@ -48,13 +49,28 @@ type Mesh struct {
 
 // Ports are where the parts listen; 0 for one that is not there, or not reached from
 // here. HTTP is the health API's, and Telemetry is PostgreSQL's for that database, if it has a server of its own.
-type Ports struct{ MQTT, MQTTTLS, WebSocket, NATS, Monitor, Postgres, Telemetry, PgBouncer, HTTP, EST int }
+type Ports struct{ MQTT, MQTTTLS, People, WebSocket, NATS, Postgres, Telemetry, PgBouncer, HTTP, EST int }
+
+// public are those that controllers and people come in by.
+func (p Ports) public() []int { return []int{p.MQTTTLS, p.WebSocket, p.HTTP, p.EST} }
+
+// private are the others, which stay on loopback.
+func (p Ports) private() []int {
+	return []int{p.MQTT, p.People, p.NATS, p.Postgres, p.Telemetry, p.PgBouncer}
+}
 
 func (m *Mesh) path(elements ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elements...)...)
 }
 
-func (m *Mesh) address(port int) string { return net.JoinHostPort(m.Host, strconv.Itoa(port)) }
+func (m *Mesh) address(port int) string { return net.JoinHostPort(m.host(port), strconv.Itoa(port)) }
+
+func (m *Mesh) host(port int) string {
+	if slices.Contains(m.Ports.public(), port) {
+		return m.Public
+	}
+	return m.Host
+}
 
 // tls is for a client of the mesh's servers.
 func (m *Mesh) tls() (*tls.Config, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -11,8 +13,9 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
-// Secrets of the users that look on.
+// Secrets of the users that look on, and of the bridge.
 const (
+	bridgeMQTT    = "mqtt_password"
 	operatorMQTT  = "mqtt_operator_password"
 	registrarMQTT = "mqtt_registrar_password"
 )
@@ -25,12 +28,24 @@ var errTimeout = errors.New("no answer in time")
 func mqttChecks() []Check {
 	return []Check{
 		{
-			"mqtt-anonymous", "MQTT Authentication: Testing", "connections without user and password on 1883 and 9001, and without a certificate on 8883",
+			"mqtt-anonymous", "MQTT Authentication: Testing", "connections without user and password on 1883, 1884 and 9001, and without a certificate on 8883",
 			"allow_anonymous false in mosquitto.conf, and restart the broker", mqttAnonymous,
 		},
 		{
-			"mqtt-password", "MQTT Authentication: Testing", "connections with a wrong password on 1883 and 9001",
+			"mqtt-password", "MQTT Authentication: Testing", "connections with a wrong password on 1883, 1884 and 9001",
 			"password_file in mosquitto.conf, and restart the broker", mqttPassword,
+		},
+		{
+			"mqtt-listeners", "MQTT Authentication: Security Architecture", "people with their passwords on the services' listener 1883, services with theirs on the people's, 1884 and 9001",
+			"run the broker by `f2mesh up` or `f2mesh broker`, with mosquitto.conf as shipped; `f2mesh secret rotate mqtt_operator_password`", mqttListeners,
+		},
+		{
+			"mqtt-client-id", "MQTT Authentication: Security Architecture", "a person's connections under two client ids on 1884 and 9001: both have to be the user's name, so that the second ends the first",
+			"use_username_as_clientid true on the socket's listener in mosquitto.conf, and restart the broker", mqttClientID,
+		},
+		{
+			"mqtt-origin", "MQTT Authentication: Security Architecture", "a connection to 9001 from a web page of another host",
+			"take what is not yours out of F2MESH_MQTT_ORIGINS, and restart the mesh", mqttOrigin,
 		},
 		{
 			"mqtt-no-certificate", "mTLS Device Authentication", "a connection without a certificate on 8883, with a good password too",
@@ -59,13 +74,24 @@ func mqttChecks() []Check {
 type client struct {
 	mqtt.Client
 	messages chan string
+	lost     chan struct{}
 }
 
 // dial connects; an error is a refusal, or says that nobody is there.
 func (m *Mesh) dial(url, user, password, id string, config *tls.Config) (*client, error) {
-	c := &client{messages: make(chan string, 1000)}
-	c.Client = mqtt.NewClient(mqtt.NewClientOptions().AddBroker(url).SetClientID(id).
+	return m.dialFrom("", url, user, password, id, config)
+}
+
+// dialFrom connects as the scripts of a web page do; "": as a program.
+func (m *Mesh) dialFrom(origin, url, user, password, id string, config *tls.Config) (*client, error) {
+	c := &client{messages: make(chan string, 1000), lost: make(chan struct{})}
+	headers := http.Header{}
+	if origin != "" {
+		headers.Set("Origin", origin)
+	}
+	c.Client = mqtt.NewClient(mqtt.NewClientOptions().AddBroker(url).SetClientID(id).SetHTTPHeaders(headers).
 		SetUsername(user).SetPassword(password).SetTLSConfig(config).SetConnectTimeout(mqttTimeout).
+		SetConnectionLostHandler(func(mqtt.Client, error) { close(c.lost) }).
 		SetAutoReconnect(false).SetDefaultPublishHandler(func(_ mqtt.Client, message mqtt.Message) {
 		select {
 		case c.messages <- message.Topic():
@@ -130,32 +156,117 @@ func (m *Mesh) login(url, user, password string, config *tls.Config) error {
 	return err
 }
 
-// listener is one that takes passwords.
+// listener is one that takes passwords. The secret is that of somebody whom it is for.
 type listener struct {
 	name, url string
 	config    *tls.Config
+	secret    string
 }
 
 func (m *Mesh) passwordListeners() ([]listener, error) {
 	config, err := m.tls()
 	return []listener{
-		{"services", "tcp://" + m.address(m.Ports.MQTT), nil},
-		{"WebSocket", "wss://" + m.address(m.Ports.WebSocket), config},
+		{"services", "tcp://" + m.address(m.Ports.MQTT), nil, registrarMQTT},
+		{"people", "tcp://" + m.address(m.Ports.People), nil, operatorMQTT},
+		{"WebSocket", "wss://" + m.address(m.Ports.WebSocket), config, operatorMQTT},
 	}, err
 }
 
-// wrongLogins are attempts on both listeners that take passwords.
+// mqttListeners has each secret tried at the listeners that are not for it.
+func mqttListeners(ctx context.Context, m *Mesh) Finding {
+	listeners, err := m.passwordListeners()
+	if err != nil {
+		return failed("%v", err)
+	}
+	var attempts []attempt
+	for _, l := range listeners {
+		good, goodPassword, err := m.LogIn(ctx, l.secret)
+		if err != nil {
+			return failed("%v", err)
+		}
+		for _, secret := range []string{bridgeMQTT, registrarMQTT, operatorMQTT} {
+			if (secret == operatorMQTT) == (l.secret == operatorMQTT) {
+				continue
+			}
+			user, password, err := m.LogIn(ctx, secret)
+			if err != nil {
+				return failed("%v", err)
+			}
+			attempts = append(attempts, attempt{
+				user + " at " + l.name,
+				func() error { return m.login(l.url, good, goodPassword, l.config) },
+				func() error { return m.login(l.url, user, password, l.config) },
+			})
+		}
+	}
+	return refused(attempts)
+}
+
+// mqttClientID tells whether a person's client id is its own choice.
+func mqttClientID(ctx context.Context, m *Mesh) Finding {
+	listeners, err := m.passwordListeners()
+	if err != nil {
+		return failed("%v", err)
+	}
+	user, password, err := m.LogIn(ctx, operatorMQTT)
+	if err != nil {
+		return failed("%v", err)
+	}
+	var problems []string
+	for _, l := range listeners {
+		if l.secret != operatorMQTT {
+			continue
+		}
+		var both [2]*client
+		for i := range both {
+			if both[i], err = m.dial(l.url, user, password, marker(), l.config); err != nil {
+				return failed("%s: cannot be tried: %v", l.name, err)
+			}
+			defer both[i].Disconnect(0)
+		}
+		select {
+		case <-both[0].lost:
+		case <-time.After(mqttTimeout / 2):
+			problems = append(problems, fmt.Sprintf("%s: %s has the client id that it chose", l.name, user))
+		}
+	}
+	return verdict(problems, "a person's client id is the user's name")
+}
+
+// mqttOrigin claims to be a page's script.
+func mqttOrigin(ctx context.Context, m *Mesh) Finding {
+	config, err := m.tls()
+	if err != nil {
+		return failed("%v", err)
+	}
+	user, password, err := m.LogIn(ctx, operatorMQTT)
+	if err != nil {
+		return failed("%v", err)
+	}
+	from := func(origin string) func() error {
+		return func() error {
+			c, err := m.dialFrom(origin, "wss://"+m.address(m.Ports.WebSocket), user, password, marker(), config)
+			if err == nil {
+				c.Disconnect(100)
+			}
+			return err
+		}
+	}
+	return refused([]attempt{{"a page of another host", from(""), from("https://" + marker() + ".invalid")}})
+}
+
+// wrongLogins are attempts on all listeners that take passwords.
 func (m *Mesh) wrongLogins(ctx context.Context, wrong func(user string) (string, string)) ([]attempt, error) {
 	listeners, err := m.passwordListeners()
 	if err != nil {
 		return nil, err
 	}
-	user, password, err := m.LogIn(ctx, operatorMQTT)
-	if err != nil {
-		return nil, err
-	}
 	var attempts []attempt
 	for _, l := range listeners {
+		user, password, err := m.LogIn(ctx, l.secret)
+		if err != nil {
+			return nil, err
+		}
 		attempts = append(attempts, attempt{
 			l.name,
 			func() error { return m.login(l.url, user, password, l.config) },
@@ -264,7 +375,7 @@ func (m *Mesh) meet(ctx context.Context) (*party, error) {
 		return nil, err
 	}
 	p := &party{oneName: devices[0].mac, twoName: devices[1].mac}
-	if p.onlooker, err = m.dial("tcp://"+m.address(m.Ports.MQTT), user, password, marker(), nil); err != nil {
+	if p.onlooker, err = m.dial("tcp://"+m.address(m.Ports.People), user, password, marker(), nil); err != nil {
 		return nil, err
 	}
 	for i, c := range []**client{&p.one, &p.two} {

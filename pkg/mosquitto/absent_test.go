@@ -46,7 +46,7 @@ func TestQueueForAnAbsentBridge(t *testing.T) {
 // controller may publish then, on what the bridge here has not subscribed to.
 func (b *bench) reload() {
 	b.t.Helper()
-	client, arrived := listen(b.t, b.serviceOptions("operator"), "stat/#")
+	client, arrived := listen(b.t, b.userOptions("operator"), "stat/#")
 	defer client.Disconnect(100)
 	newcomer := connectMQTT(b.t, b.deviceOptions(neighbor))
 	defer newcomer.Disconnect(100)
@@ -73,7 +73,7 @@ func TestSessionIsForgottenUnlessItIsNamed(t *testing.T) {
 	b.stop()
 	b.start()
 	b.reload()
-	client, arrived := listen(t, b.serviceOptions("operator"), "tele/#")
+	client, arrived := listen(t, b.userOptions("operator"), "tele/#")
 	b.publish("dropped")
 	until(t, arrived, "tele/f2-e4fd45f654be/x=dropped")
 	client.Disconnect(100)

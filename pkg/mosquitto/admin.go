@@ -8,8 +8,9 @@ import (
 // Admin changes the users of a running broker, which this or any other process
 // started from our files. It is safe for concurrent use, also by several processes.
 type Admin struct {
-	// Dir is the broker's folder, Address host and port of its listener for services.
-	Dir, Address string
+	// Dir is the broker's folder; Address and People are host and port of its listeners
+	// for services and for people's tools.
+	Dir, Address, People string
 }
 
 // SetPassword is the package's function of that name.
@@ -19,7 +20,11 @@ func (a Admin) SetPassword(_ context.Context, user, password string) error {
 
 // LogIn tells whether the broker lets a user in.
 func (a Admin) LogIn(ctx context.Context, user, password string) (bool, error) {
-	err := LogIn(ctx, a.Address, user, password)
+	address := a.Address
+	if !isService(user) {
+		address = a.People
+	}
+	err := LogIn(ctx, address, user, password)
 	if errors.Is(err, ErrRefused) {
 		return false, nil
 	}

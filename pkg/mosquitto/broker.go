@@ -52,9 +52,11 @@ const stillRunning = 10 * time.Second
 type Broker struct {
 	*process.Process
 
-	dir                          string
-	port, tlsPort, webSocketPort int
-	host                         string
+	dir                                      string
+	port, tlsPort, peoplePort, webSocketPort int
+	host, public                             string
+	doors                                    *Doors
+	shut                                     chan struct{} // closed once the doors are
 }
 
 // Start starts a broker and waits until it serves, or until ctx ends.
@@ -108,7 +110,7 @@ type starter struct {
 func (s *starter) gated() bool { return s.cfg.CAFile == "" }
 
 func (s *starter) fixedPorts() bool {
-	return s.cfg.Port != 0 && s.cfg.TLSPort != 0 && s.cfg.WebSocketPort != 0
+	return s.cfg.Port != 0 && s.cfg.TLSPort != 0 && s.cfg.PeoplePort != 0 && s.cfg.WebSocketPort != 0
 }
 
 // prepare writes all files but the configuration, which has the ports.
@@ -130,7 +132,8 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err := s.owner.Own(data); err != nil {
 		return err
 	}
-	passwords, err := passwordFile(s.cfg.Users)
+	key := newPeopleKey() // so that nobody knows one for long
+	passwords, err := passwordFile(asKnown(s.cfg.Users, key))
 	if err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights)}
+	files := map[string][]byte{passwordsFile: passwords, aclFile: renewACL(rights), peopleKeyFile: []byte(key)}
 	sources := map[string]string{serverCertFile: s.cfg.CertFile, serverKeyFile: s.cfg.KeyFile}
 	if s.gated() {
 		if err := haveLists(s.dir); err != nil {
@@ -177,22 +180,30 @@ func (s *starter) awaitEarlier(ctx context.Context) error {
 
 // start makes one attempt with ports that are free now.
 func (s *starter) start(ctx context.Context) (*Broker, error) {
-	b := &Broker{dir: s.cfg.Dir, host: s.cfg.Host}
+	b := &Broker{dir: s.cfg.Dir, host: s.cfg.Host, public: s.cfg.Public, shut: make(chan struct{})}
 	for _, p := range []struct {
+		host   string
 		wanted int
 		chosen *int
-	}{{s.cfg.Port, &b.port}, {s.cfg.TLSPort, &b.tlsPort}, {s.cfg.WebSocketPort, &b.webSocketPort}} {
+	}{
+		{b.host, s.cfg.Port, &b.port},
+		{b.public, s.cfg.TLSPort, &b.tlsPort},
+		{b.host, s.cfg.PeoplePort, &b.peoplePort},
+		{b.public, s.cfg.WebSocketPort, &b.webSocketPort},
+	} {
 		*p.chosen = p.wanted
 		if p.wanted == 0 {
-			number, err := port.Pick(s.cfg.Host, 0)
+			number, err := port.Pick(p.host, 0)
 			if err != nil {
 				return nil, err
 			}
 			*p.chosen = number
 		}
 	}
-	text, err := rendering{dir: s.dir, host: s.cfg.Host, autosave: s.cfg.Autosave, noCRL: !s.gated(), debug: s.cfg.Denied != nil, ports: map[string]int{
-		standardPort: b.port, standardTLSPort: b.tlsPort, standardWebSocketPort: b.webSocketPort,
+	text, err := rendering{dir: s.dir, autosave: s.cfg.Autosave, retained: s.cfg.Retained, memory: s.cfg.MemoryLimit, noCRL: !s.gated(), debug: s.cfg.Denied != nil, listeners: map[string]string{
+		standardListener:    fmt.Sprintf("%d %s", b.port, b.host),
+		standardTLSListener: fmt.Sprintf("%d %s", b.tlsPort, b.public),
+		standardSocket:      "0 " + peopleSocket,
 	}}.conf()
 	if err != nil {
 		return nil, err
@@ -208,18 +219,42 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, b); err != nil {
-		_ = b.Kill() // its own failure is the one to report
+	err = s.await(ctx, b)
+	if err == nil {
+		err = s.openDoors(b)
+	}
+	if err != nil {
+		_ = b.Process.Kill() // its own failure is the one to report
 		return nil, err
 	}
 	return b, nil
+}
+
+// openDoors lets people in until the broker has ended.
+func (s *starter) openDoors(b *Broker) (err error) {
+	b.doors, err = People{
+		Dir: s.dir, Socket: filepath.Join(s.dir, peopleSocket), Plain: net.JoinHostPort(b.host, strconv.Itoa(b.peoplePort)),
+		WebSocket: net.JoinHostPort(b.public, strconv.Itoa(b.webSocketPort)),
+		CertFile:  s.cfg.CertFile, KeyFile: s.cfg.KeyFile, Origins: s.cfg.Origins, Log: s.cfg.Log,
+	}.Open()
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: %w", errPortTaken, err)
+	}
+	if err == nil {
+		go func() {
+			<-b.Process.Done()
+			_ = b.doors.Close() // nobody is left to tell
+			close(b.shut)
+		}()
+	}
+	return err
 }
 
 // await returns once the broker serves our user.
 func (s *starter) await(ctx context.Context, b *Broker) error {
 	user := s.cfg.Session.User
 	if user == "" {
-		user = slices.Sorted(maps.Keys(s.cfg.Users))[0]
+		user = s.cfg.services()[0]
 	}
 	for {
 		err := connect(ctx, b.Address(), client{id: s.cfg.Session.ClientID, user: user, password: s.cfg.Users[user], keep: s.cfg.Session.ClientID != ""})
@@ -230,7 +265,7 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 			return err
 		}
 		select {
-		case <-b.Done():
+		case <-b.Process.Done():
 			return exited(b.Process)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for it to serve: %w", ctx.Err())
@@ -241,8 +276,7 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 
 func exited(p *process.Process) error {
 	tail := p.Tail()
-	// Of the WebSocket listener Mosquitto does not say why.
-	if strings.Contains(tail, "Address already in use") || strings.Contains(tail, "Unable to create websockets listener") {
+	if strings.Contains(tail, "Address already in use") {
 		return errPortTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)
@@ -254,10 +288,22 @@ func (b *Broker) Save() error { return b.Signal(syscall.SIGUSR1) }
 // Stop makes the broker save and end, and waits for it. When ctx ends first the
 // broker is killed and an error returned.
 func (b *Broker) Stop(ctx context.Context) error {
-	return b.Process.Stop(ctx, syscall.SIGTERM)
+	err := b.Process.Stop(ctx, syscall.SIGTERM)
+	<-b.shut
+	return err
 }
 
-// Host is the address of the listeners.
+// Kill ends the broker at once, without a save.
+func (b *Broker) Kill() error {
+	err := b.Process.Kill()
+	<-b.shut
+	return err
+}
+
+// Done is closed when the broker has ended, with all its listeners.
+func (b *Broker) Done() <-chan struct{} { return b.shut }
+
+// Host is the address of the listeners without TLS.
 func (b *Broker) Host() string { return b.host }
 
 // Port is that of the listener for services.
@@ -266,6 +312,9 @@ func (b *Broker) Port() int { return b.port }
 // TLSPort is that of the listener for controllers.
 func (b *Broker) TLSPort() int { return b.tlsPort }
 
+// PeoplePort is that of the listener for people's tools.
+func (b *Broker) PeoplePort() int { return b.peoplePort }
+
 // WebSocketPort is that of the listener for browsers.
 func (b *Broker) WebSocketPort() int { return b.webSocketPort }
 
@@ -273,4 +322,7 @@ func (b *Broker) WebSocketPort() int { return b.webSocketPort }
 func (b *Broker) Address() string { return net.JoinHostPort(b.host, strconv.Itoa(b.port)) }
 
 // TLSAddress is host and port of the listener for controllers.
-func (b *Broker) TLSAddress() string { return net.JoinHostPort(b.host, strconv.Itoa(b.tlsPort)) }
+func (b *Broker) TLSAddress() string { return net.JoinHostPort(b.public, strconv.Itoa(b.tlsPort)) }
+
+// PeopleAddress is host and port of the listener for people's tools.
+func (b *Broker) PeopleAddress() string { return net.JoinHostPort(b.host, strconv.Itoa(b.peoplePort)) }

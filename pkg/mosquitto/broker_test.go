@@ -55,7 +55,7 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, authority.IssueServer(certificate, key, []string{"127.0.0.1", "localhost"}))
 	return &bench{t: t, authority: authority, devices: filepath.Join(dir, "devices"), cfg: Config{
 		Dir: filepath.Join(dir, "mosquitto"), CAFile: authority.CAFile(), CertFile: certificate, KeyFile: key,
-		Users: map[string]string{"bridge": "bridge password", "operator": "operator password", "nobody": "nobody password"},
+		Users: map[string]string{"bridge": "bridge password", "registrar": "registrar password", "operator": "operator password", "nobody": "nobody password"},
 		Log:   slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}}
 }
@@ -66,7 +66,7 @@ func (b *bench) start() *bench {
 	broker, err := Start(b.t.Context(), b.cfg)
 	require.NoError(b.t, err)
 	b.broker = broker
-	b.cfg.Port, b.cfg.TLSPort, b.cfg.WebSocketPort = broker.Port(), broker.TLSPort(), broker.WebSocketPort()
+	b.cfg.Port, b.cfg.TLSPort, b.cfg.PeoplePort, b.cfg.WebSocketPort = broker.Port(), broker.TLSPort(), broker.PeoplePort(), broker.WebSocketPort()
 	b.t.Cleanup(func() { assert.NoError(b.t, broker.Kill()) })
 	return b
 }
@@ -110,8 +110,13 @@ func (b *bench) certificate(authority *identity.Authority, folder string, mac to
 	return pair
 }
 
-func (b *bench) serviceOptions(user string) *mqtt.ClientOptions {
-	return b.options("tcp://" + b.broker.Address()).SetUsername(user).SetPassword(b.cfg.Users[user])
+// userOptions are those of a user where it belongs: a service's or a person's.
+func (b *bench) userOptions(user string) *mqtt.ClientOptions {
+	address := b.broker.Address()
+	if !isService(user) {
+		address = b.broker.PeopleAddress()
+	}
+	return b.options("tcp://" + address).SetUsername(user).SetPassword(b.cfg.Users[user])
 }
 
 func (b *bench) deviceOptions(mac topic.MAC) *mqtt.ClientOptions {

@@ -1,8 +1,11 @@
 package mosquitto
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -13,11 +16,15 @@ type Config struct {
 	// saved sessions. Start again on the same Dir continues with them. As root
 	// it may become a symbolic link, see account.Place.
 	Dir string
-	// Host is the address of all three listeners; "" means 127.0.0.1.
-	Host string
-	// Port (services), TLSPort (controllers) and WebSocketPort are TCP ports; 0
-	// takes a free one.
-	Port, TLSPort, WebSocketPort int
+	// Host is the address of the listeners without TLS, those for services and for
+	// people's tools, and Public that of the others; "" means 127.0.0.1, and that Public
+	// is Host.
+	Host, Public string
+	// Port (services), TLSPort (controllers), PeoplePort and WebSocketPort (people) are
+	// TCP ports; 0 takes a free one.
+	Port, TLSPort, PeoplePort, WebSocketPort int
+	// Origins are the web pages whose scripts may use WebSocketPort (People).
+	Origins []string
 	// CAFile is what controllers' certificates must come from, for a broker that
 	// asks for no revocation list; it is copied at Start. "" stands for a broker
 	// whose CAs, lists and ACL a Gate keeps: it must have put them in place before
@@ -25,8 +32,8 @@ type Config struct {
 	CAFile string
 	// CertFile and KeyFile are the broker's own. They are copied at Start.
 	CertFile, KeyFile string
-	// Users are the names and passwords for Port and WebSocketPort. What a name
-	// may do stands in mosquitto/internal.acl.
+	// Users are the names and passwords for Port, of services, and for PeoplePort and
+	// WebSocketPort, of all others. What a name may do stands in mosquitto/internal.acl.
 	Users map[string]string
 	// Session is a client's that must miss nothing while it is away. Start opens
 	// it for a moment.
@@ -34,6 +41,12 @@ type Config struct {
 	// Autosave says when sessions and queues are written to disk. The zero
 	// value leaves it to mosquitto/mosquitto.conf, which explains the choice.
 	Autosave Autosave
+	// Retained lets clients publish retained messages, which cuts them off otherwise:
+	// mosquitto/mosquitto.conf has the reason.
+	Retained bool
+	// MemoryLimit bounds what the broker's clients can make it take, in bytes; 0 leaves it
+	// to mosquitto/mosquitto.conf.
+	MemoryLimit int64
 	// Denied gets each line of the broker's log that tells of a publish which the
 	// ACL denied; it must not block. nil asks for none: Mosquitto tells that in its
 	// log for debugging alone, which has two lines or more a message and doubles its
@@ -65,8 +78,8 @@ func (c Config) validate() error {
 		return errors.New("folder and logger are required")
 	case c.CertFile == "" || c.KeyFile == "":
 		return errors.New("certificate and key are required")
-	case len(c.Users) == 0:
-		return errors.New("at least one user is required")
+	case len(c.services()) == 0:
+		return errors.New("at least one service's user is required")
 	case c.Session.User != "" && c.Users[c.Session.User] == "", (c.Session.User == "") != (c.Session.ClientID == ""):
 		return errors.New("a session takes one of the users and a client id")
 	case c.Autosave.Every < 0 || c.Autosave.Every%time.Second != 0 || c.Autosave.Changes < 0:
@@ -82,10 +95,16 @@ func (c Config) validate() error {
 	return nil
 }
 
+// services are the users of the services' listener.
+func (c Config) services() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.Users)), func(user string) bool { return !isService(user) })
+}
+
 func (c Config) withDefaults() Config {
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
 	}
+	c.Public = cmp.Or(c.Public, c.Host)
 	c.Log = c.Log.With("server", "mosquitto")
 	return c
 }

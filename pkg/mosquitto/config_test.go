@@ -22,8 +22,8 @@ func shortly(t *testing.T) context.Context {
 
 func TestRenderChangesOnlyWhatItMust(t *testing.T) {
 	t.Parallel()
-	ports := map[string]int{standardPort: 20001, standardTLSPort: 20002, standardWebSocketPort: 20003}
-	text, err := rendering{dir: "/state/broker", host: "127.0.0.1", ports: ports}.conf()
+	listeners := map[string]string{standardListener: "20001 127.0.0.1", standardTLSListener: "20002 127.0.0.1", standardSocket: "0 " + peopleSocket}
+	text, err := rendering{dir: "/state/broker", listeners: listeners}.conf()
 	require.NoError(t, err)
 	assert.Contains(t, text, "\nlistener 20002 127.0.0.1\n")
 	assert.Contains(t, text, "\npersistence_location /state/broker/data/\n")
@@ -52,8 +52,8 @@ func TestRenderAutosave(t *testing.T) {
 		{Autosave{Every: 2 * time.Second}, "autosave_on_changes false\nautosave_interval 2\n"},
 		{Autosave{Changes: 1}, "autosave_on_changes true\nautosave_interval 1\n"},
 	} {
-		text, err := rendering{autosave: test.autosave, ports: map[string]int{
-			standardPort: 1, standardTLSPort: 2, standardWebSocketPort: 3,
+		text, err := rendering{autosave: test.autosave, listeners: map[string]string{
+			standardListener: "1", standardTLSListener: "2", standardSocket: "0 x",
 		}}.conf()
 		require.NoError(t, err)
 		assert.Contains(t, text, test.want)
@@ -66,6 +66,7 @@ func TestConfigIsValidated(t *testing.T) {
 		"no folder":        func(c *Config) { c.Dir = "" },
 		"no logger":        func(c *Config) { c.Log = nil },
 		"no users":         func(c *Config) { c.Users = nil },
+		"people alone":     func(c *Config) { c.Users = map[string]string{"operator": "x"} },
 		"empty password":   func(c *Config) { c.Users = map[string]string{"bridge": ""} },
 		"part of a second": func(c *Config) { c.Autosave.Every = time.Millisecond },
 		"two autosaves":    func(c *Config) { c.Autosave = Autosave{Every: time.Second, Changes: 1} },

@@ -28,7 +28,7 @@ func (b *bench) absentBridge() {
 }
 
 func (b *bench) bridgeOptions() *mqtt.ClientOptions {
-	return b.serviceOptions("bridge").SetClientID("bridge").SetCleanSession(false)
+	return b.userOptions("bridge").SetClientID("bridge").SetCleanSession(false)
 }
 
 // publish returns when the broker has all, as its acknowledgement of the last tells.
@@ -127,5 +127,5 @@ func TestTakenPortIsAnError(t *testing.T) {
 	other.cfg.Users = map[string]string{"bridge": "another password"}
 	_, err := Start(t.Context(), other.cfg)
 	require.ErrorIs(t, err, errPortTaken)
-	assert.False(t, refused(b.serviceOptions("bridge")), "the first serves on")
+	assert.False(t, refused(b.userOptions("bridge")), "the first serves on")
 }

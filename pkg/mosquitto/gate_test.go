@@ -77,7 +77,7 @@ func TestGateBeforeAndWhileTheBrokerRuns(t *testing.T) {
 
 	b.admit(b.lists([]topic.MAC{device}), Sample{In: []topic.MAC{device}, Out: []topic.MAC{neighbor}})
 	b.start()
-	_, arrived := listen(t, b.serviceOptions("bridge"), "tele/#")
+	_, arrived := listen(t, b.userOptions("bridge"), "tele/#")
 	own, others := "tele/f2-e4fd45f654be/x", "tele/f2-e4fd45f654bf/x"
 	first, second := connectMQTT(t, b.deviceOptions(device)), connectMQTT(t, b.deviceOptions(neighbor))
 	wait(t, second.Publish(others, 1, false, "not yet"))

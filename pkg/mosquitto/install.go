@@ -35,7 +35,10 @@ type Files struct {
 	// line that is right already stays as it is: a changed one would end the
 	// sessions of its user.
 	Users map[string]string
-	// KeepUsers leaves a password file that is there as it is.
+	// Retained is that of Config.
+	Retained bool
+	// KeepUsers leaves a password file that is there as it is, but for people that a
+	// version without People let in: their passwords have to be rotated once.
 	KeepUsers bool
 }
 
@@ -56,7 +59,15 @@ func (f Files) Write() error {
 }
 
 func (f Files) contents() (map[string][]byte, error) {
-	passwords, err := f.passwords()
+	key, err := readPeopleKey(f.Dir)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
+		key, err = newPeopleKey(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	passwords, err := f.passwords(key, fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +75,11 @@ func (f Files) contents() (map[string][]byte, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	files := map[string][]byte{confFile: []byte(conf.Conf), passwordsFile: passwords, aclFile: renewACL(rights)}
+	text := conf.Conf
+	if f.Retained {
+		text = strings.Replace(text, "\nretain_available false\n", "\nretain_available true\n", 1)
+	}
+	files := map[string][]byte{confFile: []byte(text), passwordsFile: passwords, aclFile: renewACL(rights), peopleKeyFile: []byte(key)}
 	for name, source := range map[string]string{serverCertFile: f.CertFile, serverKeyFile: f.KeyFile} {
 		if files[name], err = os.ReadFile(source); err != nil { //nolint:gosec // the certificate that the caller names
 			return nil, err
@@ -78,8 +93,11 @@ func (f Files) contents() (map[string][]byte, error) {
 	return files, nil
 }
 
-func (f Files) passwords() ([]byte, error) {
-	made, err := passwordFile(f.Users)
+// passwords is the list of users. With a key that is new, people's lines that are to be
+// kept are good for nothing, or for the services' listener: they go.
+func (f Files) passwords(key string, fresh bool) ([]byte, error) {
+	known := asKnown(f.Users, key)
+	made, err := passwordFile(known)
 	if err != nil {
 		return nil, err
 	}
@@ -87,10 +105,22 @@ func (f Files) passwords() ([]byte, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return made, nil
-	case err != nil || f.KeepUsers:
+	case err != nil || f.KeepUsers && !fresh:
 		return old, err
+	case f.KeepUsers:
+		return servicesOnly(old), nil
 	}
-	return keepLines(made, old, f.Users), nil
+	return keepLines(made, old, known), nil
+}
+
+func servicesOnly(passwords []byte) []byte {
+	var file bytes.Buffer
+	for line := range strings.Lines(string(passwords)) {
+		if name, _, _ := strings.Cut(line, ":"); isService(name) {
+			file.WriteString(line)
+		}
+	}
+	return file.Bytes()
 }
 
 // keepLines takes the lines of an older password file that are right still.

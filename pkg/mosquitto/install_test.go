@@ -191,7 +191,7 @@ func TestSignalOfAttendedBroker(t *testing.T) {
 func TestGateOfAttendedBroker(t *testing.T) {
 	t.Parallel()
 	folder, _, reloaded, stop := attended(t)
-	text := "listener 1883\nlistener 8883\nlistener 9001\n"
+	text := "listener 1883\nlistener 8883\nlistener 0 /mosquitto/log/people.sock\n"
 	require.NoError(t, os.WriteFile(filepath.Join(folder, confFile), []byte(text), 0o600))
 	g := &Gate{owner: &account.Account{}, folder: folder}
 	broker, _ := running(folder)

@@ -215,7 +215,7 @@ func TestACLCrossMatrix(t *testing.T) {
 	for _, mac := range macs {
 		clients[mac], arrived[mac] = listen(t, b.deviceOptions(mac), "#", "+/+/#", "cmnd/#", "tele/#", "stat/#")
 	}
-	bridge := connectMQTT(t, b.serviceOptions("bridge"))
+	bridge := connectMQTT(t, b.userOptions("bridge"))
 	for _, mac := range macs {
 		for _, name := range writable(mac)[:2] {
 			wait(t, clients[mac].Publish(name, 1, false, "a reading of "+string(mac)))

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/credential"
 )
 
 // The broker derives the key anew for each connection, in the one thread that
@@ -26,7 +27,40 @@ const (
 	saltLength = 12 // what mosquitto_passwd of 2.0.11 writes and expects
 )
 
-const passwordsFile = "passwords"
+const (
+	passwordsFile = "passwords"
+	peopleKeyFile = "people.key" // see People
+)
+
+// isService tells services, who log in at their own listener, from people.
+func isService(user string) bool {
+	return slices.ContainsFunc(credential.Of(credential.MQTT), func(c credential.Credential) bool {
+		return c.Has(user) && len(c.Services) > 0
+	})
+}
+
+// asKnown is what the broker's list has of each user's password: see People.
+func asKnown(users map[string]string, key string) map[string]string {
+	known := maps.Clone(users)
+	for user, password := range users {
+		if !isService(user) && password != "" {
+			known[user] = password + key
+		}
+	}
+	return known
+}
+
+// readPeopleKey answers what a broker's folder has been given by newPeopleKey.
+func readPeopleKey(folder string) (string, error) {
+	key, err := account.ReadFile(filepath.Join(folder, peopleKeyFile))
+	if err == nil && len(key) < len(newPeopleKey()) {
+		err = fmt.Errorf("%s is too short", peopleKeyFile)
+	}
+	return string(key), err
+}
+
+// newPeopleKey is what only the broker's folder knows.
+func newPeopleKey() string { return rand.Text() + rand.Text() }
 
 // passwordFile is what mosquitto_passwd would write: a line a user with a salted
 // PBKDF2-SHA512 key ("$7$").
@@ -80,7 +114,11 @@ func writePassword(dir, user, password string) error {
 		}
 	}
 	if password != "" {
-		line, err := passwordFile(map[string]string{user: password})
+		key, err := readPeopleKey(folder)
+		if err != nil {
+			return err
+		}
+		line, err := passwordFile(asKnown(map[string]string{user: password}, key))
 		if err != nil {
 			return err
 		}

@@ -27,7 +27,11 @@ func watched(t *testing.T, options *mqtt.ClientOptions) <-chan error {
 func (b *bench) logsIn(want bool, user, password string) {
 	b.t.Helper()
 	require.Eventually(b.t, func() bool {
-		err := LogIn(b.t.Context(), b.broker.Address(), user, password)
+		address := b.broker.Address()
+		if !isService(user) {
+			address = b.broker.PeopleAddress()
+		}
+		err := LogIn(b.t.Context(), address, user, password)
 		return want && err == nil || !want && errors.Is(err, ErrRefused)
 	}, patience, 5*time.Millisecond, user)
 }
@@ -38,10 +42,10 @@ func TestSetPassword(t *testing.T) {
 	b.setDevices([]topic.MAC{device})
 	others := []<-chan error{
 		watched(t, b.deviceOptions(device)),
-		watched(t, b.serviceOptions("operator")),
-		watched(t, b.serviceOptions("nobody")),
+		watched(t, b.userOptions("operator")),
+		watched(t, b.userOptions("nobody")),
 	}
-	bridge := watched(t, b.serviceOptions("bridge"))
+	bridge := watched(t, b.userOptions("bridge"))
 	b.logsIn(false, "bridge_b", "")
 
 	require.NoError(t, SetPassword(b.cfg.Dir, "bridge_b", "new"))
@@ -73,7 +77,7 @@ func TestAlternateTakesOverTheSession(t *testing.T) {
 	b.setDevices([]topic.MAC{device})
 	session := func(user, password string) (*mqtt.ClientOptions, <-chan string) {
 		got := make(chan string, 100)
-		options := b.serviceOptions(user).SetPassword(password).SetClientID("f2mesh-bridge").SetCleanSession(false).
+		options := b.userOptions(user).SetPassword(password).SetClientID("f2mesh-bridge").SetCleanSession(false).
 			SetAutoAckDisabled(true).
 			SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { got <- string(m.Payload()) })
 		return options, got

@@ -108,7 +108,9 @@ func TestDUPOnWhatNobodySaw(t *testing.T) {
 
 func TestRetainedCopiesAreMarked(t *testing.T) {
 	t.Parallel()
-	b := newBench(t).start()
+	b := newBench(t)
+	b.cfg.Retained = true
+	b.start()
 	b.setDevices([]topic.MAC{device})
 	controller := connectMQTT(t, b.deviceOptions(device))
 	wait(t, controller.Publish(deviceTopic, 1, true, "kept"))

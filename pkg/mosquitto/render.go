@@ -15,22 +15,28 @@ const (
 	imageData   = "/mosquitto/data/"
 )
 
-// The ports that the configuration file names.
+// The listeners that the configuration file names: services, controllers, and the
+// socket behind People.
 const (
-	standardPort          = "1883"
-	standardTLSPort       = "8883"
-	standardWebSocketPort = "9001"
+	standardListener    = "1883"
+	standardTLSListener = "8883"
+	standardSocket      = "0 /mosquitto/log/people.sock"
 )
+
+// peopleSocket is that socket for a broker that Start runs, in its folder, which is its
+// working directory: an absolute path may be longer than a socket's may be.
+const peopleSocket = "data/people.sock"
 
 // rendering turns the shipped configuration file into that of one broker. The
 // file has no placeholders, so that a stand-alone Mosquitto takes it too.
 type rendering struct {
-	dir      string
-	host     string
-	ports    map[string]int
-	autosave Autosave
-	noCRL    bool // revocation lists are not asked for
-	debug    bool // the log tells of each message
+	dir       string
+	listeners map[string]string // by what the file says
+	autosave  Autosave
+	retained  bool
+	memory    int64 // 0: as the file says
+	noCRL     bool  // revocation lists are not asked for
+	debug     bool  // the log tells of each message
 }
 
 func (r rendering) conf() (string, error) {
@@ -40,14 +46,18 @@ func (r rendering) conf() (string, error) {
 		name, value, _ := strings.Cut(line, " ")
 		switch {
 		case name == "listener":
-			port, ok := r.ports[value]
+			own, ok := r.listeners[value]
 			if !ok {
 				return "", fmt.Errorf("rendering mosquitto.conf: unexpected listener %s", value)
 			}
-			lines[i] = fmt.Sprintf("listener %d %s", port, r.host)
+			lines[i] = "listener " + own
 			listeners++
 		case strings.HasPrefix(name, "autosave_"):
 			lines[i] = r.autosaveLine(name, line)
+		case name == "retain_available" && r.retained:
+			lines[i] = name + " true"
+		case name == "memory_limit" && r.memory > 0:
+			lines[i] = name + " " + strconv.FormatInt(r.memory, 10)
 		case line == "log_type notice" && r.debug:
 			lines[i] += "\nlog_type debug"
 		case name == "crlfile" && r.noCRL:
@@ -57,8 +67,8 @@ func (r rendering) conf() (string, error) {
 			lines[i] = name + " " + strings.Replace(value, imageData, r.dir+"/data/", 1)
 		}
 	}
-	if listeners != len(r.ports) {
-		return "", fmt.Errorf("rendering mosquitto.conf: %d listeners instead of %d", listeners, len(r.ports))
+	if listeners != len(r.listeners) {
+		return "", fmt.Errorf("rendering mosquitto.conf: %d listeners instead of %d", listeners, len(r.listeners))
 	}
 	return strings.Join(lines, "\n"), nil
 }

@@ -41,7 +41,7 @@ func TestSpellings(t *testing.T) {
 			b.writeACL(list)
 			b.start()
 			own, commands := listen(t, b.deviceOptions(device), "cmnd/#")
-			bridge, arrived := listen(t, b.serviceOptions("bridge"), "tele/#", "stat/#")
+			bridge, arrived := listen(t, b.userOptions("bridge"), "tele/#", "stat/#")
 			var want, wantCommands []string
 			for _, spelling := range append(device.Spellings(), "E4fd45f654be", "e4-fd-45-f6-54:be") {
 				for _, name := range []string{

@@ -171,7 +171,7 @@ func TestAlternatesMayDoTheSame(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	require.NoError(t, os.MkdirAll(cfg.Dir, 0o700))
-	file, err := cfg.withDefaults().writeFiles(4222, 8222)
+	file, err := cfg.withDefaults().writeFiles(4222)
 	require.NoError(t, err)
 	options, err := server.ProcessConfigFile(file)
 	require.NoError(t, err)

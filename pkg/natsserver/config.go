@@ -68,9 +68,8 @@ type Config struct {
 	Dir string
 	// Host is the address to listen on; "" means 127.0.0.1.
 	Host string
-	// Port is the clients' TCP port, MonitorPort that of health and statistics
-	// over HTTP. 0 or less takes a free one.
-	Port, MonitorPort int
+	// Port is the clients' TCP port. 0 or less takes a free one.
+	Port int
 	// CertFile and KeyFile are the server's certificate. CAFile is what clients
 	// trust; the server itself does not read it.
 	CertFile, KeyFile, CAFile string

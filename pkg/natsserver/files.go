@@ -3,17 +3,15 @@ package natsserver
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	conf "github.com/f2mesh/f2mesh/nats"
 )
 
 // writeFiles puts the shipped configuration and the two files that it includes
 // into the folder. A stand-alone nats-server takes them as they are.
-func (c Config) writeFiles(number, monitor int) (string, error) {
+func (c Config) writeFiles(number int) (string, error) {
 	passwords, err := passwordsConf(c.Passwords)
 	if err != nil {
 		return "", err
@@ -23,7 +21,7 @@ func (c Config) writeFiles(number, monitor int) (string, error) {
 		return "", err
 	}
 	defer func() { _ = lock.Close() }()
-	local, err := c.localConf(number, monitor)
+	local, err := c.localConf(number)
 	if err != nil {
 		return "", err
 	}
@@ -42,7 +40,7 @@ func (c Config) writeFiles(number, monitor int) (string, error) {
 
 // localConf says where this server is. Paths are absolute, since the server takes
 // relative ones from its working directory.
-func (c Config) localConf(number, monitor int) ([]byte, error) {
+func (c Config) localConf(number int) ([]byte, error) {
 	paths := []string{c.CertFile, c.KeyFile, filepath.Join(c.Dir, "streams")}
 	for i := range paths {
 		var err error
@@ -50,8 +48,11 @@ func (c Config) localConf(number, monitor int) ([]byte, error) {
 			return nil, fmt.Errorf("writing local.conf: %w", err)
 		}
 	}
-	return renderLocal(c.Host, number, net.JoinHostPort(c.Host, strconv.Itoa(monitor)), paths[0], paths[1], paths[2]), nil
+	return renderLocal(c.Host, number, monitorOff, paths[0], paths[1], paths[2]), nil
 }
+
+// monitorOff has no port for monitoring over HTTP, which asks nobody for a login.
+const monitorOff = "127.0.0.1:0"
 
 func renderLocal(host string, number int, monitor, certFile, keyFile, storeDir string) []byte {
 	var file bytes.Buffer

@@ -36,11 +36,11 @@ const (
 
 // Server is a running NATS server. Its methods are safe for concurrent use.
 type Server struct {
-	server        *server.Server
-	lock          *os.File
-	host          string
-	port, monitor int
-	filled        string // the folder that Stop brings to disk
+	server *server.Server
+	lock   *os.File
+	host   string
+	port   int
+	filled string // the folder that Stop brings to disk
 }
 
 // Start starts the server and waits until it and JetStream serve, or until ctx
@@ -60,7 +60,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 			s.lock = lock
 			return s, nil
 		}
-		if !errors.Is(err, errPortTaken) || cfg.Port > 0 && cfg.MonitorPort > 0 {
+		if !errors.Is(err, errPortTaken) || cfg.Port > 0 {
 			break
 		}
 	}
@@ -87,18 +87,15 @@ func lockDir(dir string) (*os.File, error) {
 
 // start makes one attempt with ports that are free now.
 func start(ctx context.Context, cfg Config) (*Server, error) {
-	s := &Server{host: cfg.Host, port: cfg.Port, monitor: cfg.MonitorPort}
-	for _, number := range []*int{&s.port, &s.monitor} {
-		if *number > 0 {
-			continue
-		}
+	s := &Server{host: cfg.Host, port: cfg.Port}
+	if s.port <= 0 {
 		free, err := port.Pick(cfg.Host, 0)
 		if err != nil {
 			return nil, err
 		}
-		*number = free
+		s.port = free
 	}
-	file, err := cfg.writeFiles(s.port, s.monitor)
+	file, err := cfg.writeFiles(s.port)
 	if err != nil {
 		return nil, err
 	}
@@ -144,19 +141,11 @@ func (s *Server) await(ctx context.Context, log *logger) error {
 // URL is what clients connect to.
 func (s *Server) URL() string { return "tls://" + net.JoinHostPort(s.host, strconv.Itoa(s.port)) }
 
-// MonitorURL is where health (/healthz) and statistics (/varz, /jsz) are.
-func (s *Server) MonitorURL() string {
-	return "http://" + net.JoinHostPort(s.host, strconv.Itoa(s.monitor))
-}
-
 // Host is the address that the server listens on.
 func (s *Server) Host() string { return s.host }
 
 // Port is the clients' TCP port.
 func (s *Server) Port() int { return s.port }
-
-// MonitorPort is the TCP port of MonitorURL.
-func (s *Server) MonitorPort() int { return s.monitor }
 
 // InProcess is for nats.InProcessServer: a connection through memory.
 func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }

@@ -2,15 +2,13 @@ package natsserver
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
@@ -112,18 +110,15 @@ func TestTLSIsRequiredOnTheWire(t *testing.T) {
 	require.NotEmpty(t, state.PeerCertificates)
 }
 
-func TestMonitor(t *testing.T) {
+// Monitoring over HTTP asks nobody for a login. What it tells, the user sys is told.
+func TestNoMonitor(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, testConfig(t))
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.MonitorURL()+"/healthz", http.NoBody)
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	assert.Nil(t, s.server.MonitorAddr())
+	reply, err := connect(t, s, cfg, Sys).Request("$SYS.REQ.SERVER.PING.HEALTHZ", nil, 10*time.Second)
 	require.NoError(t, err)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, response.Body.Close()) }()
-	body, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	require.JSONEq(t, `{"status":"ok"}`, string(body))
+	assert.Contains(t, string(reply.Data), `"status":"ok"`)
 }
 
 func TestRestartKeepsStreams(t *testing.T) {
@@ -138,7 +133,7 @@ func TestRestartKeepsStreams(t *testing.T) {
 	_, err = js.Publish(t.Context(), "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", []byte("kept"))
 	require.NoError(t, err)
 
-	cfg.Port, cfg.MonitorPort = s.Port(), s.MonitorPort()
+	cfg.Port = s.Port()
 	_, err = Start(t.Context(), cfg)
 	require.ErrorContains(t, err, "another server runs on this folder")
 	stopServer(t, s)
@@ -156,17 +151,8 @@ func TestRestartKeepsStreams(t *testing.T) {
 // syncs asks a running server whether it brings each message to disk.
 func syncs(t *testing.T, s *Server) bool {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.MonitorURL()+"/jsz?config=true", nil)
+	answer, err := s.server.Jsz(&server.JSzOptions{Config: true})
 	require.NoError(t, err)
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(t, err)
-	defer func() { _ = response.Body.Close() }()
-	var answer struct {
-		Config struct {
-			SyncAlways bool `json:"sync_always"`
-		}
-	}
-	require.NoError(t, json.NewDecoder(response.Body).Decode(&answer))
 	return answer.Config.SyncAlways
 }
 
@@ -204,10 +190,10 @@ func TestTakenPortIsAnError(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t))
 	cfg := testConfig(t)
-	cfg.Port, cfg.MonitorPort = s.Port(), s.MonitorPort()
+	cfg.Port = s.Port()
 	_, err := Start(t.Context(), cfg)
 	require.ErrorIs(t, err, errPortTaken)
-	cfg.Port, cfg.MonitorPort = 0, 0
+	cfg.Port = 0
 	startServer(t, cfg) // the folder is free again
 }
 

@@ -59,7 +59,7 @@ func TestConnectOutlivesAWrongPassword(t *testing.T) {
 	t.Cleanup(control.Close)
 
 	natsservertest.Stop(t, server)
-	cfg.Port, cfg.MonitorPort, cfg.Passwords[user] = server.Port(), server.MonitorPort(), "rotated"
+	cfg.Port, cfg.Passwords[user] = server.Port(), "rotated"
 	natsservertest.Start(t, cfg)
 	require.Eventually(t, control.IsClosed, patience, 10*time.Millisecond)
 	require.Eventually(t, func() bool { return source.Asked() > 2 }, patience, 10*time.Millisecond)

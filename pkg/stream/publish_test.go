@@ -178,7 +178,7 @@ func TestStoreSurvivesARestartOfTheServer(t *testing.T) {
 	natsservertest.Stop(t, server)
 	require.Eventually(t, func() bool { return j.has("stream did not store") }, patience, time.Millisecond)
 	require.Empty(t, stored, "Store waits for the server")
-	cfg.Port, cfg.MonitorPort = server.Port(), server.MonitorPort()
+	cfg.Port = server.Port()
 	natsservertest.Start(t, cfg)
 	n := <-stored
 	require.Positive(t, n)

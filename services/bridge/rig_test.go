@@ -56,7 +56,7 @@ func newRig(tb testing.TB) *rig {
 	require.NoError(tb, authority.IssueServer(cert, key, []string{"127.0.0.1"}))
 	r := &rig{nats: natsservertest.Config(tb), cfg: mosquitto.Config{
 		Dir: filepath.Join(dir, "mosquitto"), CAFile: authority.CAFile(), CertFile: cert, KeyFile: key,
-		Users: map[string]string{"bridge": password}, Log: slog.New(slog.DiscardHandler),
+		Users: map[string]string{"bridge": password}, Retained: true, Log: slog.New(slog.DiscardHandler),
 	}}
 	r.broker, err = mosquitto.Start(context.WithoutCancel(tb.Context()), r.cfg)
 	if errors.Is(err, mosquitto.ErrNotInstalled) {

@@ -16,7 +16,7 @@ import (
 // this machine, and those that a test has no engine or no network for.
 var unseen = []string{
 	"container-hardening", "database-failed-logins", "database-password", "database-ports", "database-privileges", "database-tls",
-	"input-injection", "loss-broker-queue", "loss-nats-sync", "loss-postgres-sync", "loss-stream-limits", "process-users",
+	"input-injection", "loss-broker-queue", "loss-postgres-sync", "loss-stream-limits", "network-listeners", "process-users",
 	"program-vulnerabilities", "secret-logs", "tls-revocation", "tls-root-key",
 }
 

@@ -17,7 +17,7 @@ import (
 // security guide's matrix. What is in the clear, or for tools beside the mesh, is
 // on this machine alone.
 var published = map[string][]string{
-	"mosquitto": {"127.0.0.1:1883->1883", "0.0.0.0:8883->8883", "0.0.0.0:9001->9001"},
+	"mosquitto": {"127.0.0.1:1883->1883", "127.0.0.1:1884->1884", "0.0.0.0:8883->8883", "0.0.0.0:9001->9001"},
 	"nats":      {"127.0.0.1:4222->4222"},
 	"pgbouncer": {"127.0.0.1:6432->6432"},
 	"registrar": {"0.0.0.0:8443->8443"},
@@ -54,7 +54,7 @@ func TestPorts(t *testing.T) {
 	assert.Equal(t, exposed, ports(load(t, variant{files: []string{"compose.ports.yaml"}, profiles: []string{"*"}})), "EXPOSE_DATABASE_PORTS")
 
 	moved := ports(load(t, variant{settings: []string{"F2MESH_ADDRESS=192.0.2.1", "F2MESH_SERVICE_ADDRESS=192.0.2.2"}}))
-	assert.Equal(t, []string{"192.0.2.2:1883->1883", "192.0.2.1:8883->8883", "192.0.2.1:9001->9001"}, moved["mosquitto"])
+	assert.Equal(t, []string{"192.0.2.2:1883->1883", "192.0.2.2:1884->1884", "192.0.2.1:8883->8883", "192.0.2.1:9001->9001"}, moved["mosquitto"])
 }
 
 // TestPublishedAreReachable: a published port needs a network with a way in.

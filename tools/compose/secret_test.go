@@ -23,7 +23,7 @@ var known = map[string][]string{
 	},
 	"provision": {"nats_operator_password", "pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
 	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
-	"mosquitto": {"mqtt_operator_password", "mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
+	"mosquitto": {"mqtt_password"}, "postgres": {"postgres_superuser_password"}, "timescaledb": {"timescale_superuser_password"},
 	"pgbouncer":  {"pgbouncer_password"},
 	"bridge":     {"metrics_password", "mqtt_password", "mqtt_username", "nats_bridge_password"},
 	"decoder":    {"metrics_password", "nats_decoder_password", "postgres_password"},

@@ -31,6 +31,11 @@ const logTopic = "$SYS/broker/log/#"
 // started, every sys_interval: a queue was full.
 const droppedTopic = "$SYS/broker/publish/messages/dropped"
 
+// silentCount is after how long there is no count to be heard: Mosquitto tells it when it
+// changes, at most every sys_interval of 10 s, and keeps it for who comes later only
+// where retained messages are on.
+const silentCount = 15 * time.Second
+
 // disconnectWait is how many milliseconds a DISCONNECT may take to be sent.
 const disconnectWait = 250
 
@@ -158,6 +163,7 @@ func (b *broker) subscribe(client mqtt.Client) {
 			return
 		}
 		b.heard(true)
+		time.AfterFunc(silentCount, b.dropped.assume)
 	}()
 }
 

@@ -19,7 +19,7 @@ type metrics struct {
 
 // dropped is how many messages the broker threw away since it started, as it counts
 // them itself. It is no metric before the broker has told: to begin at zero and then
-// be what it was would be a rise, and an alarm at each start of the registrar.
+// be what it was would be a rise, and an alarm at each start of the registrar; see assume.
 type dropped struct {
 	count atomic.Uint64 // falls to 0 when the broker restarts
 	known atomic.Bool
@@ -29,6 +29,10 @@ func (d *dropped) set(n uint64) {
 	d.count.Store(n)
 	d.known.Store(true)
 }
+
+// assume takes a count that the broker has not told for zero: a first message that is
+// dropped then is a rise.
+func (d *dropped) assume() { d.known.Store(true) }
 
 var droppedDesc = prometheus.NewDesc(prometheus.BuildFQName("f2mesh", service, "broker_messages_dropped_total"),
 	"Messages that the broker threw away since it started, as it counts them itself.", nil, nil)
