@@ -34,10 +34,11 @@ func (t *Trail) RecordOutcomes(ctx context.Context, streams *stream.Client, log 
 		}
 		return err
 	}
-	messages, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
+	messages, release, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}
+	defer release()
 	buf := make([]jetstream.Msg, 0, shipBatch)
 	for {
 		buf = batch.Gather(ctx, messages, buf[:0], shipBatch, copyLinger)
