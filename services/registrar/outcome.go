@@ -30,7 +30,7 @@ func (t *Trail) RecordOutcomes(ctx context.Context, streams *stream.Client, log 
 	consumer, err := streams.Open(ctx, outcome.Stream, resultConsumer)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // stopping is no error
+			return nil
 		}
 		return err
 	}
