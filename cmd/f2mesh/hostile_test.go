@@ -39,7 +39,9 @@ import (
 
 const (
 	goodControllers = 100
-	hostileRounds   = 3 // each has a quiet phase and a hostile one
+	hostileRounds   = 3                 // each has a quiet phase and a hostile one
+	patience        = 30 * time.Second  // with what is slow on a busy machine
+	slowestEnd      = 100 * time.Second // of an attack: of 8883, which gives 90 s
 	attackPause     = 300 * time.Millisecond
 	floodOfIdle     = 300
 	floodOfBroker   = 1100 // more than the 1,024 files that a process often may have
@@ -52,7 +54,7 @@ const (
 // not judged.
 //
 // The mesh is a process of its own, so its memory is not the attackers'. F2MESH_HOSTILE=10m is how long
-// all phases take together; those of 110 s and more also see the slowest attacks through to their end.
+// all phases take together: 100 s each, in which also the slowest attacks see their end.
 func TestHostileTraffic(t *testing.T) {
 	total := 24 * time.Second
 	if text := os.Getenv("F2MESH_HOSTILE"); text != "" {
@@ -95,10 +97,15 @@ func TestHostileTraffic(t *testing.T) {
 	for _, a := range attackers {
 		t.Log(a)
 		assert.Positive(t, a.ended+a.cut, "%s was never tried", a)
+		assert.True(t, a.ended > 0 || phase < slowestEnd, "%s", a)
 		assert.Zero(t, a.held, "%s: the server holds it for longer than %s", a, a.Within)
 		assert.Empty(t, a.wrong)
 	}
-	require.NoError(t, memory.stop())
+	young := int64(128 << 20) // the heap of a process that has just begun
+	if phase >= slowestEnd {
+		young = 32 << 20
+	}
+	require.NoError(t, memory.stop(young))
 	fleet.once(t)
 	report, err := ledger.Audit(t.Context(), m.js, m.rows, ledger.Options{})
 	require.NoError(t, err)
@@ -162,10 +169,10 @@ func (m *apartMesh) controller(t *testing.T, mac topic.MAC, lost func(error)) mq
 	config := m.tls.Clone()
 	config.Certificates = []tls.Certificate{m.certificate(t, mac)}
 	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("ssl://" + m.address(m.run.Ports.MQTTTLS)).
-		SetTLSConfig(config).SetAutoReconnect(false).SetConnectTimeout(5 * time.Second).
+		SetTLSConfig(config).SetAutoReconnect(false).SetConnectTimeout(patience).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { lost(err) }))
 	token := client.Connect()
-	require.True(t, token.WaitTimeout(10*time.Second))
+	require.True(t, token.WaitTimeout(patience))
 	require.NoError(t, token.Error())
 	return client
 }
@@ -177,12 +184,12 @@ func (m *apartMesh) serves(t *testing.T, mac topic.MAC) {
 	user, password, err := m.secrets.logIn(t.Context(), secretMQTTOperator)
 	require.NoError(t, err)
 	person := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("wss://" + m.address(m.run.Ports.WebSocket)).SetUsername(user).
-		SetPassword(password).SetTLSConfig(m.tls).SetAutoReconnect(false).SetConnectTimeout(5 * time.Second))
+		SetPassword(password).SetTLSConfig(m.tls).SetAutoReconnect(false).SetConnectTimeout(patience))
 	token := person.Connect()
-	require.True(t, token.WaitTimeout(10*time.Second))
+	require.True(t, token.WaitTimeout(patience))
 	require.NoError(t, token.Error(), "a person's browser")
 	person.Disconnect(100)
-	ask := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: m.tls}}
+	ask := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: m.tls}}
 	for port, path := range map[int]string{m.run.Ports.EST: "/.well-known/est/cacerts", m.run.Ports.HTTP: "/healthz"} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+m.address(port)+path, http.NoBody)
 		require.NoError(t, err)
@@ -596,15 +603,16 @@ func (w *memory) peaks() string {
 	return strings.Join(parts, ", ")
 }
 
-func (w *memory) stop() error {
+func (w *memory) stop(young int64) error {
 	w.cancel()
 	w.done.Wait()
-	return unbounded(w.phases)
+	return unbounded(w.phases, young)
 }
 
 // unbounded says which program's memory hostile traffic drives up: to more than twice what it has
-// in quiet phases and 64 MiB, or, round by round, by more than a quarter and 32 MiB.
-func unbounded(phases []memoryPhase) error {
+// in quiet phases and 64 MiB, or, since the first hostile phase, by more than a quarter and what
+// a young process adds.
+func unbounded(phases []memoryPhase, young int64) error {
 	quiet, first := map[string]int64{}, map[string]int64{}
 	for _, p := range phases {
 		for program, bytes := range p.peak {
@@ -621,7 +629,7 @@ func unbounded(phases []memoryPhase) error {
 			if bytes > 2*quiet[program]+64<<20 {
 				found = append(found, fmt.Errorf("%s: %d MiB in phase %d, at most %d in quiet ones", program, bytes>>20, i, quiet[program]>>20))
 			}
-			if p.name == "hostile" && bytes > first[program]*5/4+32<<20 {
+			if p.name == "hostile" && bytes > first[program]*5/4+young {
 				found = append(found, fmt.Errorf("%s: grows from %d MiB in the first hostile phase to %d in phase %d", program, first[program]>>20, bytes>>20, i))
 			}
 		}
@@ -638,9 +646,9 @@ func TestUnbounded(t *testing.T) {
 		}
 		return phases
 	}
-	require.NoError(t, unbounded(series(10, 20, 10, 22, 11, 21)))
-	require.ErrorContains(t, unbounded(series(10, 20, 10, 200, 11, 21)), "200 MiB")
-	require.ErrorContains(t, unbounded(series(100, 100, 150, 160, 200, 240)), "grows")
+	require.NoError(t, unbounded(series(10, 20, 10, 22, 11, 21), 32<<20))
+	require.ErrorContains(t, unbounded(series(10, 20, 10, 200, 11, 21), 32<<20), "200 MiB")
+	require.ErrorContains(t, unbounded(series(100, 100, 150, 160, 200, 240), 32<<20), "grows")
 }
 
 // resident is what each program below root, and root, holds in memory for itself.
