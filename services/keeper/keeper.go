@@ -44,6 +44,7 @@ type stream struct {
 	// acknowledged nothing.
 	reader  string
 	tail    uint64 // messages that stay
+	seen    uint64 // its last message at the look before
 	history time.Duration
 	growth  growth
 	fills   time.Time // since when it is about to be full; zero: it is not
@@ -183,13 +184,21 @@ func (k *Keeper) acknowledged(ctx context.Context, s *stream, last uint64) (floo
 			continue // of somebody who only looks
 		}
 		found = found || c.Name == s.reader
+		had := c.AckFloor.Stream
 		if c.NumPending == 0 && c.NumAckPending == 0 {
-			continue // it has had everything that was there when the stream was asked
+			// The floor stays behind where messages were removed or are for others. NumPending
+			// alone does not tell: the server counts a new message there a moment after it
+			// has stored it.
+			had = max(had, c.Delivered.Stream)
+			if c.Name != s.reader {
+				had = max(had, s.seen)
+			}
 		}
-		if c.AckFloor.Stream < floor {
-			floor, slowest = c.AckFloor.Stream, c.Name
+		if had < floor {
+			floor, slowest = had, c.Name
 		}
 	}
+	s.seen = last
 	if !found {
 		return 0, "", fmt.Errorf("stream %s has no consumer %s, so that nothing counts as acknowledged: `f2mesh setup --streams` makes it", s.name, s.reader)
 	}

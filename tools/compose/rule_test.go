@@ -127,7 +127,7 @@ func limits(s *types.ServiceConfig) string {
 	}
 	most, least := s.Deploy.Resources.Limits, s.Deploy.Resources.Reservations
 	switch {
-	case most.NanoCPUs <= 0 || most.NanoCPUs > 2 || most.MemoryBytes <= 0 || most.MemoryBytes > 4<<30 || most.Pids <= 0:
+	case most.NanoCPUs <= 0 || most.NanoCPUs > 2 || most.MemoryBytes <= 0 || most.MemoryBytes > 5<<30 || most.Pids <= 0:
 		return "limits"
 	case least.NanoCPUs <= 0 || least.NanoCPUs > most.NanoCPUs || least.MemoryBytes <= 0 || least.MemoryBytes > most.MemoryBytes:
 		return "reservations"
