@@ -77,7 +77,9 @@ func within(limit time.Duration, check func() bool) bool {
 const aCommand = "f2.command." + string(mac) + ".access-control-mode.9.attack"
 
 // ask sends a request and does not mind what becomes of it.
-func ask(nc *nats.Conn, subject, body string) { _, _ = nc.Request(subject, []byte(body), 2*time.Second) }
+func ask(nc *nats.Conn, subject, body string) {
+	_, _ = nc.Request(subject, []byte(body), 2*time.Second)
+}
 
 // pushes has the console make a consumer of its command that delivers to a subject.
 func pushes(t *testing.T, m *testMesh, content []byte, subject string) {
