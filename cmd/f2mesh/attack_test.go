@@ -37,11 +37,11 @@ type attack struct {
 	do   func(t *testing.T, m *testMesh) (loot string)
 }
 
-// TestAttacks carries out on a whole mesh what succeeded on one that did not have the
+// TestAttacksOnMesh carries out on a whole mesh what succeeded on one that did not have the
 // walls of docs/security.md, with the logins that people, services and controllers have.
 // The attacks that take more than a mesh, such as a second one, are tests of their own,
 // which that page names.
-func TestAttacks(t *testing.T) {
+func TestAttacksOnMesh(t *testing.T) {
 	m := startMesh(t, func(cfg *meshConfig) { cfg.Registrar.Limits.SourceBurst = 1000 })
 	proof := m.startProof(t)
 	proof.halt()
