@@ -189,6 +189,17 @@ func brokenBroker() []sabotage {
 		t.Helper()
 		m.otherBroker(t, patient, open.Replace)
 	}
+	itself := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		t.Helper()
+		cert, key := m.serverPair()
+		free, err := port.Pick("127.0.0.1", 0)
+		require.NoError(t, err)
+		m.otherBroker(t, patient, func(conf string) string {
+			return open.Replace(conf) + fmt.Sprintf("\nlistener %d 127.0.0.1\nprotocol websockets\ncertfile %s\nkeyfile %s\n", free, cert, key)
+		})
+		patient.Ports.WebSocket = free
+		opens(t, "tcp", m.address(free))
+	} // Mosquitto at 9001
 	return []sabotage{
 		{"mqtt-anonymous", "services: let in; people: let in; WebSocket: let in; controllers: let in", opened},
 		{"mqtt-password", "services: let in; people: let in; WebSocket: let in", opened},
@@ -200,16 +211,19 @@ func brokenBroker() []sabotage {
 				return before + "\nlistener 0 " + strings.Replace(people, "use_username_as_clientid true", "", 1)
 			})
 		}},
-		{"mqtt-origin", "a page of another host: let in", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"mqtt-origin", "a page of another host: let in", itself},
+		{"mqtt-connections", "9001 takes 128 connections of one address", itself},
+		{"mqtt-connections", "Mosquitto may have 1024 open files", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			t.Helper()
-			cert, key := m.serverPair()
-			free, err := port.Pick("127.0.0.1", 0)
+			cmd := exec.Command("sh", "-c", "ulimit -Sn 1024; read line") //nolint:noctx // ends with its input
+			in, err := cmd.StdinPipe()
 			require.NoError(t, err)
-			m.otherBroker(t, patient, func(conf string) string {
-				return open.Replace(conf) + fmt.Sprintf("\nlistener %d 127.0.0.1\nprotocol websockets\ncertfile %s\nkeyfile %s\n", free, cert, key)
-			})
-			patient.Ports.WebSocket = free
-			opens(t, "tcp", m.address(free))
+			require.NoError(t, cmd.Start())
+			t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+			patient.Dir = t.TempDir()
+			file := filepath.Join(patient.Dir, "mosquitto", "data", "mosquitto.pid")
+			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+			require.NoError(t, os.WriteFile(file, []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600))
 		}},
 		{"mqtt-no-certificate", "no certificate: let in", opened},
 		{"mqtt-wrong-certificate", "self-signed certificate: let in", opened},

@@ -5,12 +5,17 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/f2mesh/f2mesh/pkg/hostile"
 )
 
 // Secrets of the users that look on, and of the bridge.
@@ -46,6 +51,10 @@ func mqttChecks() []Check {
 		{
 			"mqtt-origin", "MQTT Authentication: Security Architecture", "a connection to 9001 from a web page of another host",
 			"take what is not yours out of F2MESH_MQTT_ORIGINS, and restart the mesh", mqttOrigin,
+		},
+		{
+			"mqtt-connections", "Resource limits", "9001 with many connections of one address that say nothing, and how many files Mosquitto may have open, connections among them",
+			"restart the mesh; only f2mesh may listen on 9001, and Mosquitto may open as many files as it takes connections", mqttConnections,
 		},
 		{
 			"mqtt-no-certificate", "mTLS Device Authentication", "a connection without a certificate on 8883, with a good password too",
@@ -235,24 +244,72 @@ func mqttClientID(ctx context.Context, m *Mesh) Finding {
 
 // mqttOrigin claims to be a page's script.
 func mqttOrigin(ctx context.Context, m *Mesh) Finding {
+	from := func(origin string) func() error {
+		return func() error { return m.browse(ctx, origin) }
+	}
+	return refused([]attempt{{"a page of another host", from(""), from("https://" + marker() + ".invalid")}})
+}
+
+// browse connects to 9001 for a moment, as the operator.
+func (m *Mesh) browse(ctx context.Context, origin string) error {
 	config, err := m.tls()
 	if err != nil {
-		return failed("%v", err)
+		return err
 	}
 	user, password, err := m.LogIn(ctx, operatorMQTT)
 	if err != nil {
-		return failed("%v", err)
+		return err
 	}
-	from := func(origin string) func() error {
-		return func() error {
-			c, err := m.dialFrom(origin, "wss://"+m.address(m.Ports.WebSocket), user, password, marker(), config)
-			if err == nil {
-				c.Disconnect(100)
-			}
-			return err
-		}
+	c, err := m.dialFrom(origin, "wss://"+m.address(m.Ports.WebSocket), user, password, marker(), config)
+	if err == nil {
+		c.Disconnect(100)
 	}
-	return refused([]attempt{{"a page of another host", from(""), from("https://" + marker() + ".invalid")}})
+	return err
+}
+
+// brokerFiles is what Mosquitto needs: the max_connections of its listeners, and some.
+const brokerFiles = 21_000
+
+// mqttConnections looks whether silent connections can keep others out.
+func mqttConnections(ctx context.Context, m *Mesh) Finding {
+	if err := m.browse(ctx, ""); err != nil {
+		return failed("cannot be tried: %v", err)
+	}
+	closed, end, err := hostile.Open(ctx, hostile.Server{Address: m.address(m.Ports.WebSocket)}, manyIdle, time.Second)
+	if err != nil {
+		return failed("cannot be tried: %v", err)
+	}
+	end()
+	var problems []string
+	if closed == 0 {
+		problems = append(problems, fmt.Sprintf("9001 takes %d connections of one address that say nothing", manyIdle))
+	}
+	if m.Containers { // compose.yaml has the limit, and container-hardening looks at them
+		return verdict(problems, "9001 closes %d of %d", closed, manyIdle)
+	}
+	pid, err := firstNumber(m.path("mosquitto", "data", "mosquitto.pid"))
+	if err != nil {
+		return notChecked("Mosquitto does not run on this machine's state directory: %v", err)
+	}
+	files, most, err := openFiles(pid)
+	if err != nil {
+		return notChecked("%v", err)
+	}
+	if files < min(most, brokerFiles) {
+		problems = append(problems, fmt.Sprintf("Mosquitto may have %d open files: as many silent connections keep all controllers out", files))
+	}
+	return verdict(problems, "9001 closes %d of %d; Mosquitto may have %d open files", closed, manyIdle, files)
+}
+
+// openFiles is how many files a process may have open, and to how many it may raise that.
+func openFiles(pid int) (soft, hard int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	_, line, _ := strings.Cut(string(text), "Max open files")
+	_, err = fmt.Sscan(strings.ReplaceAll(line, "unlimited", strconv.Itoa(math.MaxInt)), &soft, &hard)
+	return soft, hard, err
 }
 
 // wrongLogins are attempts on all listeners that take passwords.

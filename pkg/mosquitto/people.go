@@ -19,11 +19,13 @@ import (
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/net/netutil"
+
+	"github.com/f2mesh/f2mesh/pkg/web"
 )
 
 // Bounds of the people's listeners.
 const (
-	peopleAtOnce   = 200              // connections of each listener
+	peopleAtOnce   = 200              // connections of each listener, of which one source has web.MaxOfSource
 	peoplePatience = 10 * time.Second // for TLS, the upgrade and CONNECT; to stop
 	slowestPerson  = 30 * time.Second // to take what is sent
 	peopleHeaders  = 8 << 10          // of an upgrade
@@ -79,7 +81,7 @@ func (p People) Open() (*Doors, error) {
 	if d.folder, err = os.Open(filepath.Dir(p.Socket)); err != nil {
 		return nil, fmt.Errorf("opening the people's listeners: %w", err)
 	}
-	web, err := d.listen()
+	browsers, err := d.listen()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the people's listeners: %w", err), d.folder.Close())
 	}
@@ -89,19 +91,21 @@ func (p People) Open() (*Doors, error) {
 		MaxHeaderBytes: peopleHeaders, ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
-	d.wait.Go(func() { d.accept(netutil.LimitListener(d.plain, peopleAtOnce)) })
-	d.wait.Go(func() { _ = d.web.Serve(tls.NewListener(netutil.LimitListener(web, peopleAtOnce), config)) })
+	d.wait.Go(func() { d.accept(netutil.LimitListener(web.Fair(d.plain), peopleAtOnce)) })
+	d.wait.Go(func() {
+		_ = d.web.Serve(tls.NewListener(netutil.LimitListener(web.Fair(browsers), peopleAtOnce), config))
+	})
 	return d, nil
 }
 
-func (d *Doors) listen() (web net.Listener, err error) {
+func (d *Doors) listen() (browsers net.Listener, err error) {
 	if d.plain, err = net.Listen("tcp", d.cfg.Plain); err != nil { //nolint:noctx // binding a port does not block
 		return nil, err
 	}
-	if web, err = net.Listen("tcp", d.cfg.WebSocket); err != nil { //nolint:noctx // binding a port does not block
+	if browsers, err = net.Listen("tcp", d.cfg.WebSocket); err != nil { //nolint:noctx // binding a port does not block
 		return nil, errors.Join(err, d.plain.Close())
 	}
-	return web, nil
+	return browsers, nil
 }
 
 // Close ends the listeners and all their connections.

@@ -61,6 +61,9 @@ type Process struct {
 
 // Start starts the child and returns once it runs or could not be started.
 func Start(cfg Config) (*Process, error) {
+	if err := allowFiles(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", cfg.Path, err)
+	}
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)
 	go p.run(cfg, started)
@@ -68,6 +71,25 @@ func Start(cfg Config) (*Process, error) {
 		return nil, fmt.Errorf("starting %s: %w", cfg.Path, err)
 	}
 	return p, nil
+}
+
+// Files is how many files a child may have open, connections among them, as far as the
+// system lets it. It is the limit of the containers in compose.yaml.
+const Files = 65536
+
+// allowFiles has children take our limit of open files. Without it, Go gives them the one
+// that we were started with: 1,024 from most shells, which is full while a broker still has
+// room for 19,000 clients.
+func allowFiles() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("reading the limit of open files: %w", err)
+	}
+	limit.Cur = min(limit.Max, Files)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raising the limit of open files: %w", err)
+	}
+	return nil
 }
 
 // run holds its operating system thread from fork to exit: the kernel sends the

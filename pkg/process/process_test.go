@@ -123,6 +123,25 @@ func TestKillEndsDescendants(t *testing.T) {
 	require.NoError(t, p.Kill(), "killing again")
 }
 
+// A child may open as many files as the system lets us, also if a shell has given us few.
+func TestOpenFiles(t *testing.T) {
+	t.Parallel()
+	seen := filepath.Join(t.TempDir(), "seen")
+	parent := exec.CommandContext(t.Context(), "/bin/sh", "-c", `ulimit -Sn 100; exec "$0"`, os.Args[0])
+	parent.Env = append(os.Environ(), parentOf+"=ulimit -Sn >"+seen+".new; ulimit -Hn >>"+seen+".new; mv "+seen+".new "+seen)
+	require.NoError(t, parent.Start())
+	defer func() { _ = parent.Process.Kill(); _ = parent.Wait() }()
+	require.Eventually(t, func() bool { _, err := os.Stat(seen); return err == nil }, patience, 10*time.Millisecond)
+	text, err := os.ReadFile(seen)
+	require.NoError(t, err)
+	soft, hard, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	if most, err := strconv.Atoi(hard); err == nil && most < Files { // else "unlimited", or more
+		assert.Equal(t, hard, soft)
+	} else {
+		assert.Equal(t, strconv.Itoa(Files), soft)
+	}
+}
+
 func TestRuns(t *testing.T) {
 	t.Parallel()
 	cfg := shell("", io.Discard)

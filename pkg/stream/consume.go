@@ -24,38 +24,46 @@ const (
 	// where their bytes are counted.
 	handedOver = 16
 	// pullWait is how long the server keeps a pull that it cannot fill. Each is waited
-	// for to its end: the server does not notice that nobody listens any more in the
-	// account of a service, and what it delivers then would wait for its ack_wait.
+	// for to its end: what is on its way to another account when nobody listens there
+	// any more the server does not put back, and it would wait for its ack_wait.
 	pullWait = 500 * time.Millisecond
 )
 
 // Consume delivers the consumer's messages on the returned channel until ctx
-// ends or the consumer is deleted, and closes it when the last has been put
-// there. At most prefetch messages are on their way, and at most maxBytes of
+// ends, release is called or the consumer is deleted, and closes it when the last has
+// been put there. The caller has to call release when it reads no more: it gives
+// back what was not read, and returns when nothing is on its way. At most prefetch messages are on their way, and at most maxBytes of
 // them, or MinPrefetchBytes if that is more: a reader that does not take them
 // stops the flow. A message that nobody acknowledges is delivered again after the
 // consumer's ack_wait. One of a subject that is not the stream's by its file is
 // refused: nobody but the subject's owner can put it there.
-func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
+func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
 	return c.consume(ctx, consumer, prefetch, maxBytes, false)
 }
 
 // ConsumeRewinding is Consume for a reader that knows what it has had already: after a
 // lost connection what was on its way comes at once, and what is in its hands again.
-func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (<-chan jetstream.Msg, error) {
+func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
 	return c.consume(ctx, consumer, prefetch, maxBytes, true)
 }
 
-func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int, rewind bool) (<-chan jetstream.Msg, error) {
+func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int, rewind bool) (<-chan jetstream.Msg, func(), error) {
 	prefix, err := c.subjects(consumer.CachedInfo().Stream)
 	if err != nil {
-		return nil, fmt.Errorf("consuming: %w", err)
+		return nil, nil, fmt.Errorf("consuming: %w", err)
 	}
 	p := &puller{
 		client: c, consumer: consumer, prefix: prefix, messages: make(chan jetstream.Msg, min(prefetch, handedOver)),
 		fetch: func() (jetstream.MessageBatch, error) {
 			return consumer.Fetch(prefetch, jetstream.FetchMaxBytes(max(maxBytes, MinPrefetchBytes)), jetstream.FetchMaxWait(pullWait))
 		},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	release := func() {
+		cancel()
+		for m := range p.messages {
+			_ = m.Nak() // or it comes again after ack_wait
+		}
 	}
 	moves := make(chan *move)
 	c.join(moves)
@@ -82,7 +90,7 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			p.pull(ctx)
 		}
 	}()
-	return p.messages, nil
+	return p.messages, release, nil
 }
 
 // subjects is what the subjects of a stream's messages begin with, by its file.

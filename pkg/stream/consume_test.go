@@ -43,7 +43,7 @@ func consume(t *testing.T, server *natsserver.Server) (consumer jetstream.Consum
 	consumer, err := c.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	messages, err = c.Consume(ctx, consumer, 100, MinPrefetchBytes)
+	messages, _, err = c.Consume(ctx, consumer, 100, MinPrefetchBytes)
 	require.NoError(t, err)
 	return consumer, messages, func() {
 		cancel()
@@ -192,9 +192,7 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 		c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
 		consumer, err := c.Open(t.Context(), "RAW", "decoder")
 		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		out, err := c.Consume(ctx, consumer, 2*total, test.maxBytes)
+		out, release, err := c.Consume(t.Context(), consumer, 2*total, test.maxBytes)
 		require.NoError(t, err)
 		delivered := 0
 		require.Eventually(t, func() bool {
@@ -211,9 +209,7 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 			number, _, _ := strings.Cut(string(m.Data()), " ")
 			require.Equal(t, strconv.Itoa(i), number, name)
 		}
-		cancel()
-		for range out { // closed by Consume
-		}
+		release()
 		natsservertest.Close(c.nc)
 		require.NoError(t, operator.js.DeleteConsumer(t.Context(), "RAW", "decoder"))
 	}

@@ -46,7 +46,7 @@ func startFlow(t *testing.T) *flow {
 	consumer, err := f.decoder.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	consuming, stopConsuming := context.WithCancel(t.Context())
-	messages, err := f.decoder.Consume(consuming, consumer, 100, MinPrefetchBytes)
+	messages, _, err := f.decoder.Consume(consuming, consumer, 100, MinPrefetchBytes)
 	require.NoError(t, err)
 
 	storing, stopStoring := context.WithCancel(t.Context())
@@ -155,8 +155,7 @@ func TestReconnectWhileNobodyTakes(t *testing.T) {
 	decoder, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
 	consumer, err := decoder.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	messages, err := decoder.Consume(ctx, consumer, 50, MinPrefetchBytes)
+	messages, release, err := decoder.Consume(t.Context(), consumer, 50, MinPrefetchBytes)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(messages) == cap(messages) }, patience, time.Millisecond)
 
@@ -165,7 +164,5 @@ func TestReconnectWhileNobodyTakes(t *testing.T) {
 	assert.GreaterOrEqual(t, time.Since(started), quietTimeout, "it gave the service time")
 	_, numbers := take(t, messages, 500)
 	assert.Equal(t, sequence(0, 500), numbers)
-	cancel()
-	for range messages { // closed by Consume
-	}
+	release()
 }

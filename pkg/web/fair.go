@@ -13,7 +13,8 @@ type fair struct {
 	open map[string]int // by source, never 0
 }
 
-func newFair(l net.Listener) *fair { return &fair{Listener: l, open: map[string]int{}} }
+// Fair is l without the connections that a source has beyond MaxOfSource: it closes them.
+func Fair(l net.Listener) net.Listener { return &fair{Listener: l, open: map[string]int{}} }
 
 // Accept answers the next connection of a source that has not too many.
 func (f *fair) Accept() (net.Conn, error) {

@@ -55,7 +55,7 @@ func Serve(ctx context.Context, listener net.Listener, config *tls.Config, handl
 			_ = server.Close()
 		}
 	})
-	limited := netutil.LimitListener(newFair(listener), MaxConnections)
+	limited := netutil.LimitListener(Fair(listener), MaxConnections)
 	var err error
 	if config != nil {
 		err = server.ServeTLS(limited, "", "")

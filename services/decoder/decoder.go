@@ -147,10 +147,11 @@ func (d *Decoder) Run(ctx context.Context) error {
 	if err := d.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := d.streams.ConsumeRewinding(ctx, consumer, 2*d.cfg.Batch, maxBatchBytes)
+	messages, release, err := d.streams.ConsumeRewinding(ctx, consumer, 2*d.cfg.Batch, maxBatchBytes)
 	if err != nil {
 		return err
 	}
+	defer release()
 	return d.process(ctx, messages)
 }
 

@@ -30,14 +30,15 @@ func (t *Trail) RecordOutcomes(ctx context.Context, streams *stream.Client, log 
 	consumer, err := streams.Open(ctx, outcome.Stream, resultConsumer)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // stopping is no error
+			return nil
 		}
 		return err
 	}
-	messages, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
+	messages, release, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}
+	defer release()
 	buf := make([]jetstream.Msg, 0, shipBatch)
 	for {
 		buf = batch.Gather(ctx, messages, buf[:0], shipBatch, copyLinger)

@@ -56,10 +56,11 @@ func (t *Trail) Ship(ctx context.Context, streams *stream.Client, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	messages, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
+	messages, release, err := streams.Consume(ctx, consumer, shipBatch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}
+	defer release()
 	copied := make(chan struct{})
 	go func() { defer close(copied); t.copyIn(ctx, messages, log) }()
 	t.sendOut(ctx, streams, log)

@@ -56,7 +56,7 @@ func (m *mesh) exec(sql string) {
 // run has the writer run by itself until the test ends.
 func (m *mesh) run() {
 	m.t.Helper()
-	messages, err := m.client.Consume(m.t.Context(), m.consumer, 2000, maxBatchBytes)
+	messages, _, err := m.client.Consume(m.t.Context(), m.consumer, 2000, maxBatchBytes)
 	require.NoError(m.t, err)
 	m.w.reads(m.consumer)
 	ctx, cancel := context.WithCancel(m.t.Context())

@@ -107,10 +107,11 @@ func (w *Writer) Run(ctx context.Context) error {
 	if err := w.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
-	messages, err := w.streams.ConsumeRewinding(ctx, consumer, 2*w.cfg.Batch, maxBatchBytes)
+	messages, release, err := w.streams.ConsumeRewinding(ctx, consumer, 2*w.cfg.Batch, maxBatchBytes)
 	if err != nil {
 		return err
 	}
+	defer release()
 	w.reads(consumer)
 	return w.process(ctx, messages)
 }

@@ -141,10 +141,11 @@ func (c *Commands) Run(ctx context.Context) error {
 	if err := c.streams.Rewind(ctx, consumer); err != nil {
 		c.log.Warn("commands of the last process wait for their ack_wait", "error", err)
 	}
-	messages, err := c.streams.Consume(ctx, consumer, prefetch, stream.MinPrefetchBytes)
+	messages, release, err := c.streams.Consume(ctx, consumer, prefetch, stream.MinPrefetchBytes)
 	if err != nil {
 		return err
 	}
+	defer release()
 	draining, cancel := stream.DrainContext(ctx, c.cfg.DrainTimeout)
 	defer cancel()
 	for m := range messages {
