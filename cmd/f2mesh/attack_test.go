@@ -30,9 +30,9 @@ import (
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
-// attack is what somebody tries with what the mesh gave them. It answers what they got
+// misuse is what somebody tries with what the mesh gave them. It answers what they got
 // by it; "" if nothing.
-type attack struct {
+type misuse struct {
 	name string
 	do   func(t *testing.T, m *testMesh) (loot string)
 }
@@ -95,8 +95,8 @@ func pushes(t *testing.T, m *testMesh, content []byte, subject string) {
 }
 
 // forges is an attack that puts an entry into the audit trail, which nobody can delete.
-func forges(user, name string, try func(t *testing.T, m *testMesh, nc *nats.Conn, subject string)) attack {
-	return attack{user + " forges history by " + name, func(t *testing.T, m *testMesh) (loot string) {
+func forges(user, name string, try func(t *testing.T, m *testMesh, nc *nats.Conn, subject string)) misuse {
+	return misuse{user + " forges history by " + name, func(t *testing.T, m *testMesh) (loot string) {
 		t.Helper()
 		before := m.lastAudit(t)
 		try(t, m, m.as(t, user), "f2.audit.attack."+strings.ReplaceAll(name, " ", "-"))
@@ -125,7 +125,7 @@ func (m *testMesh) lastAudit(t *testing.T) uint64 {
 	return trail.CachedInfo().State.LastSeq
 }
 
-func attacksOnNATS() []attack {
+func attacksOnNATS() []misuse {
 	update := func(t *testing.T, m *testMesh, nc *nats.Conn, name string, change func(*jetstream.StreamConfig)) {
 		t.Helper()
 		s, err := m.js.Stream(t.Context(), name)
@@ -136,7 +136,7 @@ func attacksOnNATS() []attack {
 		require.NoError(t, err)
 		ask(nc, "$JS.API.STREAM.UPDATE."+name, string(body))
 	}
-	return []attack{
+	return []misuse{
 		forges("console", "a push consumer", func(t *testing.T, m *testMesh, _ *nats.Conn, subject string) {
 			t.Helper()
 			pushes(t, m, []byte(`{"action":"forged"}`), subject)
@@ -228,7 +228,7 @@ func attacksOnNATS() []attack {
 
 // attacksOnMQTT have a person come as the bridge, with the session that the broker keeps
 // for it while it is away.
-func attacksOnMQTT() (all []attack) {
+func attacksOnMQTT() (all []misuse) {
 	for name, one := range map[string]struct {
 		scheme, origin string
 		port           func(ports) int
@@ -237,7 +237,7 @@ func attacksOnMQTT() (all []attack) {
 		"9001":                            {"wss", "", func(p ports) int { return p.WebSocket }},
 		"9001 from a page of other hosts": {"wss", "https://elsewhere.example.org", func(p ports) int { return p.WebSocket }},
 	} {
-		all = append(all, attack{"operator takes the bridge's session at " + name, func(t *testing.T, m *testMesh) string {
+		all = append(all, misuse{"operator takes the bridge's session at " + name, func(t *testing.T, m *testMesh) string {
 			t.Helper()
 			const topic = "tele/f2-" + string(mac) + "/alarm-mode/J3/siren-1"
 			stored := func(text string) bool {
@@ -298,8 +298,8 @@ func (m *testMesh) reached(t *testing.T, server hostile.Server) error {
 	return response.Body.Close()
 }
 
-func attacksOnHTTP() []attack {
-	return []attack{
+func attacksOnHTTP() []misuse {
+	return []misuse{
 		{"a stranger fills the health API's memory with headers", func(t *testing.T, m *testMesh) string {
 			t.Helper()
 			all := hostile.Attacks("/healthz")
@@ -350,7 +350,7 @@ func attacksOnHTTP() []attack {
 	}
 }
 
-func attacksOnEST() []attack {
+func attacksOnEST() []misuse {
 	guess := func(t *testing.T, m *testMesh, name string) int {
 		t.Helper()
 		_, csr := newRequest(t, pkix.Name{})
@@ -370,7 +370,7 @@ func attacksOnEST() []attack {
 		status, _ := m.enrol(t, enrolment{operation: "simplereenroll", certificate: &own, csr: csr})
 		return status
 	}
-	return []attack{
+	return []misuse{
 		{"a controller renews again and again", func(t *testing.T, m *testMesh) string {
 			t.Helper()
 			own, renewed := pair(t, m, fleet.Demo(3)[1]), 0
@@ -425,8 +425,8 @@ func attacksOnEST() []attack {
 	}
 }
 
-func attacksOnTheMachine() []attack {
-	return []attack{
+func attacksOnTheMachine() []misuse {
+	return []misuse{
 		{"a neighbour reaches what is documented on loopback", func(t *testing.T, m *testMesh) string {
 			t.Helper()
 			const elsewhere = "127.0.0.2" // reached if somebody listens on every interface
