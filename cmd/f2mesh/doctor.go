@@ -59,19 +59,23 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 
 // find answers the mesh to look at, in containers or of `f2mesh up`.
 func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done func(), err error) {
-	if c.Compose != "" {
-		m, err = c.patient()
-		return m, func() {}, err
-	}
-	r, err := st.load()
-	if err != nil {
-		return nil, nil, err
-	}
 	secrets, err := st.keeper(log)
 	if err != nil {
 		return nil, nil, err
 	}
-	return st.patient(r, secrets.logIn), secrets.close, nil
+	if c.Compose != "" {
+		m, err = c.patient()
+	} else {
+		var r running
+		r, err = st.load()
+		m = st.patient(r, secrets.logIn)
+	}
+	if err != nil {
+		secrets.close()
+		return nil, nil, err
+	}
+	m.Vault = secrets.vault
+	return m, secrets.close, nil
 }
 
 // logIn is that of one credential, for packages that know no keeper, or that of the

@@ -32,6 +32,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/process"
+	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
 )
 
 // examined is a mesh that logs to its file, and what the doctor knows of it.
@@ -78,7 +80,7 @@ func TestDoctor(t *testing.T) {
 			assert.Equal(t, doctor.Warning, r.State, r.Seen) // a fresh mesh has it until somebody takes it away
 		case "process-users", "loss-broker-version":
 			assert.Contains(t, []doctor.State{doctor.OK, doctor.Warning}, r.State, r.Seen) // root, and Mosquitto 2.0, get a warning
-		case "container-hardening", "program-vulnerabilities":
+		case "container-hardening", "program-vulnerabilities", "vault-secret-ids", "vault-audit":
 			assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
 		default:
 			assert.Equal(t, doctor.OK, r.State, "%s: %s", r.Name, r.Seen)
@@ -101,7 +103,7 @@ type sabotage struct {
 func TestDoctorSeesWhatIsBroken(t *testing.T) {
 	m, patient := examined(t)
 	broken := map[string]bool{}
-	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenNetwork(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenEST(), brokenTLS(), brokenMachine()) {
+	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenNetwork(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenEST(), brokenTLS(), brokenMachine(), brokenVault()) {
 		broken[s.check] = true
 		t.Run(s.check, func(t *testing.T) {
 			own := *patient
@@ -699,6 +701,50 @@ func brokenMachine() []sabotage {
 		{"program-vulnerabilities", "Your code is affected", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
 			patient.Vulncheck = []string{"sh", "-c", "echo Your code is affected by 1 vulnerability; exit 3"}
 		}},
+	}
+}
+
+// brokenVault gives the doctor a Vault in which logins are good for ever and from
+// everywhere, and which records nothing.
+func brokenVault() []sabotage {
+	loose := func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		t.Helper()
+		roles := vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour, CIDRs: []string{"0.0.0.0/0"}}
+		_, patient.Vault = vaultOf(t, roles, vault.Audit{})
+	}
+	return []sabotage{
+		{"vault-secret-ids", "the SecretIDs that bridge will get never end; the SecretIDs of bridge are good from every address; 1 SecretIDs of bridge never end", loose},
+		{"vault-audit", "no audit device", loose},
+	}
+}
+
+// vaultOf is a Vault of the mesh, and an administrator's session with it.
+func vaultOf(t *testing.T, roles vault.Roles, audit vault.Audit) (vault.Config, *vault.Client) {
+	t.Helper()
+	server := vaulttest.StartDev(t)
+	cfg := server.Config(filepath.Join(t.TempDir(), "vault"))
+	b := vault.Bootstrap{Config: cfg, Roles: roles, Audit: audit, Report: func(vault.Step) {}}
+	require.NoError(t, b.Run(t.Context(), server.Root))
+	client, err := vault.OpenToken(cfg, server.Root, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	return cfg, client
+}
+
+// TestDoctorOnVault has a Vault as bootstrap prepares it pass, and does not guess what
+// the operator may not see.
+func TestDoctorOnVault(t *testing.T) {
+	roles := vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, SecretIDTTL: 2160 * time.Hour, WrapTTL: time.Hour}
+	cfg, administrator := vaultOf(t, roles, vault.Audit{File: filepath.Join(t.TempDir(), "audit.log")})
+	operator, err := vault.Open(cfg, "operator", slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(operator.Close)
+	for _, check := range []string{"vault-secret-ids", "vault-audit"} {
+		r := find(t, &doctor.Mesh{Vault: administrator}, check)
+		assert.Equal(t, doctor.OK, r.State, r.Seen)
+		r = find(t, &doctor.Mesh{Vault: operator}, check)
+		assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
+		assert.Contains(t, r.Seen, "VAULT_TOKEN")
 	}
 }
 

@@ -179,6 +179,7 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, use
 	// the superuser only once it is connected.
 	return execute(ctx, conn,
 		fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM PUBLIC", name),
+		fmt.Sprintf("REVOKE TEMPORARY ON DATABASE %s FROM PUBLIC", databaseAny),
 		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s", name, strings.Join(users, ", "), credential.Alternate(postgres.Superuser)))
 }
 

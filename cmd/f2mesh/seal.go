@@ -33,6 +33,7 @@ func sealAudit(ctx context.Context, conn *pgx.Conn) error {
 		"GRANT USAGE, CREATE ON SCHEMA public TO "+roleRegistrar,
 		"ALTER TABLE public.audit OWNER TO "+roleAudit,
 		"ALTER FUNCTION public.audit_is_only_added_to() OWNER TO "+roleAudit,
+		"REVOKE ALL ON FUNCTION public.audit_is_only_added_to() FROM PUBLIC", // its trigger calls it all the same
 		"REVOKE ALL ON public.audit FROM "+roleRegistrar,
 		"GRANT SELECT, INSERT ON public.audit TO "+roleRegistrar,
 		"ALTER TABLE public.audit ENABLE ALWAYS TRIGGER audit_is_only_added_to")

@@ -60,7 +60,7 @@ const checkTimeout = 60 * time.Second
 // Checks lists all items, in the order in which they run.
 func Checks() []Check {
 	return slices.Concat(secretChecks(), mqttChecks(), natsChecks(), databaseChecks(),
-		healthChecks(), estChecks(), tlsChecks(), networkChecks(), processChecks(), lossChecks(), streamChecks(), inputChecks(), programChecks())
+		healthChecks(), estChecks(), tlsChecks(), networkChecks(), processChecks(), lossChecks(), streamChecks(), inputChecks(), programChecks(), vaultChecks())
 }
 
 // Run runs the checks that are named, by name or by the part before its first "-"

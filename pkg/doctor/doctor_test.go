@@ -19,7 +19,7 @@ func TestGuideTable(t *testing.T) {
 	text, err := os.ReadFile("../../docs/security.md")
 	require.NoError(t, err)
 	named := map[string]bool{}
-	for _, match := range regexp.MustCompile("`((?:secret|mqtt|nats|database|health|est|tls|network|process|container|loss|input|program)-[a-z-]+)`").FindAllStringSubmatch(string(text), -1) {
+	for _, match := range regexp.MustCompile("`((?:secret|mqtt|nats|database|health|est|tls|network|process|container|loss|input|program|vault)-[a-z-]+)`").FindAllStringSubmatch(string(text), -1) {
 		named[match[1]] = true
 	}
 	for _, c := range Checks() {

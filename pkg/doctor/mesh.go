@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/vault"
 )
 
 // Mesh is where the running mesh is that is looked at.
@@ -37,6 +39,8 @@ type Mesh struct {
 	LogIn func(ctx context.Context, name string) (user, password string, err error)
 	// Secrets are the names of all credentials, and of the health API's password.
 	Secrets []string
+	// Vault is where the mesh's secrets are; nil: none is known.
+	Vault *vault.Client
 	// Docker is the socket of the Docker API.
 	Docker string
 	// Vulncheck is the command that looks the program up in Go's vulnerability

@@ -152,6 +152,15 @@ func testNotify(t *testing.T, conn, listener *pgx.Conn) { //nolint:thelper // se
 	}
 	exec(t, conn, qualify(`DELETE FROM %s."Device" WHERE "DeviceId" = 33`))
 	require.Contains(t, notifications(t, listener), "02f200000002")
+
+	exec(t, conn, qualify(`CREATE ROLE application; GRANT USAGE ON SCHEMA %s TO application;
+		GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA %s TO application; SET ROLE application`))
+	exec(t, conn, qualify(`UPDATE %s."Device" SET "PcbVersion" = '7' WHERE "DeviceId" = 1`))
+	require.Equal(t, []string{"aabbccddeeff"}, notifications(t, listener), "who may change the tables needs no more")
+	var may bool
+	require.NoError(t, conn.QueryRow(ctx, "SELECT has_function_privilege($1, 'EXECUTE')", qualify("%s.f2mesh_device_changed()")).Scan(&may))
+	require.False(t, may)
+	exec(t, conn, "RESET ROLE")
 }
 
 // qualify puts the schema in place of %s.

@@ -77,6 +77,11 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- A trigger calls its function whoever changes the table, so nobody else has to. The
+-- functions call f2mesh_notify as that role.
+REVOKE ALL ON FUNCTION f2mesh_device_changed(), f2mesh_connector_changed(), f2mesh_pin_changed(),
+    f2mesh_template_changed(), f2mesh_truncated() FROM PUBLIC;
+
 -- A trigger with a transition table serves one event, and sees the old rows or
 -- the new ones as "changed": an update has two triggers, since a row can have
 -- left one controller for another.

@@ -18,6 +18,7 @@ var unseen = []string{
 	"container-hardening", "database-failed-logins", "database-password", "database-ports", "database-privileges", "database-tls",
 	"input-injection", "loss-broker-queue", "loss-postgres-sync", "loss-stream-limits", "network-listeners", "process-users",
 	"program-vulnerabilities", "secret-logs", "tls-revocation", "tls-root-key",
+	"vault-audit", "vault-secret-ids",
 }
 
 // exposed are those of them that only want for compose.ports.yaml.
