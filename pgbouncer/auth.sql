@@ -4,7 +4,7 @@
 --   psql -v ON_ERROR_STOP=1 -f auth.sql metadata
 --
 -- and gives the role f2mesh_pgbouncer its password once. Running it again changes
--- nothing, and mends what somebody else has changed.
+-- nothing, and fixes what somebody else has changed.
 --
 -- f2mesh_pgbouncer is the pooler itself. It may call the function, and nothing else.
 -- f2mesh_pooled has no rights at all: to be a member is to be let through the pooler.

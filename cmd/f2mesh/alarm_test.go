@@ -18,7 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
 
-// TestAlarms causes what each alarm is about on a running mesh, and mends it.
+// TestAlarms causes what each alarm is about on a running mesh, and fixes it.
 // TestDowngrade does so with a secret; a broker that drops and a certificate near
 // its end take other brokers and other times: see services/registrar/watch.
 func TestAlarms(t *testing.T) {

@@ -18,11 +18,11 @@ import (
 )
 
 type auditCommand struct {
-	Since        time.Duration `help:"How far back; 0 takes everything that the streams hold." default:"0"`
-	Until        time.Duration `help:"Leave out what is younger than this." default:"0"`
+	Since        time.Duration `help:"Maximum age. 0: everything in the streams." default:"0"`
+	Until        time.Duration `help:"Ignore messages younger than this." default:"0"`
 	MAC          string        `help:"Only this controller."`
-	Acknowledged string        `help:"File of digests of messages that were acknowledged to their sender, one a line, as simulate --report writes it: each must have been received, as often as it stands there." type:"existingfile"`
-	Wait         time.Duration `help:"Wait up to this long until nothing is pending." default:"0"`
+	Acknowledged string        `help:"File with one digest per acknowledged message, as simulate --report writes it. Each must have been received as often as it is listed." type:"existingfile"`
+	Wait         time.Duration `help:"Maximum time to wait until no message is pending." default:"0"`
 	JSON         bool          `help:"Print JSON."`
 }
 

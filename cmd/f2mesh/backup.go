@@ -29,11 +29,11 @@ import (
 func backupFolders() []string { return []string{"pki", rootFolder, "devices", "secrets"} }
 
 type backupCommand struct {
-	To             string   `help:"File to write; it must not be there yet." required:"" type:"path"`
-	Recipient      []string `help:"Public key of age (age1...) whose holder can restore; several may be named." placeholder:"age1..." xor:"key" required:""`
-	PassphraseFile string   `help:"Encrypt with the passphrase in this file instead (mode 600)." type:"existingfile" xor:"key" required:""`
-	Compose        string   `help:"Folder of compose.yaml: save the mesh in its containers, which stand still for it." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
-	DryRun         bool     `help:"Look whether it can be done, and show what would be saved."`
+	To             string   `help:"File to write. It must not exist." required:"" type:"path"`
+	Recipient      []string `help:"age public key (age1...) of someone who may restore. May be repeated." placeholder:"age1..." xor:"key" required:""`
+	PassphraseFile string   `help:"Encrypt with the passphrase in this file (mode 600) instead of a key." type:"existingfile" xor:"key" required:""`
+	Compose        string   `help:"Directory of compose.yaml: back up the containers of that mesh. They are stopped meanwhile." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	DryRun         bool     `help:"Check that a backup is possible and show what it would contain."`
 }
 
 func (c *backupCommand) key() (backup.Key, error) {

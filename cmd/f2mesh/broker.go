@@ -22,15 +22,15 @@ import (
 )
 
 type brokerCommand struct {
-	Dir        string   `help:"The broker's configuration folder, as init made it." default:"/mosquitto/config" type:"existingdir"`
-	RunDir     string   `help:"Folder that tells other containers of the broker." default:"/mosquitto/run" type:"existingdir"`
-	Host       string   `help:"Name under which they reach it." default:"mosquitto"`
-	Session    string   `help:"Client id of the bridge, whose session is opened once at the start; empty: none." default:"f2mesh-bridge"`
-	People     string   `help:"Address of the listener for people's tools (MQTT)." default:":1884"`
-	WebSocket  string   `help:"Address of the listener for people's browsers (MQTT over WebSocket, TLS)." default:":9001" name:"websocket"`
-	Origins    []string `help:"Web pages, besides this host's own, whose scripts may use it: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
+	Dir        string   `help:"Configuration directory of the broker, as init wrote it." default:"/mosquitto/config" type:"existingdir"`
+	RunDir     string   `help:"Directory that tells other containers about the broker." default:"/mosquitto/run" type:"existingdir"`
+	Host       string   `help:"Host name that they connect to." default:"mosquitto"`
+	Session    string   `help:"Client id of the bridge, whose session is created at the start. Empty: none." default:"f2mesh-bridge"`
+	People     string   `help:"Address of the MQTT listener for people's tools." default:":1884"`
+	WebSocket  string   `help:"Address of the listener for browsers (MQTT over WebSocket, TLS)." default:":9001" name:"websocket"`
+	Origins    []string `help:"Additional web origins that may use it: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
 	SecretsDir string   `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	Command    []string `arg:"" passthrough:"" help:"The broker and its arguments: /usr/sbin/mosquitto -c /mosquitto/config/mosquitto.conf"`
+	Command    []string `arg:"" passthrough:"" help:"Command line of the broker: /usr/sbin/mosquitto -c /mosquitto/config/mosquitto.conf"`
 }
 
 // Run runs the broker in a container of its own, lets people in, and reloads it when

@@ -17,44 +17,44 @@ type commands struct {
 	Status   statusCommand   `cmd:"" help:"Show each stage's rate, lag and health."`
 	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
 	Audit    auditCommand    `cmd:"" help:"Account for every received message."`
-	Dead     deadCommands    `cmd:"" help:"Dead letters: list, show, replay and purge what was refused."`
-	Redecode redecodeCommand `cmd:"" help:"Decode messages of RAW once more with today's metadata, and replace what the tables have."`
-	Doctor   doctorCommand   `cmd:"" help:"Try whether the running mesh is as safe as it should be."`
-	Backup   backupCommand   `cmd:"" help:"Save a running mesh to one encrypted file."`
-	Restore  restoreCommand  `cmd:"" help:"Make a mesh of a backup, in an empty state directory."`
+	Dead     deadCommands    `cmd:"" help:"List, show, replay and purge dead letters."`
+	Redecode redecodeCommand `cmd:"" help:"Decode messages of RAW again with current metadata and replace their rows."`
+	Doctor   doctorCommand   `cmd:"" help:"Run security checks against the running mesh."`
+	Backup   backupCommand   `cmd:"" help:"Back up a running mesh to one encrypted file."`
+	Restore  restoreCommand  `cmd:"" help:"Restore a backup into an empty state directory."`
 	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
-	Simulate simulateCommand `cmd:"" help:"Be a fleet of F2 controllers for a running mesh."`
-	Device   deviceCommands  `cmd:"" help:"Controllers' certificates."`
-	Metadata metadataCommand `cmd:"" help:"The fleet's metadata in PostgreSQL."`
-	Secret   secretCommands  `cmd:"" help:"The mesh's credentials: where they are from, and their rotation."`
-	Setup    setupCommand    `cmd:"" help:"Make the secret files of a mesh, or what compose.yaml needs, or the streams on a NATS server."`
-	Vault    vaultCommands   `cmd:"" help:"HashiCorp Vault as the place of the mesh's secrets."`
+	Simulate simulateCommand `cmd:"" help:"Simulate a fleet of F2 controllers."`
+	Device   deviceCommands  `cmd:"" help:"Manage controllers and their certificates."`
+	Metadata metadataCommand `cmd:"" help:"Manage the fleet's metadata in PostgreSQL."`
+	Secret   secretCommands  `cmd:"" help:"Show and rotate the mesh's credentials."`
+	Setup    setupCommand    `cmd:"" help:"Create the secret files of a mesh, the files that compose.yaml needs, or the streams on a NATS server."`
+	Vault    vaultCommands   `cmd:"" help:"Use HashiCorp Vault for the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
-	Keeper    keeperCommand    `cmd:"" help:"Run the keeper: trims the history of RAW and DECODED."`
+	Keeper    keeperCommand    `cmd:"" help:"Run the keeper: trim the history of RAW and DECODED."`
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
 	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 
 	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
-	Provision   provisionCommand   `cmd:"" help:"Make streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand   `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
 	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
-	Volumes     volumesCommands    `cmd:"" help:"What f2mesh backup --compose runs in a container that has all volumes." group:"Containers (compose.yaml)"`
+	Volumes     volumesCommands    `cmd:"" help:"Used by f2mesh backup --compose in a container that mounts all volumes." group:"Containers (compose.yaml)"`
 	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
-	Healthcheck healthcheckCommand `cmd:"" help:"Ask a server whether it works; the exit status is the answer." group:"Containers (compose.yaml)"`
+	Healthcheck healthcheckCommand `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
 // globals are the flags of every command.
 type globals struct {
-	StateDir  string `help:"Where up keeps everything of its mesh." env:"F2MESH_STATE_DIR" default:".f2mesh" type:"path"`
-	LogLevel  string `help:"Least level that is logged (${enum})." env:"F2MESH_LOG_LEVEL" default:"info" enum:"debug,info,warn,error"`
-	LogFormat string `help:"Form of the log (${enum}); auto is text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
+	StateDir  string `help:"Directory for all data of the mesh." env:"F2MESH_STATE_DIR" default:".f2mesh" type:"path"`
+	LogLevel  string `help:"Minimum log level (${enum})." env:"F2MESH_LOG_LEVEL" default:"info" enum:"debug,info,warn,error"`
+	LogFormat string `help:"Log format (${enum}). auto: text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
 
-	CheckConfig bool `help:"Check the command line and the environment, and do nothing."`
+	CheckConfig bool `help:"Only check the command line and the environment."`
 }
 
 func (g *globals) logger(w io.Writer) *slog.Logger {

@@ -72,7 +72,7 @@ func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) erro
 		saved = fmt.Errorf("backing up: %w", saved)
 	}
 	if started != nil {
-		started = fmt.Errorf("the mesh stands still: mend this, and let it go on with `./task compose:up`: %w", started)
+		started = fmt.Errorf("the mesh stands still: fix this, and let it go on with `./task compose:up`: %w", started)
 	}
 	return errors.Join(saved, started)
 }

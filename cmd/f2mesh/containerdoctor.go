@@ -16,10 +16,10 @@ import (
 )
 
 type containerDoctor struct {
-	Compose string `help:"Folder of compose.yaml: look at the mesh that runs in its containers, from this machine." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
-	CA      string `help:"In containers: the mesh's CA. Default: ca.crt in --compose." name:"ca" placeholder:"FILE" type:"path" group:"Containers (compose.yaml)"`
-	Devices string `help:"In containers: folder of device bundles to try with; none: what takes a device is not checked." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
-	Exposed bool   `help:"In containers: the databases have the ports of compose.ports.yaml." env:"EXPOSE_DATABASE_PORTS" name:"database-ports" group:"Containers (compose.yaml)"`
+	Compose string `help:"Directory of compose.yaml: check the mesh in its containers, from this host." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	CA      string `help:"In containers: CA certificate of the mesh. Default: ca.crt in --compose." name:"ca" placeholder:"FILE" type:"path" group:"Containers (compose.yaml)"`
+	Devices string `help:"In containers: directory of device bundles to test with. Without it, checks that need a device are skipped." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	Exposed bool   `help:"In containers: the databases' ports are published (compose.ports.yaml)." env:"EXPOSE_DATABASE_PORTS" name:"database-ports" group:"Containers (compose.yaml)"`
 }
 
 // patient is the mesh in containers: its published ports, and its secret files.

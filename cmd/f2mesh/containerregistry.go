@@ -13,7 +13,7 @@ import (
 // containerRegistry lets a command work on the registry from inside a container,
 // where no `up` runs: --state-dir has the same folders, the secrets are files.
 type containerRegistry struct {
-	Registry   string `help:"In a container: PostgreSQL server of the registry, host:port." env:"F2MESH_REGISTRY" placeholder:"HOST:PORT" group:"Containers (compose.yaml)"`
+	Registry   string `help:"In a container: PostgreSQL server of the registry (host:port)." env:"F2MESH_REGISTRY" placeholder:"HOST:PORT" group:"Containers (compose.yaml)"`
 	SecretsDir string `help:"In a container: directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path" group:"Containers (compose.yaml)"`
 }
 

@@ -21,12 +21,12 @@ import (
 )
 
 type initCommand struct {
-	Volumes     string   `help:"Folder below which every volume of compose.yaml is mounted by its name." default:"/volumes" type:"existingdir"`
+	Volumes     string   `help:"Directory in which each volume of compose.yaml is mounted under its name." default:"/volumes" type:"existingdir"`
 	SecretsDir  string   `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	ServerNames []string `help:"Further names and addresses under which people and controllers reach the servers." env:"F2MESH_SERVER_NAMES"`
-	MQTTAuth    bool     `help:"The broker lets in nobody without a password or certificate. There is no other way." env:"ENABLE_MQTT_AUTH" default:"true" negatable:"" name:"mqtt-auth"`
-	Retained    bool     `help:"Let controllers publish retained messages." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
-	VaultAddr   string   `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
+	ServerNames []string `help:"Additional host names and addresses of the servers, for their certificates." env:"F2MESH_SERVER_NAMES"`
+	MQTTAuth    bool     `help:"Must be true: the broker always requires a password or a certificate." env:"ENABLE_MQTT_AUTH" default:"true" negatable:"" name:"mqtt-auth"`
+	Retained    bool     `help:"Allow controllers to publish retained messages." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
+	VaultAddr   string   `help:"URL of Vault. If set, current passwords are kept, because the secret files may be outdated." env:"VAULT_ADDR" name:"vault-addr"`
 
 	authority *identity.Authority
 	secrets   secret.Files

@@ -31,9 +31,9 @@ const containerID = 10001
 const secretSuffix = ".txt"
 
 type containerSetup struct {
-	Compose string `help:"Folder of compose.yaml: make what it needs, its secret files and .env, instead." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
-	UID     int    `help:"Whom the containers run as. Default: you; 10001 if you are root." default:"-1" name:"uid" group:"Containers (compose.yaml)"`
-	GID     int    `help:"Their group." default:"-1" name:"gid" group:"Containers (compose.yaml)"`
+	Compose string `help:"Directory of compose.yaml: create its secret files and .env instead." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	UID     int    `help:"User id of the containers. Default: yours, or 10001 for root." default:"-1" name:"uid" group:"Containers (compose.yaml)"`
+	GID     int    `help:"Group id of the containers." default:"-1" name:"gid" group:"Containers (compose.yaml)"`
 }
 
 // run makes the secret files and the settings that compose.yaml needs, as far as

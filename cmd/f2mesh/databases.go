@@ -20,14 +20,14 @@ import (
 )
 
 type provisionCommand struct {
-	Metadata   string `help:"PostgreSQL server of the metadata, host:port." default:"postgres:5432"`
-	Telemetry  string `help:"TimescaleDB server of the readings, host:port." default:"timescaledb:5432"`
-	CAFile     string `help:"Certificates that the servers' must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
+	Metadata   string `help:"PostgreSQL server of the metadata (host:port)." default:"postgres:5432"`
+	Telemetry  string `help:"TimescaleDB server of the readings (host:port)." default:"timescaledb:5432"`
+	CAFile     string `help:"CA certificates to verify the servers with (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
 	SecretsDir string `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
 	NATS       string `help:"NATS server." env:"NATS_URL" default:"tls://nats:4222" name:"nats-url"`
-	Disk       string `help:"A folder on the disk of the streams." default:"/streams" type:"path"`
+	Disk       string `help:"A directory on the disk that holds the streams." default:"/streams" type:"path"`
 	stream.Sizes
-	VaultAddr string `help:"With a Vault the passwords that are in force stay: the secret files are not the newest." env:"VAULT_ADDR" name:"vault-addr"`
+	VaultAddr string `help:"URL of Vault. If set, current passwords are kept, because the secret files may be outdated." env:"VAULT_ADDR" name:"vault-addr"`
 }
 
 // Run makes streams and consumers, and roles, databases and tables on both servers, as

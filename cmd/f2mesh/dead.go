@@ -24,18 +24,18 @@ import (
 // deadCommands work with what stages refused.
 type deadCommands struct {
 	List   deadListCommand   `cmd:"" help:"List dead letters by stage, reason and controller."`
-	Show   deadShowCommand   `cmd:"" help:"Show one dead letter: where and why a message was refused, and what to do."`
-	Replay deadReplayCommand `cmd:"" help:"Try dead letters once more, after what was wrong is corrected."`
-	Purge  deadPurgeCommand  `cmd:"" help:"Remove dead letters; without --yes say which."`
+	Show   deadShowCommand   `cmd:"" help:"Show one dead letter: where and why the message was refused, and what to do."`
+	Replay deadReplayCommand `cmd:"" help:"Process dead letters again, after the cause is fixed."`
+	Purge  deadPurgeCommand  `cmd:"" help:"Remove dead letters. Without --yes, only show which."`
 }
 
 // deadFilter chooses dead letters.
 type deadFilter struct {
 	Stage  string       `help:"Only what this stage refused: bridge, decoder or writer." enum:",bridge,decoder,writer" default:""`
-	Reason string       `help:"Only letters of this reason."`
-	MAC    string       `help:"Only letters of this controller; unknown for those that have none."`
-	Since  *pointInTime `help:"Only letters from this time on: RFC 3339, a day, or how long ago (90m, 1d12h)."`
-	Until  *pointInTime `help:"Only letters up to this time."`
+	Reason string       `help:"Only letters with this reason."`
+	MAC    string       `help:"Only letters of this controller, or unknown for those without one."`
+	Since  *pointInTime `help:"Only letters since this time: RFC 3339, a date, or an age (90m, 1d12h)."`
+	Until  *pointInTime `help:"Only letters until this time."`
 }
 
 func (f *deadFilter) filter() (out deadletter.Filter, err error) {
@@ -71,7 +71,7 @@ func isToken(s string) bool {
 
 type deadListCommand struct {
 	deadFilter
-	Letters bool `help:"List each letter that is kept, not only how many."`
+	Letters bool `help:"List every letter instead of totals."`
 	JSON    bool `help:"Print JSON."`
 }
 
@@ -170,8 +170,8 @@ func listLetters(ctx context.Context, js jetstream.JetStream, filter deadletter.
 
 type deadReplayCommand struct {
 	deadFilter
-	Replace bool `help:"Have the values that come of it replace those in the tables; the previous ones stay in measurement_history."`
-	DryRun  bool `help:"Only say what would become of the letters."`
+	Replace bool `help:"Replace existing rows with the new values. The previous values are kept in measurement_history."`
+	DryRun  bool `help:"Only show the result for each letter."`
 	JSON    bool `help:"Print JSON."`
 }
 

@@ -18,8 +18,8 @@ import (
 )
 
 type deadShowCommand struct {
-	Letter uint64 `arg:"" help:"Number of the letter, as f2mesh dead list --letters shows it."`
-	Reveal bool   `help:"Show a payload that may be personal, too: what a reader read, or what has no topic that says what it is."`
+	Letter uint64 `arg:"" help:"Number of the dead letter, as f2mesh dead list --letters shows it."`
+	Reveal bool   `help:"Show the payload even if it may be personal: the data of a card reader, or of an unknown topic."`
 }
 
 // Run prints the letter, the message and what it decodes to now.

@@ -12,7 +12,7 @@ import (
 
 type demoCommand struct {
 	containerRegistry
-	Controllers int `help:"Controllers of the demo fleet." env:"F2MESH_CONTROLLERS" default:"5"`
+	Controllers int `help:"Number of demo controllers." env:"F2MESH_CONTROLLERS" default:"5"`
 }
 
 // Run registers the demo fleet and puts it into the metadata.

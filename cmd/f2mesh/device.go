@@ -16,14 +16,14 @@ import (
 )
 
 type deviceCommands struct {
-	Register deviceRegisterCommand `cmd:"" help:"Give controllers a certificate and let them in."`
+	Register deviceRegisterCommand `cmd:"" help:"Issue certificates for controllers and admit them."`
 	List     deviceListCommand     `cmd:"" help:"List the registered controllers."`
 	Show     deviceShowCommand     `cmd:"" help:"Show one controller."`
-	Renew    deviceRenewCommand    `cmd:"" help:"Give registered controllers another certificate; the old one serves until it expires."`
-	Revoke   deviceRevokeCommand   `cmd:"" help:"Shut controllers out: at once, and for good."`
-	RotateCA deviceRotateCommand   `cmd:"" help:"Make a new issuing CA; certificates of the old one stay valid." name:"rotate-ca"`
-	Export   deviceExportCommand   `cmd:"" help:"Copy a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
-	Log      deviceLogCommand      `cmd:"" help:"Show the audit trail: who issued, renewed, revoked or rotated what, and who was refused."`
+	Renew    deviceRenewCommand    `cmd:"" help:"Issue new certificates for registered controllers. Old ones stay valid until they expire."`
+	Revoke   deviceRevokeCommand   `cmd:"" help:"Revoke controllers, immediately and permanently."`
+	RotateCA deviceRotateCommand   `cmd:"" help:"Create a new issuing CA. Certificates of the old one stay valid." name:"rotate-ca"`
+	Export   deviceExportCommand   `cmd:"" help:"Export a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
+	Log      deviceLogCommand      `cmd:"" help:"Show the audit trail: what was issued, renewed, revoked, rotated or refused, and by whom."`
 }
 
 // registryFlags are those of the commands that change who is in the fleet.
@@ -94,9 +94,9 @@ func until(d *registrar.Device) string { return d.NotAfter.Local().Format("2006-
 
 type deviceRenewCommand struct {
 	registryFlags
-	MAC []string `arg:"" optional:"" help:"MAC addresses, in any spelling."`
-	Due bool     `help:"Renew all that are two thirds through their life and whose key was made here."`
-	CSR string   `help:"File with a certificate request (PEM) by the controller's own key." name:"csr" type:"existingfile"`
+	MAC []string `arg:"" optional:"" help:"MAC addresses, in any notation."`
+	Due bool     `help:"Renew all certificates past two thirds of their lifetime whose key was created here."`
+	CSR string   `help:"File with a certificate request (PEM) signed by the controller's own key." name:"csr" type:"existingfile"`
 }
 
 // Run renews, one after the other.
@@ -132,9 +132,9 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 
 type deviceRevokeCommand struct {
 	registryFlags
-	MAC    []string         `arg:"" help:"MAC addresses, in any spelling."`
-	Reason registrar.Reason `help:"Why: unspecified, key-compromise, superseded or cessation-of-operation." default:"unspecified"`
-	DryRun bool             `help:"Show what would be revoked and do nothing."`
+	MAC    []string         `arg:"" help:"MAC addresses, in any notation."`
+	Reason registrar.Reason `help:"Reason: unspecified, key-compromise, superseded or cessation-of-operation." default:"unspecified"`
+	DryRun bool             `help:"Show what would be revoked without revoking it."`
 }
 
 // Run returns once the controllers are out.
@@ -171,8 +171,8 @@ func showEach(ctx context.Context, r *registry, macs []topic.MAC, what string) e
 
 type deviceRotateCommand struct {
 	registryFlags
-	RootKey string `help:"The root's key, if it is kept elsewhere, as it should be. Default: root-key/root.key of the state directory." type:"existingfile"`
-	DryRun  bool   `help:"Show what would be done and do nothing."`
+	RootKey string `help:"File with the root CA's key, which should be kept offline. Default: root-key/root.key in the state directory." type:"existingfile"`
+	DryRun  bool   `help:"Show what would be done without doing it."`
 }
 
 // Run makes a new issuing CA.

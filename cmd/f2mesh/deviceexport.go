@@ -11,8 +11,8 @@ import (
 )
 
 type deviceExportCommand struct {
-	MAC string `arg:"" help:"MAC address, in any spelling."`
-	To  string `help:"Directory to write to; made if missing, never overwritten. Default: <MAC> in the current one." type:"path"`
+	MAC string `arg:"" help:"MAC address, in any notation."`
+	To  string `help:"Output directory. Created if missing; existing files are not overwritten. Default: ./<MAC>." type:"path"`
 }
 
 // Run copies the bundle; the key's file keeps mode 600.

@@ -76,7 +76,7 @@ func ago(at *time.Time, now time.Time) string {
 
 type deviceShowCommand struct {
 	registryFlags
-	MAC  string `arg:"" help:"MAC address, in any spelling."`
+	MAC  string `arg:"" help:"MAC address, in any notation."`
 	JSON bool   `help:"Print JSON."`
 }
 

@@ -16,10 +16,10 @@ import (
 
 type deviceLogCommand struct {
 	registryFlags
-	MAC   string        `arg:"" optional:"" help:"Only this controller, in any spelling."`
-	Since time.Duration `help:"How far back; 0 takes everything." default:"0"`
-	Limit int           `help:"Most events; the latest are shown." default:"1000"`
-	JSON  bool          `help:"Print JSON, an event a line."`
+	MAC   string        `arg:"" optional:"" help:"Only this controller (MAC address in any notation)."`
+	Since time.Duration `help:"Maximum age. 0: no limit." default:"0"`
+	Limit int           `help:"Maximum number of events. The latest are shown." default:"1000"`
+	JSON  bool          `help:"Print JSON, one event per line."`
 }
 
 // Run prints the audit trail from its table. The stream AUDIT has the same:

@@ -19,12 +19,12 @@ import (
 
 type deviceRegisterCommand struct {
 	registryFlags
-	MAC          string `arg:"" optional:"" help:"MAC address, in any spelling."`
+	MAC          string `arg:"" optional:"" help:"MAC address, in any notation."`
 	SerialNumber string `help:"Serial number on the controller's label." placeholder:"SN"`
-	CSR          string `help:"File with a certificate request (PEM): the key stays on the controller." name:"csr" type:"existingfile"`
-	From         string `help:"CSV file of many controllers, a MAC and a serial number a line." type:"existingfile" placeholder:"FILE"`
-	Force        bool   `help:"Issue anew for a controller that is registered or revoked; all its other certificates are revoked."`
-	DryRun       bool   `help:"Show what would be done and do nothing."`
+	CSR          string `help:"File with a certificate request (PEM). The key stays on the controller." name:"csr" type:"existingfile"`
+	From         string `help:"CSV file with one controller per line: MAC address, serial number." type:"existingfile" placeholder:"FILE"`
+	Force        bool   `help:"Issue a new certificate for a registered or revoked controller, and revoke its other certificates."`
+	DryRun       bool   `help:"Show what would be done without doing it."`
 }
 
 func (c *deviceRegisterCommand) check() error {

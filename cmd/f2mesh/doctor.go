@@ -17,9 +17,9 @@ import (
 
 type doctorCommand struct {
 	JSON   bool     `help:"Print JSON."`
-	Only   []string `help:"Checks to run, by name or by the first part of it (mqtt, nats, ...)."`
-	List   bool     `help:"List the checks, run none."`
-	Strict bool     `help:"Exit with 1 also where something was not checked or has a warning."`
+	Only   []string `help:"Checks to run, by name or by prefix (mqtt, nats, ...)."`
+	List   bool     `help:"List the checks without running them."`
+	Strict bool     `help:"Exit with status 1 on warnings and skipped checks, too."`
 	Docker string   `help:"Socket of the Docker API." default:"/var/run/docker.sock" env:"F2MESH_DOCKER_SOCKET"`
 
 	containerDoctor
@@ -52,7 +52,7 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		return err
 	}
 	if c.Strict {
-		return doctor.Verdict(results, doctor.NotChecked, doctor.Warning)
+		return doctor.Verdict(results, doctor.Skipped, doctor.Warning)
 	}
 	return doctor.Verdict(results)
 }
@@ -128,8 +128,8 @@ func printResults(out io.Writer, results []doctor.Result) error {
 	fmt.Fprintln(table, "STATE\tCHECK\tTRIED")
 	for _, r := range results {
 		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, plain.Text(r.Seen))
-		if r.Mend != "" {
-			fmt.Fprintf(table, "\t\t  mend: %s\n", plain.Text(r.Mend))
+		if r.Fix != "" {
+			fmt.Fprintf(table, "\t\t  fix: %s\n", plain.Text(r.Fix))
 		}
 	}
 	return table.Flush()

@@ -81,7 +81,7 @@ func TestDoctor(t *testing.T) {
 		case "process-users", "loss-broker-version":
 			assert.Contains(t, []doctor.State{doctor.OK, doctor.Warning}, r.State, r.Seen) // root, and Mosquitto 2.0, get a warning
 		case "container-hardening", "program-vulnerabilities", "vault-secret-ids", "vault-audit":
-			assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
+			assert.Equal(t, doctor.Skipped, r.State, r.Seen)
 		default:
 			assert.Equal(t, doctor.OK, r.State, "%s: %s", r.Name, r.Seen)
 		}
@@ -111,7 +111,7 @@ func TestDoctorSeesWhatIsBroken(t *testing.T) {
 			var r doctor.Result
 			eventually(t, func() bool { r = find(t, &own, s.check); return r.State == doctor.Failed }, "%s is not red", s.check)
 			assert.Contains(t, r.Seen, s.seen)
-			assert.NotEmpty(t, r.Mend)
+			assert.NotEmpty(t, r.Fix)
 			require.ErrorContains(t, doctor.Verdict([]doctor.Result{r}), s.check)
 		})
 	}
@@ -743,7 +743,7 @@ func TestDoctorOnVault(t *testing.T) {
 		r := find(t, &doctor.Mesh{Vault: administrator}, check)
 		assert.Equal(t, doctor.OK, r.State, r.Seen)
 		r = find(t, &doctor.Mesh{Vault: operator}, check)
-		assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
+		assert.Equal(t, doctor.Skipped, r.State, r.Seen)
 		assert.Contains(t, r.Seen, "VAULT_TOKEN")
 	}
 }
@@ -773,13 +773,13 @@ func TestDoctorOnContainers(t *testing.T) {
 	r := find(t, &doctor.Mesh{Docker: dockerAPI(t, hardened)}, "container-hardening")
 	assert.Equal(t, doctor.OK, r.State, r.Seen)
 	r = find(t, &doctor.Mesh{Docker: filepath.Join(t.TempDir(), "none")}, "container-hardening")
-	assert.Equal(t, doctor.NotChecked, r.State, r.Seen)
+	assert.Equal(t, doctor.Skipped, r.State, r.Seen)
 }
 
 // TestDoctorDoesNotGuess has what could not be found out not pass.
 func TestDoctorDoesNotGuess(t *testing.T) {
 	for script, want := range map[string]doctor.State{
-		"exit 0": doctor.OK, "exit 3": doctor.Failed, "echo fetching vulnerabilities: no route; exit 1": doctor.NotChecked,
+		"exit 0": doctor.OK, "exit 3": doctor.Failed, "echo fetching vulnerabilities: no route; exit 1": doctor.Skipped,
 	} {
 		r := find(t, &doctor.Mesh{Vulncheck: []string{"sh", "-c", script}}, "program-vulnerabilities")
 		assert.Equal(t, want, r.State, r.Seen)

@@ -16,9 +16,9 @@ import (
 )
 
 type downCommand struct {
-	Timeout time.Duration `help:"How long to wait for the parts to drain and stop." default:"2m"`
-	Volumes bool          `help:"Also remove all that the mesh keeps: messages, tables, certificates and secrets, and as root what lies beside the state directory."`
-	DryRun  bool          `help:"With --volumes: only show what would be removed; the mesh goes on."`
+	Timeout time.Duration `help:"Maximum time for the parts to drain and stop." default:"2m"`
+	Volumes bool          `help:"Also remove all data: messages, tables, certificates and secrets. As root, also the data directories outside the state directory."`
+	DryRun  bool          `help:"With --volumes: only show what would be removed. The mesh keeps running."`
 }
 
 // Run stops the mesh and waits until it has.

@@ -17,12 +17,12 @@ import (
 )
 
 type healthcheckCommand struct {
-	URLs       []string      `arg:"" optional:"" name:"url" help:"What to ask, all of them: http(s)://… must answer 200, mqtt://USER@HOST:PORT and postgres://USER@HOST/DATABASE must let the user in. Default: /readyz of the service at F2MESH_HTTP."`
+	URLs       []string      `arg:"" optional:"" name:"url" help:"URLs to check: http(s)://… must return 200; mqtt://USER@HOST:PORT and postgres://USER@HOST/DATABASE must accept the login. Default: /readyz of the service at F2MESH_HTTP."`
 	HTTP       string        `help:"Where the service of this container serves HTTP." env:"F2MESH_HTTP" default:":9100" hidden:"" name:"http"`
-	CAFile     string        `help:"Certificates that the server's must chain to (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
-	Secret     string        `help:"Name of the secret with the user's password."`
+	CAFile     string        `help:"CA certificates to verify the server with (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
+	Secret     string        `help:"Name of the secret that holds the user's password."`
 	SecretsDir string        `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	Timeout    time.Duration `help:"How long the answers may take." default:"4s"`
+	Timeout    time.Duration `help:"Timeout." default:"4s"`
 }
 
 // Run asks once; its exit status is the answer.

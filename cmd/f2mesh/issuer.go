@@ -12,7 +12,7 @@ import (
 
 // issuerFlags say who signs devices' certificates.
 type issuerFlags struct {
-	Issuer string `help:"Who signs devices' certificates: files (the mesh's own authority) or vault (its PKI engine). Default: as the mesh was started, else files." env:"F2MESH_ISSUER" default:"" enum:",files,vault" json:"name,omitempty"`
+	Issuer string `help:"What signs device certificates: files (the mesh's own CA) or vault (the PKI engine). Default: as the mesh was started, or files." env:"F2MESH_ISSUER" default:"" enum:",files,vault" json:"name,omitempty"`
 	Mount  string `help:"Path of Vault's PKI engine." env:"F2MESH_PKI_MOUNT" default:"pki" name:"pki-mount" json:"mount,omitempty"`
 }
 

@@ -58,7 +58,7 @@ func newKeeper(f *vaultFlags, st state, log *slog.Logger) (*keeper, error) {
 	case !f.HasLogins():
 		// A shell's VAULT_ADDR alone does not put the mesh's secrets into that Vault.
 		log.Warn("Vault has no login for this mesh: secrets are taken from below it", "vault_addr", f.Addr,
-			"mend", "prepare it with `f2mesh vault bootstrap`, or unset VAULT_ADDR")
+			"fix", "prepare it with `f2mesh vault bootstrap`, or unset VAULT_ADDR")
 		return k, nil
 	default:
 		k.vault, err = vault.Open(f.Config, "operator", log)

@@ -11,13 +11,13 @@ import (
 )
 
 type metadataCommand struct {
-	InstallTrigger metadataTriggerCommand `cmd:"" help:"Make PostgreSQL announce metadata changes, so that the decoder sees them at once."`
+	InstallTrigger metadataTriggerCommand `cmd:"" help:"Have PostgreSQL announce metadata changes, so that the decoder uses them immediately."`
 }
 
 type metadataTriggerCommand struct {
-	DSN    string `arg:"" help:"The metadata database, as a role that may create triggers; the password comes from PGPASSFILE or PGPASSWORD." env:"METADATA_ADMIN_DSN"`
+	DSN    string `arg:"" help:"Metadata database, with a role that may create triggers. The password comes from PGPASSFILE or PGPASSWORD." env:"METADATA_ADMIN_DSN"`
 	Schema string `help:"Schema of the metadata tables." env:"METADATA_SCHEMA" default:"public"`
-	Apply  bool   `help:"Do it; without this the SQL is only shown."`
+	Apply  bool   `help:"Run the SQL. Without it, the SQL is only shown."`
 }
 
 // Run installs the trigger, or shows what it would do.

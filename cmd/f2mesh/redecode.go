@@ -96,10 +96,10 @@ func (r *replaying) close() {
 }
 
 type redecodeCommand struct {
-	From   *pointInTime `help:"Messages that RAW stored from this time on: RFC 3339, a day, or how long ago (90m, 1d12h)." required:""`
-	To     *pointInTime `help:"Messages up to this time." required:""`
+	From   *pointInTime `help:"Messages stored on RAW since this time: RFC 3339, a date, or an age (90m, 1d12h)." required:""`
+	To     *pointInTime `help:"Messages until this time." required:""`
 	MAC    string       `help:"Only this controller."`
-	DryRun bool         `help:"Only compare with the tables."`
+	DryRun bool         `help:"Only compare the result with the tables."`
 	JSON   bool         `help:"Print JSON."`
 }
 

@@ -28,7 +28,7 @@ const (
 type registrarCommand struct {
 	serviceFlags
 	issuerFlags
-	Authority string        `help:"Folder of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
+	Authority string        `help:"Directory of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
 	Config    server.Config `embed:""`
 }
 

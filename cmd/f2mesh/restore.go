@@ -29,13 +29,13 @@ import (
 )
 
 type restoreCommand struct {
-	From           string `help:"Backup to read." required:"" type:"existingfile"`
-	Identity       string `help:"File with the private key, as age-keygen writes it (mode 600)." type:"existingfile" xor:"key" required:""`
+	From           string `help:"Backup file to restore from." required:"" type:"existingfile"`
+	Identity       string `help:"File with the age private key, as age-keygen writes it (mode 600)." type:"existingfile" xor:"key" required:""`
 	PassphraseFile string `help:"File with the passphrase (mode 600)." type:"existingfile" xor:"key" required:""`
-	Signer         string `help:"Who must have signed the backup: the key that backup printed. A passphrase does without." placeholder:"KEY" xor:"trust"`
-	Trusted        bool   `help:"Restore what nobody known has signed, or a backup of an earlier version, which holds programs that run as the databases' superuser: you know who wrote it, and who could write to its databases." xor:"trust"`
-	DryRun         bool   `help:"Check the backup as a whole and show what is in it; write nothing."`
-	Compose        string `help:"Folder of compose.yaml: fill the volumes of its containers, which must be empty, and secrets/ and .env beside it." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
+	Signer         string `help:"Signing key that must match, as backup printed it. Not needed with a passphrase." placeholder:"KEY" xor:"trust"`
+	Trusted        bool   `help:"Restore a backup that has no known signature. Backups of earlier versions hold SQL that runs as database superuser: use this only if you trust everyone who could write to that mesh." xor:"trust"`
+	DryRun         bool   `help:"Verify the whole backup and show its contents without writing anything."`
+	Compose        string `help:"Directory of compose.yaml: restore into its volumes, which must be empty, and into secrets/ and .env." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
 }
 
 func (c *restoreCommand) key() (backup.Key, error) {

@@ -29,11 +29,11 @@ import (
 type secretRotateCommand struct {
 	vaultFlags
 	Names       []string      `arg:"" optional:"" name:"name" help:"Names of secrets, such as timescale_password."`
-	All         bool          `help:"Rotate every credential, one after the other."`
-	DryRun      bool          `help:"Show the steps and do nothing."`
-	Timeout     time.Duration `help:"How long services may take to move to the new credential." default:"1m"`
-	AllowAbsent bool          `help:"Go on though a service that uses the secret does not run."`
-	JSON        bool          `help:"Print the reports as JSON, one a line."`
+	All         bool          `help:"Rotate all credentials, one after the other."`
+	DryRun      bool          `help:"Show the steps without running them."`
+	Timeout     time.Duration `help:"Maximum time for the services to switch to the new credential." default:"1m"`
+	AllowAbsent bool          `help:"Continue even if a service that uses the secret is not running."`
+	JSON        bool          `help:"Print reports as JSON, one per line."`
 }
 
 // rotationReport is what is shown of a rotation.

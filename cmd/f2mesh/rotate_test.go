@@ -214,7 +214,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 
 // TestRetiringTooEarlyStalls is the control of TestRotationsUnderLoad: the old
 // credential is retired before the service has another, and it must show. A
-// rotation mends it.
+// rotation fixes it.
 func TestRetiringTooEarlyStalls(t *testing.T) {
 	const outage = 2 * time.Second
 	m := startMesh(t, quickPoll)

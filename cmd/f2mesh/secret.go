@@ -19,7 +19,7 @@ import (
 )
 
 type secretCommands struct {
-	Status secretStatusCommand `cmd:"" help:"Show where each service has its secrets from; the exit status is 1 while one is not from where it was."`
+	Status secretStatusCommand `cmd:"" help:"Show the source of each service's secrets. Exit status 1 if a secret fell back to a lower-priority source."`
 	Rotate secretRotateCommand `cmd:"" help:"Replace credentials while they are in use."`
 }
 

@@ -12,13 +12,13 @@ import (
 // vaultFlags are where a service's secrets are from, besides files and variables.
 type vaultFlags struct {
 	vault.Config
-	VaultOnly []string `help:"Secrets that are taken from Vault alone, by name." env:"F2MESH_VAULT_ONLY"`
+	VaultOnly []string `help:"Secrets that may come from Vault only, by name." env:"F2MESH_VAULT_ONLY"`
 }
 
 // secretFlags are how a service comes by its secrets and follows their changes.
 type secretFlags struct {
 	vaultFlags
-	SecretPoll time.Duration `help:"How often secrets are looked up again, give or take a fifth." env:"F2MESH_SECRET_POLL" default:"15s"`
+	SecretPoll time.Duration `help:"How often secrets are read again (plus or minus 20 %)." env:"F2MESH_SECRET_POLL" default:"15s"`
 }
 
 // store is a service's own store. The caller runs it, and then calls done.

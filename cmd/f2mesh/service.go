@@ -41,7 +41,7 @@ type serviceFlags struct {
 	stream.Config
 	secretFlags
 	SecretsDir string `help:"Directory of secret files, tried before the environment." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`
-	HTTP       string `help:"Address for /livez, /readyz and /metrics; empty for none. Whoever is not on this machine needs the secret metrics_password." env:"F2MESH_HTTP" default:"" name:"http"`
+	HTTP       string `help:"Address for /livez, /readyz and /metrics. Empty: disabled. Other hosts need the secret metrics_password." env:"F2MESH_HTTP" default:"" name:"http"`
 }
 
 // runner is what the services have in common.

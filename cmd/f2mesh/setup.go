@@ -11,9 +11,9 @@ import (
 )
 
 type setupCommand struct {
-	Dir    string `help:"Directory of the secret files; default: the mesh's own." type:"path"`
-	Force  bool   `help:"Replace secrets that are there. A mesh whose servers know the old ones must not run: rotate them instead."`
-	DryRun bool   `help:"Show what would be done."`
+	Dir    string `help:"Directory of the secret files. Default: the mesh's own." type:"path"`
+	Force  bool   `help:"Replace existing secrets. The mesh must be stopped; use secret rotate for a running one."`
+	DryRun bool   `help:"Show what would be done without doing it."`
 
 	containerSetup
 	streamSetup

@@ -30,10 +30,10 @@ import (
 )
 
 type simulateCommand struct {
-	Controllers int            `help:"Controllers of the fleet, other than those that the running mesh simulates itself. Those that are not registered yet are, with their metadata, unless --devices names certificates." env:"F2MESH_CONTROLLERS" default:"5"`
-	Interval    *time.Duration `help:"Time between two readings of a component; 0 is full speed, as fast as the broker acknowledges. 30s as the real device, unless --messages or --rate ask for full speed."`
-	MaxAhead    int64          `help:"At full speed, pause while the bridge has this many acknowledged messages still to take from the broker; 0 never pauses." default:"200000"`
-	HTTP        string         `help:"Address for /livez, /readyz and /metrics; empty for none." env:"F2MESH_HTTP" default:"" name:"http"`
+	Controllers int            `help:"Number of controllers, in addition to those that the running mesh simulates. New ones are registered, with their metadata, unless --devices names certificates." env:"F2MESH_CONTROLLERS" default:"5"`
+	Interval    *time.Duration `help:"Time between two readings of a component. 0 is full speed: as fast as the broker acknowledges. Default: 30s, like a real device, or 0 with --messages or --rate."`
+	MaxAhead    int64          `help:"At full speed, pause while this many acknowledged messages wait in the broker for the bridge. 0 never pauses." default:"200000"`
+	HTTP        string         `help:"Address for /livez, /readyz and /metrics. Empty: disabled." env:"F2MESH_HTTP" default:"" name:"http"`
 	Report      string         `help:"Write a digest of each acknowledged message to this file, for audit --acknowledged." type:"path"`
 
 	Config simulator.Config `embed:""`

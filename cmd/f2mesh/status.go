@@ -20,7 +20,7 @@ import (
 )
 
 type statusCommand struct {
-	Sample time.Duration `help:"Over how long rates are measured." default:"1s"`
+	Sample time.Duration `help:"Interval over which rates are measured." default:"1s"`
 	JSON   bool          `help:"Print JSON."`
 }
 

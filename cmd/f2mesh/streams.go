@@ -55,8 +55,8 @@ func (o operatorStreams) setUp(ctx context.Context, sizes stream.Sizes, dryRun b
 
 // streamSetup makes the streams of a mesh whose parts run anywhere.
 type streamSetup struct {
-	Streams bool   `help:"Make the streams and consumers on a NATS server, instead, and bring those that are there up to date." group:"Streams"`
-	Disk    string `help:"A folder on the disk of the streams, for how much room --rate may take; default: nobody knows." type:"existingdir" group:"Streams"`
+	Streams bool   `help:"Create or update the streams and consumers on a NATS server instead." group:"Streams"`
+	Disk    string `help:"A directory on the disk that holds the streams, to limit the space that --rate may use." type:"existingdir" group:"Streams"`
 	stream.Config
 	stream.Sizes
 }

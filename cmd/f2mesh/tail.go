@@ -19,9 +19,9 @@ import (
 
 type tailCommand struct {
 	MAC   string        `arg:"" optional:"" help:"Only this controller."`
-	Since time.Duration `help:"Begin this long ago instead of now."`
-	Lines int           `short:"n" help:"Stop after so many messages; 0: never."`
-	JSON  bool          `help:"Print the messages as they are on DECODED."`
+	Since time.Duration `help:"Start this long ago instead of now."`
+	Lines int           `short:"n" help:"Stop after this many messages. 0: never."`
+	JSON  bool          `help:"Print the messages of DECODED unchanged."`
 }
 
 // Run prints messages of DECODED until it is interrupted.

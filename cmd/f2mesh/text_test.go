@@ -71,7 +71,7 @@ func TestTablesAreHarmless(t *testing.T) {
 			return printSecrets(out, []secretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
 		},
 		"doctor": func(out io.Writer, text string) error {
-			return printResults(out, []doctor.Result{{Name: "x", Finding: doctor.Finding{State: doctor.Failed, Seen: text}, Mend: text}})
+			return printResults(out, []doctor.Result{{Name: "x", Finding: doctor.Finding{State: doctor.Failed, Seen: text}, Fix: text}})
 		},
 	}
 	for name, print := range tables {

@@ -36,7 +36,7 @@ func (t trouble) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
 		text := r.Message
 		r.Attrs(func(a slog.Attr) bool {
-			if slices.Contains([]string{"error", "mend", "line"}, a.Key) {
+			if slices.Contains([]string{"error", "fix", "line"}, a.Key) {
 				text += ": " + a.Value.String()
 			}
 			return true

@@ -36,16 +36,16 @@ const (
 )
 
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start, all by default: nats, postgres, pgbouncer, mosquitto, keeper, bridge, decoder, writer, registrar, health."`
-	Detach       bool          `short:"d" help:"Return when the mesh is up and leave it running; stop it with down."`
-	Host         string        `help:"Address that controllers and people connect to, each with TLS: MQTT (8883), MQTT over WebSocket (9001), enrolment (8443), health API (8000). All else is on loopback." env:"F2MESH_HOST" default:"127.0.0.1"`
-	MQTTOrigins  []string      `help:"Web pages, besides this host's own, whose scripts may use MQTT over WebSocket: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
-	Simulate     bool          `help:"Run the demo fleet's simulator." env:"F2MESH_SIMULATE" default:"true" negatable:""`
-	Interval     time.Duration `help:"How often a simulated component reports." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
-	Controllers  *int          `help:"Controllers of the demo fleet; 0 for none, and metadata of your own. As many as at the last start, 5 at the first." env:"F2MESH_CONTROLLERS"`
-	SaveAllQueue bool          `help:"Let the broker save every message before it acknowledges: slower, and a crash of the broker itself loses nothing." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
-	MQTTRetained bool          `help:"Let controllers publish retained messages, which stay in the broker's memory. Who does it otherwise is cut off." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
-	WatchTopics  bool          `help:"Alarm on controllers that publish on topics outside their own. The broker tells that only in its log for debugging, which doubles its CPU time a message." env:"F2MESH_WATCH_TOPICS"`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start. Default: all (nats, postgres, pgbouncer, mosquitto, keeper, bridge, decoder, writer, registrar, health)."`
+	Detach       bool          `short:"d" help:"Run in the background. Stop it with down."`
+	Host         string        `help:"Listen address for controllers and people, with TLS: MQTT (8883), MQTT over WebSocket (9001), enrolment (8443), health API (8000). Everything else stays on loopback." env:"F2MESH_HOST" default:"127.0.0.1"`
+	MQTTOrigins  []string      `help:"Additional web origins that may use MQTT over WebSocket: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
+	Simulate     bool          `help:"Simulate the demo fleet." env:"F2MESH_SIMULATE" default:"true" negatable:""`
+	Interval     time.Duration `help:"Report interval of a simulated component." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
+	Controllers  *int          `help:"Number of demo controllers. 0: none, you supply the metadata. Default: as at the last start, 5 at first." env:"F2MESH_CONTROLLERS"`
+	SaveAllQueue bool          `help:"Have the broker save after every message. Slower, but a broker crash loses less." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
+	MQTTRetained bool          `help:"Allow retained messages, which stay in the broker's memory. Otherwise the broker disconnects a controller that publishes one." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
+	WatchTopics  bool          `help:"Raise an alarm if a controller publishes on a topic of others. Needs the broker's debug log, which doubles its CPU time per message." env:"F2MESH_WATCH_TOPICS"`
 
 	stream.Sizes
 	Keeper    trimmer.Config `embed:"" prefix:"keeper-"`

@@ -17,28 +17,28 @@ import (
 )
 
 type vaultCommands struct {
-	Bootstrap vaultBootstrapCommand `cmd:"" help:"Prepare a Vault for the mesh; what is as it should be stays as it is. Takes an administrator's token from VAULT_TOKEN."`
+	Bootstrap vaultBootstrapCommand `cmd:"" help:"Prepare a Vault for the mesh. May be run again. Reads an administrator's token from VAULT_TOKEN."`
 }
 
 type vaultBootstrapCommand struct {
 	vault.Config
 	vault.Roles
 	vault.Audit
-	SecretsDir string   `help:"Secret files that become the first versions of the secrets, as far as Vault has none; empty: the mesh's own."`
-	Reissue    []string `help:"Services whose SecretIDs and tokens are revoked, and that get a new SecretID; all for every one." name:"reissue" placeholder:"SERVICE"`
-	DryRun     bool     `help:"Show what would be done."`
-	TokenStdin bool     `help:"Take the administrator's token from standard input instead of VAULT_TOKEN." name:"token-stdin"`
-	Folders    bool     `help:"Write each login to a folder <service> below --vault-auth-dir, as compose.yaml mounts them; who has none gets none." name:"folders"`
+	SecretsDir string   `help:"Directory of secret files to import where Vault has none. Default: the mesh's own."`
+	Reissue    []string `help:"Services whose SecretIDs and tokens are revoked and replaced. all: every service." name:"reissue" placeholder:"SERVICE"`
+	DryRun     bool     `help:"Show what would be done without doing it."`
+	TokenStdin bool     `help:"Read the administrator's token from standard input instead of VAULT_TOKEN." name:"token-stdin"`
+	Folders    bool     `help:"Write each login to <service>/ in --vault-auth-dir, as compose.yaml mounts them. Services without such a directory are left out." name:"folders"`
 
-	PKI       bool   `help:"Also prepare a PKI engine that signs devices' certificates." name:"pki" group:"PKI engine"`
+	PKI       bool   `help:"Also prepare a PKI engine that signs device certificates." name:"pki" group:"PKI engine"`
 	PKIMount  string `help:"Path of the engine." name:"pki-mount" default:"pki" group:"PKI engine"`
-	PKIImport string `help:"Directory with issuer.crt, issuer.key and root.crt to import; default: Vault makes a root and an issuer." name:"pki-import" type:"existingdir" group:"PKI engine"`
+	PKIImport string `help:"Directory with issuer.crt, issuer.key and root.crt to import. Default: Vault creates a root and an issuer." name:"pki-import" type:"existingdir" group:"PKI engine"`
 
-	Database         bool   `help:"Also prepare a database engine that makes short-lived users for people." group:"Database engine"`
-	DatabaseURL      string `help:"The database as Vault reaches it." name:"database-url" placeholder:"postgresql://HOST:PORT/DATABASE" group:"Database engine"`
-	DatabaseCA       string `help:"PEM file of the CA of its certificate." name:"database-ca" type:"existingfile" group:"Database engine"`
-	DatabaseUser     string `help:"The user that makes the others; its password is secret postgres_superuser_password." default:"postgres" group:"Database engine"`
-	DatabaseReadRole string `help:"The role that they are members of." default:"f2mesh_reader" group:"Database engine"`
+	Database         bool   `help:"Also prepare a database engine that creates short-lived users for people." group:"Database engine"`
+	DatabaseURL      string `help:"Database address, as seen from Vault." name:"database-url" placeholder:"postgresql://HOST:PORT/DATABASE" group:"Database engine"`
+	DatabaseCA       string `help:"CA certificate of the database (PEM)." name:"database-ca" type:"existingfile" group:"Database engine"`
+	DatabaseUser     string `help:"User that creates the others. Its password is the secret postgres_superuser_password." default:"postgres" group:"Database engine"`
+	DatabaseReadRole string `help:"Role that is granted to them." default:"f2mesh_reader" group:"Database engine"`
 }
 
 // Run prepares the Vault and prints each step.

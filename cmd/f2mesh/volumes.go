@@ -14,12 +14,12 @@ import (
 )
 
 type volumesCommands struct {
-	Save volumesSaveCommand `cmd:"" help:"Write what is in the volumes to standard output, in clear."`
+	Save volumesSaveCommand `cmd:"" help:"Write the volumes' contents to standard output, unencrypted."`
 	Load volumesLoadCommand `cmd:"" help:"Fill empty volumes from standard input."`
 }
 
 type volumesFolder struct {
-	Volumes string `help:"Folder below which every volume of compose.yaml is mounted by its name." default:"/volumes" type:"existingdir"`
+	Volumes string `help:"Directory in which each volume of compose.yaml is mounted under its name." default:"/volumes" type:"existingdir"`
 }
 
 // names are the volumes that hold data: the program is put there at each start, and
@@ -56,7 +56,7 @@ func (c *volumesFolder) still() error {
 
 type volumesSaveCommand struct {
 	volumesFolder
-	DryRun bool `help:"Only show what is in them; servers may run."`
+	DryRun bool `help:"Only show the contents. Servers may be running."`
 }
 
 // Run is in a container of its own, and is what no other may be: with all volumes. It

@@ -1,9 +1,9 @@
-// Package doctor tries whether a running mesh is as safe as it should be.
+// Package doctor runs security checks against a running mesh.
 //
-// Checks lists the items, each a small value: what is tried, and how to mend what
+// Checks lists the items, each a small value: what is tried, and how to fix what
 // is wrong. A refusal counts only beside a control, the same attempt with the
 // right credentials, that gets through: a server that is down is never taken for
-// a safe one. What cannot be found out here is NotChecked, never OK.
+// a safe one. What cannot be found out here is Skipped, never OK.
 //
 // The checks leave some dead letters behind, each with "doctor" in topic or
 // payload, and interrupt the sessions of two demo controllers, and of whoever uses the
@@ -24,10 +24,10 @@ type State string
 
 // The states of a check. Only Failed is an error.
 const (
-	OK         State = "ok"
-	Warning    State = "WARNING"
-	Failed     State = "FAILED"
-	NotChecked State = "NOT CHECKED"
+	OK      State = "ok"
+	Warning State = "WARNING"
+	Failed  State = "FAILED"
+	Skipped State = "SKIPPED"
 )
 
 // Finding is what a check saw. Seen has no secrets.
@@ -41,7 +41,7 @@ type Check struct {
 	Name  string // of --only and docs/security.md
 	Guide string // the section of the security guide, or why it is looked at
 	Try   string // what is tried
-	Mend  string // what to do if it failed
+	Fix   string // what to do if it failed
 	Run   func(ctx context.Context, m *Mesh) Finding
 }
 
@@ -51,7 +51,7 @@ type Result struct {
 	Guide string `json:"guide"`
 	Try   string `json:"tried"`
 	Finding
-	Mend string `json:"mend,omitempty"` // of what was seen to be bad
+	Fix string `json:"fix,omitempty"` // of what was seen to be bad
 }
 
 // checkTimeout bounds one check.
@@ -89,8 +89,8 @@ func (c Check) run(ctx context.Context, m *Mesh) Result {
 	} else {
 		r.Finding = c.Run(bounded, m)
 	}
-	if r.State != OK && r.State != NotChecked {
-		r.Mend = c.Mend
+	if r.State != OK && r.State != Skipped {
+		r.Fix = c.Fix
 	}
 	return r
 }
@@ -139,7 +139,7 @@ func warning(format string, args ...any) Finding {
 func failed(format string, args ...any) Finding { return Finding{Failed, fmt.Sprintf(format, args...)} }
 
 func notChecked(format string, args ...any) Finding {
-	return Finding{NotChecked, fmt.Sprintf(format, args...)}
+	return Finding{Skipped, fmt.Sprintf(format, args...)}
 }
 
 // verdict is failed with the problems, or else what good says.

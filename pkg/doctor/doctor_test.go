@@ -35,7 +35,7 @@ func TestChecksAreComplete(t *testing.T) {
 	for _, c := range Checks() {
 		assert.False(t, seen[c.Name], c.Name)
 		seen[c.Name] = true
-		for _, text := range []string{c.Name, c.Guide, c.Try, c.Mend} {
+		for _, text := range []string{c.Name, c.Guide, c.Try, c.Fix} {
 			assert.NotEmpty(t, text, c.Name)
 		}
 		assert.NotNil(t, c.Run, c.Name)
@@ -94,16 +94,16 @@ func TestVerdict(t *testing.T) {
 		}
 		return results
 	}
-	require.NoError(t, Verdict(states(OK, Warning, NotChecked)))
+	require.NoError(t, Verdict(states(OK, Warning, Skipped)))
 	require.ErrorIs(t, Verdict(states(OK, Failed)), ErrFailed)
-	require.ErrorIs(t, Verdict(states(OK, NotChecked), NotChecked), ErrFailed)
-	require.NoError(t, Verdict(states(OK, Warning), NotChecked))
-	mended := Check{Mend: "mend it", Run: func(context.Context, *Mesh) Finding { return ok("") }}
-	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend)
-	mended.Run = func(context.Context, *Mesh) Finding { return notChecked("") }
-	assert.Empty(t, mended.run(t.Context(), &Mesh{}).Mend, "nothing was seen to be bad")
-	mended.Run = func(context.Context, *Mesh) Finding { return failed("") }
-	assert.Equal(t, "mend it", mended.run(t.Context(), &Mesh{}).Mend)
+	require.ErrorIs(t, Verdict(states(OK, Skipped), Skipped), ErrFailed)
+	require.NoError(t, Verdict(states(OK, Warning), Skipped))
+	fixed := Check{Fix: "fix it", Run: func(context.Context, *Mesh) Finding { return ok("") }}
+	assert.Empty(t, fixed.run(t.Context(), &Mesh{}).Fix)
+	fixed.Run = func(context.Context, *Mesh) Finding { return notChecked("") }
+	assert.Empty(t, fixed.run(t.Context(), &Mesh{}).Fix, "nothing was seen to be bad")
+	fixed.Run = func(context.Context, *Mesh) Finding { return failed("") }
+	assert.Equal(t, "fix it", fixed.run(t.Context(), &Mesh{}).Fix)
 }
 
 func TestKernelIP(t *testing.T) {

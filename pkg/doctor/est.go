@@ -24,14 +24,14 @@ const (
 const mostGuesses = 12
 
 func estChecks() []Check {
-	const mend = "run the registrar as built, with its --est-… settings as shipped; nothing but it may listen on that port"
+	const fix = "run the registrar as built, with its --est-… settings as shipped; nothing but it may listen on that port"
 	return []Check{
 		{
-			"est-limits", "Resource limits", "EST with slow, oversized and malformed requests, and with many connections of one address", mend,
+			"est-limits", "Resource limits", "EST with slow, oversized and malformed requests, and with many connections of one address", fix,
 			func(ctx context.Context, m *Mesh) Finding { return m.strict(ctx, m.Ports.EST, "EST", estCertificates) },
 		},
-		{"est-guessing", "Authentication tests", fmt.Sprintf("EST with %d wrong claiming codes for one MAC, one after the other", mostGuesses), mend, estGuessing},
-		{"est-renewal", "Production Hardening: Certificate management", "EST with a certificate that is not due, and without a CSR, so that nothing is issued", mend, estRenewal},
+		{"est-guessing", "Authentication tests", fmt.Sprintf("EST with %d wrong claiming codes for one MAC, one after the other", mostGuesses), fix, estGuessing},
+		{"est-renewal", "Production Hardening: Certificate management", "EST with a certificate that is not due, and without a CSR, so that nothing is issued", fix, estRenewal},
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *starter) initdb(ctx context.Context, data, passwordFile string) error {
 	return nil
 }
 
-// environment keeps PGDATA, PGPORT and their kin of the caller away.
+// environment keeps PGDATA, PGPORT and related variables of the caller away.
 func environment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
 }

@@ -312,7 +312,7 @@ func TestAbsentServiceIsAllowed(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A credential that somebody replaced by hand, in the store alone, is mended.
+// A credential that somebody replaced by hand, in the store alone, is fixed.
 func TestRefusedCredentialIsReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -17,7 +17,7 @@ var ErrNotFound = errors.New("secret not found")
 
 // ErrUnavailable is what a source returns that cannot be asked now, for a reason
 // that passes by itself: a server that is down, sealed or slow. What somebody has
-// to mend, such as a refused login or a file that others can read, is not that.
+// to fix, such as a refused login or a file that others can read, is not that.
 var ErrUnavailable = errors.New("source of secrets is unavailable")
 
 // Source is one link of the chain. It must be safe for concurrent use.

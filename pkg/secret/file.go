@@ -22,7 +22,7 @@ const dockerDir = "/run/secrets"
 type Files string
 
 // Lookup refuses a file, or a directory, that others than its owner can reach,
-// and names the command that mends it.
+// and names the command that fixes it.
 func (dir Files) Lookup(_ context.Context, name string) (Value, error) {
 	if name != filepath.Base(name) || name == "." || name == ".." {
 		return Value{}, fmt.Errorf("secret name %q is not a file name", name)

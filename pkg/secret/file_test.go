@@ -68,7 +68,7 @@ func TestFileModes(t *testing.T) {
 			require.Equal(t, password, v.Reveal())
 			continue
 		}
-		require.ErrorContains(t, err, "chmod 600 "+path, "%04o: the command that mends it", mode)
+		require.ErrorContains(t, err, "chmod 600 "+path, "%04o: the command that fixes it", mode)
 		require.NotErrorIs(t, err, secret.ErrNotFound, "it must not be fallen through")
 		require.NotContains(t, err.Error(), password)
 		require.Empty(t, v.Reveal())
@@ -120,7 +120,7 @@ func TestDirectoryModes(t *testing.T) {
 			require.Equal(t, password, v.Reveal())
 			continue
 		}
-		require.ErrorContains(t, err, "chmod 700 "+dir, "%04o: the command that mends it", mode)
+		require.ErrorContains(t, err, "chmod 700 "+dir, "%04o: the command that fixes it", mode)
 		require.NotErrorIs(t, err, secret.ErrNotFound)
 		require.NotErrorIs(t, err, secret.ErrUnavailable, "it must not be fallen through")
 		require.Empty(t, v.Reveal())

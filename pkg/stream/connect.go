@@ -22,7 +22,7 @@ import (
 // Config says how a service reaches NATS.
 type Config struct {
 	URL    string `help:"NATS server." env:"NATS_URL" default:"tls://127.0.0.1:4222" name:"nats-url"`
-	CAFile string `help:"Certificates that the server's must chain to (PEM)." env:"F2MESH_CA" name:"nats-ca" type:"path"`
+	CAFile string `help:"CA certificates to verify the server with (PEM)." env:"F2MESH_CA" name:"nats-ca" type:"path"`
 	// InProcess connects to an embedded server without a socket.
 	InProcess nats.InProcessConnProvider `kong:"-"`
 }

@@ -37,9 +37,9 @@ const (
 // Sizes are an operator's choice of the limits of RAW and DECODED. Its zero value
 // leaves what there is, and else what the files say.
 type Sizes struct {
-	Rate         int   `help:"Messages a second that the fleet sends: makes RAW and DECODED large enough for 7 and 3 days of history, as far as half of the disk goes." env:"F2MESH_RATE" placeholder:"N"`
-	RawBytes     int64 `help:"Size limit of the stream RAW, rather than by --rate." env:"F2MESH_RAW_BYTES" name:"raw-bytes" placeholder:"N"`
-	DecodedBytes int64 `help:"Size limit of the stream DECODED, rather than by --rate." env:"F2MESH_DECODED_BYTES" name:"decoded-bytes" placeholder:"N"`
+	Rate         int   `help:"Messages per second of the fleet. Sizes RAW and DECODED for 7 and 3 days of history, within half of the disk." env:"F2MESH_RATE" placeholder:"N"`
+	RawBytes     int64 `help:"Size limit of the stream RAW. Overrides --rate." env:"F2MESH_RAW_BYTES" name:"raw-bytes" placeholder:"N"`
+	DecodedBytes int64 `help:"Size limit of the stream DECODED. Overrides --rate." env:"F2MESH_DECODED_BYTES" name:"decoded-bytes" placeholder:"N"`
 
 	// Free tells how many bytes the disk of the streams has left; nil: nobody knows.
 	Free func() (uint64, error) `kong:"-"`

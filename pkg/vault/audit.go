@@ -12,7 +12,7 @@ const auditDevice = "f2mesh"
 
 // Audit says where Vault records each request and answer, with secrets as hashes.
 type Audit struct {
-	File string `help:"Where Vault records what is asked of it, unless it does so already: stdout, or a file on Vault's machine that has room, for Vault answers nothing that it cannot record; empty: nowhere." default:"stdout" name:"audit-file"`
+	File string `help:"Audit device to enable if Vault has none: stdout, or a file on Vault's host. Vault refuses requests that it cannot record, so watch the disk. Empty: none." default:"stdout" name:"audit-file"`
 }
 
 // audit makes a device unless there is one.

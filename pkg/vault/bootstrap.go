@@ -33,11 +33,11 @@ type Bootstrap struct {
 
 // Roles are the terms of the services' logins.
 type Roles struct {
-	TokenTTL    time.Duration `help:"Life of a service's token, which renews it." default:"1h"`
-	TokenMaxTTL time.Duration `help:"Longest life of a token with all renewals; then the service logs in again." default:"24h"`
-	SecretIDTTL time.Duration `help:"Life of a SecretID; run this again before it ends. 0: until it is revoked." default:"2160h" name:"secret-id-ttl"`
-	WrapTTL     time.Duration `help:"How soon a service has to start with its wrapped SecretID." default:"1h"`
-	CIDRs       []string      `help:"Networks that services may log in from, such as 10.1.0.0/16; 0.0.0.0/0 and ::/0 for all. Default: this machine alone, if Vault is on it." name:"cidr"`
+	TokenTTL    time.Duration `help:"TTL of a service's token. The service renews it." default:"1h"`
+	TokenMaxTTL time.Duration `help:"Maximum TTL of a token. Then the service logs in again." default:"24h"`
+	SecretIDTTL time.Duration `help:"TTL of a SecretID. Run this again before it expires. 0: no expiry." default:"2160h" name:"secret-id-ttl"`
+	WrapTTL     time.Duration `help:"TTL of the wrapping token: a service must start within it." default:"1h"`
+	CIDRs       []string      `help:"Networks that services may log in from, such as 10.1.0.0/16; 0.0.0.0/0 and ::/0 for all. Default: this host only, if Vault runs on it." name:"cidr"`
 }
 
 // Change is what a step of Bootstrap did, or would do in a dry run.

@@ -18,11 +18,11 @@ const Prefix = "f2mesh"
 
 // Config says where Vault is and how a service logs in.
 type Config struct {
-	Addr      string `help:"Vault's URL; empty: secrets are not from Vault." name:"vault-addr" env:"VAULT_ADDR" default:""`
-	CACert    string `help:"PEM file of the CA that Vault's certificate is checked against; default: the system's." name:"vault-cacert" env:"VAULT_CACERT"`
+	Addr      string `help:"URL of Vault. Empty: Vault is not used." name:"vault-addr" env:"VAULT_ADDR" default:""`
+	CACert    string `help:"CA certificates to verify Vault with (PEM). Default: the system's." name:"vault-cacert" env:"VAULT_CACERT"`
 	Namespace string `help:"Vault Enterprise namespace." name:"vault-namespace" env:"VAULT_NAMESPACE" default:""`
-	Mount     string `help:"KV version 2 engine that holds the secrets, below f2mesh/." name:"vault-mount" env:"F2MESH_VAULT_MOUNT" default:"secret"`
-	AuthDir   string `help:"Directory of <service>.role_id and <service>.secret_id, which a service logs in with." name:"vault-auth-dir" env:"F2MESH_VAULT_AUTH_DIR" default:".f2mesh/vault" type:"path"`
+	Mount     string `help:"KV version 2 engine. Secrets are stored under f2mesh/." name:"vault-mount" env:"F2MESH_VAULT_MOUNT" default:"secret"`
+	AuthDir   string `help:"Directory of <service>.role_id and <service>.secret_id, the AppRole credentials of a service." name:"vault-auth-dir" env:"F2MESH_VAULT_AUTH_DIR" default:".f2mesh/vault" type:"path"`
 }
 
 // HasLogins reports whether somebody has prepared logins for a mesh, in one folder or

@@ -179,7 +179,7 @@ func TestPolicyTakenAway(t *testing.T) {
 	require.ErrorContains(t, err, "policy does not permit")
 	eventually(t, store, "mqtt_password", downgraded)
 	require.Equal(t, "first-mqtt_password", reveal(t, store, "mqtt_password"))
-	require.Len(t, m.run(t)["changed"], 1, "bootstrap mends it")
+	require.Len(t, m.run(t)["changed"], 1, "bootstrap fixes it")
 	eventually(t, store, "mqtt_password", clean)
 	require.Equal(t, "first-nats_bridge_password", reveal(t, store, "nats_bridge_password"))
 }

@@ -11,16 +11,16 @@ import (
 // Config of the bridge. Its zero value is not valid; the CLI gives the defaults.
 type Config struct {
 	URL           string        `help:"MQTT broker." env:"MQTT_URL" default:"tcp://127.0.0.1:1883" name:"mqtt-url"`
-	CAFile        string        `help:"Certificates that the broker's must chain to, for ssl:// (PEM)." env:"F2MESH_CA" name:"mqtt-ca" type:"path"`
-	ClientID      string        `help:"MQTT client id: the broker keeps the queue of unacknowledged messages under it." env:"MQTT_CLIENT_ID" default:"f2mesh-bridge" name:"mqtt-client-id"`
-	Filter        string        `help:"MQTT topic filter. What it lets in is stored or dead-lettered." env:"MQTT_FILTER" default:"#" name:"mqtt-filter"`
-	Batch         int           `help:"Most messages stored with one sync (1..1000)." env:"BRIDGE_BATCH" default:"1000" name:"batch"`
-	Linger        time.Duration `help:"How long the first message of a batch waits for others." env:"BRIDGE_LINGER" default:"5ms" name:"linger"`
-	MaxPayload    int           `help:"Largest payload in bytes; larger ones are dead letters." env:"BRIDGE_MAX_PAYLOAD" default:"65536" name:"max-payload"`
-	Inflight      int           `help:"Messages that the broker may have unacknowledged, its max_inflight_messages (1..16384)." env:"MQTT_INFLIGHT" default:"8000" name:"mqtt-inflight"`
-	InflightBytes int64         `help:"Bytes of payload that the broker may have unacknowledged, its max_inflight_bytes: bounds the memory for what is not yet stored." env:"MQTT_INFLIGHT_BYTES" default:"67108864" name:"mqtt-inflight-bytes"`
-	CommandMaxAge time.Duration `help:"Commands are carried out within this time or not at all (5s to 2m): a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
-	DrainTimeout  time.Duration `help:"How long a stop may take to store what has arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
+	CAFile        string        `help:"CA certificates to verify the broker with, for ssl:// (PEM)." env:"F2MESH_CA" name:"mqtt-ca" type:"path"`
+	ClientID      string        `help:"MQTT client id. The broker keeps the session's queue under it." env:"MQTT_CLIENT_ID" default:"f2mesh-bridge" name:"mqtt-client-id"`
+	Filter        string        `help:"MQTT topic filter. Everything that matches is stored or dead-lettered." env:"MQTT_FILTER" default:"#" name:"mqtt-filter"`
+	Batch         int           `help:"Maximum messages stored with one sync (1..1000)." env:"BRIDGE_BATCH" default:"1000" name:"batch"`
+	Linger        time.Duration `help:"Maximum time that the first message of a batch waits for others." env:"BRIDGE_LINGER" default:"5ms" name:"linger"`
+	MaxPayload    int           `help:"Maximum payload in bytes. Larger ones become dead letters." env:"BRIDGE_MAX_PAYLOAD" default:"65536" name:"max-payload"`
+	Inflight      int           `help:"Maximum unacknowledged messages: max_inflight_messages of the broker (1..16384)." env:"MQTT_INFLIGHT" default:"8000" name:"mqtt-inflight"`
+	InflightBytes int64         `help:"Maximum unacknowledged payload bytes: max_inflight_bytes of the broker. Limits the memory for messages not yet stored." env:"MQTT_INFLIGHT_BYTES" default:"67108864" name:"mqtt-inflight-bytes"`
+	CommandMaxAge time.Duration `help:"Commands expire after this time (5s to 2m): a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
+	DrainTimeout  time.Duration `help:"Maximum time, at a stop, to store messages that have arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
 // maxInflight is how many messages of RAW are never trimmed.

@@ -93,7 +93,7 @@ func (r *rig) breakRow(t *testing.T, mac topic.MAC) {
 	r.exec(t, "INSERT INTO faults VALUES ($1)", string(mac))
 }
 
-// repair mends it and says so, as the metadata's trigger does.
+// repair fixes it and says so, as the metadata's trigger does.
 func (r *rig) repair(t *testing.T, mac topic.MAC) {
 	t.Helper()
 	r.exec(t, "DELETE FROM faults WHERE mac = $1", string(mac))

@@ -7,10 +7,10 @@ import (
 
 // Config of the keeper. Its zero value is not valid; the CLI gives the defaults.
 type Config struct {
-	RawHistory     time.Duration `help:"How long RAW keeps what the decoder has acknowledged, if it has room." env:"RAW_HISTORY" default:"168h" name:"raw-history"`
-	DecodedHistory time.Duration `help:"How long DECODED keeps what the writer has acknowledged, if it has room." env:"DECODED_HISTORY" default:"72h" name:"decoded-history"`
-	Share          float64       `help:"Share of a stream's size limit that history may take; the rest is for what arrives meanwhile." env:"HISTORY_SHARE" default:"0.8" name:"history-share"`
-	FillingWithin  time.Duration `help:"Raise an alarm when a stream will be full of what is not yet acknowledged within this time." env:"STREAM_FILLING_WITHIN" default:"24h" name:"filling-within"`
+	RawHistory     time.Duration `help:"How long RAW keeps messages that the decoder has acknowledged, space permitting." env:"RAW_HISTORY" default:"168h" name:"raw-history"`
+	DecodedHistory time.Duration `help:"How long DECODED keeps messages that the writer has acknowledged, space permitting." env:"DECODED_HISTORY" default:"72h" name:"decoded-history"`
+	Share          float64       `help:"Fraction of a stream's size limit that history may use. The rest is for pending messages." env:"HISTORY_SHARE" default:"0.8" name:"history-share"`
+	FillingWithin  time.Duration `help:"Raise an alarm if pending messages will fill a stream within this time." env:"STREAM_FILLING_WITHIN" default:"24h" name:"filling-within"`
 }
 
 // Validate names the first setting that cannot work.

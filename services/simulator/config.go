@@ -13,33 +13,33 @@ type Config struct {
 	// Broker is the URL of the controllers' listener, with the scheme ssl, tls or mqtts.
 	Broker string `help:"URL of the broker's listener for controllers." default:"ssl://127.0.0.1:8883" env:"F2MESH_MQTT_TLS_URL" placeholder:"URL"`
 	// CAFile is the PEM file that the broker's certificate is checked with.
-	CAFile string `help:"PEM file with the CA that the broker's certificate must come from." env:"F2MESH_CA" type:"path" placeholder:"FILE"`
+	CAFile string `help:"CA certificates to verify the broker with (PEM)." env:"F2MESH_CA" type:"path" placeholder:"FILE"`
 	// Devices is a folder of bundles as pkg/identity makes them, one for each
 	// controller: <Devices>/<MAC with dashes>/device.crt and device.key.
-	Devices string `help:"Folder with the controllers' certificates." env:"F2MESH_DEVICES" type:"path" placeholder:"DIR"`
+	Devices string `help:"Directory with the controllers' certificates." env:"F2MESH_DEVICES" type:"path" placeholder:"DIR"`
 	// Interval is the time between two readings of a component; 0 is full speed.
 	Interval time.Duration `kong:"-"`
 	// Rate bounds full speed, in messages a second of the whole fleet; 0 is no
 	// bound. A broker acknowledges what it has queued for a slower subscriber, so
 	// that full speed alone measures the broker.
-	Rate int `help:"At full speed, at most this many messages a second of the whole fleet; 0 is no bound." default:"0"`
+	Rate int `help:"Maximum messages per second of the whole fleet, at full speed. 0: no limit." default:"0"`
 	// Messages is how many readings and events the whole fleet sends before it
 	// stops, when all are acknowledged; 0 is no end.
-	Messages int `help:"Stop once this many messages of the whole fleet are acknowledged; 0 goes on for ever." default:"0"`
+	Messages int `help:"Stop after this many acknowledged messages of the whole fleet. 0: never." default:"0"`
 	// Malformed is how many malformed messages are mixed in, beside Messages.
-	Malformed int `help:"Mix in this many malformed messages." default:"0"`
+	Malformed int `help:"Number of malformed messages to mix in." default:"0"`
 	// Inflight is how many messages of a controller may wait for their PUBACK,
 	// 1..10,000; 0 means 64.
-	Inflight int `help:"Unacknowledged messages that a controller may have under way." default:"64"`
+	Inflight int `help:"Maximum unacknowledged messages of a controller." default:"64"`
 	// OldFirmware is the share of controllers, 0..1, that speak as older firmware does.
-	OldFirmware float64 `help:"Share of controllers with older firmware, 0 to 1: readings under cmnd, connectors without J, some with dashes in the MAC." default:"0.1"`
+	OldFirmware float64 `help:"Fraction of controllers with older firmware (0 to 1): readings under cmnd, connectors without J, some with dashes in the MAC." default:"0.1"`
 	// Persistent is the share of controllers, 0..1, that ask the broker to keep their
 	// session while they are away, and with it commands for them.
-	Persistent float64 `help:"Share of controllers, 0 to 1, whose session the broker keeps while they are away." default:"0.25"`
+	Persistent float64 `help:"Fraction of controllers (0 to 1) with a persistent MQTT session." default:"0.25"`
 	// Connecting is how many controllers connect at the same time; 0 means 16.
-	Connecting int `help:"Controllers that connect at the same time." default:"16"`
+	Connecting int `help:"Maximum controllers that connect at the same time." default:"16"`
 	// Seed makes values and malformed messages repeatable; 0 takes one from the clock.
-	Seed uint64 `help:"Seed of values and malformed messages; 0 takes one from the clock." default:"0"`
+	Seed uint64 `help:"Random seed of values and malformed messages. 0: from the clock." default:"0"`
 	// Hold, if set, is asked some times a second, with the number of acknowledged
 	// messages; while it answers true no readings are built at full speed. It is
 	// how a caller that knows what becomes of the messages keeps the broker's queue

@@ -236,7 +236,7 @@ func TestEverybodysRowsAreRefused(t *testing.T) {
 // letter, an alarm is raised and cleared, and everything is written in the end.
 func TestTableDoesNotTakeRows(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct{ spoil, mend, says string }{
+	for name, test := range map[string]struct{ spoil, fix, says string }{
 		"missing table": {
 			"ALTER TABLE measurement RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO measurement",
 			"table measurement: SQLSTATE 42P01 (a table is missing)",
@@ -283,7 +283,7 @@ func TestTableDoesNotTakeRows(t *testing.T) {
 			require.ErrorContains(t, m.w.Ready(t.Context()), test.says)
 			assert.Empty(t, m.letters())
 
-			m.exec(strings.ReplaceAll(test.mend, "%s", database))
+			m.exec(strings.ReplaceAll(test.fix, "%s", database))
 			m.w.pool.Reset()
 			_, err = alarms.NextMsg(patience)
 			require.NoError(t, err)

@@ -47,7 +47,7 @@ func (e *engine) securityCheck(t *testing.T) {
 func (e *engine) unseen(t *testing.T, args ...string) (names []string) {
 	t.Helper()
 	for name, state := range e.doctor(t, args...) {
-		if state == "NOT CHECKED" {
+		if state == "SKIPPED" {
 			names = append(names, name)
 			continue
 		}

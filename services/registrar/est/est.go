@@ -87,11 +87,11 @@ type Server struct {
 
 // Limits of the service.
 type Limits struct {
-	SourceRate  float64 `help:"Requests a second from one address (IPv6: one /64)." default:"10" name:"source-rate"`
-	SourceBurst int     `help:"Requests at once from one address." default:"50" name:"source-burst"`
-	DeviceRate  float64 `help:"Refused requests a second for one device: wrong claiming codes and, apart from them, renewals." default:"0.1" name:"device-rate"`
-	DeviceBurst int     `help:"Refused requests at once for one device." default:"5" name:"device-burst"`
-	RenewAfter  float64 `help:"Share of its life after which a certificate may be renewed." default:"0.5" name:"renew-after"`
+	SourceRate  float64 `help:"Requests per second from one address (IPv6: one /64)." default:"10" name:"source-rate"`
+	SourceBurst int     `help:"Burst of requests from one address." default:"50" name:"source-burst"`
+	DeviceRate  float64 `help:"Refused requests per second for one device. Wrong claiming codes and renewals are counted separately." default:"0.1" name:"device-rate"`
+	DeviceBurst int     `help:"Burst of refused requests for one device." default:"5" name:"device-burst"`
+	RenewAfter  float64 `help:"Fraction of its lifetime after which a certificate may be renewed." default:"0.5" name:"renew-after"`
 }
 
 // Validate names the first setting that cannot work.

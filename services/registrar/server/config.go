@@ -10,16 +10,16 @@ import (
 
 // Config of the service. Its zero value is not valid; the CLI gives the defaults.
 type Config struct {
-	RegistryDSN    string        `help:"PostgreSQL that holds the registry; the password comes from the secret." env:"REGISTRY_DSN" default:"postgres://f2mesh_registrar@127.0.0.1:5432/registry" name:"registry-dsn"`
-	MetadataDSN    string        `help:"PostgreSQL that holds the fleet's metadata with the claiming codes; the same user." env:"REGISTRAR_METADATA_DSN" default:"postgres://f2mesh_registrar@127.0.0.1:5432/metadata" name:"claims-dsn"`
+	RegistryDSN    string        `help:"PostgreSQL database of the registry. The password comes from the secret." env:"REGISTRY_DSN" default:"postgres://f2mesh_registrar@127.0.0.1:5432/registry" name:"registry-dsn"`
+	MetadataDSN    string        `help:"PostgreSQL database of the fleet's metadata, with the claiming codes. Same user." env:"REGISTRAR_METADATA_DSN" default:"postgres://f2mesh_registrar@127.0.0.1:5432/metadata" name:"claims-dsn"`
 	MetadataSchema string        `help:"Schema of the metadata tables." env:"METADATA_SCHEMA" default:"public" name:"metadata-schema"`
-	Devices        string        `help:"Folder of the devices' bundles." env:"REGISTRAR_DEVICES" default:"devices" type:"path" name:"devices-dir"`
-	Broker         string        `help:"Folder of the broker's lists, shared with the broker." env:"REGISTRAR_BROKER_DIR" default:"mosquitto" type:"path" name:"broker-dir"`
-	ServerCAs      string        `help:"CAs that devices are to trust beyond those of their own certificates (PEM)." env:"REGISTRAR_SERVER_CAS" type:"path" name:"server-cas"`
-	Listen         string        `help:"Address for EST over TLS; empty for none." env:"REGISTRAR_EST" default:":8443" name:"est"`
+	Devices        string        `help:"Directory of the device bundles." env:"REGISTRAR_DEVICES" default:"devices" type:"path" name:"devices-dir"`
+	Broker         string        `help:"Directory of the broker's ACL and revocation lists, shared with the broker." env:"REGISTRAR_BROKER_DIR" default:"mosquitto" type:"path" name:"broker-dir"`
+	ServerCAs      string        `help:"Additional CA certificates that devices trust (PEM)." env:"REGISTRAR_SERVER_CAS" type:"path" name:"server-cas"`
+	Listen         string        `help:"Address for EST over TLS. Empty: disabled." env:"REGISTRAR_EST" default:":8443" name:"est"`
 	CertFile       string        `help:"Certificate for EST (PEM, with its chain)." env:"REGISTRAR_EST_CERT" type:"path" name:"est-cert"`
 	KeyFile        string        `help:"Key of that certificate (PEM)." env:"REGISTRAR_EST_KEY" type:"path" name:"est-key"`
-	Refresh        time.Duration `help:"How often the revocation list is looked at; it is renewed when a third of its life is over." env:"REGISTRAR_REFRESH" default:"10m" name:"refresh"`
+	Refresh        time.Duration `help:"How often the revocation list is checked. It is renewed after a third of its lifetime." env:"REGISTRAR_REFRESH" default:"10m" name:"refresh"`
 
 	Limits est.Limits   `embed:"" prefix:"est-"`
 	Watch  watch.Config `embed:""`

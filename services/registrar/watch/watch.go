@@ -40,17 +40,17 @@ type Fleet interface {
 // Config says what is alarming. Its zero value is not valid; the CLI gives the
 // defaults.
 type Config struct {
-	ExpiryWarning  time.Duration `help:"How long before a device's certificate ends to raise an alarm." env:"REGISTRAR_EXPIRY_WARNING" default:"720h" name:"expiry-warning"`
-	CRLWarning     time.Duration `help:"How long before the revocation list ends, and locks out the fleet, to raise an alarm." env:"REGISTRAR_CRL_WARNING" default:"96h" name:"crl-warning"`
-	SilentAfter    time.Duration `help:"A device that was heard and then not for this long is silent; devices report every 30 s." env:"REGISTRAR_SILENT_AFTER" default:"5m" name:"silent-after"`
-	UnheardAfter   time.Duration `help:"A device that is connected, and of which nothing was stored for this long, raises an alarm: three times the 30 s between its reports." env:"REGISTRAR_UNHEARD_AFTER" default:"90s" name:"unheard-after"`
-	Takeovers      int           `help:"Connections that end another of the same certificate, within the window, that make a clone likely." env:"REGISTRAR_TAKEOVERS" default:"3" name:"takeovers"`
-	TakeoverWindow time.Duration `help:"Window for takeovers." env:"REGISTRAR_TAKEOVER_WINDOW" default:"5m" name:"takeover-window"`
-	FailedLogins   int           `help:"Refused connections, within the window, that are alarming." env:"REGISTRAR_FAILED_LOGINS" default:"10" name:"failed-logins"`
+	ExpiryWarning  time.Duration `help:"Raise an alarm this long before a device's certificate expires." env:"REGISTRAR_EXPIRY_WARNING" default:"720h" name:"expiry-warning"`
+	CRLWarning     time.Duration `help:"Raise an alarm this long before the revocation list expires, which would lock out the fleet." env:"REGISTRAR_CRL_WARNING" default:"96h" name:"crl-warning"`
+	SilentAfter    time.Duration `help:"Raise a silent alarm for a device that stops reporting for this long. Devices report every 30 s." env:"REGISTRAR_SILENT_AFTER" default:"5m" name:"silent-after"`
+	UnheardAfter   time.Duration `help:"Raise an alarm if nothing of a connected device was stored for this long. Devices report every 30 s." env:"REGISTRAR_UNHEARD_AFTER" default:"90s" name:"unheard-after"`
+	Takeovers      int           `help:"Number of session takeovers with one certificate, within the window, that indicates a cloned key." env:"REGISTRAR_TAKEOVERS" default:"3" name:"takeovers"`
+	TakeoverWindow time.Duration `help:"Window for session takeovers." env:"REGISTRAR_TAKEOVER_WINDOW" default:"5m" name:"takeover-window"`
+	FailedLogins   int           `help:"Number of refused connections, within the window, that raises an alarm." env:"REGISTRAR_FAILED_LOGINS" default:"10" name:"failed-logins"`
 	FailedWindow   time.Duration `help:"Window for failed logins." env:"REGISTRAR_FAILED_WINDOW" default:"1m" name:"failed-window"`
-	Interval       time.Duration `help:"How often silence and the ends of windows are looked for." env:"REGISTRAR_WATCH_INTERVAL" default:"1m" name:"watch-interval"`
+	Interval       time.Duration `help:"How often alarms are evaluated." env:"REGISTRAR_WATCH_INTERVAL" default:"1m" name:"watch-interval"`
 	MQTTURL        string        `help:"MQTT broker whose log is watched, as user registrar." env:"MQTT_URL" default:"tcp://127.0.0.1:1883" name:"mqtt-url"`
-	MQTTCAFile     string        `help:"CA certificates for a broker behind TLS (PEM)." env:"MQTT_CA" name:"mqtt-ca" type:"path"`
+	MQTTCAFile     string        `help:"CA certificates to verify the broker with, if it uses TLS (PEM)." env:"MQTT_CA" name:"mqtt-ca" type:"path"`
 }
 
 // Validate names the first setting that cannot work.
