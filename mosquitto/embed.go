@@ -1,5 +1,5 @@
 // Package mosquitto holds the broker's configuration files, which a stand-alone
-// Mosquitto takes as they are. pkg/mosquitto runs a broker from them.
+// Mosquitto takes as they are. pkg/server/mosquitto runs a broker from them.
 package mosquitto
 
 import _ "embed"

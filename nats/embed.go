@@ -1,6 +1,6 @@
 // Package nats holds the NATS server's configuration and the declarations of
 // streams and consumers, in the JSON that the `nats` CLI takes. They exist once,
-// here: pkg/natsserver runs a server from them, and setup
+// here: pkg/server/natsserver runs a server from them, and setup
 // makes the streams and consumers from them (pkg/stream).
 package nats
 

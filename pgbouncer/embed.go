@@ -1,5 +1,5 @@
 // Package pgbouncer holds the connection pooler's configuration, which a
-// stand-alone PgBouncer takes as it is. pkg/pgbouncer runs a pooler from it.
+// stand-alone PgBouncer takes as it is. pkg/server/pgbouncer runs a pooler from it.
 package pgbouncer
 
 import _ "embed"

@@ -25,11 +25,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/vault"
-	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 

@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/backup"
-	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/volume"
+	"github.com/f2mesh/f2mesh/pkg/operate/backup"
+	"github.com/f2mesh/f2mesh/pkg/operate/volume"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
 // volumesPart is the part of an archive that holds the containers' volumes.

@@ -9,10 +9,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/doctor"
-	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
 type containerDoctor struct {

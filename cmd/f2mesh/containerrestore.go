@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/backup"
+	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 )
 
 // containerRestore makes a mesh in containers of a backup.

@@ -5,19 +5,20 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/google/renameio/v2"
+
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
-	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
-	"github.com/f2mesh/f2mesh/pkg/postgres"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
 type initCommand struct {
@@ -225,22 +226,12 @@ func (c *initCommand) program(context.Context) error {
 
 // copyFile replaces a file of a volume in one step.
 func (c *initCommand) copyFile(source string, mode os.FileMode, elements ...string) error {
-	in, err := os.Open(source) //nolint:gosec // a file of our own
+	data, err := os.ReadFile(source) //nolint:gosec // a file of our own
 	if err != nil {
 		return err
 	}
-	defer func() { _ = in.Close() }()
 	to := c.volume(elements...)
-	out, err := os.CreateTemp(filepath.Dir(to), ".new-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", to, err)
-	}
-	defer func() { _ = os.Remove(out.Name()) }() // gone already once renamed
-	_, err = io.Copy(out, in)
-	if err := errors.Join(err, out.Chmod(mode), out.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", to, err)
-	}
-	if err := os.Rename(out.Name(), to); err != nil {
+	if err := renameio.WriteFile(to, data, mode, renameio.WithTempDir(filepath.Dir(to)), renameio.WithStaticPermissions(mode)); err != nil {
 		return fmt.Errorf("writing %s: %w", to, err)
 	}
 	return nil

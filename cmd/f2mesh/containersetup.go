@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/account"
-	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
 // Secrets that only the containers have.

@@ -10,9 +10,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/doctor"
-	"github.com/f2mesh/f2mesh/pkg/plain"
+	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
 type doctorCommand struct {

@@ -27,13 +27,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
-	"github.com/f2mesh/f2mesh/pkg/doctor"
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/port"
-	"github.com/f2mesh/f2mesh/pkg/process"
-	"github.com/f2mesh/f2mesh/pkg/vault"
-	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
+	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
 // examined is a mesh that logs to its file, and what the doctor knows of it.

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/account"
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
 type downCommand struct {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 )
 
 // watchDowngrades publishes the alarm of each secret when it is raised and when it

@@ -3,17 +3,16 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
 type healthcheckCommand struct {
@@ -74,12 +73,11 @@ func (c *healthcheckCommand) targets() (all []*url.URL, err error) {
 func (c *healthcheckCommand) get(ctx context.Context, target *url.URL) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
+		pool, err := identity.Pool(c.CAFile)
 		if err != nil {
-			return fmt.Errorf("reading the CA: %w", err)
+			return err
 		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
 	if err != nil {

@@ -28,13 +28,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/hostile"
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/ledger"
-	"github.com/f2mesh/f2mesh/pkg/topic"
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/hostile"
+	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
 const (
@@ -48,7 +48,7 @@ const (
 )
 
 // TestHostileTraffic has 100 controllers send a reading and an event a second each, while all
-// of pkg/hostile attacks MQTT, EST, the health API and MQTT over WebSocket, in turns with quiet
+// of pkg/operate/hostile attacks MQTT, EST, the health API and MQTT over WebSocket, in turns with quiet
 // phases. Nothing is lost, nothing comes twice, no good controller loses its connection, others
 // get in, and the memory of each process stays within bounds. How long a row takes is logged,
 // not judged.

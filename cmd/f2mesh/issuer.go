@@ -7,7 +7,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // issuerFlags say who signs devices' certificates.

@@ -11,11 +11,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/vault"
-	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
 )
 
 // vaultWithSecrets is a Vault that holds all secrets of a mesh.

@@ -10,10 +10,10 @@ import (
 	"strconv"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/account"
-	"github.com/f2mesh/f2mesh/pkg/credential"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 )
 
 // logIn looks up whom a credential is for at present, and its password.

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	pgbouncerfiles "github.com/f2mesh/f2mesh/pgbouncer"
-	"github.com/f2mesh/f2mesh/pkg/pgbouncer"
+	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
 var update = flag.Bool("update", false, "write the tables in testdata anew") //nolint:gochecknoglobals // a flag

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
-	"github.com/f2mesh/f2mesh/pkg/replay"
+	"github.com/f2mesh/f2mesh/pkg/operate/replay"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // TestReplayAndRedecode on a whole mesh: a sensor that was wired late gets its history,

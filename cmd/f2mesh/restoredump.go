@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
 // Backups of format 1 hold what pg_dump wrote. Whoever could make a table or a function

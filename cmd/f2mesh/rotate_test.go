@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/ledger"
-	"github.com/f2mesh/f2mesh/pkg/rotation"
+	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // vaultFlags are where a service's secrets are from, besides files and variables.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/f2mesh/f2mesh/pkg/health"
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
 // serveHealth serves the simulator's health until stop is called: it is ready

@@ -10,7 +10,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/credential"
+	"github.com/google/renameio/v2"
+
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
@@ -164,11 +166,10 @@ func (s state) save(r running) error {
 	if err != nil {
 		return err
 	}
-	temporary := s.path("run.json.new")
-	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+	if err := renameio.WriteFile(s.path("run.json"), append(data, '\n'), 0o600, renameio.WithTempDir(s.path())); err != nil {
 		return fmt.Errorf("saving run.json: %w", err)
 	}
-	return os.Rename(temporary, s.path("run.json"))
+	return nil
 }
 
 func exists(path string) bool {

@@ -12,9 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/doctor"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 )

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/health"
-	"github.com/f2mesh/f2mesh/pkg/plain"
+	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 )
 
 // summary shows what runs where and how to look inside; with readings it waits

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/plain"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 )
 
 // trouble is a log handler that remembers what was last warned of, for the terminal of

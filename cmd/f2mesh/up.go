@@ -17,9 +17,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/plain"
-	"github.com/f2mesh/f2mesh/pkg/port"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"

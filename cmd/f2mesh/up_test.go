@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
-	"github.com/f2mesh/f2mesh/pkg/doctor"
+	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 )
 
 // TestUp is what people type first, with the program itself: up, look, down,

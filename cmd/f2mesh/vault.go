@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 type vaultCommands struct {

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/volume"
+	"github.com/f2mesh/f2mesh/pkg/operate/volume"
+	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
 type volumesCommands struct {

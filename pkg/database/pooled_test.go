@@ -10,10 +10,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/pgbouncer/pgbouncertest"
-	"github.com/f2mesh/f2mesh/pkg/postgres"
-	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
+	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer/pgbouncertest"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
 )
 
 // pooler starts one that has a single connection to PostgreSQL, so that whatever

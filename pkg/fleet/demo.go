@@ -3,7 +3,7 @@ package fleet
 import (
 	"fmt"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // FirstMAC is the address of the demo's first controller. Its J1/sensor-1 is an

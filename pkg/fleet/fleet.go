@@ -8,13 +8,13 @@
 // decoder reads out of the frames agree.
 //
 // The package makes no certificates and writes no ACL: pkg/identity and
-// pkg/mosquitto do, given the MACs. It holds no state; everything in it is
+// pkg/server/mosquitto do, given the MACs. It holds no state; everything in it is
 // safe for concurrent use, except that a pgx.Conn serves one caller at a time.
 package fleet
 
 import (
-	"github.com/f2mesh/f2mesh/pkg/frame"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/frame"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Controller is one F2 controller and everything that is plugged into it.

@@ -1,6 +1,6 @@
 package fleet
 
-import "github.com/f2mesh/f2mesh/pkg/frame"
+import "github.com/f2mesh/f2mesh/pkg/message/frame"
 
 // header is what stands before the data in a Modbus RTU response: address,
 // function code and byte count.
@@ -122,7 +122,7 @@ func text(label string, offset, length int, value string) Point {
 func field(encoding string, offset, length, decimals int) frame.Field {
 	e, err := frame.ParseEncoding(encoding)
 	if err != nil {
-		panic("fleet: the demo names the encoding " + encoding + ", which pkg/frame does not know")
+		panic("fleet: the demo names the encoding " + encoding + ", which pkg/message/frame does not know")
 	}
 	return frame.Field{Encoding: e, Offset: offset, Length: length, Decimals: decimals}
 }

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Issuer signs devices' certificates and the lists of those that are revoked. An

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Several are issuers of which the first signs devices' certificates, while those

@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
-	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
-	"github.com/f2mesh/f2mesh/pkg/port"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 func TestConnectWaitsForTheServer(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
-	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
 )
 
 func configOf(t *testing.T, c *Client, name string) jetstream.StreamConfig {

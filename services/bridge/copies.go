@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // Reasons of letters that are no failures: they count what the broker sent and RAW

@@ -3,16 +3,14 @@ package bridge
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
 
@@ -79,13 +77,9 @@ func (noStore) Close()                            {}
 func (noStore) Reset()                            {}
 
 func tlsConfig(caFile string) (*tls.Config, error) {
-	pem, err := os.ReadFile(caFile) //nolint:gosec // the operator names the file
+	pool, err := identity.Pool(caFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading the broker's CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", caFile)
+		return nil, err
 	}
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/frame"
-	"github.com/f2mesh/f2mesh/pkg/payload"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/frame"
+	"github.com/f2mesh/f2mesh/pkg/message/payload"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // builder makes a controller of rows.

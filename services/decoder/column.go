@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/payload"
+	"github.com/f2mesh/f2mesh/pkg/message/payload"
 )
 
 // readInteger reads a column that stands for an integer, whatever its type is.

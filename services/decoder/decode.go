@@ -9,11 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
-	"github.com/f2mesh/f2mesh/pkg/event"
-	"github.com/f2mesh/f2mesh/pkg/frame"
-	"github.com/f2mesh/f2mesh/pkg/payload"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/frame"
+	"github.com/f2mesh/f2mesh/pkg/message/payload"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // stage is the decoder's name in subjects and dead letters.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // channel is where the metadata's trigger notifies: the payload is the MAC

@@ -24,16 +24,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
-	"github.com/f2mesh/f2mesh/pkg/event"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
-	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
-	"github.com/f2mesh/f2mesh/pkg/postgres"
-	"github.com/f2mesh/f2mesh/pkg/postgres/postgrestest"
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // long is how long a test waits for what must happen.

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 const (

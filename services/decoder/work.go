@@ -10,9 +10,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
-	"github.com/f2mesh/f2mesh/pkg/event"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // work is a batch and the buffers that serve one batch after the other.

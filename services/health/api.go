@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
 // lookTimeout bounds one look for a caller.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 )
 
 // Kinds of alarms, the last token of their subject.

@@ -3,7 +3,7 @@ package health
 import (
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/alarm"
+	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 

@@ -20,8 +20,8 @@ import (
 	"go.uber.org/goleak"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/natsserver"
-	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
 	f2stream "github.com/f2mesh/f2mesh/pkg/stream"
 )
 

@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Folders beside the bundles: of those that wait for the registry, and of those

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Action is what an Event tells of.

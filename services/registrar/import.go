@@ -9,7 +9,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // importBatch is how many devices of a list are registered together. The broker

@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // call is one of Register. Its results and err are there once done is closed.

@@ -11,7 +11,7 @@ import (
 	"unicode"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // longestSerialNumber is that of the attribute in a name (X.520 ub-serial-number).

@@ -15,7 +15,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Errors that callers tell apart. They come wrapped.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Reason is why a certificate was revoked (RFC 5280 5.3.1).

@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/vault"
-	"github.com/f2mesh/f2mesh/pkg/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
 )
 
 // vaultIssuer is the PKI engine of a Vault of its own, with the registrar's rights.

@@ -3,7 +3,7 @@ package simulator
 import (
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // build puts into the window what the controller has to say now: answers first,

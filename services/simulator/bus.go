@@ -1,6 +1,6 @@
 package simulator
 
-import "github.com/f2mesh/f2mesh/pkg/frame"
+import "github.com/f2mesh/f2mesh/pkg/message/frame"
 
 // readHoldingRegisters is the function code of the frames that sensors answer.
 const readHoldingRegisters = 0x03

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // component is one component's state and how it reports it. The goroutine that

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Config says which fleet to simulate against which broker. The tags are those

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // firmware is how a controller spells topics.

@@ -3,25 +3,11 @@ package simulator
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
-
-func loadRoots(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file) //nolint:gosec // the path is the operator's
-	if err != nil {
-		return nil, fmt.Errorf("reading CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("reading CA: the file holds no certificate")
-	}
-	return pool, nil
-}
 
 // loadIdentity makes a controller's TLS configuration. It has no session cache:
 // resuming another controller's session would be to take its identity.

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/frame"
+	"github.com/f2mesh/f2mesh/pkg/message/frame"
 )
 
 // How a signal moves, as shares of its range.

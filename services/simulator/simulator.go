@@ -16,7 +16,7 @@
 // a message's token without a PUBACK when it reconnects.
 //
 // The package makes no certificates, metadata or ACL; pkg/identity, pkg/fleet
-// and pkg/mosquitto do.
+// and pkg/server/mosquitto do.
 package simulator
 
 import (
@@ -33,6 +33,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/identity"
 )
 
 // Simulator is a fleet of simulated controllers. Run may be called once.
@@ -120,7 +121,7 @@ func (s *Simulator) prepare() ([]*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := loadRoots(s.cfg.CAFile)
+	roots, err := identity.Pool(s.cfg.CAFile)
 	if err != nil {
 		return nil, err
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
-	"github.com/f2mesh/f2mesh/pkg/frame"
-	"github.com/f2mesh/f2mesh/pkg/payload"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/frame"
+	"github.com/f2mesh/f2mesh/pkg/message/payload"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 func newTestRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }

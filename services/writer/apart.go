@@ -11,7 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/f2mesh/f2mesh/pkg/deadletter"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // apart writes the messages of controllers whose rows PostgreSQL refuses, or does not

@@ -6,8 +6,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/f2mesh/f2mesh/pkg/alarm"
-	"github.com/f2mesh/f2mesh/pkg/postgres"
+	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
 // DatabaseRefuses is the alarm while the database does not take rows and everything

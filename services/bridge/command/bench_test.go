@@ -20,15 +20,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/natsserver/natsservertest"
-	"github.com/f2mesh/f2mesh/pkg/outcome"
+	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
+	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
-	"github.com/f2mesh/f2mesh/pkg/topic"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }

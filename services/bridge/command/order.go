@@ -9,9 +9,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/f2mesh/f2mesh/pkg/outcome"
-	"github.com/f2mesh/f2mesh/pkg/payload"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/message/payload"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // order is one command, as it came from COMMANDS.

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // spelling is how a controller writes its topics. The zero value is the canonical

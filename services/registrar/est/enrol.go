@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 

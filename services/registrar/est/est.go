@@ -26,8 +26,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 

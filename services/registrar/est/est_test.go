@@ -23,9 +23,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/hostile"
-	"github.com/f2mesh/f2mesh/pkg/topic"
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/hostile"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 

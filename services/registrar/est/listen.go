@@ -7,7 +7,7 @@ import (
 	"net"
 	"sync"
 
-	"github.com/f2mesh/f2mesh/pkg/web"
+	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
 // Serve serves over TLS on the listener until ctx ends, and then lets requests

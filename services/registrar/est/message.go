@@ -13,7 +13,7 @@ import (
 	"github.com/smallstep/pkcs7"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // readBody takes the whole body before anything is decided, so that a slow client

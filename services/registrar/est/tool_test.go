@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 )
 
 func tlsVersion(v uint16) *tls.Config {

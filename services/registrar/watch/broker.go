@@ -3,13 +3,10 @@ package watch
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +16,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
@@ -78,13 +76,9 @@ func newBroker(cfg *Config, credential secret.Credential, observe func(string), 
 			log.Warn("mqtt connection lost, the broker's log is not watched", "error", err)
 		})
 	if cfg.MQTTCAFile != "" {
-		text, err := os.ReadFile(cfg.MQTTCAFile)
+		pool, err := identity.Pool(cfg.MQTTCAFile)
 		if err != nil {
-			return nil, fmt.Errorf("reading the broker's CA: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no PEM certificate", cfg.MQTTCAFile)
+			return nil, err
 		}
 		options.SetTLSConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})
 	}

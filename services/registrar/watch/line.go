@@ -4,7 +4,7 @@ import (
 	"net"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // kind is what a line of Mosquitto's log tells.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/topic"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Reasons for turning somebody away, as in the metrics.

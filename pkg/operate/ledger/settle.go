@@ -1,0 +1,138 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+)
+
+// fate is what became of a message in the end.
+type fate uint8
+
+const (
+	written fate = iota
+	deadLettered
+	notKeptLetter // dead-lettered, by a letter that is no longer kept
+	pending
+	waiting // pending, parked
+	missing
+)
+
+// fate returns what became of a message and the last stage that had it.
+// inParts is true if only letters of its parts say so.
+func (a *audit) fate(r *record) (f fate, stage string, inParts bool) {
+	switch {
+	case r.decoded != 0:
+		return writerFate(r), writerStage, false
+	case r.flags&refusedByWriter != 0: // and gone from DECODED since
+		return deadLettered, writerStage, false
+	case r.flags&refusedByDecoder != 0:
+		return deadLettered, decoderStage, r.flags&refusedInPart != 0
+	case r.flags&parked != 0:
+		return waiting, decoderStage, false
+	case r.sequence > a.decoderFloor():
+		return pending, decoderStage, false
+	case a.explain(decoderStage, r):
+		return notKeptLetter, decoderStage, false
+	}
+	return missing, decoderStage, false
+}
+
+func writerFate(r *record) fate {
+	switch {
+	case r.rows&(rowAbsent|rowDiffers) != 0:
+		return missing
+	case r.rows&rowPending != 0:
+		return pending
+	case r.rows&rowLetter != 0:
+		return notKeptLetter
+	case r.refused == r.expected:
+		return deadLettered
+	}
+	return written
+}
+
+// settle closes the book: every message has one fate.
+func (a *audit) settle() {
+	for i := range a.book.records {
+		a.enter(&a.book.records[i])
+	}
+	report := a.report
+	report.Devices = a.book.devices
+	slices.SortFunc(report.Devices, func(x, y Device) int { return cmp.Compare(x.MAC, y.MAC) })
+	for i := range report.Devices {
+		report.Total.add(&report.Devices[i].Counts)
+	}
+	report.Letters = slices.DeleteFunc(a.book.causes, func(l Letters) bool { return l.Messages+l.Parts == 0 })
+	slices.SortFunc(report.Letters, func(x, y Letters) int {
+		return cmp.Or(strings.Compare(x.Stage, y.Stage), strings.Compare(x.Reason, y.Reason))
+	})
+}
+
+// enter counts one message, by its fate, for its device and its last stage.
+func (a *audit) enter(r *record) {
+	device := &a.book.devices[r.device]
+	f, name, inParts := a.fate(r)
+	stage := a.stage(name)
+	if name == writerStage {
+		device.Decoded++
+		a.stage(decoderStage).Passed++
+		if r.decoded == 0 {
+			stage.Received++
+		}
+	}
+	switch f {
+	case written:
+		device.Written++
+		stage.Passed++
+		if r.flags&(refusedInPart|writerPart) != 0 {
+			device.Partial++
+		}
+	case deadLettered, notKeptLetter:
+		device.DeadLettered++
+		stage.DeadLettered++
+		c := &a.book.causes[r.cause]
+		c.Messages++
+		if inParts {
+			c.InParts++
+		}
+		if f == notKeptLetter {
+			c.NotKept++
+		}
+	case waiting:
+		a.report.Parked++
+		fallthrough
+	case pending:
+		device.Pending++
+		stage.Pending++
+	case missing:
+		device.Missing++
+		stage.Missing++
+		a.list(r, name, device)
+	}
+}
+
+func (a *audit) list(r *record, stage string, device *Device) {
+	if len(a.report.Missing) >= a.options.MaxListed {
+		return
+	}
+	m := Missing{ID: event.PlaceID(a.cut.incarnation, r.sequence), MAC: device.MAC, Stage: stage, Stream: rawStream, Sequence: r.sequence}
+	if r.decoded != 0 {
+		m.Stream, m.Sequence = decodedStream, r.decoded
+	}
+	a.report.Missing = append(a.report.Missing, m)
+}
+
+func (c *Counts) add(other *Counts) {
+	c.Received += other.Received
+	c.Decoded += other.Decoded
+	c.Written += other.Written
+	c.Partial += other.Partial
+	c.DeadLettered += other.DeadLettered
+	c.Copies += other.Copies
+	c.Retained += other.Retained
+	c.Pending += other.Pending
+	c.Missing += other.Missing
+}

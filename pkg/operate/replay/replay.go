@@ -1,0 +1,121 @@
+// Package replay has messages decoded once more: those of dead letters, when what
+// was wrong is right now, and those of an interval of RAW, when the metadata were
+// wrong. It compares what comes of them with the tables, and puts it on DECODED, from
+// where the writer takes it. It writes no rows itself.
+//
+// Everything may be repeated: a message keeps its place in RAW as its identity, and
+// what the tables have already is not put on DECODED again.
+package replay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
+)
+
+// The streams that are read and written, beside deadletter.Stream.
+const (
+	rawStream     = "RAW"
+	decodedStream = "DECODED"
+)
+
+// Decoder decodes a message of RAW with the metadata of now; id is its place.
+type Decoder interface {
+	Decode(ctx context.Context, raw *stream.Message, id event.ID) (Result, error)
+}
+
+// Result is what a message decodes to.
+type Result struct {
+	Decoded *event.Decoded // nil: nothing
+	Subject string         // on DECODED
+	Letters []deadletter.Letter
+}
+
+// Point is a data point of a sensor, as the metadata have it now.
+type Point struct {
+	ID             int32
+	Label, Unit    string
+	Offset, Length int    // of bytes in the frame
+	Problem        string // why it cannot be used
+}
+
+// message is the result as DECODED takes it. With replace its values take the place
+// of those that the tables have.
+func (r *Result) message(replace bool) *nats.Msg {
+	m := &nats.Msg{Subject: r.Subject, Header: nats.Header{}, Data: r.Decoded.AppendJSON(nil)}
+	if replace {
+		m.Header[event.HeaderReplace] = []string{"1"}
+	}
+	return m
+}
+
+// Mesh is where messages are read and put.
+type Mesh struct {
+	Streams *stream.Client // an operator's
+	Decoder Decoder
+	Tables  *Tables
+	// Log is told where the writer keeps this waiting.
+	Log *slog.Logger
+}
+
+// incarnation is RAW's, see event.PlaceID.
+func (m *Mesh) incarnation(ctx context.Context) (uint64, jetstream.Stream, error) {
+	raw, err := m.Streams.JetStream().Stream(ctx, rawStream)
+	if err != nil {
+		return 0, nil, fmt.Errorf("stream %s: %w", rawStream, err)
+	}
+	return stream.Incarnation(raw.CachedInfo()), raw, nil
+}
+
+const (
+	// look is how often the writer's place is looked at.
+	look = 100 * time.Millisecond
+	// patience is how long nothing is said of a writer that keeps this waiting.
+	patience = 5 * time.Second
+)
+
+// store puts messages on DECODED and returns the last of their sequences, or a later
+// one.
+func (m *Mesh) store(ctx context.Context, messages []*nats.Msg) (uint64, error) {
+	if _, err := m.Streams.Store(ctx, decodedStream, messages); err != nil {
+		return 0, err
+	}
+	s, err := m.Streams.JetStream().Stream(ctx, decodedStream)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", decodedStream, err)
+	}
+	return s.CachedInfo().State.LastSeq, nil
+}
+
+// awaitWriter waits until the writer has acknowledged everything up to a sequence of
+// DECODED, or all but so many messages.
+func (m *Mesh) awaitWriter(ctx context.Context, sequence, behind uint64) error {
+	say := time.Now().Add(patience)
+	for {
+		consumer, err := m.Streams.JetStream().Consumer(ctx, decodedStream, "writer")
+		if err != nil {
+			return fmt.Errorf("waiting for the writer: %w", err)
+		}
+		info := consumer.CachedInfo()
+		if info.AckFloor.Stream >= sequence || behind > 0 && info.NumPending+uint64(info.NumAckPending) <= behind { //nolint:gosec // not negative
+			return nil
+		}
+		if time.Now().After(say) {
+			m.Log.Warn("waiting for the writer", "pending", info.NumPending, "in_flight", info.NumAckPending)
+			say = time.Now().Add(time.Minute)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the writer: %w", ctx.Err())
+		case <-time.After(look):
+		}
+	}
+}

@@ -1,0 +1,191 @@
+// Package natsserver runs a NATS server with JetStream inside this process, from
+// the configuration in the folder nats/ that a stand-alone server takes too.
+//
+// It serves a real port, over TLS and by password; connections from the same
+// process may go through memory instead (InProcess), by the same passwords and
+// permissions but without TLS. The package creates no streams: services do, from
+// the files in nats/. A Server is immutable; its log adapter guards the first
+// fatal message with a channel.
+package natsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/f2mesh/f2mesh/pkg/server/port"
+)
+
+var errPortTaken = errors.New("a port is in use")
+
+const (
+	bindAttempts = 5
+	pollInterval = 5 * time.Millisecond
+)
+
+// Server is a running NATS server. Its methods are safe for concurrent use.
+type Server struct {
+	server *server.Server
+	lock   *os.File
+	host   string
+	port   int
+	filled string // the folder that Stop brings to disk
+}
+
+// Start starts the server and waits until it and JetStream serve, or until ctx
+// ends. Recovering large streams takes its time.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("starting nats-server: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("starting nats-server: %w", err)
+	}
+	for range bindAttempts {
+		var s *Server
+		if s, err = start(ctx, cfg); err == nil {
+			s.lock = lock
+			return s, nil
+		}
+		if !errors.Is(err, errPortTaken) || cfg.Port > 0 {
+			break
+		}
+	}
+	_ = lock.Close()
+	return nil, fmt.Errorf("starting nats-server: %w", err)
+}
+
+// lockDir makes the folder and holds it: two servers on one folder would destroy
+// each other's streams, and the server itself does not look.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // our own folder
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("another server runs on this folder: %w", err)
+	}
+	return lock, nil
+}
+
+// start makes one attempt with ports that are free now.
+func start(ctx context.Context, cfg Config) (*Server, error) {
+	s := &Server{host: cfg.Host, port: cfg.Port}
+	if s.port <= 0 {
+		free, err := port.Pick(cfg.Host, 0)
+		if err != nil {
+			return nil, err
+		}
+		s.port = free
+	}
+	file, err := cfg.writeFiles(s.port)
+	if err != nil {
+		return nil, err
+	}
+	options, err := server.ProcessConfigFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading nats-server.conf: %w", err)
+	}
+	options.NoSigs = true // the process has one owner of signals, and it is not this package
+	if cfg.Filling {
+		options.SyncAlways, s.filled = false, cfg.Dir
+	}
+	if s.server, err = server.NewServer(options); err != nil {
+		return nil, err
+	}
+	log := newLogger(cfg.Log)
+	s.server.SetLoggerV2(log, false, false, false)
+	go s.server.Start()
+	if err := s.await(ctx, log); err != nil {
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+		return nil, err
+	}
+	return s, nil
+}
+
+// await returns once clients can connect and JetStream has recovered.
+func (s *Server) await(ctx context.Context, log *logger) error {
+	for !s.server.ReadyForConnections(pollInterval) || !s.server.JetStreamEnabled() {
+		select {
+		case text := <-log.fatal:
+			if strings.Contains(text, "address already in use") {
+				return errPortTaken
+			}
+			return errors.New(text)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for it to serve: %w", ctx.Err())
+		default:
+		}
+	}
+	return nil
+}
+
+// URL is what clients connect to.
+func (s *Server) URL() string { return "tls://" + net.JoinHostPort(s.host, strconv.Itoa(s.port)) }
+
+// Host is the address that the server listens on.
+func (s *Server) Host() string { return s.host }
+
+// Port is the clients' TCP port.
+func (s *Server) Port() int { return s.port }
+
+// InProcess is for nats.InProcessServer: a connection through memory.
+func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
+
+// Stop closes all connections, writes the streams' state, and waits for it. When
+// ctx ends first the rest goes on without the caller, and an error is returned.
+func (s *Server) Stop(ctx context.Context) error {
+	stopped := make(chan error, 1)
+	go func() {
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+		err := syncFolder(s.filled)
+		_ = s.lock.Close() // lets the next server in
+		stopped <- err
+	}()
+	select {
+	case err := <-stopped:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("stopping nats-server: %w", ctx.Err())
+	}
+}
+
+// syncFolder brings a folder's files and names to disk. "" is none.
+func syncFolder(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path) //nolint:gosec // our own folder
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("bringing the streams to disk: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package deadletter
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// Kept is how many letters of one subject the stream keeps: max_msgs_per_subject
+// of nats/stream_dead_letter.json.
+const Kept = 100
+
+// Recorder stores the letters of one stage and counts them by subject. It must be
+// the only one that stores letters of its controllers' subjects, and one goroutine
+// uses it.
+type Recorder struct {
+	streams *stream.Client
+	tallies *lru.Cache[string, tally]
+}
+
+// tally is what is known of one subject.
+type tally struct {
+	count uint64   // letters so far
+	last  event.ID // message of the last letter
+	point int32    // its data point
+}
+
+// maxTallies bounds how many subjects are held in memory. Those of the others are
+// read from the stream again.
+const maxTallies = 50_000
+
+// NewRecorder returns a recorder that stores through streams, whose user must be
+// allowed to publish its stage's letters and to read the last of each subject.
+func NewRecorder(streams *stream.Client) *Recorder {
+	tallies, err := lru.New[string, tally](maxTallies)
+	if err != nil {
+		panic(err) // the size is a constant
+	}
+	return &Recorder{streams: streams, tallies: tallies}
+}
+
+// Record stores letters in their order and returns when they are on disk. It
+// retries for as long as ctx lasts, and fails only with ctx. A letter of a message
+// whose subject has one of a later place in RAW was stored before: it is left
+// out, unless it is Replayed. Of more than Kept letters of one subject it stores
+// the last, and counts the others.
+func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
+	if len(letters) == 0 {
+		return nil
+	}
+	changed := make(map[string]tally)
+	var messages []*nats.Msg
+	of := make(map[string]int) // letters of the subject in messages
+	for i := range letters {
+		l := &letters[i]
+		subject := l.Subject()
+		t, ok := changed[subject]
+		if !ok {
+			var err error
+			if t, err = r.tally(ctx, subject); err != nil {
+				return fmt.Errorf("recording dead letters: %w", err)
+			}
+		}
+		if !l.Replayed && !t.precedes(l) {
+			continue
+		}
+		t.count += max(l.Times, 1)
+		if bytes.Compare(l.ID[:], t.last[:]) >= 0 {
+			t.last, t.point = l.ID, l.DataPointID
+		}
+		changed[subject] = t
+		of[subject]++
+		messages = append(messages, l.message(t.count))
+	}
+	messages = newest(messages, of)
+	if _, err := r.streams.Store(ctx, Stream, messages); err != nil {
+		return fmt.Errorf("recording dead letters: %w", err)
+	}
+	for subject, t := range changed {
+		r.tallies.Add(subject, t)
+	}
+	return nil
+}
+
+// newest drops what the stream would not keep.
+func newest(messages []*nats.Msg, of map[string]int) []*nats.Msg {
+	kept := messages[:0]
+	for _, m := range messages {
+		if of[m.Subject] <= Kept {
+			kept = append(kept, m)
+		}
+		of[m.Subject]--
+	}
+	return kept
+}
+
+// precedes tells whether l comes behind the last letter that was counted.
+func (t *tally) precedes(l *Letter) bool {
+	if l.ID == (event.ID{}) {
+		return true // never on RAW: it has no place
+	}
+	switch bytes.Compare(t.last[:], l.ID[:]) {
+	case -1:
+		return true
+	case 0:
+		return l.DataPointID > t.point
+	}
+	return false
+}
+
+// tally reads the last letter of a subject where it is not known.
+func (r *Recorder) tally(ctx context.Context, subject string) (tally, error) {
+	if t, ok := r.tallies.Get(subject); ok {
+		return t, nil
+	}
+	last, err := r.streams.Last(ctx, Stream, subject) // a letter, or what stands for a removed one
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return tally{}, nil
+	}
+	if err != nil {
+		return tally{}, fmt.Errorf("reading the last letter of %s: %w", subject, err)
+	}
+	var t tally
+	t.count, _ = strconv.ParseUint(last.Header.Get(HeaderCount), 10, 64) // 0: of an earlier version
+	t.last, _ = event.ParseID(last.Header.Get(event.HeaderID))
+	point, _ := strconv.ParseInt(last.Header.Get(HeaderDataPoint), 10, 32)
+	t.point = int32(point)
+	return t, nil
+}
+
+// message is the letter as it is stored, the count-th of its subject.
+func (l *Letter) message(count uint64) *nats.Msg {
+	m := nats.NewMsg(l.Subject())
+	set := func(key, value string) {
+		if value != "" {
+			m.Header[key] = []string{value}
+		}
+	}
+	set(HeaderCount, strconv.FormatUint(count, 10))
+	if l.ID != (event.ID{}) {
+		set(event.HeaderID, l.ID.String())
+		set(HeaderRawSequence, strconv.FormatUint(l.ID.Sequence(), 10))
+	} else {
+		m.Data = l.Payload
+		set(HeaderDigest, event.ID(event.Digest(l.place(), l.Payload)).String())
+	}
+	if len(m.Data) > MaxPayload {
+		sum := sha256.Sum256(m.Data)
+		set(HeaderPayloadLength, strconv.Itoa(len(m.Data)))
+		set(HeaderPayloadSHA256, hex.EncodeToString(sum[:]))
+		m.Data = m.Data[:MaxPayload]
+	}
+	set(event.HeaderReceived, l.Received.UTC().Format(time.RFC3339Nano))
+	set(HeaderDetail, quote(l.Detail))
+	set(HeaderTopic, quote(l.Topic))
+	set(HeaderTime, l.Time.UTC().Format(time.RFC3339Nano))
+	if l.DataPointID != 0 {
+		set(HeaderDataPoint, strconv.Itoa(int(l.DataPointID)))
+	}
+	if l.Part {
+		set(HeaderDecoded, strconv.Itoa(l.Decoded))
+		set(HeaderMember, quote(l.Member))
+	}
+	set(HeaderMetadataVersion, l.MetadataVersion)
+	set(HeaderSQLState, l.SQLState)
+	return m
+}
+
+// place is where the message was published: its canonical RAW subject, or the
+// topic where that does not parse.
+func (l *Letter) place() string {
+	if t, err := topic.Parse(l.Topic); err == nil {
+		return t.RawSubject()
+	}
+	return l.Topic
+}
