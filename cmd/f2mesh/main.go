@@ -52,6 +52,7 @@ func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong
 		kong.Description("An event mesh for F2 Smart Controllers: MQTT over mTLS, NATS JetStream, TimescaleDB."),
 		kong.ShortUsageOnError(),
 		durations(),
+		kong.PostBuild(hideSetByUp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Vars{"version": version, "vault_prefix": vault.Prefix},

@@ -65,7 +65,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	st := state{dir: g.StateDir}
 	controllers := c.fleetSize(st)
 	if controllers < 0 {
-		return errors.New("--controllers is less than none")
+		return errors.New("--controllers must not be negative")
 	}
 	if c.Detach {
 		return c.detach(ctx, st)
