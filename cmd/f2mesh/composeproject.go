@@ -70,7 +70,7 @@ func (p composeProject) stop(ctx context.Context) error {
 func (p composeProject) stopped(ctx context.Context) error {
 	left, err := p.services(ctx, "--status", "running")
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%s runs again: see who starts it", strings.Join(left, ", "))
+		err = fmt.Errorf("%s was restarted by something else", strings.Join(left, ", "))
 	}
 	return err
 }

@@ -37,7 +37,7 @@ type initCommand struct {
 // passwords, this program itself. What is right already stays as it is.
 func (c *initCommand) Run(ctx context.Context) (err error) {
 	if !c.MQTTAuth {
-		return errors.New("ENABLE_MQTT_AUTH=false: nobody connects to the broker anonymously, f2mesh has no such mode; set it to true")
+		return errors.New("ENABLE_MQTT_AUTH=false: anonymous MQTT access is not supported; set it to true")
 	}
 	c.secrets = secret.Files(c.SecretsDir)
 	if err := (&volumesFolder{c.Volumes}).complete(); err != nil {

@@ -113,7 +113,7 @@ func (c *containerSetup) chooseOwner() error {
 	case c.UID == 0:
 		return errors.New("the containers must not run as root: choose another --uid")
 	case self != 0 && c.UID != self:
-		return errors.New("only root can make secret files for somebody else: leave out --uid, or run this as root")
+		return errors.New("only root can create secret files for another user: omit --uid, or run this as root")
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func (c *provisionCommand) prepareRegistry(ctx context.Context, conn *pgx.Conn) 
 func (c *provisionCommand) role(ctx context.Context, conn *pgx.Conn, name string) error {
 	cred, ok := credential.Find(name)
 	if !ok {
-		return fmt.Errorf("there is no credential %q", name)
+		return fmt.Errorf("unknown credential %q", name)
 	}
 	if err := postgres.EnsureRole(ctx, conn, cred.User); err != nil {
 		return err

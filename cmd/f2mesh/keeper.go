@@ -140,5 +140,5 @@ func (k *keeper) Put(ctx context.Context, name, user, password string, old secre
 }
 
 func errNotReplaceable(name string, v secret.Value) error {
-	return fmt.Errorf("secret %s is from source %q, which nobody but its owner can change: put it into a secret file or into Vault", name, v.Source())
+	return fmt.Errorf("secret %s comes from source %q, which f2mesh cannot change: move it to a secret file or to Vault", name, v.Source())
 }

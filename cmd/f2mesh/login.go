@@ -20,14 +20,14 @@ import (
 func logIn(ctx context.Context, secrets secret.Source, name string) (user, password string, err error) {
 	c, ok := credential.Find(name)
 	if !ok {
-		return "", "", fmt.Errorf("there is no credential %q", name)
+		return "", "", fmt.Errorf("unknown credential %q", name)
 	}
 	v, err := secrets.Lookup(ctx, name)
 	if err != nil {
 		return "", "", err
 	}
 	if user = v.Username(c.User); !c.Has(user) {
-		return "", "", fmt.Errorf("secret %s is for user %q, and the server knows %s and %s", name, user, c.User, credential.Alternate(c.User))
+		return "", "", fmt.Errorf("secret %s is for user %q; the server has %s and %s", name, user, c.User, credential.Alternate(c.User))
 	}
 	return user, v.Reveal(), nil
 }

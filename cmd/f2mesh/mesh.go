@@ -370,7 +370,7 @@ func whileRunning(ctx context.Context, done <-chan struct{}, cause func() error,
 		if err := cause(); err != nil {
 			return fmt.Errorf("it ended: %w", err)
 		}
-		return errors.New("it ended")
+		return errors.New("the process exited unexpectedly")
 	case <-ctx.Done():
 		return stopped(ctx, stop)
 	}

@@ -99,7 +99,7 @@ func (l *loader) tables(ctx context.Context, super *pgx.Conn, want *postgres.Cen
 			return registrar.MigrateTo(ctx, pool.Pool, want.Migration)
 		})
 	}
-	return nil, errors.New("f2mesh has no such database")
+	return nil, errors.New("unknown database")
 }
 
 // migrated has a role make its tables, and connects as it.

@@ -72,7 +72,7 @@ func (c *secretRotateCommand) chosen() ([]credential.Credential, error) {
 	for _, name := range c.Names {
 		one, ok := credential.Find(name)
 		if !ok {
-			return nil, fmt.Errorf("there is no credential %q, only %s", name, strings.Join(credentialNames(), ", "))
+			return nil, fmt.Errorf("unknown credential %q; known: %s", name, strings.Join(credentialNames(), ", "))
 		}
 		chosen = append(chosen, one)
 	}

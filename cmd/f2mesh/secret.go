@@ -36,7 +36,7 @@ type secretStatus struct {
 }
 
 // errDowngraded makes the exit status say what the screen says.
-var errDowngraded = errors.New("a secret is not from where it was")
+var errDowngraded = errors.New("a secret fell back to a lower-priority source")
 
 // Run prints one screen.
 func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {

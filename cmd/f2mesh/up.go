@@ -161,7 +161,7 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, held trouble, out *os.Fi
 	names := m.Names()
 	for _, name := range c.Parts {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("there is no part %q, only %v", name, names)
+			return fmt.Errorf("unknown part %q; known: %v", name, names)
 		}
 	}
 	for _, name := range names {

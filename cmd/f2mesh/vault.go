@@ -73,7 +73,7 @@ func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault
 	}
 	for _, service := range b.Reissue {
 		if !slices.Contains(vault.Services, service) {
-			return nil, fmt.Errorf("--reissue %s: there is no such service; there are %v", service, vault.Services)
+			return nil, fmt.Errorf("--reissue %s: unknown service; known: %v", service, vault.Services)
 		}
 	}
 	if _, err := os.Stat(st.secrets()); b.SecretsDir == "" && err == nil {

@@ -70,7 +70,7 @@ func (c *volumesSaveCommand) Run(ctx context.Context) error {
 		return c.measure(ctx, names)
 	}
 	if isTerminal(os.Stdout) {
-		return errors.New("this is every key and password of the mesh, in clear: f2mesh backup --compose calls it")
+		return errors.New("refusing to print unencrypted secrets to a terminal: use f2mesh backup --compose")
 	}
 	if err := c.still(); err != nil {
 		return err
@@ -98,7 +98,7 @@ func describeVolumes(out io.Writer, all []volume.Volume) error {
 		fmt.Fprintf(out, "  volume %-20s %6d files  %s\n", v.Name, v.Files, size(v.Bytes))
 	}
 	if files == 0 {
-		return errors.New("the volumes are empty: there is no mesh in them")
+		return errors.New("the volumes are empty: they contain no mesh")
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func MigrateTo(ctx context.Context, provider *goose.Provider, number int64) ([]*
 	sources := provider.ListSources()
 	newest := sources[len(sources)-1].Version
 	if number > newest {
-		return nil, fmt.Errorf("the tables are of migration %d, and this program knows %d: take a newer one", number, newest)
+		return nil, fmt.Errorf("the tables have migration %d, this program only knows %d: use a newer version", number, newest)
 	}
 	return provider.UpTo(ctx, cmp.Or(number, newest))
 }

@@ -60,7 +60,7 @@ func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, e
 
 // errAway is why a controller is not looked up: PostgreSQL did not answer a moment
 // ago.
-var errAway = errors.New("the metadata database does not answer")
+var errAway = errors.New("the metadata database does not respond")
 
 // get returns nil for a controller that the metadata does not know. It never
 // waits for longer than ctx and readTimeout allow: while the metadata cannot be

@@ -147,7 +147,7 @@ func (s *Simulator) parseBroker() (host string, err error) {
 	switch broker.Scheme {
 	case "ssl", "tls", "mqtts":
 	default:
-		return "", fmt.Errorf("parsing broker URL: the scheme %q is none of ssl, tls, mqtts", broker.Scheme)
+		return "", fmt.Errorf("parsing broker URL: unknown scheme %q; known: ssl, tls, mqtts", broker.Scheme)
 	}
 	port := broker.Port()
 	if port == "" {

@@ -14,7 +14,7 @@ const grace = 2 * time.Second
 // maxOut is the largest buffer that is kept for the next write.
 const maxOut = 64 << 10
 
-var errSilent = errors.New("the broker does not answer")
+var errSilent = errors.New("the broker does not respond")
 
 // writer builds and writes a controller's messages on one connection.
 type writer struct {

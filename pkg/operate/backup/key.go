@@ -37,7 +37,7 @@ func Identities(file string) (Key, error) {
 	identities, err := age.ParseIdentities(strings.NewReader(text))
 	if err != nil {
 		// age's own error may cite the line, which is a secret.
-		return Key{}, fmt.Errorf("%s holds no identity of age (AGE-SECRET-KEY-1…), as age-keygen writes it", file)
+		return Key{}, fmt.Errorf("%s contains no age identity (AGE-SECRET-KEY-1…), as age-keygen writes it", file)
 	}
 	return Key{identities: identities}, nil
 }

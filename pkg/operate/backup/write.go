@@ -39,7 +39,7 @@ type Writer struct {
 // It refuses to replace a file.
 func Create(path string, key Key) (*Writer, error) {
 	if len(key.recipients) == 0 {
-		return nil, errors.New("nobody could open the archive: name a recipient or a passphrase")
+		return nil, errors.New("the archive needs a recipient or a passphrase: without one it could not be decrypted")
 	}
 	if err := vacant(path); err != nil {
 		return nil, err

@@ -106,7 +106,7 @@ func choose(all []Check, only []string) ([]Check, error) {
 			return c.Name != name && group != name
 		})
 		if len(matches) == 0 {
-			return nil, fmt.Errorf("there is no check %q: `f2mesh doctor --list` shows them", name)
+			return nil, fmt.Errorf("unknown check %q: `f2mesh doctor --list` shows them", name)
 		}
 		chosen = append(chosen, matches...)
 	}

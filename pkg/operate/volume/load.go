@@ -136,7 +136,7 @@ func (l *loader) all(ctx context.Context, r io.Reader) error {
 func (l *loader) entry(header *tar.Header, content io.Reader) error {
 	name, inside, _ := strings.Cut(header.Name, "/")
 	if !slices.Contains(l.names, name) {
-		return errors.New("compose.yaml has no such volume: take that of the program that wrote the backup")
+		return errors.New("compose.yaml has no such volume: use the version of the program that wrote the backup")
 	}
 	if !filepath.IsLocal(header.Name) || path.Clean(header.Name) != strings.TrimSuffix(header.Name, "/") || inside == mark {
 		return errors.New("no name that a volume has")

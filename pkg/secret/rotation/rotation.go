@@ -198,7 +198,7 @@ func (r *rotation) begin(ctx context.Context) (err error) {
 	}
 	user := r.current.Username(c.User)
 	if !c.Has(user) {
-		return fmt.Errorf("it is for user %q, and the server knows %s and %s", user, c.User, c.Other(c.User))
+		return fmt.Errorf("it is for user %q; the server has %s and %s", user, c.User, c.Other(c.User))
 	}
 	entry := r.journal.entry
 	r.from, r.to = user, c.Other(user)

@@ -77,7 +77,7 @@ func (a *appRole) enter(ctx context.Context, client *api.Client, roleID, secretI
 	case err != nil:
 		return nil, explain(err)
 	case answer == nil || answer.Auth == nil:
-		return nil, errors.New("vault's answer to the login holds no token")
+		return nil, errors.New("the login response of Vault contains no token")
 	}
 	return answer.Auth, nil
 }

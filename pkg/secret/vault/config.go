@@ -73,7 +73,7 @@ func (c Config) check() error {
 		return fmt.Errorf("VAULT_ADDR %q is not a URL such as https://vault.example.org:8200", c.Addr)
 	}
 	if u.User != nil {
-		return errors.New("VAULT_ADDR holds a user name or password: take it out, Vault has no use for it")
+		return errors.New("VAULT_ADDR contains a user name or password: remove it, Vault does not use it")
 	}
 	if skip, _ := strconv.ParseBool(os.Getenv(api.EnvVaultSkipVerify)); skip {
 		return errors.New("VAULT_SKIP_VERIFY is set: unset it, and name Vault's CA in VAULT_CACERT instead")

@@ -20,7 +20,7 @@ var (
 	// ErrLogin is a refused login. It stays until somebody changes the files.
 	ErrLogin = errors.New("vault refuses the login")
 	// ErrConflict is a write whose check-and-set parameter is not the current version.
-	ErrConflict = errors.New("vault holds another version by now")
+	ErrConflict = errors.New("the secret was changed in Vault meanwhile")
 )
 
 // saidLimit is how many bytes of Vault's words an error quotes.
@@ -66,7 +66,7 @@ func explainAnswer(answer *api.ResponseError) error {
 		kind = secret.ErrUnavailable
 	}
 	if kind == nil {
-		return fmt.Errorf("vault answers %d to %s: %s", answer.StatusCode, path, said)
+		return fmt.Errorf("vault returned %d to %s: %s", answer.StatusCode, path, said)
 	}
 	return fmt.Errorf("%w: %d to %s: %s", kind, answer.StatusCode, path, said)
 }

@@ -100,7 +100,7 @@ func readStatus(run string) (s status, err error) {
 	}
 	fields := strings.Split(strings.TrimSuffix(string(text), "\n"), " ")
 	if len(fields) != 3 {
-		return s, errors.New("the broker's status is not one")
+		return s, errors.New("malformed broker status file")
 	}
 	return status{id: fields[0], host: fields[1], handled: fields[2]}, nil
 }

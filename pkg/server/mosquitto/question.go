@@ -57,7 +57,7 @@ func askDevice(ctx context.Context, socket string, as topic.MAC, may, mayNot []t
 					return err
 				}
 				if granted != macs.want {
-					return fmt.Errorf("with them %s may publish for %s: %t, should be %t", as, spelling, granted, macs.want)
+					return fmt.Errorf("ACL check: %s publishing as %s: got %t, want %t", as, spelling, granted, macs.want)
 				}
 			}
 		}

@@ -303,7 +303,7 @@ func (l *Loader) prepareTable(ctx context.Context, t *Table) (made []string, err
 		}
 		var kind string
 		if err := l.super.QueryRow(ctx, builtIn, c.Type).Scan(&kind); err != nil {
-			return nil, fmt.Errorf("column %q: type %q is none of PostgreSQL's own: %w", c.Name, c.Type, err)
+			return nil, fmt.Errorf("column %q: type %q is not a built-in type of PostgreSQL: %w", c.Name, c.Type, err)
 		}
 		if _, err := l.owner.Exec(ctx, "ALTER TABLE "+t.identifier()+" ADD COLUMN "+quote(c.Name)+" "+kind); err != nil {
 			return nil, err

@@ -110,7 +110,7 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 			return
 		}
 		if err == nil {
-			err = errors.New("it ended")
+			err = errors.New("the process exited unexpectedly")
 		}
 		if !wasReady.Load() {
 			answer(err)
@@ -168,7 +168,7 @@ func (s *Supervisor) part(name string) (*part, error) {
 	defer s.mu.Unlock()
 	p := s.parts[name]
 	if p == nil {
-		return nil, fmt.Errorf("there is no part %q, only %v", name, s.order)
+		return nil, fmt.Errorf("unknown part %q; known: %v", name, s.order)
 	}
 	return p, nil
 }

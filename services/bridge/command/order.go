@@ -54,7 +54,7 @@ func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
 func check(t topic.Topic, body []byte) error {
 	if t.Component.Kind == topic.Sensor && len(body) > 0 {
 		// Older firmware publishes readings under cmnd: this would come back as one.
-		return errors.New("a sensor takes no command, only the empty payload that asks for its state")
+		return errors.New("a sensor accepts no command except the empty payload that requests its state")
 	}
 	var parser payload.Parser
 	_, err := parser.Parse(t, body)
