@@ -344,8 +344,10 @@ func (m *apartMesh) startFleet(t *testing.T, controllers []fleet.Controller) *go
 		acked: map[reading]bool{}, events: map[topic.MAC]int{},
 	}
 	t.Cleanup(func() { stop(); f.done.Wait() })
-	for i, c := range controllers {
+	for _, c := range controllers {
 		f.sensor[c.MAC] = c.Sensors()[0].DeviceID
+	}
+	for i, c := range controllers {
 		client := m.controller(t, c.MAC, func(err error) {
 			f.lost.Add(1)
 			t.Logf("%s lost its connection: %v", c.MAC, err)

@@ -16,12 +16,13 @@ import (
 
 // Client is a service's access to JetStream. It is safe for concurrent use.
 type Client struct {
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	files fs.FS
-	log   *slog.Logger
-	gate  *semaphore.Weighted // one for each who must not be cut off, all for Reconnect
-	moves sync.Mutex          // one Reconnect at a time
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	files    fs.FS
+	log      *slog.Logger
+	pullWait time.Duration       // see defaultPullWait; tests change it
+	gate     *semaphore.Weighted // one for each who must not be cut off, all for Reconnect
+	moves    sync.Mutex          // one Reconnect at a time
 
 	mu       sync.Mutex                // guards the fields below
 	lost     chan struct{}             // closed when the connection is lost, then made anew
@@ -36,7 +37,7 @@ func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
 	c := &Client{
-		nc: nc, js: js, files: files, log: log, gate: semaphore.NewWeighted(everybody),
+		nc: nc, js: js, files: files, log: log, pullWait: defaultPullWait, gate: semaphore.NewWeighted(everybody),
 		lost: make(chan struct{}), handover: map[chan<- *move]struct{}{},
 	}
 	go c.watch(nc.StatusChanged(nats.RECONNECTING, nats.CLOSED))

@@ -23,10 +23,10 @@ const (
 	// handedOver is how many messages wait in the channel of Consume. The others wait
 	// where their bytes are counted.
 	handedOver = 16
-	// pullWait is how long the server keeps a pull that it cannot fill. Each is waited
+	// defaultPullWait is how long the server keeps a pull that it cannot fill. Each is waited
 	// for to its end: what is on its way to another account when nobody listens there
 	// any more the server does not put back, and it would wait for its ack_wait.
-	pullWait = 500 * time.Millisecond
+	defaultPullWait = 500 * time.Millisecond
 )
 
 // Consume delivers the consumer's messages on the returned channel until ctx
@@ -55,7 +55,7 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	p := &puller{
 		client: c, consumer: consumer, prefix: prefix, messages: make(chan jetstream.Msg, min(prefetch, handedOver)),
 		fetch: func() (jetstream.MessageBatch, error) {
-			return consumer.Fetch(prefetch, jetstream.FetchMaxBytes(max(maxBytes, MinPrefetchBytes)), jetstream.FetchMaxWait(pullWait))
+			return consumer.Fetch(prefetch, jetstream.FetchMaxBytes(max(maxBytes, MinPrefetchBytes)), jetstream.FetchMaxWait(c.pullWait))
 		},
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -192,6 +192,7 @@ func TestConsumeIsBoundedByBytes(t *testing.T) {
 		c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
 		consumer, err := c.Open(t.Context(), "RAW", "decoder")
 		require.NoError(t, err)
+		c.pullWait = 5 * time.Second // the control has all in one pull, also on a slow machine
 		out, release, err := c.Consume(t.Context(), consumer, 2*total, test.maxBytes)
 		require.NoError(t, err)
 		delivered := 0

@@ -291,7 +291,7 @@ func TestKeysAreRefused(t *testing.T) {
 	_, err := Recipients([]string{"age1nonsense"})
 	require.ErrorContains(t, err, "not a public key")
 	_, err = Identities(secretFile(t, "AGE-SECRET-KEY-1NONSENSE", 0o600))
-	require.ErrorContains(t, err, "no identity")
+	require.ErrorContains(t, err, "no age identity")
 	assert.NotContains(t, err.Error(), "NONSENSE")
 	_, err = Identities(secretFile(t, "", 0o644))
 	require.ErrorContains(t, err, "chmod 600")

@@ -161,7 +161,11 @@ func (b *bench) comesIn(listener string, p party, id string, log *lines) string 
 		return "-"
 	}
 	defer func() { _ = q.conn.Close() }()
-	as := regexp.MustCompile(`New client connected from \S+ as (\S+) \(`)
+	user := p.user // and not another of the bench's clients
+	if p.certificate {
+		user = device.Dashed()
+	}
+	as := regexp.MustCompile(`New client connected from \S+ as (\S+) \(.*u'` + user + `'`)
 	var text string
 	require.Eventually(b.t, func() bool { text += log.take(); return as.MatchString(text) }, patience, time.Millisecond, "%s", text)
 	got := as.FindStringSubmatch(text)[1]
