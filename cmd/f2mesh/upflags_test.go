@@ -23,7 +23,7 @@ func TestSetByUp(t *testing.T) {
 	for _, name := range setByUp {
 		assert.True(t, hidden[name], name)
 		_, err := newParser(t.Context(), new(commands)).Parse([]string{"up", "--" + name + "=x"})
-		assert.ErrorContains(t, err, "up sets --"+name+" itself")
+		require.ErrorContains(t, err, "up sets --"+name+" itself")
 	}
 	_, err := newParser(t.Context(), new(commands)).Parse([]string{"up", "--bridge-batch=10"})
 	assert.NoError(t, err)
