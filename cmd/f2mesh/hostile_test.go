@@ -298,7 +298,8 @@ func (m *apartMesh) flood(t *testing.T) (end func()) {
 			}
 			t.Logf("of %d idle connections of one machine to %s %d are closed at once", number, name, closed)
 			if name != "MQTT" {
-				assert.GreaterOrEqual(t, closed, number-web.MaxOfSource, name)
+				// Some of the others may have reached their time limit, and made room.
+				assert.GreaterOrEqual(t, closed, number-2*web.MaxOfSource, name)
 			}
 			mu.Lock()
 			defer mu.Unlock()

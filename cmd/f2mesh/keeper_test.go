@@ -81,7 +81,7 @@ func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
 		assert.Equal(t, "second", now.Reveal(), source)
 	}
 	_, err = inFiles.Put(t.Context(), "mqtt_password", "bridge", "x", secret.NewValue("x", "environment", ""))
-	require.ErrorContains(t, err, "put it into a secret file or into Vault")
+	require.ErrorContains(t, err, "move it to a secret file or to Vault")
 }
 
 // TestCommandsDuringAnOutage log in with what stands below Vault. A rotation does

@@ -46,6 +46,7 @@ func (r *rig) play(t *testing.T, schedule []step, noDUP bool) (published, got []
 	t.Helper()
 	controller := r.publisher(t)
 	defer controller.Disconnect(100)
+	published = []string{} // a schedule may have no event
 	before := r.lastSequence(t)
 	begin := func() *life {
 		l := r.start(t, func(c *Config, _ *life) { c.DrainTimeout = 10 * time.Second })

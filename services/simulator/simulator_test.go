@@ -155,7 +155,7 @@ func TestUnusableConfiguration(t *testing.T) {
 	s = m.simulator(Config{})
 	s.cfg.Broker = "tcp://127.0.0.1:1883"
 	_, err = s.Run(t.Context())
-	require.ErrorContains(t, err, "none of ssl")
+	require.ErrorContains(t, err, "known: ssl")
 
 	s = m.simulator(Config{})
 	s.controllers = nil
