@@ -292,14 +292,13 @@ func (m *apartMesh) flood(t *testing.T) (end func()) {
 			if name == "MQTT" {
 				number = floodOfBroker
 			}
-			closed, end, err := hostile.Open(t.Context(), hostile.Server{Address: m.address(port), From: "127.0.0.3"}, number, 500*time.Millisecond)
+			closed, end, err := hostile.Open(t.Context(), hostile.Server{Address: m.address(port), From: "127.0.0.3"}, number, 2*time.Second)
 			if !assert.NoError(t, err, name) { //nolint:testifylint // not the test's goroutine
 				return
 			}
 			t.Logf("of %d idle connections of one machine to %s %d are closed at once", number, name, closed)
 			if name != "MQTT" {
-				// Some of the others may have reached their time limit, and made room.
-				assert.GreaterOrEqual(t, closed, number-2*web.MaxOfSource, name)
+				assert.GreaterOrEqual(t, closed, number-web.MaxOfSource, name)
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -32,9 +32,9 @@ const (
 // Consume delivers the consumer's messages on the returned channel until ctx
 // ends, release is called or the consumer is deleted, and closes it when the last has
 // been put there. The caller has to call release when it reads no more: it gives
-// back what was not read, and returns when nothing is on its way. At most prefetch messages are on their way, and at most maxBytes of
-// them, or MinPrefetchBytes if that is more: a reader that does not take them
-// stops the flow. A message that nobody acknowledges is delivered again after the
+// back what was not read, and returns when nothing is on its way. At most prefetch
+// messages are on their way, and at most maxBytes of them, or MinPrefetchBytes if that
+// is more: a reader that does not take them stops the flow. A message that nobody acknowledges is delivered again after the
 // consumer's ack_wait. One of a subject that is not the stream's by its file is
 // refused: nobody but the subject's owner can put it there.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {

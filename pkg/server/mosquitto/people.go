@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/net/netutil"
 
 	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
@@ -91,9 +90,9 @@ func (p People) Open() (*Doors, error) {
 		MaxHeaderBytes: peopleHeaders, ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
-	d.wait.Go(func() { d.accept(netutil.LimitListener(web.Fair(d.plain), peopleAtOnce)) })
+	d.wait.Go(func() { d.accept(web.Limit(d.plain, peopleAtOnce)) })
 	d.wait.Go(func() {
-		_ = d.web.Serve(tls.NewListener(netutil.LimitListener(web.Fair(browsers), peopleAtOnce), config))
+		_ = d.web.Serve(tls.NewListener(web.Limit(browsers, peopleAtOnce), config))
 	})
 	return d, nil
 }

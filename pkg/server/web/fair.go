@@ -3,6 +3,8 @@ package web
 import (
 	"net"
 	"sync"
+
+	"golang.org/x/net/netutil"
 )
 
 // fair is a listener that gives no source more than MaxOfSource connections.
@@ -13,8 +15,11 @@ type fair struct {
 	open map[string]int // by source, never 0
 }
 
-// Fair is l without the connections that a source has beyond MaxOfSource: it closes them.
-func Fair(l net.Listener) net.Listener { return &fair{Listener: l, open: map[string]int{}} }
+// Limit is l with at most so many connections at once; more wait in the kernel. It closes
+// those that a source has beyond MaxOfSource.
+func Limit(l net.Listener, connections int) net.Listener {
+	return netutil.LimitListener(&fair{Listener: l, open: map[string]int{}}, connections)
+}
 
 // Accept answers the next connection of a source that has not too many.
 func (f *fair) Accept() (net.Conn, error) {

@@ -12,8 +12,6 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 const (
@@ -55,7 +53,7 @@ func Serve(ctx context.Context, listener net.Listener, config *tls.Config, handl
 			_ = server.Close()
 		}
 	})
-	limited := netutil.LimitListener(Fair(listener), MaxConnections)
+	limited := Limit(listener, MaxConnections)
 	var err error
 	if config != nil {
 		err = server.ServeTLS(limited, "", "")
