@@ -247,7 +247,7 @@ func attacksOnMQTT() (all []misuse) {
 			publish(t, client, topic, sent)
 			arrived := make(chan struct{}, 100)
 			thief := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(one.scheme + "://" + m.address(one.port(m.ports()))).
-				SetClientID(m.cfg.Bridge.ClientID).SetCleanSession(false).SetAutoReconnect(false).SetConnectTimeout(5 * time.Second).
+				SetClientID(m.cfg.ClientID).SetCleanSession(false).SetAutoReconnect(false).SetConnectTimeout(5 * time.Second).
 				SetUsername("operator").SetPassword(m.password(t, secretMQTTOperator)).SetHTTPHeaders(http.Header{"Origin": {one.origin}}).
 				SetTLSConfig(&tls.Config{RootCAs: m.roots(t), MinVersion: tls.VersionTLS12}).
 				SetDefaultPublishHandler(func(mqtt.Client, mqtt.Message) { arrived <- struct{}{} }))

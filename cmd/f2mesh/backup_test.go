@@ -404,7 +404,7 @@ func leftover(t *testing.T, st state) (file string) {
 	lock, err := st.lock()
 	require.NoError(t, err)
 	require.NoError(t, lock.Close())
-	require.NoError(t, st.begin())
+	require.NoError(t, beginRestore(st))
 	file = st.path("pki", "left")
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
@@ -538,11 +538,11 @@ func TestRestoreKilled(t *testing.T) {
 	out, err := command(t, st, "up")
 	require.Error(t, err)
 	assert.Contains(t, out, errRestoring.Error())
-	require.NoError(t, st.empty(), "it may begin anew")
+	require.NoError(t, refuseFull(st), "it may begin anew")
 	require.NoError(t, os.Remove(st.path(restoringFile)))
-	require.ErrorContains(t, st.empty(), "is not empty", "the control")
+	require.ErrorContains(t, refuseFull(st), "is not empty", "the control")
 	require.NoError(t, os.RemoveAll(filepath.Dir(left)))
-	require.NoError(t, st.empty(), "a lock is nothing")
+	require.NoError(t, refuseFull(st), "a lock is nothing")
 }
 
 func TestStartCommand(t *testing.T) {

@@ -43,6 +43,3 @@ func (c *containerRegistry) within(ctx context.Context, st state, by *issuerFlag
 	defer r.close()
 	return do(r)
 }
-
-// authority is the file of the CAs of the mesh on the directory.
-func (s state) authority() string { return s.path("pki", "ca.crt") }

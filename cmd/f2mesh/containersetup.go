@@ -17,12 +17,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
-// Secrets that only the containers have.
-const (
-	secretTimescaleSuperuser = "timescale_superuser_password"
-	secretGrafanaAdmin       = "grafana_admin_password"
-)
-
 // containerID is whom the containers run as where root sets them up: the user
 // iotuser of the image.
 const containerID = 10001

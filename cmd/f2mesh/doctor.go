@@ -68,7 +68,7 @@ func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done f
 	} else {
 		var r running
 		r, err = st.load()
-		m = st.patient(r, secrets.logIn)
+		m = patient(st, r, secrets.logIn)
 	}
 	if err != nil {
 		secrets.close()
@@ -78,18 +78,8 @@ func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done f
 	return m, secrets.close, nil
 }
 
-// logIn is that of one credential, for packages that know no keeper, or that of the
-// health API.
-func (k *keeper) logIn(ctx context.Context, name string) (user, password string, err error) {
-	if name == credential.HealthAPI {
-		v, err := k.Lookup(ctx, name)
-		return "f2mesh", v.Reveal(), err // any user
-	}
-	return logIn(ctx, k, name)
-}
-
 // patient is the mesh that the doctor looks at.
-func (s state) patient(r running, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
+func patient(s state, r running, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
 	m := &doctor.Mesh{
 		Dir: s.dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
 		Ports: doctor.Ports{

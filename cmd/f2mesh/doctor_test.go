@@ -44,7 +44,7 @@ func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Mes
 	file, err := os.OpenFile(m.state.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	log.tee(t, file)
-	return m, m.state.patient(m.describe(), m.secrets.logIn)
+	return m, patient(m.state, m.describe(), m.secrets.logIn)
 }
 
 // tee copies what comes, and what has come, to a file as well.

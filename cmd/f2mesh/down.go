@@ -28,7 +28,7 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 	case c.DryRun && !c.Volumes:
 		return errors.New("--dry-run is for --volumes")
 	case c.DryRun:
-		return st.remove(os.Stdout, true)
+		return removeState(st, os.Stdout, true)
 	case !st.locked():
 		fmt.Println("no mesh runs on", st.dir)
 	default:
@@ -37,7 +37,7 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 		}
 	}
 	if c.Volumes {
-		return st.remove(os.Stdout, false)
+		return removeState(st, os.Stdout, false)
 	}
 	return nil
 }
@@ -75,9 +75,9 @@ func stateNames() []string {
 	}
 }
 
-// remove deletes what the mesh keeps, in the state directory and where account.Place
+// removeState deletes what the mesh keeps, in the state directory and where account.Place
 // put it. In a dry run it shows that alone.
-func (s state) remove(out io.Writer, dry bool) error {
+func removeState(s state, out io.Writer, dry bool) error {
 	entries, err := os.ReadDir(s.dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

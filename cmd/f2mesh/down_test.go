@@ -14,12 +14,12 @@ func TestDownRemovesVolumes(t *testing.T) {
 	t.Parallel()
 	st := state{dir: filepath.Join(t.TempDir(), "state")}
 	var out bytes.Buffer
-	require.NoError(t, st.remove(&out, false))
+	require.NoError(t, removeState(st, &out, false))
 	assert.Contains(t, out.String(), "nothing to remove")
 	for _, name := range []string{"nats", "secrets"} {
 		require.NoError(t, os.MkdirAll(st.path(name, "below"), 0o700))
 	}
-	require.ErrorContains(t, st.remove(&out, false), "no state directory", "a folder that no mesh ever used")
+	require.ErrorContains(t, removeState(st, &out, false), "no state directory", "a folder that no mesh ever used")
 	require.DirExists(t, st.path("nats"))
 	lock, err := st.lock()
 	require.NoError(t, err)
@@ -27,15 +27,15 @@ func TestDownRemovesVolumes(t *testing.T) {
 	require.NoError(t, os.Symlink(elsewhere, st.path("mosquitto")))
 	require.NoError(t, os.WriteFile(st.path("notes.txt"), nil, 0o600))
 
-	require.ErrorIs(t, st.remove(&out, false), errAlreadyRunning)
+	require.ErrorIs(t, removeState(st, &out, false), errAlreadyRunning)
 	require.NoError(t, lock.Close())
 	out.Reset()
-	require.NoError(t, st.remove(&out, true))
+	require.NoError(t, removeState(st, &out, true))
 	assert.Contains(t, out.String(), "would remove "+st.path("mosquitto")+" and "+elsewhere)
 	assert.Contains(t, out.String(), "stays: "+st.path("notes.txt"))
 	require.DirExists(t, st.path("nats", "below"), "a dry run")
 
-	require.NoError(t, st.remove(&out, false))
+	require.NoError(t, removeState(st, &out, false))
 	require.DirExists(t, elsewhere, "a link that account.Place did not make")
 	require.NoDirExists(t, st.path("nats"))
 	require.FileExists(t, st.path("notes.txt"))
@@ -43,6 +43,6 @@ func TestDownRemovesVolumes(t *testing.T) {
 	lock, err = st.lock()
 	require.NoError(t, err)
 	require.NoError(t, lock.Close())
-	require.NoError(t, st.remove(&out, false))
+	require.NoError(t, removeState(st, &out, false))
 	require.NoDirExists(t, st.dir)
 }

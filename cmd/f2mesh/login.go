@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -110,3 +111,17 @@ func (s state) natsContext() string { return s.path("nats", "context.json") }
 func (s state) passfile() string         { return s.path("secrets", "pgpass") }
 func (s state) curlConfig() string       { return s.path("secrets", "health_curl") }
 func (s state) operatorPassword() string { return s.path("secrets", "mqtt_operator") }
+
+// refreshTools tells the command-line tools what a running mesh's secrets are now.
+func (s state) refreshTools(ctx context.Context) error {
+	r, err := s.load()
+	if err != nil {
+		return nil // no mesh runs: its start writes them
+	}
+	secrets, err := s.keeper(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer secrets.close()
+	return s.tools(ctx, secrets, r)
+}

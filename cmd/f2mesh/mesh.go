@@ -3,17 +3,18 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
@@ -23,22 +24,17 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
-	"github.com/f2mesh/f2mesh/services/decoder"
-	monitor "github.com/f2mesh/f2mesh/services/health"
-	trimmer "github.com/f2mesh/f2mesh/services/keeper"
-	"github.com/f2mesh/f2mesh/services/registrar"
-	"github.com/f2mesh/f2mesh/services/registrar/server"
-	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // Names of the parts of a mesh, in the order in which they start.
 const (
 	partNATS      = "nats"
 	partPostgres  = "postgres"
+	partPgBouncer = "pgbouncer"
 	partMosquitto = "mosquitto"
 	partKeeper    = "keeper"
 	partBridge    = "bridge"
@@ -52,33 +48,39 @@ const (
 // stopTimeout bounds the stop of one server.
 const stopTimeout = 30 * time.Second
 
-// meshConfig says how a local mesh runs.
-type meshConfig struct {
-	Host        string   // of all that speaks without TLS, of NATS and the databases
-	Public      string   // of all that controllers and people reach from elsewhere; "": Host
+// localConfig says how a mesh runs on this machine.
+type localConfig struct {
+	Host        string   // listen address of all that speaks without TLS, of NATS and the databases
+	Public      string   // listen address of all that controllers and people reach from elsewhere; "": Host
 	Origins     []string // see mosquitto.People
 	Retained    bool     // lets controllers publish retained messages
 	Ports       ports
-	Controllers int
+	Controllers int // of the demo fleet
 	Autosave    mosquitto.Autosave
-	WatchTopics bool         // has the broker tell of each denied publish
-	Sizes       stream.Sizes // of the streams
-	Keeper      trimmer.Config
-	Bridge      bridge.Config
-	Decoder     decoder.Config
-	Writer      writer.Config
-	Registrar   server.Config
-	Health      monitor.Config
+	ClientID    string            // the bridge's at the broker
+	Denied      func(line string) // is told each line of the broker's log about a denied publish; nil: the broker writes none
+	Sizes       stream.Sizes      // of the streams
 	Issuer      issuerFlags
+	Decoder     json.RawMessage // the decoder's settings, for run.json
 	Secrets     secretFlags
 	Pooling     bool // through PgBouncer to PostgreSQL
+	// Services run in this process, in this order, behind the servers.
+	Services []localService
+	// Admit is called once the databases are there and before the broker starts.
+	Admit func(ctx context.Context, m *localMesh) error
 }
 
-// mesh is all parts on one machine, in one process but for the broker, the database
-// and its pooler. The supervisor starts and stops them.
-type mesh struct {
+// localService is a service of the mesh's own process.
+type localService struct {
+	Name  string
+	Build func(m *localMesh) build
+}
+
+// localMesh is all parts of a mesh on one machine, in one process but for the broker, the
+// database and its pooler. The supervisor starts and stops them.
+type localMesh struct {
 	*supervisor.Supervisor
-	cfg       meshConfig
+	cfg       localConfig
 	state     state
 	log       *slog.Logger
 	authority *identity.Authority
@@ -91,17 +93,16 @@ type mesh struct {
 	pooler   *pgbouncer.Pooler
 	mqtt     *mosquitto.Broker
 	services map[string]health.Service
-	observe  func(line string) // the registrar's, of the broker's log; nil: it does not run
 }
 
-// newMesh makes what is missing in the state directory: secrets, certificates,
+// newLocal makes what is missing in the state directory: secrets, certificates,
 // the demo fleet's bundles. It starts nothing.
-func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
+func newLocal(st state, cfg localConfig, log *slog.Logger) (*localMesh, error) {
 	if exists(st.path(restoringFile)) {
 		return nil, errRestoring
 	}
 	cfg.Public = cmp.Or(cfg.Public, cfg.Host)
-	m := &mesh{
+	m := &localMesh{
 		Supervisor: supervisor.New(log), cfg: cfg, state: st, log: log,
 		services: map[string]health.Service{},
 	}
@@ -124,16 +125,13 @@ func newMesh(st state, cfg meshConfig, log *slog.Logger) (*mesh, error) {
 		m.Add(partPgBouncer, m.runPgBouncer)
 	}
 	m.Add(partMosquitto, m.runMosquitto)
-	m.Add(partKeeper, m.service(partKeeper, func() build { return newTrimmer(m.cfg.Keeper) }))
-	m.Add(partBridge, m.service(partBridge, func() build { return newBridge(m.bridgeConfig()) }))
-	m.Add(partDecoder, m.service(partDecoder, func() build { return newDecoder(m.decoderConfig()) }))
-	m.Add(partWriter, m.service(partWriter, func() build { return newWriter(m.writerConfig()) }))
-	m.Add(partRegistrar, m.service(partRegistrar, func() build { return m.observing(newRegistrar(m.registrarConfig(), m.issuer)) }))
-	m.Add(partHealth, m.service(partHealth, func() build { return newHealth(m.healthConfig(), m.allMetrics()) }))
+	for _, s := range cfg.Services {
+		m.Add(s.Name, m.service(s))
+	}
 	return m, nil
 }
 
-func (m *mesh) prepareCertificates() (err error) {
+func (m *localMesh) prepareCertificates() (err error) {
 	if m.authority, err = identity.OpenAuthority(m.state.path("pki")); err != nil {
 		return err
 	}
@@ -149,11 +147,11 @@ func (m *mesh) prepareCertificates() (err error) {
 	return m.authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.cfg.Public})
 }
 
-func (m *mesh) serverPair() (certFile, keyFile string) {
+func (m *localMesh) serverPair() (certFile, keyFile string) {
 	return m.state.path("pki", "server", "server.crt"), m.state.path("pki", "server", "server.key")
 }
 
-func (m *mesh) runNATS(ctx context.Context, ready func()) error {
+func (m *localMesh) runNATS(ctx context.Context, ready func()) error {
 	server, err := m.startNATS(ctx, false)
 	if err != nil {
 		return err
@@ -167,7 +165,7 @@ func (m *mesh) runNATS(ctx context.Context, ready func()) error {
 }
 
 // startNATS starts the server; filling is for a restore (natsserver.Config).
-func (m *mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
+func (m *localMesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
 	cert, key := m.serverPair()
 	users, err := logins(ctx, m.secrets, credential.NATS)
 	if err != nil {
@@ -187,7 +185,7 @@ func (m *mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server,
 
 // setUpStreams makes the streams and consumers, before a service looks for them, with
 // the operator's rights.
-func (m *mesh) setUpStreams(ctx context.Context) error {
+func (m *localMesh) setUpStreams(ctx context.Context) error {
 	sizes := m.cfg.Sizes
 	sizes.Free = func() (uint64, error) { return doctor.DiskFree(m.state.path("nats")) }
 	to := operatorStreams{config: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: m.secrets.Chain, log: m.log}
@@ -198,7 +196,7 @@ func (m *mesh) setUpStreams(ctx context.Context) error {
 	return err
 }
 
-func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
+func (m *localMesh) runPostgres(ctx context.Context, ready func()) error {
 	user, password, err := logIn(ctx, m.secrets, secretSuperuser)
 	if err != nil {
 		return err
@@ -207,14 +205,32 @@ func (m *mesh) runPostgres(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(m.provision(ctx), m.admit(ctx)); err != nil {
+	if err := m.fill(ctx); err != nil {
 		return errors.Join(err, stopped(ctx, cluster.Stop))
 	}
 	ready()
 	return whileRunning(ctx, cluster.Done(), cluster.Err, cluster.Stop)
 }
 
-func (m *mesh) startPostgres(ctx context.Context, user, password string) (*postgres.Cluster, error) {
+// fill makes what the databases have, and lets the fleet in.
+func (m *localMesh) fill(ctx context.Context) error {
+	if err := m.provision(ctx); err != nil {
+		return err
+	}
+	if m.cfg.Admit != nil {
+		if err := m.cfg.Admit(ctx, m); err != nil {
+			return err
+		}
+	}
+	conn, err := m.superuser(ctx, databaseRegistry)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return sealAudit(ctx, conn)
+}
+
+func (m *localMesh) startPostgres(ctx context.Context, user, password string) (*postgres.Cluster, error) {
 	cert, key := m.serverPair()
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: m.state.path("postgres"), Host: m.cfg.Host, Port: m.cfg.Ports.Postgres,
@@ -228,32 +244,7 @@ func (m *mesh) startPostgres(ctx context.Context, user, password string) (*postg
 	return cluster, nil
 }
 
-// admit registers the demo fleet: the broker takes who may connect from the registry.
-func (m *mesh) admit(ctx context.Context) error {
-	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log.With("service", partRegistrar))
-	if err != nil {
-		return err
-	}
-	defer registry.close()
-	if err := registrar.Migrate(ctx, registry.pool.Pool); err != nil {
-		return err
-	}
-	if err := m.sealAudit(ctx); err != nil {
-		return err
-	}
-	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.cfg.Controllers))
-}
-
-func (m *mesh) sealAudit(ctx context.Context) error {
-	conn, err := m.superuser(ctx, databaseRegistry)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return sealAudit(ctx, conn)
-}
-
-func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
+func (m *localMesh) runMosquitto(ctx context.Context, ready func()) error {
 	cert, key := m.serverPair()
 	users, err := logins(ctx, m.secrets, credential.MQTT)
 	if err != nil {
@@ -267,10 +258,8 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 		Dir: m.state.path("mosquitto"), Host: m.cfg.Host, Public: m.cfg.Public, Origins: m.cfg.Origins,
 		Port: m.cfg.Ports.MQTT, TLSPort: m.cfg.Ports.MQTTTLS, PeoplePort: m.cfg.Ports.People, WebSocketPort: m.cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
-		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.Bridge.ClientID}, Autosave: m.cfg.Autosave, Retained: m.cfg.Retained, Log: m.log.With("service", partMosquitto),
-	}
-	if m.cfg.WatchTopics {
-		cfg.Denied = m.denied
+		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.cfg.ClientID}, Autosave: m.cfg.Autosave, Retained: m.cfg.Retained,
+		Denied: m.cfg.Denied, Log: m.log.With("service", partMosquitto),
 	}
 	broker, err := mosquitto.Start(ctx, cfg)
 	if err != nil {
@@ -286,7 +275,8 @@ func (m *mesh) runMosquitto(ctx context.Context, ready func()) error {
 }
 
 // service is a part that runs one of the services in this process.
-func (m *mesh) service(name string, build func() build) supervisor.Run {
+func (m *localMesh) service(s localService) supervisor.Run {
+	name := s.Name
 	return func(ctx context.Context, ready func()) error {
 		secrets, done, err := m.cfg.Secrets.store(name, m.secretFiles(), m.log)
 		if err != nil {
@@ -296,7 +286,7 @@ func (m *mesh) service(name string, build func() build) supervisor.Run {
 		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
-		err = h.run(ctx, name, build(), running, ready)
+		err = h.run(ctx, name, s.Build(m), running, ready)
 		if errors.Is(err, stream.ErrConsumerGone) { // a consumer was deleted by mistake: the next start finds it
 			err = errors.Join(err, m.setUpStreams(ctx))
 		}
@@ -305,7 +295,7 @@ func (m *mesh) service(name string, build func() build) supervisor.Run {
 }
 
 // InProcessConn connects to the NATS server that runs now.
-func (m *mesh) InProcessConn() (net.Conn, error) {
+func (m *localMesh) InProcessConn() (net.Conn, error) {
 	m.mu.Lock()
 	server := m.nats
 	m.mu.Unlock()
@@ -316,7 +306,7 @@ func (m *mesh) InProcessConn() (net.Conn, error) {
 }
 
 // running lists the services that run now.
-func (m *mesh) running() []health.Service {
+func (m *localMesh) running() []health.Service {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	services := make([]health.Service, 0, len(m.services))
@@ -326,40 +316,44 @@ func (m *mesh) running() []health.Service {
 	return services
 }
 
-func (m *mesh) address(port int) string { return net.JoinHostPort(m.cfg.Host, strconv.Itoa(port)) }
+func (m *localMesh) address(port int) string { return net.JoinHostPort(m.cfg.Host, strconv.Itoa(port)) }
 
 // public is the address of what controllers and people reach.
-func (m *mesh) public(port int) string { return net.JoinHostPort(m.cfg.Public, strconv.Itoa(port)) }
+func (m *localMesh) public(port int) string {
+	return net.JoinHostPort(m.cfg.Public, strconv.Itoa(port))
+}
 
-func (m *mesh) set(change func()) {
+// choose takes a free port for a service that listens itself, unless it has one.
+func (m *localMesh) choose(number *int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if *number == 0 {
+		if free, err := port.Pick(m.cfg.Public, 0); err == nil {
+			*number = free
+		}
+	}
+	return *number
+}
+
+// describe is run.json of the mesh that runs now.
+func (m *localMesh) describe() running {
+	return running{
+		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Public: m.cfg.Public, Ports: m.ports(),
+		Controllers: m.cfg.Controllers, Simulating: slices.Contains(m.Names(), partSimulator), CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
+		Issuer: m.cfg.Issuer, Decoder: m.cfg.Decoder,
+	}
+}
+
+func (m *localMesh) set(change func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change()
 }
 
-func (m *mesh) ports() ports {
+func (m *localMesh) ports() ports {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.cfg.Ports
-}
-
-func (m *mesh) bridgeConfig() bridge.Config {
-	cfg := m.cfg.Bridge
-	cfg.URL = "tcp://" + m.address(m.ports().MQTT)
-	return cfg
-}
-
-func (m *mesh) decoderConfig() decoder.Config {
-	cfg := m.cfg.Decoder
-	cfg.DSN, cfg.PooledDSN = m.dsn(roleDecoder, databaseMetadata), m.pooledDSN(roleDecoder, databaseMetadata)
-	cfg.Schema = metadataSchema
-	return cfg
-}
-
-func (m *mesh) writerConfig() writer.Config {
-	cfg := m.cfg.Writer
-	cfg.DSN, cfg.PooledDSN = m.dsn(roleWriter, databaseTelemetry), m.pooledDSN(roleWriter, databaseTelemetry)
-	return cfg
 }
 
 // whileRunning waits until ctx ends, and then stops the child; or until the
@@ -384,7 +378,7 @@ func stopped(ctx context.Context, stop func(context.Context) error) error {
 }
 
 // remove deletes what the servers left outside the state directory.
-func (m *mesh) remove() error {
+func (m *localMesh) remove() error {
 	var problems error
 	for _, server := range []string{"postgres", "pgbouncer", "mosquitto"} {
 		problems = errors.Join(problems, account.Remove(m.state.path(server)))
@@ -406,4 +400,4 @@ func postgresSettings() map[string]string {
 	}
 }
 
-func (m *mesh) secretFiles() secret.Files { return secret.Files(m.state.secrets()) }
+func (m *localMesh) secretFiles() secret.Files { return secret.Files(m.state.secrets()) }

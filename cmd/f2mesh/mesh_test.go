@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 
 // testMesh is a mesh of real servers on free ports.
 type testMesh struct {
-	*mesh
+	*localMesh
 	js   jetstream.JetStream
 	rows *pgxpool.Pool // the reader's
 }
@@ -71,8 +71,8 @@ func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig
 func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
 	cfg := meshConfig{
-		Host: "127.0.0.1", Controllers: 3, Pooling: true,
-		Keeper: defaults[trimmer.Config](t),
+		localConfig: localConfig{Host: loopback, Controllers: 3, Pooling: true},
+		Keeper:      defaults[trimmer.Config](t),
 		Bridge: bridge.Config{
 			URL: "set later", ClientID: "f2mesh-bridge", Filter: "#", Batch: 1000, Linger: 2 * time.Millisecond,
 			MaxPayload: 1 << 16, CommandMaxAge: 5 * time.Second, DrainTimeout: 5 * time.Second,
@@ -103,7 +103,7 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 	} else {
 		require.NoError(t, err)
 	}
-	tm := &testMesh{mesh: m}
+	tm := &testMesh{localMesh: m}
 	tm.openReaders(t)
 	return tm
 }

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // traffic publishes numbered readings until it is stopped, and remembers which
@@ -190,13 +192,15 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	r := m.registrarConfig()
+	local := m.localMesh
+	r, d := registrarOf(local, server.Config{}), decoderOf(local, decoder.Config{})
+	w := writerOf(local, writer.Config{})
 	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")
 	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1",
 		"NATS_URL="+m.nats.URL(), "F2MESH_CA="+m.authority.CAFile(), "F2MESH_SECRETS_DIR="+m.state.secrets(),
-		"MQTT_URL="+m.bridgeConfig().URL, "METADATA_DSN="+m.decoderConfig().DSN, "METADATA_SCHEMA="+metadataSchema,
-		"TIMESCALE_DSN="+m.writerConfig().DSN,
-		"METADATA_POOLED_DSN="+m.decoderConfig().PooledDSN, "TIMESCALE_POOLED_DSN="+m.writerConfig().PooledDSN,
+		"MQTT_URL="+bridgeOf(local, bridge.Config{}).URL, "METADATA_DSN="+d.DSN, "METADATA_SCHEMA="+metadataSchema,
+		"TIMESCALE_DSN="+w.DSN,
+		"METADATA_POOLED_DSN="+d.PooledDSN, "TIMESCALE_POOLED_DSN="+w.PooledDSN,
 		"REGISTRY_DSN="+r.RegistryDSN, "REGISTRAR_METADATA_DSN="+r.MetadataDSN, "REGISTRAR_EST="+r.Listen,
 		"REGISTRAR_EST_CERT="+r.CertFile, "REGISTRAR_EST_KEY="+r.KeyFile, "REGISTRAR_DEVICES="+r.Devices,
 		"REGISTRAR_BROKER_DIR="+r.Broker, "REGISTRAR_PKI_DIR="+m.state.path("pki"))

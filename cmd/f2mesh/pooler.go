@@ -12,15 +12,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 )
 
-const (
-	partPgBouncer = "pgbouncer"
-
-	secretPgBouncer = "pgbouncer_password"
-
-	// rolePooled has whoever may come through the pooler as a member.
-	rolePooled = "f2mesh_pooled"
-)
-
 // poolingFlags choose between the two ways to PostgreSQL.
 type poolingFlags struct {
 	Pooling bool `help:"Connect to PostgreSQL through PgBouncer, except where a session is needed." env:"USE_CONNECTION_POOLING" default:"true" negatable:"" name:"connection-pooling"`
@@ -34,7 +25,7 @@ func (f poolingFlags) choose(pooledDSN string) string {
 	return pooledDSN
 }
 
-func (m *mesh) runPgBouncer(ctx context.Context, ready func()) error {
+func (m *localMesh) runPgBouncer(ctx context.Context, ready func()) error {
 	cert, key := m.serverPair()
 	user, password, err := logIn(ctx, m.secrets, secretPgBouncer)
 	if err != nil {
@@ -60,7 +51,7 @@ func (m *mesh) runPgBouncer(ctx context.Context, ready func()) error {
 
 // provisionPooler lets services through a pooler to the databases, whether or not
 // one runs.
-func (m *mesh) provisionPooler(ctx context.Context) error {
+func (m *localMesh) provisionPooler(ctx context.Context) error {
 	for database, role := range map[string]string{databaseMetadata: roleDecoder, databaseTelemetry: roleWriter} {
 		conn, err := m.superuser(ctx, database)
 		if err != nil {
@@ -82,7 +73,7 @@ func letThrough(ctx context.Context, conn *pgx.Conn, roles ...string) error {
 }
 
 // pooledDSN addresses a database through the pooler, "" if there is none.
-func (m *mesh) pooledDSN(role, database string) string {
+func (m *localMesh) pooledDSN(role, database string) string {
 	return localPooledDSN(m.cfg.Host, m.ports().PgBouncer, m.authority.CAFile(), role, database)
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/f2mesh/f2mesh/services/writer"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -115,7 +116,7 @@ func TestPoolExhausted(t *testing.T) {
 func TestWithoutPooling(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Pooling = false })
 	assert.NotContains(t, m.Names(), partPgBouncer)
-	assert.Empty(t, m.writerConfig().PooledDSN)
+	assert.Empty(t, writerOf(m.localMesh, writer.Config{}).PooledDSN)
 	tr := startTraffic(t, m.device(t, mac))
 	require.Eventually(t, func() bool { return tr.count() > 100 }, time.Minute, 20*time.Millisecond)
 	tr.finish(t, m)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,30 +13,11 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
-	"github.com/f2mesh/f2mesh/services/registrar"
-)
-
-// Roles, databases and further secrets of the local PostgreSQL.
-const (
-	roleDecoder   = "f2mesh_decoder"   // reads metadata
-	roleWriter    = "f2mesh_writer"    // owns the tables of readings
-	roleReader    = "f2mesh_reader"    // reads both: people, dashboards
-	roleRegistrar = "f2mesh_registrar" // owns the registry, reads claiming codes
-
-	databaseMetadata  = "metadata"
-	databaseRegistry  = "registry"
-	databaseTelemetry = "telemetry"
-	databaseAny       = "postgres" // where every role may log in, to nothing
-	metadataSchema    = "fleet"
-
-	secretSuperuser    = "postgres_superuser_password" //nolint:gosec // the name of a secret, not a secret
-	secretReader       = "postgres_reader_password"    //nolint:gosec // the name of a secret, not a secret
-	secretMQTTOperator = "mqtt_operator_password"      //nolint:gosec // the name of a secret, not a secret
 )
 
 // provision makes roles, databases and the demo fleet's metadata, as far as
 // they are not there.
-func (m *mesh) provision(ctx context.Context) error {
+func (m *localMesh) provision(ctx context.Context) error {
 	conn, err := m.superuser(ctx, "postgres")
 	if err != nil {
 		return err
@@ -78,7 +58,7 @@ func ensureDatabases(ctx context.Context, conn *pgx.Conn) error {
 
 // seed puts the demo fleet into the metadata. Without one the rows are somebody's
 // own, whose ids may be the demo's.
-func (m *mesh) seed(ctx context.Context) error {
+func (m *localMesh) seed(ctx context.Context) error {
 	conn, err := m.superuser(ctx, databaseMetadata)
 	if err != nil {
 		return err
@@ -110,7 +90,7 @@ func prepareMetadata(ctx context.Context, conn *pgx.Conn) error {
 		`GRANT SELECT ("DeviceId", "MacAddress", "SerialNumber", "ClaimingCode") ON `+device+" TO "+roleRegistrar)
 }
 
-func (m *mesh) provisionTelemetry(ctx context.Context) error {
+func (m *localMesh) provisionTelemetry(ctx context.Context) error {
 	conn, err := m.superuser(ctx, databaseTelemetry)
 	if err != nil {
 		return err
@@ -183,7 +163,7 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, use
 		fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s", name, strings.Join(users, ", "), credential.Alternate(postgres.Superuser)))
 }
 
-func (m *mesh) superuser(ctx context.Context, database string) (*pgx.Conn, error) {
+func (m *localMesh) superuser(ctx context.Context, database string) (*pgx.Conn, error) {
 	return connectPostgres(ctx, m.dsn("", database), m.secrets, secretSuperuser)
 }
 
@@ -212,7 +192,7 @@ func connectPostgres(ctx context.Context, dsn string, secrets secret.Source, nam
 
 // dsn addresses a database of the local cluster, without a password; without a role
 // too, if that comes from the credential.
-func (m *mesh) dsn(role, database string) string {
+func (m *localMesh) dsn(role, database string) string {
 	return localDSN(m.cfg.Host, m.ports().Postgres, m.authority.CAFile(), role, database)
 }
 
@@ -225,32 +205,4 @@ func localDSN(host string, port int, caFile, role, database string) string {
 		u.User = url.User(role)
 	}
 	return u.String()
-}
-
-// enlarge makes the demo fleet of a running mesh at least as large as
-// controllers: registry and metadata.
-func enlarge(ctx context.Context, st state, r running, controllers []fleet.Controller, log *slog.Logger) error {
-	secrets, err := st.keeper(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
-	issuer, err := new(registryFlags).issuer(st, r, log)
-	if err != nil {
-		return err
-	}
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
-	if err != nil {
-		return err
-	}
-	defer registry.close()
-	if err := registry.admit(ctx, registrar.Origin{Actor: "operator"}, controllers); err != nil {
-		return err
-	}
-	conn, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseMetadata), secrets, secretSuperuser)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return fleet.Seed(ctx, conn, metadataSchema, controllers)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,10 @@ func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	config := r.client.run.Decoder
+	var config decoder.Config
+	if err := json.Unmarshal(r.client.run.Decoder, &config); err != nil {
+		return fmt.Errorf("reading the decoder's settings in run.json: %w", err)
+	}
 	config.Schema = metadataSchema
 	if r.decoder, err = decoder.NewRedecoder(config, metadata); err != nil {
 		return err

@@ -14,15 +14,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
-)
-
-const (
-	secretRegistry      = "registry_password"
-	secretMQTTRegistrar = "mqtt_registrar_password" //nolint:gosec // the name of a secret, not a secret
 )
 
 type registrarCommand struct {
@@ -124,45 +118,4 @@ func (r *registry) due(ctx context.Context) ([]topic.MAC, error) {
 		}
 	}
 	return macs, err
-}
-
-// registrarConfig is that of the part of a local mesh.
-func (m *mesh) registrarConfig() server.Config {
-	cfg := m.cfg.Registrar
-	cfg.RegistryDSN = m.dsn(roleRegistrar, databaseRegistry)
-	cfg.MetadataDSN = m.dsn(roleRegistrar, databaseMetadata)
-	cfg.MetadataSchema = metadataSchema
-	cfg.Devices, cfg.Broker, cfg.ServerCAs = m.state.devices(), m.state.path("mosquitto"), m.authority.CAFile()
-	cfg.CertFile, cfg.KeyFile = m.serverPair()
-	if m.ports().EST == 0 {
-		// The service listens where it is told to.
-		if free, err := port.Pick(m.cfg.Public, 0); err == nil {
-			m.set(func() { m.cfg.Ports.EST = free })
-		}
-	}
-	cfg.Listen = m.public(m.ports().EST)
-	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
-	return cfg
-}
-
-// observing notes the registrar that is built, for it to be told of denied
-// publishes.
-func (m *mesh) observing(inner build) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		r, err := inner(h, streams, reg, log)
-		if s, ok := r.(*server.Server); ok && err == nil {
-			m.set(func() { m.observe = s.Observe })
-		}
-		return r, err
-	}
-}
-
-// denied passes on what the broker tells of a denied publish.
-func (m *mesh) denied(line string) {
-	m.mu.Lock()
-	observe := m.observe
-	m.mu.Unlock()
-	if observe != nil {
-		observe(line)
-	}
 }

@@ -164,7 +164,7 @@ var errRestoring = errors.New("a restore into this state directory was broken of
 // restore left.
 func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.Writer, log *slog.Logger) (err error) {
 	made := !exists(st.dir)
-	if err := st.empty(); err != nil {
+	if err := refuseFull(st); err != nil {
 		return err
 	}
 	lock, err := st.lock()
@@ -172,18 +172,18 @@ func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.W
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	m := &mesh{
-		Supervisor: supervisor.New(log), cfg: meshConfig{Host: "127.0.0.1"}, state: st, log: log,
+	m := &localMesh{
+		Supervisor: supervisor.New(log), cfg: localConfig{Host: loopback}, state: st, log: log,
 	}
 	defer func() {
 		if err == nil {
 			return
 		}
-		if err = errors.Join(err, m.remove(), st.clear()); made {
+		if err = errors.Join(err, m.remove(), clearState(st)); made {
 			err = errors.Join(err, os.RemoveAll(st.dir))
 		}
 	}()
-	if err := errors.Join(m.remove(), st.clear(), st.begin()); err != nil {
+	if err := errors.Join(m.remove(), clearState(st), beginRestore(st)); err != nil {
 		return err
 	}
 	if err := restoreFiles(archive, st); err != nil {
@@ -193,7 +193,7 @@ func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.W
 		return err
 	}
 	defer m.secrets.close()
-	l := &loader{mesh: m, archive: archive, out: out}
+	l := &loader{localMesh: m, archive: archive, out: out}
 	if err := l.streams(ctx); err != nil {
 		return err
 	}
@@ -204,8 +204,8 @@ func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.W
 	return os.Remove(st.path(restoringFile))
 }
 
-// empty refuses a directory that holds anything but what a restore left.
-func (s state) empty() error {
+// refuseFull refuses a directory that holds anything but what a restore left.
+func refuseFull(s state) error {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && exists(s.path(restoringFile)) {
 		return nil
@@ -219,8 +219,8 @@ func (s state) empty() error {
 	return nil
 }
 
-// clear empties the directory that empty did not refuse, but for the lock.
-func (s state) clear() (problems error) {
+// clearState empties the directory that empty did not refuse, but for the lock.
+func clearState(s state) (problems error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -233,8 +233,8 @@ func (s state) clear() (problems error) {
 	return problems
 }
 
-// begin notes on disk that what comes is not whole yet.
-func (s state) begin() error {
+// beginRestore notes on disk that what comes is not whole yet.
+func beginRestore(s state) error {
 	file, err := os.OpenFile(s.path(restoringFile), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("beginning to restore: %w", err)
@@ -277,7 +277,7 @@ func restoreFiles(archive *backup.Reader, st state) error {
 
 // openRestored opens what the restored files hold. Secrets that are not among them
 // are in Vault.
-func (m *mesh) openRestored() error {
+func (m *localMesh) openRestored() error {
 	flags, err := environmentVault()
 	if err != nil {
 		return err
@@ -296,7 +296,7 @@ func (m *mesh) openRestored() error {
 
 // loader restores into the servers of a state directory.
 type loader struct {
-	*mesh
+	*localMesh
 	archive *backup.Reader
 	out     io.Writer
 }
@@ -353,9 +353,6 @@ func (l *loader) databases(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, stopped(ctx, cluster.Stop)) }()
 	if err := l.roles(ctx, cluster.ConnString(postgres.Superuser, password, databaseAny)); err != nil {
 		return err
-	}
-	if l.archive.Manifest.Format == backup.FormatDumps {
-		return l.dumps(ctx, cluster)
 	}
 	return l.rows(ctx, cluster)
 }

@@ -9,9 +9,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
-// roleAudit owns the audit trail's table. Nobody logs in as it.
-const roleAudit = "f2mesh_audit"
-
 // sealAudit takes the audit trail's table, once it is there, out of the registrar's
 // hands, which may add rows and read them: who has broken into the registrar can
 // take neither the trigger away that keeps the rows, nor the table. That takes the

@@ -22,18 +22,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/web"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
-	"github.com/f2mesh/f2mesh/services/decoder"
-	"github.com/f2mesh/f2mesh/services/writer"
-)
-
-// Names of the secrets, as files of the secrets directory.
-const (
-	secretMQTTUsername  = "mqtt_username" //nolint:gosec // the name of a secret, not a secret
-	secretMQTTPassword  = "mqtt_password"
-	secretPostgres      = "postgres_password"
-	secretTimescale     = "timescale_password"
-	secretNATSPasswords = "nats_%s_password" // by user
 )
 
 // serviceFlags are the flags that the services share.
@@ -59,59 +47,6 @@ type host struct {
 
 // build makes one service.
 type build func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error)
-
-type bridgeCommand struct {
-	serviceFlags
-	Config bridge.Config `embed:""`
-}
-
-// Run runs the bridge until it is stopped.
-func (c *bridgeCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.serve(ctx, "bridge", newBridge(c.Config), log)
-}
-
-type decoderCommand struct {
-	serviceFlags
-	poolingFlags
-	Config decoder.Config `embed:""`
-}
-
-// Run runs the decoder until it is stopped.
-func (c *decoderCommand) Run(ctx context.Context, log *slog.Logger) error {
-	c.Config.PooledDSN = c.choose(c.Config.PooledDSN)
-	return c.serve(ctx, "decoder", newDecoder(c.Config), log)
-}
-
-type writerCommand struct {
-	serviceFlags
-	poolingFlags
-	Config writer.Config `embed:""`
-}
-
-// Run runs the writer until it is stopped.
-func (c *writerCommand) Run(ctx context.Context, log *slog.Logger) error {
-	c.Config.PooledDSN = c.choose(c.Config.PooledDSN)
-	return c.serve(ctx, "writer", newWriter(c.Config), log)
-}
-
-func newBridge(cfg bridge.Config) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		credential := secret.Credential{Store: h.secrets, Password: secretMQTTPassword, Username: secretMQTTUsername, User: "bridge"}
-		return bridge.New(cfg, credential, streams, reg, log)
-	}
-}
-
-func newDecoder(cfg decoder.Config) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		return decoder.New(cfg, secret.Credential{Store: h.secrets, Password: secretPostgres}, streams, reg, log)
-	}
-}
-
-func newWriter(cfg writer.Config) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		return writer.New(cfg, secret.Credential{Store: h.secrets, Password: secretTimescale}, streams, reg, log)
-	}
-}
 
 // natsCredential is that of a user of nats/nats-server.conf.
 func (h *host) natsCredential(user string) secret.Credential {

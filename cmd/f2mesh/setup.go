@@ -52,20 +52,6 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	return st.refreshTools(ctx)
 }
 
-// refreshTools tells the command-line tools what a running mesh's secrets are now.
-func (s state) refreshTools(ctx context.Context) error {
-	r, err := s.load()
-	if err != nil {
-		return nil // no mesh runs: its start writes them
-	}
-	secrets, err := s.keeper(slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
-	return s.tools(ctx, secrets, r)
-}
-
 // one makes one secret and answers what it did.
 func (c *setupCommand) one(ctx context.Context, files credential.Files, name string, st state) (string, error) {
 	_, err := files.Lookup(ctx, name)

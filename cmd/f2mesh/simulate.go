@@ -25,7 +25,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
-	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 
@@ -53,12 +52,12 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		if err != nil {
 			return err
 		}
-		lock, err := st.lockSimulation()
+		lock, err := lockSimulation(st)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = lock.Close() }()
-		controllers = r.others(c.Controllers, os.Stderr)
+		controllers = others(&r, c.Controllers, os.Stderr)
 		if err := c.register(ctx, st, r, controllers, log); err != nil {
 			return err
 		}
@@ -119,7 +118,7 @@ func (c *simulateCommand) holdBack(taken func() int64) func(acknowledged int64) 
 
 // others are n controllers that the running mesh does not play itself: the broker has
 // one session of each, and whoever comes second ends the first's.
-func (r running) others(n int, out io.Writer) []fleet.Controller {
+func others(r *running, n int, out io.Writer) []fleet.Controller {
 	if !r.Simulating || r.Controllers == 0 {
 		return fleet.Demo(n)
 	}
@@ -128,7 +127,7 @@ func (r running) others(n int, out io.Writer) []fleet.Controller {
 }
 
 // lockSimulation makes this the only simulate on the mesh, until it exits.
-func (s state) lockSimulation() (*os.File, error) {
+func lockSimulation(s state) (*os.File, error) {
 	f, err := os.OpenFile(s.path("simulate.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the simulation's lock: %w", err)
@@ -250,18 +249,5 @@ func printReport(out io.Writer, r *simulator.Report) {
 		for _, name := range slices.Sorted(maps.Keys(part)) {
 			fmt.Fprintf(out, "  %-24s %d\n", name, part[name])
 		}
-	}
-}
-
-// simulate is the part that plays the demo fleet.
-func (m *mesh) simulate(every time.Duration) supervisor.Run {
-	return func(ctx context.Context, ready func()) error {
-		cfg := simulator.Config{
-			Broker: "ssl://" + m.public(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
-			Interval: every, OldFirmware: 0.2, Persistent: 0.25,
-		}
-		ready()
-		_, err := simulator.New(cfg, fleet.Demo(m.cfg.Controllers), m.log.With("service", partSimulator)).Run(ctx)
-		return err
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
-	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
 // state is the directory of a mesh that `f2mesh up` runs. Everything that it
@@ -59,7 +58,7 @@ type running struct {
 
 	Issuer issuerFlags `json:"issuer"` // who signs devices' certificates
 	// Decoder is how messages are decoded, for those that are decoded once more.
-	Decoder decoder.Config `json:"decoder"`
+	Decoder json.RawMessage `json:"decoder"`
 }
 
 // ports are where the parts of a mesh listen.
@@ -176,3 +175,6 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// authority is the file of the CAs of the mesh on the directory.
+func (s state) authority() string { return s.path("pki", "ca.crt") }

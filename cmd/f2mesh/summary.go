@@ -18,7 +18,7 @@ import (
 
 // summary shows what runs where and how to look inside; with readings it waits
 // for the first rows and shows them.
-func (m *mesh) summary(ctx context.Context, out io.Writer, readings bool) error {
+func (m *localMesh) summary(ctx context.Context, out io.Writer, readings bool) error {
 	p := m.ports()
 	pooler := "none: services go to PostgreSQL directly"
 	if p.PgBouncer != 0 {
@@ -65,7 +65,7 @@ look inside, after  eval "$(%[1]s)":
 }
 
 // showReadings waits for rows of the demo fleet and prints the latest.
-func (m *mesh) showReadings(ctx context.Context, out io.Writer) error {
+func (m *localMesh) showReadings(ctx context.Context, out io.Writer) error {
 	conn, err := connectPostgres(ctx, m.dsn("", databaseTelemetry), m.secrets, secretReader)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func pointLabels(controllers int) map[[2]int]string {
 
 // showRates prints what each stage does, on one line that is drawn again every
 // second on a terminal, else every ten seconds, until ctx ends.
-func (m *mesh) showRates(ctx context.Context, out *os.File) {
+func (m *localMesh) showRates(ctx context.Context, out *os.File) {
 	every, end := 10*time.Second, "\n"
 	if isTerminal(out) {
 		every, end = time.Second, "\033[K\r"
@@ -150,7 +150,7 @@ func (m *mesh) showRates(ctx context.Context, out *os.File) {
 }
 
 // figures are the counters of all services.
-func (m *mesh) figures() map[string]float64 {
+func (m *localMesh) figures() map[string]float64 {
 	all := map[string]float64{}
 	for _, s := range m.running() {
 		figures, err := health.Figures(s.Gatherer)

@@ -92,8 +92,11 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		log = g.logger(file)
 	}
 	cfg := meshConfig{
-		Host: loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers, WatchTopics: c.WatchTopics,
-		Sizes: c.Sizes, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
+		localConfig: localConfig{
+			Host: loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers,
+			Sizes: c.Sizes, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
+		},
+		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -107,7 +110,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		fmt.Fprintln(out, plain.Lines(text))
 	}
 	if c.simulates(controllers) {
-		m.Add(partSimulator, m.simulate(c.Interval))
+		m.Add(partSimulator, simulate(m, c.Interval))
 	}
 	return c.serve(ctx, m, held, out)
 }
@@ -152,7 +155,7 @@ func (c *upCommand) simulates(controllers int) bool {
 }
 
 // serve starts the parts, shows them, and stops them when ctx ends.
-func (c *upCommand) serve(ctx context.Context, m *mesh, held trouble, out *os.File) error {
+func (c *upCommand) serve(ctx context.Context, m *localMesh, held trouble, out *os.File) error {
 	defer func() {
 		fmt.Fprintln(out, "\nstopping")
 		m.StopAll()
@@ -191,15 +194,6 @@ func (c *upCommand) serve(ctx context.Context, m *mesh, held trouble, out *os.Fi
 	}
 	m.showRates(ctx, out)
 	return nil
-}
-
-// describe is run.json of the mesh that runs now.
-func (m *mesh) describe() running {
-	return running{
-		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.cfg.Host, Public: m.cfg.Public, Ports: m.ports(),
-		Controllers: m.cfg.Controllers, Simulating: slices.Contains(m.Names(), partSimulator), CAFile: m.authority.CAFile(), Context: m.state.natsContext(),
-		Issuer: m.cfg.Issuer, Decoder: m.cfg.Decoder,
-	}
 }
 
 // choosePorts takes the ports of the last run, or the standard ones, and says

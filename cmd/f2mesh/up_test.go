@@ -165,7 +165,7 @@ func TestPublicAddress(t *testing.T) {
 		assert.False(t, reached(elsewhere, number), name)
 		assert.True(t, reached(loopback, number), "%s, the control", name)
 	}
-	patient := m.state.patient(m.describe(), m.secrets.logIn)
+	patient := patient(m.state, m.describe(), m.secrets.logIn)
 	for _, check := range []string{"network-listeners", "mqtt-listeners", "tls-certificates", "health-password"} {
 		r := find(t, patient, check)
 		assert.Equal(t, doctor.OK, r.State, "%s: %s", check, r.Seen)
