@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/schollz/progressbar/v3"
@@ -35,7 +37,7 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}
@@ -107,7 +109,7 @@ func (c *auditCommand) once(ctx context.Context, js jetstream.JetStream, db *pgx
 
 // withProgress shows a bar where people look at it.
 func withProgress(o ledger.Options) ledger.Options {
-	if !isTerminal(os.Stderr) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return o
 	}
 	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("reading"),

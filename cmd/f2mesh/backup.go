@@ -20,8 +20,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
-	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // backupFolders are what of the state directory is in a backup beside streams and
@@ -67,7 +65,7 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if c.Compose != "" {
 		return c.saveContainers(ctx, key)
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}
@@ -77,7 +75,7 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		return err
 	}
 	defer w.Discard()
-	b := &saver{Writer: w, client: m, out: os.Stdout}
+	b := &saver{Writer: w, client: m, out: os.Stdout, manifest: backup.Manifest{Version: version}}
 	if c.DryRun {
 		return b.show(ctx)
 	}
@@ -130,7 +128,7 @@ type saver struct {
 }
 
 func (b *saver) save(ctx context.Context) error {
-	b.manifest.Version, b.manifest.Arguments = version, b.run.Issuer.arguments()
+	b.manifest.Arguments = b.run.Issuer.arguments()
 	names, err := b.streams(ctx)
 	if err != nil {
 		return err
@@ -181,7 +179,7 @@ func (b *saver) streams(ctx context.Context) ([]string, error) {
 	if err := list.Err(); err != nil {
 		return nil, fmt.Errorf("listing the streams: %w", err)
 	}
-	first := []string{bridge.CommandStream, "RAW", "PARKED", latestStream, "DECODED"}
+	first := []string{streamCommands, "RAW", "PARKED", streamLatest, "DECODED"}
 	slices.SortFunc(names, func(x, y string) int { return rank(first, x) - rank(first, y) })
 	return names, nil
 }
@@ -201,11 +199,11 @@ func rank(order []string, name string) int {
 // behind the table: what was sent before, and taken off the list of what to send, is
 // on it.
 func (b *saver) still(ctx context.Context, names []string) (dumps []*snapshot, err error) {
-	commands, trail := present(names, bridge.CommandStream), present(names, registrar.AuditStream)
+	commands, trail := present(names, streamCommands), present(names, streamAudit)
 	if err := b.held(ctx, commands, func() error { return b.each(ctx, commands) }); err != nil {
 		return nil, err
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return name == bridge.CommandStream || name == registrar.AuditStream })
+	names = slices.DeleteFunc(names, func(name string) bool { return name == streamCommands || name == streamAudit })
 	err = b.held(ctx, append(slices.Clone(names), trail...), func() error {
 		if err := b.each(ctx, names); err != nil {
 			return err

@@ -25,8 +25,8 @@ type client struct {
 }
 
 // openClient connects to the mesh that runs on the state directory.
-func openClient(ctx context.Context, g *globals, log *slog.Logger) (*client, error) {
-	c := &client{state: state{dir: g.StateDir}}
+func openClient(ctx context.Context, st state, log *slog.Logger) (*client, error) {
+	c := &client{state: st}
 	var err error
 	if c.run, err = c.state.load(); err != nil {
 		return nil, err
@@ -42,11 +42,9 @@ func openClient(ctx context.Context, g *globals, log *slog.Logger) (*client, err
 }
 
 func (c *client) connect(ctx context.Context, log *slog.Logger) error {
-	h := &host{
-		nats:    stream.Config{URL: "tls://" + net.JoinHostPort(c.run.Host, strconv.Itoa(c.run.Ports.NATS)), CAFile: c.run.CAFile},
-		secrets: secret.NewStore(c.secrets.Chain, slog.New(slog.DiscardHandler)), log: log, // WaitConnected tells
-	}
-	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), log)
+	to := stream.Config{URL: "tls://" + net.JoinHostPort(c.run.Host, strconv.Itoa(c.run.Ports.NATS)), CAFile: c.run.CAFile}
+	store := secret.NewStore(c.secrets.Chain, slog.New(slog.DiscardHandler)) // WaitConnected tells
+	nc, err := stream.Connect(to, natsserver.Operator, natsCredential(store, natsserver.Operator), log)
 	if err != nil {
 		return err
 	}
@@ -65,4 +63,9 @@ func (c *client) connect(ctx context.Context, log *slog.Logger) error {
 func (c *client) close() {
 	c.js.Conn().Close()
 	c.secrets.close()
+}
+
+// natsCredential is that of a user of nats/nats-server.conf.
+func natsCredential(store *secret.Store, user string) secret.Credential {
+	return secret.Credential{Store: store, Password: fmt.Sprintf(secretNATSPasswords, user), User: user}
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"golang.org/x/term"
 )
 
 // commands is the command line: flags, environment variables and help are all
@@ -61,15 +63,10 @@ func (g *globals) logger(w io.Writer) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(g.LogLevel)) // the flag's enum holds only levels
 	options := &slog.HandlerOptions{Level: level}
-	if g.LogFormat == "json" || g.LogFormat == "auto" && !isTerminal(os.Stderr) {
+	if g.LogFormat == "json" || g.LogFormat == "auto" && !term.IsTerminal(int(os.Stderr.Fd())) {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
-}
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 type versionCommand struct{}

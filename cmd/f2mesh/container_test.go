@@ -228,7 +228,7 @@ func TestProvision(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(m.state.secrets(), secretTimescaleSuperuser), []byte(superuser.Reveal()), 0o600))
 	address := m.address(m.ports().Postgres)
-	c := provisionCommand{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), NATS: m.nats.URL(), Disk: m.state.dir}
+	c := provisionCommand{provision{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), NATS: m.nats.URL(), Disk: m.state.dir}}
 	log := slog.New(slog.DiscardHandler)
 	c.Rate = 10
 	require.NoError(t, c.Run(t.Context(), log))

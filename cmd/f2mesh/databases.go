@@ -16,10 +16,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
-type provisionCommand struct {
+type provision struct {
 	Metadata   string `help:"PostgreSQL server of the metadata (host:port)." default:"postgres:5432"`
 	Telemetry  string `help:"TimescaleDB server of the readings (host:port)." default:"timescaledb:5432"`
 	CAFile     string `help:"CA certificates to verify the servers with (PEM)." env:"F2MESH_CA" name:"ca" type:"path"`
@@ -28,11 +27,14 @@ type provisionCommand struct {
 	Disk       string `help:"A directory on the disk that holds the streams." default:"/streams" type:"path"`
 	stream.Sizes
 	VaultAddr string `help:"URL of Vault. If set, current passwords are kept, because the secret files may be outdated." env:"VAULT_ADDR" name:"vault-addr"`
+
+	// Registry makes the registrar's tables, as their owner.
+	Registry func(context.Context, *database.Pool) error `kong:"-"`
 }
 
 // Run makes streams and consumers, and roles, databases and tables on both servers, as
 // far as they are not there, and puts the passwords of the secret files in force.
-func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
+func (c *provision) Run(ctx context.Context, log *slog.Logger) error {
 	if err := c.setUpStreams(ctx, log); err != nil { // first: the bridge needs nothing else
 		return err
 	}
@@ -57,7 +59,7 @@ func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-func (c *provisionCommand) setUpStreams(ctx context.Context, log *slog.Logger) error {
+func (c *provision) setUpStreams(ctx context.Context, log *slog.Logger) error {
 	sizes := c.Sizes
 	sizes.Free = func() (uint64, error) { return doctor.DiskFree(c.Disk) }
 	to := operatorStreams{config: stream.Config{URL: c.NATS, CAFile: c.CAFile}, secrets: secret.Files(c.SecretsDir), log: log}
@@ -96,7 +98,7 @@ func pooled(prepare func(context.Context, *pgx.Conn) error, roles ...string) fun
 	}
 }
 
-func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) error {
+func (c *provision) provision(ctx context.Context, s *databaseServer) error {
 	conn, err := c.connect(ctx, s, "postgres")
 	if err != nil {
 		return err
@@ -121,7 +123,7 @@ func (c *provisionCommand) provision(ctx context.Context, s *databaseServer) err
 	return nil
 }
 
-func (c *provisionCommand) prepare(ctx context.Context, s *databaseServer, d databaseOf) error {
+func (c *provision) prepare(ctx context.Context, s *databaseServer, d databaseOf) error {
 	conn, err := c.connect(ctx, s, d.name)
 	if err != nil {
 		return err
@@ -133,7 +135,7 @@ func (c *provisionCommand) prepare(ctx context.Context, s *databaseServer, d dat
 // prepareRegistry has the registry's tables made by their owner, and seals the audit
 // trail. Where the secret files are not the newest the registrar makes its tables
 // itself, and the next run seals.
-func (c *provisionCommand) prepareRegistry(ctx context.Context, conn *pgx.Conn) error {
+func (c *provision) prepareRegistry(ctx context.Context, conn *pgx.Conn) error {
 	host, port, err := hostPort(c.Metadata)
 	if err != nil {
 		return err
@@ -145,14 +147,14 @@ func (c *provisionCommand) prepareRegistry(ctx context.Context, conn *pgx.Conn) 
 		return fmt.Errorf("opening the registry: %w", err)
 	}
 	defer pool.Close()
-	if err := registrar.Migrate(ctx, pool.Pool); err != nil && !postgres.Refused(err) {
+	if err := c.Registry(ctx, pool); err != nil && !postgres.Refused(err) {
 		return err
 	}
 	return sealAudit(ctx, conn)
 }
 
 // role makes a role that may log in with the secret, and locks its alternate out.
-func (c *provisionCommand) role(ctx context.Context, conn *pgx.Conn, name string) error {
+func (c *provision) role(ctx context.Context, conn *pgx.Conn, name string) error {
 	cred, ok := credential.Find(name)
 	if !ok {
 		return fmt.Errorf("unknown credential %q", name)
@@ -184,7 +186,7 @@ func hasPassword(ctx context.Context, conn *pgx.Conn, role string) (there bool, 
 	return there, nil
 }
 
-func (c *provisionCommand) connect(ctx context.Context, s *databaseServer, database string) (*pgx.Conn, error) {
+func (c *provision) connect(ctx context.Context, s *databaseServer, database string) (*pgx.Conn, error) {
 	return dial(ctx, s.address, c.CAFile, database, postgres.Superuser, secret.Files(c.SecretsDir), s.superuserSecret)
 }
 

@@ -12,6 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/schollz/progressbar/v3"
 
@@ -81,7 +83,7 @@ func (c *deadListCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}
@@ -230,7 +232,7 @@ func (c *deadPurgeCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}
@@ -284,7 +286,7 @@ func purge(ctx context.Context, js jetstream.JetStream, filter deadletter.Filter
 
 // countOnBar shows progress where people look at it.
 func countOnBar(what string) (progress func(done, total uint64), end func()) {
-	if !isTerminal(os.Stderr) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return func(uint64, uint64) {}, func() {}
 	}
 	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(what),

@@ -148,11 +148,11 @@ func addLastSeen(ctx context.Context, g *globals, log *slog.Logger, devices []re
 	}
 }
 
-const latestStream, latestPrefix = "KV_LATEST", "$KV.LATEST."
+const latestPrefix = "$KV.LATEST."
 
 // lastSeen reads the headers of LATEST.
 func lastSeen(ctx context.Context, g *globals, log *slog.Logger, of topic.MAC) (map[topic.MAC]time.Time, error) {
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func lastSeen(ctx context.Context, g *globals, log *slog.Logger, of topic.MAC) (
 	if of != "" {
 		filter = latestPrefix + string(of) + ".>"
 	}
-	consumer, err := m.js.OrderedConsumer(ctx, latestStream, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
+	consumer, err := m.js.OrderedConsumer(ctx, streamLatest, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil //nolint:nilnil // nothing was decoded yet: nobody was seen
 	}

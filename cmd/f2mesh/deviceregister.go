@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/term"
+
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
@@ -182,7 +184,7 @@ func (r *registry) importList(ctx context.Context, file string, dryRun bool) err
 // countLines shows on a terminal how far a list is done.
 func countLines(total int) (advance func(line int), end func()) {
 	out := io.Discard
-	if isTerminal(os.Stderr) {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
 		out = os.Stderr
 	}
 	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("registering"),

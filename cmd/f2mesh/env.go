@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 )
 
 type envCommand struct{}
@@ -69,5 +68,3 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	}
 	return nil
 }
-
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

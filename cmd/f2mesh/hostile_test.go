@@ -134,7 +134,7 @@ func upApart(t *testing.T, controllers int) *apartMesh {
 	}
 	t.Cleanup(func() { f2mesh("down", "--volumes") })
 	f2mesh("up", "--detach", "--no-simulate", "--controllers="+strconv.Itoa(controllers))
-	c, err := openClient(t.Context(), &globals{StateDir: dir}, slog.New(slog.DiscardHandler))
+	c, err := openClient(t.Context(), state{dir: dir}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(c.close)
 	rows, err := connectPostgres(t.Context(), localDSN(c.run.Host, c.run.Ports.Postgres, c.run.CAFile, "", databaseTelemetry), c.secrets, secretReader)

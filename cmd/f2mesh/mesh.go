@@ -50,6 +50,7 @@ const stopTimeout = 30 * time.Second
 
 // localConfig says how a mesh runs on this machine.
 type localConfig struct {
+	Version     string   // of this program
 	Host        string   // listen address of all that speaks without TLS, of NATS and the databases
 	Public      string   // listen address of all that controllers and people reach from elsewhere; "": Host
 	Origins     []string // see mosquitto.People
@@ -283,7 +284,7 @@ func (m *localMesh) service(s localService) supervisor.Run {
 			return err
 		}
 		defer done()
-		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, log: m.log}
+		h := &host{nats: stream.Config{URL: "nats://in-process", InProcess: m}, secrets: secrets, version: m.cfg.Version, log: m.log}
 		running := func(s health.Service) { m.set(func() { m.services[name] = s }) }
 		defer m.set(func() { delete(m.services, name) })
 		err = h.run(ctx, name, s.Build(m), running, ready)

@@ -121,10 +121,8 @@ func defaults[Config any](t *testing.T) (cfg Config) {
 // openReaders connects the test itself, to NATS over the wire and to the tables.
 func (m *testMesh) openReaders(t *testing.T) {
 	t.Helper()
-	h := &host{log: m.log}
-	h.nats.URL, h.nats.CAFile = m.nats.URL(), m.authority.CAFile()
-	h.secrets = secret.NewStore(secret.Chain{m.secretFiles()}, m.log)
-	nc, err := stream.Connect(h.nats, "operator", h.natsCredential("operator"), m.log)
+	store := secret.NewStore(secret.Chain{m.secretFiles()}, m.log)
+	nc, err := stream.Connect(stream.Config{URL: m.nats.URL(), CAFile: m.authority.CAFile()}, "operator", natsCredential(store, "operator"), m.log)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)

@@ -20,7 +20,7 @@ type healthCommand struct {
 // Run runs the health service until it is stopped. Its own metrics are where
 // F2MESH_HTTP says, like every service's.
 func (c *healthCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.serve(ctx, "health", newHealth(c.Config, http.NotFoundHandler()), log)
+	return c.serve(ctx, "health", version, newHealth(c.Config, http.NotFoundHandler()), log)
 }
 
 func newHealth(cfg monitor.Config, inner http.Handler) build {

@@ -35,3 +35,13 @@ const (
 	secretTimescaleSuperuser = "timescale_superuser_password"
 	secretGrafanaAdmin       = "grafana_admin_password"
 )
+
+// Streams that a backup saves and restores in an order of their own.
+const (
+	streamCommands = "COMMANDS"
+	streamAudit    = "AUDIT"
+	streamLatest   = "KV_LATEST"
+)
+
+// loopback is where all listens that has no need to be reached from elsewhere.
+const loopback = "127.0.0.1"

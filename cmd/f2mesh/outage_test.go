@@ -11,7 +11,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
-	"github.com/nats-io/nats-server/v2/server"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 

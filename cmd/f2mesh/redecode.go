@@ -35,7 +35,7 @@ type replaying struct {
 // openReplay connects to the mesh that runs on the state directory. It reads the
 // metadata as its decoder does, and decodes with that one's settings.
 func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, error) {
-	c, err := openClient(ctx, g, log)
+	c, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return c.serve(ctx, "registrar", newRegistrar(c.Config, issuer), log)
+	return c.serve(ctx, "registrar", version, newRegistrar(c.Config, issuer), log)
 }
 
 func newRegistrar(cfg server.Config, issuer identity.Issuer) build {

@@ -15,10 +15,13 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/term"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -79,7 +82,7 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 		fmt.Println("every part is as it was written; nothing was restored")
 		return nil
 	}
-	if err := restoreInto(ctx, archive, state{dir: g.StateDir}, os.Stdout, log); err != nil {
+	if err := restoreInto(ctx, archive, state{dir: g.StateDir}, migrations(), os.Stdout, log); err != nil {
 		return fmt.Errorf("restoring: %w", err)
 	}
 	fmt.Println("restored; start it with:", startCommand(state{dir: g.StateDir}, &archive.Manifest))
@@ -125,7 +128,7 @@ func startCommand(st state, m *backup.Manifest) string {
 
 // verifyProgress shows a bar where people look at it.
 func verifyProgress() func(done, total int64) {
-	if !isTerminal(os.Stderr) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return nil
 	}
 	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("checking"),
@@ -162,7 +165,7 @@ var errRestoring = errors.New("a restore into this state directory was broken of
 
 // restoreInto fills a state directory that is empty, or not there, or that another
 // restore left.
-func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.Writer, log *slog.Logger) (err error) {
+func restoreInto(ctx context.Context, archive *backup.Reader, st state, tables map[string]migration, out io.Writer, log *slog.Logger) (err error) {
 	made := !exists(st.dir)
 	if err := refuseFull(st); err != nil {
 		return err
@@ -193,7 +196,7 @@ func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.W
 		return err
 	}
 	defer m.secrets.close()
-	l := &loader{localMesh: m, archive: archive, out: out}
+	l := &loader{localMesh: m, archive: archive, tables: tables, out: out}
 	if err := l.streams(ctx); err != nil {
 		return err
 	}
@@ -298,8 +301,12 @@ func (m *localMesh) openRestored() error {
 type loader struct {
 	*localMesh
 	archive *backup.Reader
+	tables  map[string]migration // by database
 	out     io.Writer
 }
+
+// migration makes the tables of a database, as of a migration's number, as their owner.
+type migration func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error
 
 // streams restores the streams in an order in which one that is filled from another
 // comes after it.
@@ -309,11 +316,8 @@ func (l *loader) streams(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopped(ctx, server.Stop)) }()
-	h := &host{
-		nats:    stream.Config{URL: "nats://in-process", InProcess: server.InProcess()},
-		secrets: secret.NewStore(l.secrets.Chain, slog.New(slog.DiscardHandler)), log: l.log,
-	}
-	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), l.log)
+	store := secret.NewStore(l.secrets.Chain, slog.New(slog.DiscardHandler))
+	nc, err := stream.Connect(stream.Config{URL: "nats://in-process", InProcess: server.InProcess()}, natsserver.Operator, natsCredential(store, natsserver.Operator), l.log)
 	if err != nil {
 		return err
 	}
@@ -327,7 +331,7 @@ func (l *loader) streams(ctx context.Context) (err error) {
 	}
 	all := slices.Clone(l.archive.Manifest.Streams)
 	slices.SortStableFunc(all, func(x, y stream.Snapshot) int {
-		return -(rank([]string{latestStream}, x.Name) - rank([]string{latestStream}, y.Name))
+		return -(rank([]string{streamLatest}, x.Name) - rank([]string{streamLatest}, y.Name))
 	})
 	for _, s := range all {
 		restore := func(r io.Reader) error { return stream.Restore(ctx, js, &s, r) }

@@ -14,8 +14,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
-	"github.com/f2mesh/f2mesh/services/registrar"
-	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // roleRestore adds the rows of a backup and owns nothing. It is there during a restore.
@@ -59,7 +57,7 @@ func (l *loader) database(ctx context.Context, cluster *postgres.Cluster, want *
 		return err
 	}
 	defer func() { _ = super.Close(context.WithoutCancel(ctx)) }()
-	owner, err := l.tables(ctx, super, want)
+	owner, err := l.make(ctx, super, want)
 	if err != nil {
 		return err
 	}
@@ -78,39 +76,32 @@ func (l *loader) database(ctx context.Context, cluster *postgres.Cluster, want *
 	return finish(ctx, super, want.Database)
 }
 
-// tables makes a database's tables as those of the backup were, and connects as their
+// make makes a database's tables as those of the backup were, and connects as their
 // owner. What is newer of them comes with the start of the mesh.
-func (l *loader) tables(ctx context.Context, super *pgx.Conn, want *postgres.Census) (owner *pgx.Conn, err error) {
-	switch want.Database {
-	case databaseMetadata:
+func (l *loader) make(ctx context.Context, super *pgx.Conn, want *postgres.Census) (owner *pgx.Conn, err error) {
+	if want.Database == databaseMetadata {
 		if err := fleet.CreateSchema(ctx, super, metadataSchema); err != nil {
 			return nil, err
 		}
 		return l.superuser(ctx, want.Database)
-	case databaseTelemetry:
+	}
+	if want.Database == databaseTelemetry {
 		if err := prepareTelemetry(ctx, super); err != nil {
 			return nil, err
 		}
-		return l.migrated(ctx, want.Database, roleWriter, func(pool *database.Pool) error {
-			return writer.Migrate(ctx, pool.Pool, want.Migration, l.log)
-		})
-	case databaseRegistry:
-		return l.migrated(ctx, want.Database, roleRegistrar, func(pool *database.Pool) error {
-			return registrar.MigrateTo(ctx, pool.Pool, want.Migration)
-		})
 	}
-	return nil, errors.New("unknown database")
-}
-
-// migrated has a role make its tables, and connects as it.
-func (l *loader) migrated(ctx context.Context, name, role string, migrate func(*database.Pool) error) (*pgx.Conn, error) {
+	migrate, ok := l.tables[want.Database]
+	if !ok {
+		return nil, errors.New("unknown database")
+	}
+	role := map[string]string{databaseTelemetry: roleWriter, databaseRegistry: roleRegistrar}[want.Database]
 	store := secret.NewStore(l.secrets.Chain, slog.New(slog.DiscardHandler))
-	pool, err := database.Open(ctx, l.dsn(role, name), secret.Credential{Store: store, Password: secretOf(role)})
+	pool, err := database.Open(ctx, l.dsn(role, want.Database), secret.Credential{Store: store, Password: secretOf(role)})
 	if err != nil {
 		return nil, fmt.Errorf("opening the database as its owner: %w", err)
 	}
 	defer pool.Close()
-	if err := migrate(pool); err != nil {
+	if err := migrate(ctx, pool, want.Migration, l.log); err != nil {
 		return nil, err
 	}
 	return pool.Dedicated(ctx)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
@@ -23,7 +22,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 type secretRotateCommand struct {
@@ -48,11 +46,14 @@ func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	if err != nil {
 		return err
 	}
-	r, err := newRotator(ctx, g, &c.vaultFlags, log)
+	r, err := newRotator(ctx, state{dir: g.StateDir}, &c.vaultFlags, log)
 	if err != nil {
 		return err
 	}
 	defer r.close()
+	r.record = func(ctx context.Context, result rotation.Result, failure error) error {
+		return recordRotation(ctx, r.nc, result, failure, log)
+	}
 	for _, one := range credentials {
 		if err := c.rotate(ctx, r, one); err != nil {
 			return err
@@ -131,10 +132,12 @@ type rotator struct {
 	nc      *nats.Conn
 	log     *slog.Logger
 	stop    func() // of the store that nc logs in from
+	// record, if set, notes how a rotation ended.
+	record func(ctx context.Context, result rotation.Result, failure error) error
 }
 
-func newRotator(ctx context.Context, g *globals, vault *vaultFlags, log *slog.Logger) (*rotator, error) {
-	r := &rotator{state: state{dir: g.StateDir}, log: log}
+func newRotator(ctx context.Context, st state, vault *vaultFlags, log *slog.Logger) (*rotator, error) {
+	r := &rotator{state: st, log: log}
 	var err error
 	if r.running, err = r.state.load(); err != nil {
 		return nil, err
@@ -260,32 +263,10 @@ func (r *rotator) run(ctx context.Context, cfg rotation.Config) (rotationReport,
 		return rotationReport{}, err
 	}
 	result, err := rotation.Run(ctx, cfg)
-	err = errors.Join(err, r.connected(ctx), r.record(ctx, cfg.Credential.Name, result, err)) // and for the last figures
+	result.Secret = cfg.Credential.Name
+	err = errors.Join(err, r.connected(ctx)) // for the last figures, and the record
+	if r.record != nil {
+		err = errors.Join(err, r.record(ctx, result, err))
+	}
 	return rotationReport{result, m.stop(ctx)}, err
-}
-
-// record puts the rotation on the audit trail, without the secret. The registrar
-// copies it to its table.
-func (r *rotator) record(ctx context.Context, name string, result rotation.Result, failure error) error {
-	detail := fmt.Sprintf("%s: user %s, version %s (%s)", name, result.To, result.New, result.Source)
-	if failure != nil {
-		detail = name + ": not completed"
-	}
-	m, err := registrar.AuditMessage(registrar.Event{Time: time.Now().UTC(), Actor: "operator", Action: registrar.RotateSecret, Detail: detail})
-	if err != nil {
-		return err
-	}
-	streams, err := stream.NewClient(r.nc, natsfiles.Files, r.log)
-	if err != nil {
-		return err
-	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if err := streams.Ensure(bounded, registrar.AuditStream); err != nil {
-		return fmt.Errorf("recording in the audit trail: %w", err)
-	}
-	if _, err := streams.Store(bounded, registrar.AuditStream, []*nats.Msg{m}); err != nil {
-		return fmt.Errorf("recording in the audit trail: %w", err)
-	}
-	return nil
 }

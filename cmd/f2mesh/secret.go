@@ -40,7 +40,7 @@ var errDowngraded = errors.New("a secret fell back to a lower-priority source")
 
 // Run prints one screen.
 func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}

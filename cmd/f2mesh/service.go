@@ -42,16 +42,12 @@ type runner interface {
 type host struct {
 	nats    stream.Config
 	secrets *secret.Store // the service's own
+	version string        // of this program
 	log     *slog.Logger
 }
 
 // build makes one service.
 type build func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error)
-
-// natsCredential is that of a user of nats/nats-server.conf.
-func (h *host) natsCredential(user string) secret.Credential {
-	return secret.Credential{Store: h.secrets, Password: fmt.Sprintf(secretNATSPasswords, user), User: user}
-}
 
 // run runs one service until ctx ends. It hands the service to running once it
 // is made, and calls ready when it first is.
@@ -62,7 +58,7 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 	if cfg.InProcess != nil {
 		cfg.InProcess = arriving.of(cfg.InProcess)
 	}
-	nc, err := stream.Connect(cfg, name, h.natsCredential(name), log)
+	nc, err := stream.Connect(cfg, name, natsCredential(h.secrets, name), log)
 	if err != nil {
 		return err
 	}
@@ -78,7 +74,7 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 		return err
 	}
 	seen := health.Service{
-		Name: name, Version: semanticVersion(version), Description: "f2mesh " + name,
+		Name: name, Version: semanticVersion(h.version), Description: "f2mesh " + name,
 		Ready: service.Ready, Gatherer: reg, Secrets: h.secrets.Status,
 	}
 	if a, ok := service.(interface{ Alarms() alarm.Listing }); ok {
@@ -86,7 +82,7 @@ func (h *host) run(ctx context.Context, name string, build build, running func(h
 	}
 	running(seen)
 	group, ctx := errgroup.WithContext(ctx)
-	h.natsCredential(name).Notify(func() { h.reconnect(ctx, streams, log) })
+	natsCredential(h.secrets, name).Notify(func() { h.reconnect(ctx, streams, log) })
 	group.Go(func() error { return h.secrets.Run(ctx) })
 	group.Go(func() error { return h.watchDowngrades(ctx, name, nc) })
 	group.Go(func() error { return announce(ctx, nc, &arriving, seen, ready) })
@@ -130,13 +126,13 @@ func announce(ctx context.Context, nc *nats.Conn, arriving *arrivals, s health.S
 }
 
 // serve is a service as a process of its own.
-func (f *serviceFlags) serve(ctx context.Context, name string, build build, log *slog.Logger) error {
+func (f *serviceFlags) serve(ctx context.Context, name, version string, build build, log *slog.Logger) error {
 	secrets, done, err := f.store(name, secret.Files(f.SecretsDir), log)
 	if err != nil {
 		return err
 	}
 	defer done()
-	h := &host{nats: f.Config, secrets: secrets, log: log}
+	h := &host{nats: f.Config, secrets: secrets, version: version, log: log}
 	group, ctx := errgroup.WithContext(ctx)
 	process := prometheus.NewRegistry()
 	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

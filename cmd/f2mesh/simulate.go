@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/nats-io/nats.go"
 	"github.com/schollz/progressbar/v3"
 
@@ -78,7 +80,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		defer stop()
 	}
 	if here && c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
-		m, err := openClient(ctx, g, log)
+		m, err := openClient(ctx, state{dir: g.StateDir}, log)
 		if err != nil {
 			return err
 		}
@@ -214,7 +216,7 @@ func (c *simulateCommand) digests() (func(string, []byte), func() error, error) 
 // progress counts on a bar where people look at it.
 func (c *simulateCommand) progress() (count, end func()) {
 	total := c.Config.Messages + c.Config.Malformed
-	if c.Config.Messages == 0 || !isTerminal(os.Stderr) {
+	if c.Config.Messages == 0 || !term.IsTerminal(int(os.Stderr.Fd())) {
 		return func() {}, func() {}
 	}
 	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("acknowledged"),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -178,3 +179,5 @@ func exists(path string) bool {
 
 // authority is the file of the CAs of the mesh on the directory.
 func (s state) authority() string { return s.path("pki", "ca.crt") }
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

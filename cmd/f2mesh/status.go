@@ -29,7 +29,7 @@ var errUnhealthy = errors.New("a stage is not ready")
 
 // Run prints one screen; its exit status is 1 if a stage is not ready.
 func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}

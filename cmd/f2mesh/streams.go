@@ -9,14 +9,11 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 )
 
 // connectPatience is how long setup waits for the NATS server.
@@ -31,8 +28,8 @@ type operatorStreams struct {
 
 // setUp makes and updates streams and consumers, and returns what it changed.
 func (o operatorStreams) setUp(ctx context.Context, sizes stream.Sizes, dryRun bool) ([]string, error) {
-	h := &host{secrets: secret.NewStore(secret.Chain{o.secrets}, slog.New(slog.DiscardHandler))}
-	nc, err := stream.Connect(o.config, natsserver.Operator, h.natsCredential(natsserver.Operator), o.log)
+	store := secret.NewStore(secret.Chain{o.secrets}, slog.New(slog.DiscardHandler))
+	nc, err := stream.Connect(o.config, natsserver.Operator, natsCredential(store, natsserver.Operator), o.log)
 	if err != nil {
 		return nil, err
 	}
@@ -91,20 +88,4 @@ func (c *streamSetup) run(ctx context.Context, st state, secretsDir string, dryR
 	}
 	_, err = fmt.Fprintf(os.Stdout, "%d changes, %s\n", len(changes), map[bool]string{false: "done", true: "none made: a dry run"}[dryRun])
 	return err
-}
-
-type keeperCommand struct {
-	serviceFlags
-	Config trimmer.Config `embed:""`
-}
-
-// Run runs the keeper until it is stopped.
-func (c *keeperCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.serve(ctx, "keeper", newTrimmer(c.Config), log)
-}
-
-func newTrimmer(cfg trimmer.Config) build {
-	return func(_ *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		return trimmer.New(cfg, streams.JetStream(), reg, log)
-	}
 }

@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f2mesh/f2mesh/pkg/fleet"
@@ -125,7 +127,7 @@ func pointLabels(controllers int) map[[2]int]string {
 // second on a terminal, else every ten seconds, until ctx ends.
 func (m *localMesh) showRates(ctx context.Context, out *os.File) {
 	every, end := 10*time.Second, "\n"
-	if isTerminal(out) {
+	if term.IsTerminal(int(out.Fd())) {
 		every, end = time.Second, "\033[K\r"
 	}
 	ticker := time.NewTicker(every)

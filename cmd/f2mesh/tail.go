@@ -34,7 +34,7 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 		}
 		filter = "f2.decoded." + string(mac) + ".>"
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := openClient(ctx, state{dir: g.StateDir}, log)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/term"
+
 	"github.com/f2mesh/f2mesh/pkg/operate/volume"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
@@ -69,7 +71,7 @@ func (c *volumesSaveCommand) Run(ctx context.Context) error {
 	if c.DryRun {
 		return c.measure(ctx, names)
 	}
-	if isTerminal(os.Stdout) {
+	if term.IsTerminal(int(os.Stdout.Fd())) {
 		return errors.New("refusing to print unencrypted secrets to a terminal: use f2mesh backup --compose")
 	}
 	if err := c.still(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/fleet"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
@@ -41,6 +42,7 @@ type meshConfig struct {
 func newMesh(st state, cfg meshConfig, log *slog.Logger) (*localMesh, error) {
 	var denied observer
 	local := cfg.localConfig
+	local.Version = version
 	local.ClientID, local.Admit = cfg.Bridge.ClientID, admitDemo
 	settings, err := json.Marshal(cfg.Decoder)
 	if err != nil {
@@ -152,5 +154,17 @@ func simulate(m *localMesh, every time.Duration) supervisor.Run {
 		ready()
 		_, err := simulator.New(cfg, fleet.Demo(m.cfg.Controllers), m.log.With("service", partSimulator)).Run(ctx)
 		return err
+	}
+}
+
+// migrations make the tables that the services own, by database.
+func migrations() map[string]migration {
+	return map[string]migration{
+		databaseTelemetry: func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error {
+			return writer.Migrate(ctx, pool.Pool, number, log)
+		},
+		databaseRegistry: func(ctx context.Context, pool *database.Pool, number int64, _ *slog.Logger) error {
+			return registrar.MigrateTo(ctx, pool.Pool, number)
+		},
 	}
 }
