@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	monitor "github.com/f2mesh/f2mesh/services/health"
@@ -34,9 +35,9 @@ func TestAlarms(t *testing.T) {
 	reading := func(payload string) { publish(t, client, "tele/f2-"+string(mac)+"/sensor-mode/J1/sensor-1", payload) }
 
 	t.Run(monitor.StageStalled, func(t *testing.T) {
-		require.NoError(t, m.Stop(partDecoder))
+		require.NoError(t, m.Stop(local.PartDecoder))
 		next(t, heard, monitor.StageStalled, "decoder", true)
-		require.NoError(t, m.Start(t.Context(), partDecoder))
+		require.NoError(t, m.Start(t.Context(), local.PartDecoder))
 		next(t, heard, monitor.StageStalled, "decoder", false)
 	})
 	t.Run(monitor.DeadLetters, func(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"

@@ -6,7 +6,12 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // commands is the command line: flags, environment variables and help are all
@@ -40,12 +45,12 @@ type commands struct {
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
 	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 
-	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
-	Provision   provisionCommand   `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
-	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
-	Volumes     volumesCommands    `cmd:"" help:"Used by f2mesh backup --compose in a container that mounts all volumes." group:"Containers (compose.yaml)"`
-	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
-	Healthcheck healthcheckCommand `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
+	Init        containers.Init        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand       `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Demo        demoCommand            `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
+	Volumes     volumesCommands        `cmd:"" help:"Used by f2mesh backup --compose in a container that mounts all volumes." group:"Containers (compose.yaml)"`
+	Broker      containers.Broker      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
+	Healthcheck containers.Healthcheck `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -57,6 +62,19 @@ type globals struct {
 	LogFormat string `help:"Log format (${enum}). auto: text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
 
 	CheckConfig bool `help:"Only check the command line and the environment."`
+}
+
+// state is the mesh's directory. Commands without flags for Vault take it as the
+// environment names it.
+func (g *globals) state() mesh.State { return mesh.State{Dir: g.StateDir, Vault: vaultFromEnvironment} }
+
+func vaultFromEnvironment() (f mesh.VaultFlags, err error) {
+	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	if err != nil {
+		return f, err
+	}
+	_, err = parser.Parse(nil)
+	return f, err
 }
 
 func (g *globals) logger(w io.Writer) *slog.Logger {

@@ -12,11 +12,11 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
@@ -83,15 +83,15 @@ func (c *deadListCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, state{dir: g.StateDir}, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	if c.Letters {
-		return listLetters(ctx, m.js, filter, os.Stdout, c.JSON)
+		return listLetters(ctx, m.JetStream, filter, os.Stdout, c.JSON)
 	}
-	groups, err := filter.Groups(ctx, m.js)
+	groups, err := filter.Groups(ctx, m.JetStream)
 	if err != nil {
 		return fmt.Errorf("reading dead letters: %w", err)
 	}
@@ -232,13 +232,13 @@ func (c *deadPurgeCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, state{dir: g.StateDir}, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	if !c.Yes {
-		groups, err := filter.Groups(ctx, m.js)
+		groups, err := filter.Groups(ctx, m.JetStream)
 		if err != nil {
 			return fmt.Errorf("reading dead letters: %w", err)
 		}
@@ -252,7 +252,7 @@ func (c *deadPurgeCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 		fmt.Printf("%d letters would be removed; --yes removes them\n", n)
 		return nil
 	}
-	n, err := purge(ctx, m.js, filter)
+	n, err := purge(ctx, m.JetStream, filter)
 	fmt.Printf("%d letters removed\n", n)
 	return err
 }

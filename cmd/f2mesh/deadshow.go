@@ -29,7 +29,7 @@ func (c *deadShowCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		return err
 	}
 	defer m.close()
-	l, err := deadletter.Get(ctx, m.client.js, c.Letter)
+	l, err := deadletter.Get(ctx, m.client.JetStream, c.Letter)
 	if err != nil {
 		return err
 	}

@@ -11,9 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/term"
-
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/services/registrar"

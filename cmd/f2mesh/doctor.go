@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -31,7 +32,7 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	if c.List {
 		return listChecks(os.Stdout)
 	}
-	m, done, err := c.find(state{dir: g.StateDir}, log)
+	m, done, err := c.find(g.state(), log)
 	if err != nil {
 		return err
 	}
@@ -58,30 +59,30 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 }
 
 // find answers the mesh to look at, in containers or of `f2mesh up`.
-func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done func(), err error) {
-	secrets, err := st.keeper(log)
+func (c *doctorCommand) find(st mesh.State, log *slog.Logger) (m *doctor.Mesh, done func(), err error) {
+	secrets, err := st.Secrets(log)
 	if err != nil {
 		return nil, nil, err
 	}
 	if c.Compose != "" {
 		m, err = c.patient()
 	} else {
-		var r running
-		r, err = st.load()
-		m = patient(st, r, secrets.logIn)
+		var r mesh.Description
+		r, err = st.Load()
+		m = patient(st, r, secrets.LogIn)
 	}
 	if err != nil {
-		secrets.close()
+		secrets.Close()
 		return nil, nil, err
 	}
-	m.Vault = secrets.vault
-	return m, secrets.close, nil
+	m.Vault = secrets.Vault
+	return m, secrets.Close, nil
 }
 
 // patient is the mesh that the doctor looks at.
-func patient(s state, r running, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
+func patient(s mesh.State, r mesh.Description, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
 	m := &doctor.Mesh{
-		Dir: s.dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
+		Dir: s.Dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
 		Ports: doctor.Ports{
 			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, People: r.Ports.People, WebSocket: r.Ports.WebSocket,
 			NATS: r.Ports.NATS, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
@@ -98,7 +99,7 @@ func patient(s state, r running, logIn func(context.Context, string) (string, st
 // vulncheck looks this program up, in a clone of the project.
 func vulncheck() []string {
 	self, err := os.Executable()
-	if err != nil || !exists("tools/run") || !exists("tools/govulncheck/go.mod") {
+	if err != nil || !mesh.Exists("tools/run") || !mesh.Exists("tools/govulncheck/go.mod") {
 		return nil
 	}
 	return []string{"tools/run", "govulncheck", "-mode=binary", self}

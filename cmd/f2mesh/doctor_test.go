@@ -27,6 +27,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
@@ -41,10 +43,10 @@ func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Mes
 	t.Helper()
 	log := &book{}
 	m := startMeshLogging(t, slog.New(slog.NewTextHandler(log, nil)), change...)
-	file, err := os.OpenFile(m.state.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(m.State.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	log.tee(t, file)
-	return m, patient(m.state, m.describe(), m.secrets.logIn)
+	return m, patient(m.State, m.Describe(), m.Secrets.LogIn)
 }
 
 // tee copies what comes, and what has come, to a file as well.
@@ -129,26 +131,26 @@ func brokenSecrets() []sabotage {
 			if password == "" {
 				password = m.password(t, "nats_operator_password")
 			}
-			require.NoError(t, m.state.files().Put(name, "console", password))
-			t.Cleanup(func() { require.NoError(t, m.state.files().Put(name, "console", old)) })
+			require.NoError(t, m.State.SecretFiles().Put(name, "console", password))
+			t.Cleanup(func() { require.NoError(t, m.State.SecretFiles().Put(name, "console", old)) })
 		}
 	}
 	return []sabotage{
 		{"secret-modes", name + " has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			path := filepath.Join(m.state.secrets(), name)
+			path := filepath.Join(m.State.SecretsDir(), name)
 			require.NoError(t, os.Chmod(path, 0o644))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
 		{"secret-modes", "device.key has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			path := filepath.Join(m.state.devices(), mac.Dashed(), "device.key")
+			path := filepath.Join(m.State.DevicesDir(), mac.Dashed(), "device.key")
 			require.NoError(t, os.Chmod(path, 0o644))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
 		{"secret-modes", "passwords.conf has mode 640", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			path := m.state.path("nats", "passwords.conf")
+			path := m.State.Path("nats", "passwords.conf")
 			require.NoError(t, os.Chmod(path, 0o640))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
@@ -157,7 +159,7 @@ func brokenSecrets() []sabotage {
 		{"secret-unique", "is the same as " + name, replace("")},
 		{"secret-logs", name + " is in", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			path := m.state.path("up.out")
+			path := m.State.Path("up.out")
 			require.NoError(t, os.WriteFile(path, []byte("logging in with "+m.password(t, name)+"\n"), 0o600))
 			t.Cleanup(func() { require.NoError(t, os.Remove(path)) })
 		}},
@@ -191,14 +193,14 @@ func brokenBroker() []sabotage {
 	}
 	itself := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 		t.Helper()
-		cert, key := m.serverPair()
+		cert, key := m.ServerPair()
 		free, err := port.Pick("127.0.0.1", 0)
 		require.NoError(t, err)
 		m.otherBroker(t, patient, func(conf string) string {
 			return open.Replace(conf) + fmt.Sprintf("\nlistener %d 127.0.0.1\nprotocol websockets\ncertfile %s\nkeyfile %s\n", free, cert, key)
 		})
 		patient.Ports.WebSocket = free
-		opens(t, "tcp", m.address(free))
+		opens(t, "tcp", m.Address(free))
 	} // Mosquitto at 9001
 	return []sabotage{
 		{"mqtt-anonymous", "services: let in; people: let in; WebSocket: let in; controllers: let in", opened},
@@ -241,7 +243,7 @@ func brokenBroker() []sabotage {
 		}},
 		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"; memory_limit is ""`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper()
-			text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
+			text, err := os.ReadFile(m.State.Path("mosquitto", "mosquitto.conf"))
 			require.NoError(t, err)
 			patient.Dir = t.TempDir()
 			require.NoError(t, os.Mkdir(filepath.Join(patient.Dir, "mosquitto"), 0o700))
@@ -256,7 +258,7 @@ func brokenBroker() []sabotage {
 func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(string) string) {
 	t.Helper()
 	dir := accounttest.TempDir(t)
-	text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
+	text, err := os.ReadFile(m.State.Path("mosquitto", "mosquitto.conf"))
 	require.NoError(t, err)
 	conf := regexp.MustCompile(`(?m)^(persistence_location|pid_file|persistence) .*$`).ReplaceAllString(string(text), "")
 	conf = strings.Replace(conf, "listener 0 data/", "listener 0 ", 1)
@@ -275,19 +277,19 @@ func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(s
 	if err != nil {
 		program = "/usr/sbin/mosquitto"
 	}
-	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Dir: dir, Log: m.log})
+	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Dir: dir, Log: m.Log})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = broker.Stop(context.Background(), syscall.SIGTERM) })
-	cert, key := m.serverPair()
-	folder, err := filepath.EvalSymlinks(m.state.path("mosquitto"))
+	cert, key := m.ServerPair()
+	folder, err := filepath.EvalSymlinks(m.State.Path("mosquitto"))
 	require.NoError(t, err)
 	doors, err := mosquitto.People{
-		Dir: folder, Socket: filepath.Join(dir, "people.sock"), CertFile: cert, KeyFile: key, Log: m.log,
-		Plain: m.address(patient.Ports.People), WebSocket: m.address(patient.Ports.WebSocket),
+		Dir: folder, Socket: filepath.Join(dir, "people.sock"), CertFile: cert, KeyFile: key, Log: m.Log,
+		Plain: m.Address(patient.Ports.People), WebSocket: m.Address(patient.Ports.WebSocket),
 	}.Open()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, doors.Close()) })
-	opens(t, "tcp", m.address(patient.Ports.MQTTTLS))
+	opens(t, "tcp", m.Address(patient.Ports.MQTTTLS))
 	opens(t, "unix", filepath.Join(dir, "people.sock"))
 }
 
@@ -331,7 +333,7 @@ func brokenNATS() []sabotage {
 			`{ service: { account: F2, subject: "f2.dead.writer.>" } }`, `{ service: { account: F2, subject: "f2.decoded.>" } }`)},
 		{"loss-nats-sync", "before it is on disk", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper()
-			user, password, err := logIn(t.Context(), m.secrets, "nats_sys_password")
+			user, password, err := mesh.LogIn(t.Context(), m.Secrets, "nats_sys_password")
 			require.NoError(t, err)
 			sys := server.NewAccount("SYS")
 			m.otherNATS(t, patient, true, func(o *server.Options) {
@@ -380,7 +382,7 @@ func brokenNATS() []sabotage {
 func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
 	return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 		t.Helper()
-		path := m.state.path("nats", "nats-server.conf")
+		path := m.State.Path("nats", "nats-server.conf")
 		good, err := os.ReadFile(path)
 		require.NoError(t, err)
 		bad := string(good)
@@ -390,9 +392,9 @@ func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
 		}
 		write := func(text string) {
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-			user, password, err := m.secrets.logIn(context.Background(), "nats_sys_password")
+			user, password, err := m.Secrets.LogIn(context.Background(), "nats_sys_password")
 			require.NoError(t, err)
-			sys, err := nats.Connect("tls://"+m.address(m.ports().NATS), nats.UserInfo(user, password), nats.RootCAs(m.describe().CAFile))
+			sys, err := nats.Connect("tls://"+m.Address(m.Ports().NATS), nats.UserInfo(user, password), nats.RootCAs(m.Describe().CAFile))
 			require.NoError(t, err)
 			defer sys.Close()
 			_, err = sys.Request("$SYS.REQ.SERVER."+sys.ConnectedServerId()+".RELOAD", nil, 10*time.Second)
@@ -425,7 +427,7 @@ func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Mesh, encrypt bool, c
 
 func (m *testMesh) serverTLS(t *testing.T) *tls.Config {
 	t.Helper()
-	certificate, err := tls.LoadX509KeyPair(m.serverPair())
+	certificate, err := tls.LoadX509KeyPair(m.ServerPair())
 	require.NoError(t, err)
 	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 }
@@ -449,12 +451,12 @@ func brokenDatabase() []sabotage {
 	}
 	trust := func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 		t.Helper()
-		path := m.state.path("postgres", "pg_hba.conf")
+		path := m.State.Path("postgres", "pg_hba.conf")
 		good, err := os.ReadFile(path)
 		require.NoError(t, err)
 		write := func(text string) {
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-			m.sql(t, databaseAny, "SELECT pg_reload_conf()")
+			m.sql(t, mesh.DatabaseAny, "SELECT pg_reload_conf()")
 		}
 		write("host all all all trust\n" + string(good))
 		t.Cleanup(func() { write(string(good)) })
@@ -470,20 +472,20 @@ func brokenDatabase() []sabotage {
 		}},
 		{"database-tls", "let in without TLS", trust},
 		{"database-password", "no password: let in; wrong password: let in", trust},
-		{"database-privileges", "the role of postgres_password may do this in metadata: UPDATE", statement(databaseMetadata,
-			"GRANT UPDATE"+device+"TO "+roleDecoder, "REVOKE UPDATE"+device+"FROM "+roleDecoder)},
-		{"database-privileges", "the role of timescale_password may do this in metadata: connect", statement(databaseMetadata,
-			"GRANT CONNECT ON DATABASE metadata TO "+roleWriter, "REVOKE CONNECT ON DATABASE metadata FROM "+roleWriter)},
-		{"database-failed-logins", "PostgreSQL logged nothing", statement(databaseAny,
+		{"database-privileges", "the role of postgres_password may do this in metadata: UPDATE", statement(mesh.DatabaseMetadata,
+			"GRANT UPDATE"+device+"TO "+mesh.RoleDecoder, "REVOKE UPDATE"+device+"FROM "+mesh.RoleDecoder)},
+		{"database-privileges", "the role of timescale_password may do this in metadata: connect", statement(mesh.DatabaseMetadata,
+			"GRANT CONNECT ON DATABASE metadata TO "+mesh.RoleWriter, "REVOKE CONNECT ON DATABASE metadata FROM "+mesh.RoleWriter)},
+		{"database-failed-logins", "PostgreSQL logged nothing", statement(mesh.DatabaseAny,
 			"ALTER SYSTEM SET log_min_messages = 'panic'", "ALTER SYSTEM RESET log_min_messages")},
-		{"loss-postgres-sync", "fsync is off", statement(databaseAny, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM RESET fsync")},
+		{"loss-postgres-sync", "fsync is off", statement(mesh.DatabaseAny, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM RESET fsync")},
 	}
 }
 
 // sql runs a statement as the superuser, and has the settings read again.
 func (m *testMesh) sql(t *testing.T, database, statement string) {
 	t.Helper()
-	conn, err := m.superuser(context.Background(), database)
+	conn, err := m.Superuser(context.Background(), database)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
 	for _, s := range []string{statement, "SELECT pg_reload_conf()"} {
@@ -497,7 +499,7 @@ func brokenPooler() []sabotage {
 	change := func(name string, edit func(t *testing.T, m *testMesh, text string) string) func(*testing.T, *testMesh, *doctor.Mesh) {
 		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			path := m.state.path("pgbouncer", name)
+			path := m.State.Path("pgbouncer", name)
 			good, err := os.ReadFile(path)
 			require.NoError(t, err)
 			write := func(text string) {
@@ -522,23 +524,23 @@ func brokenPooler() []sabotage {
 		{"database-pooler", "may command the pooler", settings("\nadmin_users =", "\nadmin_users = f2mesh_pgbouncer")},
 		{"database-pooler", "the role of postgres_reader_password: let in", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			m.sql(t, databaseTelemetry, "GRANT "+rolePooled+" TO "+roleReader)
-			t.Cleanup(func() { m.sql(t, databaseTelemetry, "REVOKE "+rolePooled+" FROM "+roleReader) })
+			m.sql(t, mesh.DatabaseTelemetry, "GRANT "+mesh.RolePooled+" TO "+mesh.RoleReader)
+			t.Cleanup(func() { m.sql(t, mesh.DatabaseTelemetry, "REVOKE "+mesh.RolePooled+" FROM "+mesh.RoleReader) })
 		}},
 		{"database-pooler", "the registrar on the console: let in", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper() // PgBouncer does not outlive one that it has looked up before
 			change("userlist.txt", func(t *testing.T, m *testMesh, text string) string {
 				t.Helper()
-				return text + fmt.Sprintf("%q %q\n", roleRegistrar, m.password(t, secretRegistry))
+				return text + fmt.Sprintf("%q %q\n", mesh.RoleRegistrar, m.password(t, mesh.SecretRegistry))
 			})(t, m, patient)
-			settings("stats_users = f2mesh_pgbouncer", "stats_users = f2mesh_pgbouncer, "+roleRegistrar)(t, m, patient)
+			settings("stats_users = f2mesh_pgbouncer", "stats_users = f2mesh_pgbouncer, "+mesh.RoleRegistrar)(t, m, patient)
 		}},
 	}
 }
 
 func (m *testMesh) reloadPooler(t *testing.T) {
 	t.Helper()
-	text, err := os.ReadFile(m.state.path("pgbouncer", "pgbouncer.pid"))
+	text, err := os.ReadFile(m.State.Path("pgbouncer", "pgbouncer.pid"))
 	require.NoError(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	require.NoError(t, err)
@@ -631,7 +633,7 @@ func brokenTLS() []sabotage {
 	return []sabotage{
 		{"tls-root-key", "lies where services read", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			apart, beside := m.state.rootKey(), m.state.path("pki", "root.key")
+			apart, beside := m.State.RootKey(), m.State.Path("pki", "root.key")
 			require.NoError(t, os.Rename(apart, beside))
 			t.Cleanup(func() { require.NoError(t, os.Rename(beside, apart)) })
 		}},
@@ -650,7 +652,7 @@ func brokenTLS() []sabotage {
 		{"tls-revocation", "the list of", later},
 		{"tls-revocation", "there is no list of", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			path := m.state.path("mosquitto", "devices.crl")
+			path := m.State.Path("mosquitto", "devices.crl")
 			lists, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(path, nil, 0o600))
@@ -680,22 +682,22 @@ func brokenMachine() []sabotage {
 		}},
 		{"input-injection", "hostile messages gave no dead letter", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
 			t.Helper()
-			require.NoError(t, m.Stop(partDecoder))
-			t.Cleanup(func() { require.NoError(t, m.Start(context.Background(), partDecoder)) })
+			require.NoError(t, m.Stop(local.PartDecoder))
+			t.Cleanup(func() { require.NoError(t, m.Start(context.Background(), local.PartDecoder)) })
 		}},
 		{"input-injection", "table telemetry.public.victim is gone", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
 			t.Helper()
 			logIns := 0 // as the superuser, to three databases before the messages and to three after
 			patient.LogIn = func(ctx context.Context, name string) (string, string, error) {
-				if name == secretSuperuser {
+				if name == mesh.SecretSuperuser {
 					switch logIns++; logIns % 6 {
 					case 1:
-						m.sql(t, databaseTelemetry, "CREATE TABLE IF NOT EXISTS public.victim ()")
+						m.sql(t, mesh.DatabaseTelemetry, "CREATE TABLE IF NOT EXISTS public.victim ()")
 					case 4:
-						m.sql(t, databaseTelemetry, "DROP TABLE public.victim") // as the messages would have it
+						m.sql(t, mesh.DatabaseTelemetry, "DROP TABLE public.victim") // as the messages would have it
 					}
 				}
-				return m.secrets.logIn(ctx, name)
+				return m.Secrets.LogIn(ctx, name)
 			}
 		}},
 		{"program-vulnerabilities", "Your code is affected", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {

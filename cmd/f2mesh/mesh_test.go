@@ -20,7 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -50,7 +52,7 @@ func TestMain(m *testing.M) {
 
 // testMesh is a mesh of real servers on free ports.
 type testMesh struct {
-	*localMesh
+	*local.Mesh
 	js   jetstream.JetStream
 	rows *pgxpool.Pool // the reader's
 }
@@ -64,22 +66,22 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 // startMeshLogging is startMesh with a log of the test's own.
 func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
-	return startMeshIn(t, state{dir: filepath.Join(accounttest.TempDir(t), "state")}, log, change...)
+	return startMeshIn(t, mesh.State{Dir: filepath.Join(accounttest.TempDir(t), "state")}, log, change...)
 }
 
 // startMeshIn is startMeshLogging on a state directory that may hold a mesh.
-func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
+func startMeshIn(t *testing.T, st mesh.State, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
 	cfg := meshConfig{
-		localConfig: localConfig{Host: loopback, Controllers: 3, Pooling: true},
-		Keeper:      defaults[trimmer.Config](t),
+		Config: local.Config{Host: mesh.Loopback, Controllers: 3, Pooling: true},
+		Keeper: defaults[trimmer.Config](t),
 		Bridge: bridge.Config{
 			URL: "set later", ClientID: "f2mesh-bridge", Filter: "#", Batch: 1000, Linger: 2 * time.Millisecond,
 			MaxPayload: 1 << 16, CommandMaxAge: 5 * time.Second, DrainTimeout: 5 * time.Second,
 			Inflight: 8000, InflightBytes: 64 << 20,
 		},
 		Decoder: decoder.Config{
-			Schema: metadataSchema, Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 1000,
+			Schema: mesh.MetadataSchema, Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 1000,
 			Batch: 1000, Linger: 2 * time.Millisecond, Workers: 2, DrainTimeout: 5 * time.Second,
 		},
 		Writer: writer.Config{
@@ -96,14 +98,14 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		m.StopAll()
-		require.NoError(t, m.remove())
+		require.NoError(t, m.Remove())
 	})
 	if err := m.StartAll(t.Context()); errors.Is(err, mosquitto.ErrNotInstalled) || errors.Is(err, postgres.ErrNotInstalled) || errors.Is(err, pgbouncer.ErrNotInstalled) {
 		accounttest.SkipMissing(t, err)
 	} else {
 		require.NoError(t, err)
 	}
-	tm := &testMesh{localMesh: m}
+	tm := &testMesh{Mesh: m}
 	tm.openReaders(t)
 	return tm
 }
@@ -121,16 +123,16 @@ func defaults[Config any](t *testing.T) (cfg Config) {
 // openReaders connects the test itself, to NATS over the wire and to the tables.
 func (m *testMesh) openReaders(t *testing.T) {
 	t.Helper()
-	store := secret.NewStore(secret.Chain{m.secretFiles()}, m.log)
-	nc, err := stream.Connect(stream.Config{URL: m.nats.URL(), CAFile: m.authority.CAFile()}, "operator", natsCredential(store, "operator"), m.log)
+	store := secret.NewStore(secret.Chain{m.SecretFiles()}, m.Log)
+	nc, err := stream.Connect(stream.Config{URL: m.Nats.URL(), CAFile: m.Authority.CAFile()}, "operator", mesh.NatsCredential(store, "operator"), m.Log)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)
 	require.NoError(t, err)
-	config, err := pgxpool.ParseConfig(m.dsn("", databaseTelemetry))
+	config, err := pgxpool.ParseConfig(m.DSN("", mesh.DatabaseTelemetry))
 	require.NoError(t, err)
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.User, c.Password, err = logIn(ctx, m.secrets, secretReader)
+		c.User, c.Password, err = mesh.LogIn(ctx, m.Secrets, mesh.SecretReader)
 		return err
 	}
 	m.rows, err = pgxpool.NewWithConfig(context.Background(), config)
@@ -151,7 +153,7 @@ func testLog(t *testing.T) *slog.Logger {
 // certificate of mac.
 func (m *testMesh) device(t *testing.T, mac topic.MAC) mqtt.Client {
 	t.Helper()
-	dir := filepath.Join(m.state.devices(), mac.Dashed())
+	dir := filepath.Join(m.State.DevicesDir(), mac.Dashed())
 	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
 	require.NoError(t, err)
 	client, err := connectMQTT(m, &tls.Config{
@@ -164,7 +166,7 @@ func (m *testMesh) device(t *testing.T, mac topic.MAC) mqtt.Client {
 
 func connectMQTT(m *testMesh, config *tls.Config, id string) (mqtt.Client, error) {
 	client := mqtt.NewClient(mqtt.NewClientOptions().
-		AddBroker("ssl://" + m.address(m.ports().MQTTTLS)).SetClientID(id).SetTLSConfig(config).
+		AddBroker("ssl://" + m.Address(m.Ports().MQTTTLS)).SetClientID(id).SetTLSConfig(config).
 		SetAutoReconnect(true).SetMaxReconnectInterval(time.Second).SetConnectTimeout(5 * time.Second))
 	token := client.Connect()
 	token.WaitTimeout(10 * time.Second)
@@ -173,7 +175,7 @@ func connectMQTT(m *testMesh, config *tls.Config, id string) (mqtt.Client, error
 
 func (m *testMesh) roots(t *testing.T) *x509.CertPool {
 	t.Helper()
-	pem, err := os.ReadFile(m.authority.CAFile())
+	pem, err := os.ReadFile(m.Authority.CAFile())
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
 	require.True(t, pool.AppendCertsFromPEM(pem))

@@ -6,11 +6,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
-	"github.com/nats-io/nats.go"
 )
 
 // recordRotation puts the rotation on the audit trail, without the secret. The registrar

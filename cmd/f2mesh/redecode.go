@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
@@ -26,7 +27,7 @@ import (
 
 // replaying is an operator's way to have messages decoded once more.
 type replaying struct {
-	client  *client
+	client  *mesh.Mesh
 	mesh    replay.Mesh
 	decoder *decoder.Redecoder
 	pools   []*pgxpool.Pool
@@ -35,7 +36,7 @@ type replaying struct {
 // openReplay connects to the mesh that runs on the state directory. It reads the
 // metadata as its decoder does, and decodes with that one's settings.
 func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, error) {
-	c, err := openClient(ctx, state{dir: g.StateDir}, log)
+	c, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return nil, err
 	}
@@ -48,24 +49,24 @@ func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, 
 }
 
 func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
-	metadata, err := r.pool(ctx, databaseMetadata, secretPostgres)
+	metadata, err := r.pool(ctx, mesh.DatabaseMetadata, mesh.SecretPostgres)
 	if err != nil {
 		return err
 	}
-	tables, err := r.pool(ctx, databaseTelemetry, secretReader)
+	tables, err := r.pool(ctx, mesh.DatabaseTelemetry, mesh.SecretReader)
 	if err != nil {
 		return err
 	}
 	var config decoder.Config
-	if err := json.Unmarshal(r.client.run.Decoder, &config); err != nil {
+	if err := json.Unmarshal(r.client.Description.Decoder, &config); err != nil {
 		return fmt.Errorf("reading the decoder's settings in run.json: %w", err)
 	}
-	config.Schema = metadataSchema
+	config.Schema = mesh.MetadataSchema
 	if r.decoder, err = decoder.NewRedecoder(config, metadata); err != nil {
 		return err
 	}
 	r.mesh = replay.Mesh{Decoder: r.decoder, Log: log}
-	if r.mesh.Streams, err = stream.NewClient(r.client.js.Conn(), natsfiles.Files, log); err != nil {
+	if r.mesh.Streams, err = stream.NewClient(r.client.JetStream.Conn(), natsfiles.Files, log); err != nil {
 		return err
 	}
 	r.mesh.Tables, err = replay.NewTables(ctx, tables)
@@ -74,14 +75,14 @@ func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
 
 // pool opens connections as the user of a secret.
 func (r *replaying) pool(ctx context.Context, database, secretName string) (*pgxpool.Pool, error) {
-	run := r.client.run
-	config, err := pgxpool.ParseConfig(localDSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
+	run := r.client.Description
+	config, err := pgxpool.ParseConfig(mesh.DSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
 	config.MaxConns = 2
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.User, c.Password, err = logIn(ctx, r.client.secrets, secretName)
+		c.User, c.Password, err = mesh.LogIn(ctx, r.client.Secrets, secretName)
 		return err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -96,7 +97,7 @@ func (r *replaying) close() {
 	for _, p := range r.pools {
 		p.Close()
 	}
-	r.client.close()
+	r.client.Close()
 }
 
 type redecodeCommand struct {

@@ -9,8 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
@@ -20,8 +22,8 @@ import (
 )
 
 type registrarCommand struct {
-	serviceFlags
-	issuerFlags
+	service.Flags
+	mesh.IssuerFlags
 	Authority string        `help:"Directory of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
 	Config    server.Config `embed:""`
 }
@@ -35,18 +37,18 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Config.ServerCAs == "" {
 		c.Config.ServerCAs = authority.CAFile()
 	}
-	issuer, err := c.open(authority, c.secretFlags.Config, secret.Value{}, log)
+	issuer, err := c.Open(authority, c.SecretFlags.Config, secret.Value{}, log)
 	if err != nil {
 		return err
 	}
-	return c.serve(ctx, "registrar", version, newRegistrar(c.Config, issuer), log)
+	return c.Serve(ctx, "registrar", version, newRegistrar(c.Config, issuer), log)
 }
 
-func newRegistrar(cfg server.Config, issuer identity.Issuer) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+func newRegistrar(cfg server.Config, issuer identity.Issuer) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
 		return server.New(cfg, issuer, server.Logins{
-			Registry: secret.Credential{Store: h.secrets, Password: secretRegistry},
-			MQTT:     secret.Credential{Store: h.secrets, Password: secretMQTTRegistrar, User: "registrar"},
+			Registry: secret.Credential{Store: h.Secrets, Password: mesh.SecretRegistry},
+			MQTT:     secret.Credential{Store: h.Secrets, Password: mesh.SecretMQTTRegistrar, User: "registrar"},
 		}, streams, reg, log)
 	}
 }
@@ -63,24 +65,24 @@ func (r *registry) close() { r.pool.Close() }
 
 // openRegistry opens the registry of the mesh on the state directory. Nothing is
 // asked of PostgreSQL yet.
-func openRegistry(ctx context.Context, st state, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*registry, error) {
-	servers, err := identity.OpenAuthority(st.path("pki"))
+func openRegistry(ctx context.Context, st mesh.State, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*registry, error) {
+	servers, err := identity.OpenAuthority(st.Path("pki"))
 	if err != nil {
 		return nil, err
 	}
-	gate, err := mosquitto.OpenGate(st.path("mosquitto"))
+	gate, err := mosquitto.OpenGate(st.Path("mosquitto"))
 	if err != nil {
 		return nil, err
 	}
 	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
-	pool, err := database.Open(ctx, localDSN(host, number, servers.CAFile(), roleRegistrar, databaseRegistry),
-		secret.Credential{Store: store, Password: secretRegistry})
+	pool, err := database.Open(ctx, mesh.DSN(host, number, servers.CAFile(), mesh.RoleRegistrar, mesh.DatabaseRegistry),
+		secret.Credential{Store: store, Password: mesh.SecretRegistry})
 	if err != nil {
 		return nil, fmt.Errorf("opening the registry: %w", err)
 	}
 	core, err := registrar.New(registrar.Config{
-		Devices: st.devices(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
-		Credential: secret.Credential{Store: store, Password: secretMQTTRegistrar, User: "registrar"}.Get,
+		Devices: st.DevicesDir(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
+		Credential: secret.Credential{Store: store, Password: mesh.SecretMQTTRegistrar, User: "registrar"}.Get,
 	})
 	if err != nil {
 		pool.Close()

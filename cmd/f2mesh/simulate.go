@@ -18,12 +18,12 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/nats-io/nats.go"
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
@@ -49,8 +49,8 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	controllers := fleet.Demo(c.Controllers)
 	here := c.Config.Devices == ""
 	if here {
-		st := state{dir: g.StateDir}
-		r, err := st.load()
+		st := g.state()
+		r, err := st.Load()
 		if err != nil {
 			return err
 		}
@@ -80,12 +80,12 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		defer stop()
 	}
 	if here && c.MaxAhead > 0 && c.Config.Interval == 0 && c.Config.Rate == 0 {
-		m, err := openClient(ctx, state{dir: g.StateDir}, log)
+		m, err := mesh.Open(ctx, g.state(), log)
 		if err != nil {
 			return err
 		}
-		defer m.close()
-		c.Config.Hold = c.holdBack(bridgeCount(m.js.Conn()))
+		defer m.Close()
+		c.Config.Hold = c.holdBack(bridgeCount(m.JetStream.Conn()))
 	}
 	report, err := simulator.New(c.Config, controllers, log).Run(ctx)
 	err = errors.Join(err, finish())
@@ -120,7 +120,7 @@ func (c *simulateCommand) holdBack(taken func() int64) func(acknowledged int64) 
 
 // others are n controllers that the running mesh does not play itself: the broker has
 // one session of each, and whoever comes second ends the first's.
-func others(r *running, n int, out io.Writer) []fleet.Controller {
+func others(r *mesh.Description, n int, out io.Writer) []fleet.Controller {
 	if !r.Simulating || r.Controllers == 0 {
 		return fleet.Demo(n)
 	}
@@ -129,8 +129,8 @@ func others(r *running, n int, out io.Writer) []fleet.Controller {
 }
 
 // lockSimulation makes this the only simulate on the mesh, until it exits.
-func lockSimulation(s state) (*os.File, error) {
-	f, err := os.OpenFile(s.path("simulate.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+func lockSimulation(s mesh.State) (*os.File, error) {
+	f, err := os.OpenFile(s.Path("simulate.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the simulation's lock: %w", err)
 	}
@@ -143,12 +143,12 @@ func lockSimulation(s state) (*os.File, error) {
 }
 
 // register makes the fleet known to the mesh that runs here.
-func (c *simulateCommand) register(ctx context.Context, st state, r running, controllers []fleet.Controller, log *slog.Logger) error {
+func (c *simulateCommand) register(ctx context.Context, st mesh.State, r mesh.Description, controllers []fleet.Controller, log *slog.Logger) error {
 	if err := enlarge(ctx, st, r, controllers, log); err != nil {
 		return fmt.Errorf("registering the fleet: %w", err)
 	}
 	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.MQTTTLS))
-	c.Config.CAFile, c.Config.Devices = r.CAFile, st.devices()
+	c.Config.CAFile, c.Config.Devices = r.CAFile, st.DevicesDir()
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
@@ -23,7 +24,7 @@ func (c *simulateCommand) serveHealth(ctx context.Context, log *slog.Logger) (st
 		return nil, fmt.Errorf("listening for HTTP: %w", err)
 	}
 	ready, registry := c.watchAcknowledged(), prometheus.NewRegistry()
-	services := []health.Service{{Name: partSimulator, Ready: ready, Gatherer: registry}}
+	services := []health.Service{{Name: local.PartSimulator, Ready: ready, Gatherer: registry}}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {

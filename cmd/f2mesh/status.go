@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 )
@@ -29,12 +30,12 @@ var errUnhealthy = errors.New("a stage is not ready")
 
 // Run prints one screen; its exit status is 1 if a stage is not ready.
 func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	m, err := openClient(ctx, state{dir: g.StateDir}, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	s, err := c.observe(ctx, m.js)
+	defer m.Close()
+	s, err := c.observe(ctx, m.JetStream)
 	if err != nil {
 		return err
 	}

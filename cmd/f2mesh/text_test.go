@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
@@ -68,7 +69,7 @@ func TestTablesAreHarmless(t *testing.T) {
 			}, out)
 		},
 		"secret status": func(out io.Writer, text string) error {
-			return printSecrets(out, []secretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
+			return printSecrets(out, []mesh.SecretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
 		},
 		"doctor": func(out io.Writer, text string) error {
 			return printResults(out, []doctor.Result{{Name: "x", Finding: doctor.Finding{State: doctor.Failed, Seen: text}, Fix: text}})

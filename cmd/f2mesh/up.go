@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -37,43 +39,43 @@ type upCommand struct {
 	WatchTopics  bool          `help:"Raise an alarm if a controller publishes on a topic of others. Needs the broker's debug log, which doubles its CPU time per message." env:"F2MESH_WATCH_TOPICS"`
 
 	stream.Sizes
-	Keeper    trimmer.Config `embed:"" prefix:"keeper-"`
-	Bridge    bridge.Config  `embed:"" prefix:"bridge-"`
-	Decoder   decoder.Config `embed:"" prefix:"decoder-"`
-	Writer    writer.Config  `embed:"" prefix:"writer-"`
-	Registrar server.Config  `embed:"" prefix:"registrar-"`
-	Health    monitor.Config `embed:"" prefix:"health-"`
-	Secrets   secretFlags    `embed:""`
-	Issuer    issuerFlags    `embed:""`
+	Keeper    trimmer.Config   `embed:"" prefix:"keeper-"`
+	Bridge    bridge.Config    `embed:"" prefix:"bridge-"`
+	Decoder   decoder.Config   `embed:"" prefix:"decoder-"`
+	Writer    writer.Config    `embed:"" prefix:"writer-"`
+	Registrar server.Config    `embed:"" prefix:"registrar-"`
+	Health    monitor.Config   `embed:"" prefix:"health-"`
+	Secrets   mesh.SecretFlags `embed:""`
+	Issuer    mesh.IssuerFlags `embed:""`
 	poolingFlags
 }
 
 // Run runs a mesh until it is interrupted; with --detach it starts one and
 // returns.
 func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	st := state{dir: g.StateDir}
+	st := g.state()
 	controllers := c.fleetSize(st)
 	if controllers < 0 {
 		return errors.New("--controllers must not be negative")
 	}
 	if c.Detach {
-		return detach(ctx, st)
+		return local.Detach(ctx, st)
 	}
-	lock, err := st.lock()
+	lock, err := st.Lock()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	if err := hold(lock); err != nil {
+	if err := mesh.NoteHolder(lock); err != nil {
 		return err
 	}
 	out := os.Stdout
-	chosen, err := choosePorts(st, c.Host, c.pooled(), out)
+	chosen, err := local.ChoosePorts(st, c.Host, c.pooled(), out)
 	if err != nil {
 		return err
 	}
 	if term.IsTerminal(int(os.Stderr.Fd())) && g.LogLevel == "info" {
-		file, err := openLog(st, out)
+		file, err := local.OpenLog(st, out)
 		if err != nil {
 			return err
 		}
@@ -81,8 +83,8 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 		log = g.logger(file)
 	}
 	cfg := meshConfig{
-		localConfig: localConfig{
-			Host: loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers,
+		Config: local.Config{
+			Host: mesh.Loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers,
 			Sizes: c.Sizes, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 		},
 		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health,
@@ -90,27 +92,27 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
 	}
-	held := newTrouble(log)
+	held := local.WatchWarnings(log)
 	m, err := newMesh(st, cfg, slog.New(held))
 	if err != nil {
 		return err
 	}
-	if text := held.take(); text != "" {
+	if text := held.Take(); text != "" {
 		fmt.Fprintln(out, plain.Lines(text))
 	}
 	if c.simulates(controllers) {
-		m.Add(partSimulator, simulate(m, c.Interval))
+		m.Add(local.PartSimulator, simulate(m, c.Interval))
 	}
-	return m.serve(ctx, c.Parts, held, out, c.simulates(controllers))
+	return m.Serve(ctx, c.Parts, held, out, c.simulates(controllers))
 }
 
 // fleetSize is how many demo controllers there are. A mesh without them, which is a
 // real one, stays so.
-func (c *upCommand) fleetSize(st state) int {
+func (c *upCommand) fleetSize(st mesh.State) int {
 	if c.Controllers != nil {
 		return *c.Controllers
 	}
-	if last, err := st.last(); err == nil {
+	if last, err := st.Last(); err == nil {
 		return last.Controllers
 	}
 	return demoControllers
@@ -118,11 +120,11 @@ func (c *upCommand) fleetSize(st state) int {
 
 // issuer is who signs devices' certificates, as at the last start if nobody says: the
 // broker must know the CA of those that are out there.
-func (c *upCommand) issuer(st state) issuerFlags {
+func (c *upCommand) issuer(st mesh.State) mesh.IssuerFlags {
 	if c.Issuer.Issuer != "" {
 		return c.Issuer
 	}
-	if last, err := st.last(); err == nil {
+	if last, err := st.Last(); err == nil {
 		return last.Issuer
 	}
 	return c.Issuer
@@ -135,5 +137,5 @@ func (c *upCommand) simulates(controllers int) bool {
 
 // pooled is false also where the chosen parts do without a pooler.
 func (c *upCommand) pooled() bool {
-	return c.Pooling && (len(c.Parts) == 0 || slices.Contains(c.Parts, partPgBouncer))
+	return c.Pooling && (len(c.Parts) == 0 || slices.Contains(c.Parts, local.PartPgBouncer))
 }

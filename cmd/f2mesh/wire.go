@@ -10,8 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -23,12 +28,11 @@ import (
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/simulator"
 	"github.com/f2mesh/f2mesh/services/writer"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // meshConfig says how a mesh with its services runs on this machine.
 type meshConfig struct {
-	localConfig
+	local.Config
 	WatchTopics bool // has the broker tell of each denied publish
 	Keeper      trimmer.Config
 	Bridge      bridge.Config
@@ -39,35 +43,35 @@ type meshConfig struct {
 }
 
 // newMesh is a mesh of this machine with all services. Nothing is started yet.
-func newMesh(st state, cfg meshConfig, log *slog.Logger) (*localMesh, error) {
+func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, error) {
 	var denied observer
-	local := cfg.localConfig
-	local.Version = version
-	local.ClientID, local.Admit = cfg.Bridge.ClientID, admitDemo
+	base := cfg.Config
+	base.Version = version
+	base.ClientID, base.Admit = cfg.Bridge.ClientID, admitDemo
 	settings, err := json.Marshal(cfg.Decoder)
 	if err != nil {
 		return nil, fmt.Errorf("keeping the decoder's settings: %w", err)
 	}
-	local.Decoder = settings
+	base.Decoder = settings
 	if cfg.WatchTopics {
-		local.Denied = denied.tell
+		base.Denied = denied.tell
 	}
-	local.Services = []localService{
-		{partKeeper, func(*localMesh) build { return newTrimmer(cfg.Keeper) }},
-		{partBridge, func(m *localMesh) build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
-		{partDecoder, func(m *localMesh) build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
-		{partWriter, func(m *localMesh) build { return newWriter(writerOf(m, cfg.Writer)) }},
-		{partRegistrar, func(m *localMesh) build {
-			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.issuer))
+	base.Services = []local.Service{
+		{Name: local.PartKeeper, Build: func(*local.Mesh) service.Build { return newTrimmer(cfg.Keeper) }},
+		{Name: local.PartBridge, Build: func(m *local.Mesh) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
+		{Name: local.PartDecoder, Build: func(m *local.Mesh) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
+		{Name: local.PartWriter, Build: func(m *local.Mesh) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
+		{Name: local.PartRegistrar, Build: func(m *local.Mesh) service.Build {
+			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
 		}},
-		{partHealth, func(m *localMesh) build { return newHealth(healthOf(m, cfg.Health), allMetrics(m)) }},
+		{Name: local.PartHealth, Build: func(m *local.Mesh) service.Build { return newHealth(healthOf(m, cfg.Health), allMetrics(m)) }},
 	}
-	return newLocal(st, local, log)
+	return local.New(st, base, log)
 }
 
 // admitDemo registers the demo fleet: the broker takes who may connect from the registry.
-func admitDemo(ctx context.Context, m *localMesh) error {
-	registry, err := openRegistry(ctx, m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log.With("service", partRegistrar))
+func admitDemo(ctx context.Context, m *local.Mesh) error {
+	registry, err := openRegistry(ctx, m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
 	if err != nil {
 		return err
 	}
@@ -75,48 +79,48 @@ func admitDemo(ctx context.Context, m *localMesh) error {
 	if err := registrar.Migrate(ctx, registry.pool.Pool); err != nil {
 		return err
 	}
-	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.cfg.Controllers))
+	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.Cfg.Controllers))
 }
 
-func bridgeOf(m *localMesh, cfg bridge.Config) bridge.Config {
-	cfg.URL = "tcp://" + m.address(m.ports().MQTT)
+func bridgeOf(m *local.Mesh, cfg bridge.Config) bridge.Config {
+	cfg.URL = "tcp://" + m.Address(m.Ports().MQTT)
 	return cfg
 }
 
-func decoderOf(m *localMesh, cfg decoder.Config) decoder.Config {
-	cfg.DSN, cfg.PooledDSN = m.dsn(roleDecoder, databaseMetadata), m.pooledDSN(roleDecoder, databaseMetadata)
-	cfg.Schema = metadataSchema
+func decoderOf(m *local.Mesh, cfg decoder.Config) decoder.Config {
+	cfg.DSN, cfg.PooledDSN = m.DSN(mesh.RoleDecoder, mesh.DatabaseMetadata), m.PooledDSN(mesh.RoleDecoder, mesh.DatabaseMetadata)
+	cfg.Schema = mesh.MetadataSchema
 	return cfg
 }
 
-func writerOf(m *localMesh, cfg writer.Config) writer.Config {
-	cfg.DSN, cfg.PooledDSN = m.dsn(roleWriter, databaseTelemetry), m.pooledDSN(roleWriter, databaseTelemetry)
+func writerOf(m *local.Mesh, cfg writer.Config) writer.Config {
+	cfg.DSN, cfg.PooledDSN = m.DSN(mesh.RoleWriter, mesh.DatabaseTelemetry), m.PooledDSN(mesh.RoleWriter, mesh.DatabaseTelemetry)
 	return cfg
 }
 
-func registrarOf(m *localMesh, cfg server.Config) server.Config {
-	cfg.RegistryDSN = m.dsn(roleRegistrar, databaseRegistry)
-	cfg.MetadataDSN = m.dsn(roleRegistrar, databaseMetadata)
-	cfg.MetadataSchema = metadataSchema
-	cfg.Devices, cfg.Broker, cfg.ServerCAs = m.state.devices(), m.state.path("mosquitto"), m.authority.CAFile()
-	cfg.CertFile, cfg.KeyFile = m.serverPair()
-	cfg.Listen = m.public(m.choose(&m.cfg.Ports.EST))
-	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
+func registrarOf(m *local.Mesh, cfg server.Config) server.Config {
+	cfg.RegistryDSN = m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry)
+	cfg.MetadataDSN = m.DSN(mesh.RoleRegistrar, mesh.DatabaseMetadata)
+	cfg.MetadataSchema = mesh.MetadataSchema
+	cfg.Devices, cfg.Broker, cfg.ServerCAs = m.State.DevicesDir(), m.State.Path("mosquitto"), m.Authority.CAFile()
+	cfg.CertFile, cfg.KeyFile = m.ServerPair()
+	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.EST))
+	cfg.Watch.MQTTURL = "tcp://" + m.Address(m.Ports().MQTT)
 	return cfg
 }
 
-func healthOf(m *localMesh, cfg monitor.Config) monitor.Config {
-	cfg.CertFile, cfg.KeyFile = m.serverPair()
-	cfg.CAs = m.authority.CAFile()
-	cfg.Listen = m.public(m.choose(&m.cfg.Ports.HTTP))
+func healthOf(m *local.Mesh, cfg monitor.Config) monitor.Config {
+	cfg.CertFile, cfg.KeyFile = m.ServerPair()
+	cfg.CAs = m.Authority.CAFile()
+	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.HTTP))
 	return cfg
 }
 
 // allMetrics serves the metrics of all services of this process, and its profiles
 // where only this machine reaches them.
-func allMetrics(m *localMesh) http.Handler {
-	mux := health.Handler(m.running)
-	if ip := net.ParseIP(m.cfg.Public); ip != nil && ip.IsLoopback() {
+func allMetrics(m *local.Mesh) http.Handler {
+	mux := health.Handler(m.Services)
+	if ip := net.ParseIP(m.Cfg.Public); ip != nil && ip.IsLoopback() {
 		health.AddProfiles(mux)
 	}
 	return mux
@@ -134,8 +138,8 @@ func (o *observer) tell(line string) {
 }
 
 // toldBy notes the registrar that is built.
-func (o *observer) toldBy(inner build) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+func (o *observer) toldBy(inner service.Build) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
 		r, err := inner(h, streams, reg, log)
 		if s, ok := r.(*server.Server); ok && err == nil {
 			o.registrar.Store(s)
@@ -145,25 +149,25 @@ func (o *observer) toldBy(inner build) build {
 }
 
 // simulate is the part that plays the demo fleet.
-func simulate(m *localMesh, every time.Duration) supervisor.Run {
+func simulate(m *local.Mesh, every time.Duration) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
 		cfg := simulator.Config{
-			Broker: "ssl://" + m.public(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
+			Broker: "ssl://" + m.Public(m.Ports().MQTTTLS), CAFile: m.Authority.CAFile(), Devices: m.State.DevicesDir(),
 			Interval: every, OldFirmware: 0.2, Persistent: 0.25,
 		}
 		ready()
-		_, err := simulator.New(cfg, fleet.Demo(m.cfg.Controllers), m.log.With("service", partSimulator)).Run(ctx)
+		_, err := simulator.New(cfg, fleet.Demo(m.Cfg.Controllers), m.Log.With("service", local.PartSimulator)).Run(ctx)
 		return err
 	}
 }
 
 // migrations make the tables that the services own, by database.
-func migrations() map[string]migration {
-	return map[string]migration{
-		databaseTelemetry: func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error {
+func migrations() map[string]local.Migration {
+	return map[string]local.Migration{
+		mesh.DatabaseTelemetry: func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error {
 			return writer.Migrate(ctx, pool.Pool, number, log)
 		},
-		databaseRegistry: func(ctx context.Context, pool *database.Pool, number int64, _ *slog.Logger) error {
+		mesh.DatabaseRegistry: func(ctx context.Context, pool *database.Pool, number int64, _ *slog.Logger) error {
 			return registrar.MigrateTo(ctx, pool.Pool, number)
 		},
 	}

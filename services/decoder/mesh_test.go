@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 

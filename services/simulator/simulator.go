@@ -15,7 +15,7 @@
 // PUBACK: its client passes each message between five goroutines and completes
 // a message's token without a PUBACK when it reconnects.
 //
-// The package makes no certificates, metadata or ACL; pkg/identity, pkg/fleet
+// The package makes no certificates, metadata or ACL; pkg/identity, pkg/database/fleet
 // and pkg/server/mosquitto do.
 package simulator
 
@@ -32,7 +32,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 )
 
