@@ -11,6 +11,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 )
@@ -105,7 +106,7 @@ func TestDeadIsHarmless(t *testing.T) {
 func TestPurge(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	r := deadletter.NewRecorder(streams)
 	for i, reason := range []string{"bad_json", "unknown_pin", "bad_json"} {
 		require.NoError(t, r.Record(t.Context(), []deadletter.Letter{{Stage: "decoder", Reason: reason, MAC: mac, ID: event.PlaceID(1, uint64(i+1))}}))

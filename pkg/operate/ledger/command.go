@@ -24,17 +24,17 @@ type command struct {
 // readCommands counts commands by their outcomes. Commands are few: all of the
 // interval are held.
 func (a *audit) readCommands(ctx context.Context) error {
-	found, err := a.js.Stream(ctx, commandsStream)
+	found, err := a.js.Stream(ctx, stream.Commands)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", commandsStream, err)
+		return fmt.Errorf("stream %s: %w", stream.Commands, err)
 	}
 	commands := make(map[uint64]*command)
 	var holes []uint64
 	next := uint64(0)
-	s := stream.Scan{Stream: commandsStream, Subjects: a.subjects("f2.command.", ".>"), Since: a.cut.since, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Commands, Subjects: a.subjects("f2.command.", ".>"), Since: a.cut.since, HeadersOnly: true}
 	err = a.read(ctx, s, func(m *stream.Message) error {
 		if m.Time.After(a.cut.until) {
 			return stream.ErrStop
@@ -67,12 +67,12 @@ func (a *audit) readCommands(ctx context.Context) error {
 // bridgeFloor is the sequence up to which the bridge has acknowledged all commands.
 // It is read before RESULT, which has the outcome of what was acknowledged.
 func (a *audit) bridgeFloor(ctx context.Context, commands jetstream.Stream) (uint64, error) {
-	consumer, err := commands.Consumer(ctx, bridgeStage)
+	consumer, err := commands.Consumer(ctx, stream.StageBridge)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("consumer %s of %s: %w", bridgeStage, commandsStream, err)
+		return 0, fmt.Errorf("consumer %s of %s: %w", stream.StageBridge, stream.Commands, err)
 	}
 	return consumer.CachedInfo().AckFloor.Stream, nil
 }
@@ -99,19 +99,19 @@ func (r *results) evicted(sequence uint64, c *command) bool {
 // readResults notes the outcomes.
 func (a *audit) readResults(ctx context.Context, commands map[uint64]*command) (*results, error) {
 	kept := &results{subject: make(map[string]*resultsOf)}
-	found, err := a.js.Stream(ctx, outcome.Stream)
+	found, err := a.js.Stream(ctx, stream.Result)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return kept, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", outcome.Stream, err)
+		return nil, fmt.Errorf("stream %s: %w", stream.Result, err)
 	}
 	info := found.CachedInfo()
 	kept.most = uint64(max(info.Config.MaxMsgsPerSubject, 0))
 	if info.State.FirstSeq > 1 && info.State.Msgs > 0 {
 		kept.since = info.State.FirstTime
 	}
-	s := stream.Scan{Stream: outcome.Stream, Subjects: a.subjects("f2.result.", ".>")}
+	s := stream.Scan{Stream: stream.Result, Subjects: a.subjects("f2.result.", ".>")}
 	err = a.read(ctx, s, func(m *stream.Message) error {
 		r, err := outcome.Parse(m.Header, m.Data)
 		if err != nil {

@@ -117,7 +117,7 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 		}
 	}
 	var d event.Decoded
-	s := stream.Scan{Stream: decodedStream, Subjects: a.subjects("f2.decoded.", ".>"), Since: a.cut.downstream()}
+	s := stream.Scan{Stream: stream.Decoded, Subjects: a.subjects("f2.decoded.", ".>"), Since: a.cut.downstream()}
 	err := a.readOutcomes(ctx, s, func(m *stream.Message) error {
 		r := a.decoded(m, &d)
 		if r == nil {
@@ -155,7 +155,7 @@ func (c *cut) downstream() time.Time {
 func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
 	if err := event.ParseDecoded(m.Data, d); err != nil || len(d.Values) == 0 && d.State == nil {
 		if a.cut.holds(m.Time) {
-			a.unexplained(d.ID, decodedStream, m.Sequence)
+			a.unexplained(d.ID, stream.Decoded, m.Sequence)
 		}
 		return nil
 	}
@@ -164,12 +164,12 @@ func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
 		r, unexplained = nil, true
 	}
 	if unexplained {
-		a.unexplained(d.ID, decodedStream, m.Sequence)
+		a.unexplained(d.ID, stream.Decoded, m.Sequence)
 	}
 	if r == nil {
 		return nil
 	}
-	stage := a.stage(writerStage)
+	stage := a.stage(stream.StageWriter)
 	stage.Received++
 	if r.decoded != 0 {
 		stage.Copies++

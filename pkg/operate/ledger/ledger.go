@@ -30,23 +30,6 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
-)
-
-// The streams that are read, beside deadletter.Stream and outcome.Stream.
-const (
-	rawStream      = "RAW"
-	decodedStream  = "DECODED"
-	parkedStream   = "PARKED"
-	commandsStream = "COMMANDS"
-)
-
-// Names of the stages in the report and in dead letters. Each but the bridge is
-// the durable consumer of the same name on the stream that it reads.
-const (
-	bridgeStage  = "bridge"
-	decoderStage = "decoder"
-	writerStage  = "writer"
 )
 
 // Options say what to audit. The zero value audits everything that RAW holds.
@@ -157,9 +140,9 @@ func (c *cut) holds(t time.Time) bool { return !t.Before(c.since) && !t.After(c.
 func (a *audit) takeCut(ctx context.Context) error {
 	a.cut.since, a.cut.until = a.options.Since, a.options.Until
 	var raw *jetstream.StreamInfo
-	for _, name := range []string{deadletter.Stream, decodedStream, rawStream} {
+	for _, name := range []string{stream.DeadLetter, stream.Decoded, stream.Raw} {
 		s, err := a.js.Stream(ctx, name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) && name != rawStream {
+		if errors.Is(err, jetstream.ErrStreamNotFound) && name != stream.Raw {
 			continue // nothing has ever been there
 		}
 		if err != nil {
@@ -167,7 +150,7 @@ func (a *audit) takeCut(ctx context.Context) error {
 		}
 		raw = s.CachedInfo()
 		from := complete(raw)
-		if name == deadletter.Stream {
+		if name == stream.DeadLetter {
 			from = lettersFrom(raw)
 		}
 		if from.After(a.cut.since) {
@@ -210,7 +193,7 @@ func (a *audit) places(ctx context.Context, state *jetstream.StreamState, toEnd 
 // firstSince is RAW's first sequence that was stored at t or later, or none.
 func (a *audit) firstSince(ctx context.Context, t time.Time, none uint64) (uint64, error) {
 	first := none
-	s := stream.Scan{Stream: rawStream, Since: t, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Raw, Since: t, HeadersOnly: true}
 	err := s.Read(ctx, a.js, func(m *stream.Message) error {
 		first = min(none, m.Sequence)
 		return stream.ErrStop

@@ -6,12 +6,14 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // readPositions reads how far decoder and writer are. A consumer that does not
 // exist has acknowledged nothing.
 func (a *audit) readPositions(ctx context.Context) error {
-	for _, p := range []Position{{Stream: rawStream, Consumer: decoderStage}, {Stream: decodedStream, Consumer: writerStage}} {
+	for _, p := range []Position{{Stream: stream.Raw, Consumer: stream.StageDecoder}, {Stream: stream.Decoded, Consumer: stream.StageWriter}} {
 		consumer, err := a.js.Consumer(ctx, p.Stream, p.Consumer)
 		switch {
 		case err == nil:
@@ -33,9 +35,9 @@ func (a *audit) writerFloor() uint64 { return a.report.Positions[1].AckFloor }
 // stage returns the row of the report for one of the three stages.
 func (a *audit) stage(name string) *Stage {
 	switch name {
-	case bridgeStage:
+	case stream.StageBridge:
 		return &a.report.Stages[0]
-	case decoderStage:
+	case stream.StageDecoder:
 		return &a.report.Stages[1]
 	default:
 		return &a.report.Stages[2]

@@ -21,7 +21,7 @@ func (a *audit) readRaw(ctx context.Context) error {
 		return nil
 	}
 	s := stream.Scan{
-		Stream: rawStream, Subjects: a.subjects("f2.raw.*.", ".>"), First: a.cut.first, Last: a.cut.last, HeadersOnly: !a.claims.any(),
+		Stream: stream.Raw, Subjects: a.subjects("f2.raw.*.", ".>"), First: a.cut.first, Last: a.cut.last, HeadersOnly: !a.claims.any(),
 		Begin: func(messages uint64) {
 			a.book.records = slices.Grow(a.book.records, int(min(messages, a.cut.last-a.cut.first+1))) //nolint:gosec // it fits in memory or not
 		},
@@ -36,9 +36,9 @@ func (a *audit) readRaw(ctx context.Context) error {
 		device := a.book.device(token(m.Subject, 3))
 		a.book.devices[device].Received++
 		a.book.add(m.Sequence, device)
-		a.stage(bridgeStage).Received++
-		a.stage(bridgeStage).Passed++
-		a.stage(decoderStage).Received++
+		a.stage(stream.StageBridge).Received++
+		a.stage(stream.StageBridge).Passed++
+		a.stage(stream.StageDecoder).Received++
 		if a.claims.any() {
 			a.claims.receive(event.Digest(m.Subject, m.Data), &a.report.Acknowledged)
 		}
@@ -58,9 +58,9 @@ func (a *audit) bookHoles(ctx context.Context, holes []hole) error {
 	if len(holes) == 0 {
 		return nil
 	}
-	raw, err := a.js.Stream(ctx, rawStream)
+	raw, err := a.js.Stream(ctx, stream.Raw)
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", rawStream, err)
+		return fmt.Errorf("stream %s: %w", stream.Raw, err)
 	}
 	state := &raw.CachedInfo().State
 	if state.Msgs > 0 && state.FirstSeq > a.cut.first {
@@ -86,8 +86,8 @@ func (a *audit) hole(h hole) {
 	device := &a.book.devices[a.book.device(unknown)]
 	device.Received += n
 	device.Missing += n
-	a.stage(bridgeStage).Received += n
-	a.stage(bridgeStage).Missing += n
+	a.stage(stream.StageBridge).Received += n
+	a.stage(stream.StageBridge).Missing += n
 }
 
 // readOutcomes reads what was stored of messages of RAW. Nothing that it visits is of
@@ -103,9 +103,9 @@ func (a *audit) readOutcomes(ctx context.Context, s stream.Scan, visit func(*str
 	if s.Last = found.CachedInfo().State.LastSeq; s.Last == 0 {
 		return nil
 	}
-	raw, err := a.js.Stream(ctx, rawStream) // behind the stream of outcomes
+	raw, err := a.js.Stream(ctx, stream.Raw) // behind the stream of outcomes
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", rawStream, err)
+		return fmt.Errorf("stream %s: %w", stream.Raw, err)
 	}
 	a.rawEnd = raw.CachedInfo().State.LastSeq
 	return a.read(ctx, s, visit)
@@ -113,7 +113,7 @@ func (a *audit) readOutcomes(ctx context.Context, s stream.Scan, visit func(*str
 
 // readParked notes which messages wait by themselves.
 func (a *audit) readParked(ctx context.Context) error {
-	s := stream.Scan{Stream: parkedStream, Subjects: a.subjects("f2.parked.", ""), HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Parked, Subjects: a.subjects("f2.parked.", ""), HeadersOnly: true}
 	return a.read(ctx, s, func(m *stream.Message) error {
 		id, err := event.ParseID(value(m.Header, event.HeaderID))
 		if err != nil || id.Incarnation() != a.cut.incarnation {

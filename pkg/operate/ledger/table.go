@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // The keys are looked up in the tables' indexes, a batch a query. The batch's
@@ -157,7 +158,7 @@ func (a *audit) fault(of origin, f RowFault) {
 		r.rows |= rowPending
 		rows.Pending++
 		return
-	case r.rows&rowLetter != 0 || a.explain(writerStage, r):
+	case r.rows&rowLetter != 0 || a.explain(stream.StageWriter, r):
 		r.rows |= rowLetter
 		rows.NotKept++
 		return

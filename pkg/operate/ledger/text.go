@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // maxDevices is how many balanced devices the text shows; those with something
@@ -89,8 +90,8 @@ func (r *Report) differences() (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s vanished from RAW: removed from between others. DECODED and DEAD_LETTER have %s",
 			count(v.Messages, message1, messageN), count(v.Outcomes, "outcome of them", "outcomes of them")))
 	}
-	say(r.stage(decoderStage).Missing, message1, messageN, "vanished between RAW and DECODED: the decoder acknowledged without an outcome")
-	say(r.stage(writerStage).Missing, message1, messageN, "vanished between DECODED and the tables: the writer acknowledged, but rows are absent or differ")
+	say(r.stage(stream.StageDecoder).Missing, message1, messageN, "vanished between RAW and DECODED: the decoder acknowledged without an outcome")
+	say(r.stage(stream.StageWriter).Missing, message1, messageN, "vanished between DECODED and the tables: the writer acknowledged, but rows are absent or differ")
 	say(r.Unexplained.Total, "outcome", "outcomes", "on DECODED or DEAD_LETTER without a message on RAW, or unreadable")
 	say(r.Commands.Missing, "command", "commands", "vanished: neither an outcome on RESULT nor under way")
 	return lines

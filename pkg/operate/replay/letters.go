@@ -73,7 +73,7 @@ func (m *Mesh) Replay(ctx context.Context, l Letters) (*Outcome, error) {
 		case s.Removed || s.Counted():
 		case s.ID != event.ID{}:
 			behind = append(behind, slim(&s))
-		case s.Stage == "bridge":
+		case s.Stage == stream.StageBridge:
 			bridges = append(bridges, slim(&s))
 		default:
 			out.Letters++
@@ -122,7 +122,7 @@ func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dr
 		}
 		if !dryRun {
 			if err := m.putOnRaw(ctx, &l, t); err != nil {
-				return fmt.Errorf("putting letter %d on %s: %w", l.Sequence, rawStream, err)
+				return fmt.Errorf("putting letter %d on %s: %w", l.Sequence, stream.Raw, err)
 			}
 			if err := deadletter.Remove(ctx, js, []deadletter.Stored{l}); err != nil {
 				return err
@@ -137,7 +137,7 @@ func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dr
 func (m *Mesh) putOnRaw(ctx context.Context, l *deadletter.Stored, t topic.Topic) error {
 	subject, name := t.RawSubject(), strconv.FormatUint(l.Sequence, 10)
 	there := false
-	s := stream.Scan{Stream: rawStream, Subjects: []string{subject}, Since: l.Stored, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Raw, Subjects: []string{subject}, Since: l.Stored, HeadersOnly: true}
 	err := s.Read(ctx, m.Streams.JetStream(), func(raw *stream.Message) error {
 		if raw.Header.Get(event.HeaderReplayed) == name {
 			there = true
@@ -220,7 +220,7 @@ func fetch(ctx context.Context, raw jetstream.Stream, incarnation uint64, id eve
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading message %d of %s: %w", id.Sequence(), rawStream, err)
+		return nil, fmt.Errorf("reading message %d of %s: %w", id.Sequence(), stream.Raw, err)
 	}
 	return &stream.Message{Subject: m.Subject, Header: m.Header, Data: m.Data, Sequence: m.Sequence, Time: m.Time}, nil
 }
@@ -240,7 +240,7 @@ func (a *attempt) stillRefused(l *deadletter.Stored) *deadletter.Letter {
 	if a.result.Decoded == nil && len(a.result.Letters) > 0 {
 		return &a.result.Letters[0]
 	}
-	if l.Stage == "writer" || !l.Part {
+	if l.Stage == stream.StageWriter || !l.Part {
 		return nil
 	}
 	for i := range a.result.Letters {
@@ -321,7 +321,7 @@ func (m *Mesh) write(ctx context.Context, good []*attempt, rows [][]change, repl
 	}
 	last, err := m.store(ctx, messages)
 	if err != nil {
-		return fmt.Errorf("putting messages on %s: %w", decodedStream, err)
+		return fmt.Errorf("putting messages on %s: %w", stream.Decoded, err)
 	}
 	return m.awaitWriter(ctx, last, 0)
 }

@@ -84,7 +84,7 @@ func (m *Mesh) Redecode(ctx context.Context, i Interval) (*Difference, error) {
 	clear(m.Tables.points) // there may be others since
 	difference := &Difference{Refused: map[string]uint64{}, index: map[pointKey]*PointDifference{}}
 	var total uint64
-	s := stream.Scan{Stream: rawStream, Since: i.From, Last: raw.CachedInfo().State.LastSeq, Begin: func(n uint64) { total = n }}
+	s := stream.Scan{Stream: stream.Raw, Since: i.From, Last: raw.CachedInfo().State.LastSeq, Begin: func(n uint64) { total = n }}
 	if i.MAC != "" {
 		s.Subjects = []string{"f2.raw.*." + string(i.MAC) + ".>"}
 	}
@@ -159,7 +159,7 @@ func (m *Mesh) flush(ctx context.Context, results []Result, difference *Differen
 	}
 	last, err := m.store(ctx, messages)
 	if err != nil {
-		return fmt.Errorf("putting messages on %s: %w", decodedStream, err)
+		return fmt.Errorf("putting messages on %s: %w", stream.Decoded, err)
 	}
 	difference.Stored += uint64(len(messages))
 	return m.awaitWriter(ctx, last, maxBehind)

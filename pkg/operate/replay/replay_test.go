@@ -81,7 +81,7 @@ func newMesh(t *testing.T) *mesh {
 	ctx := t.Context()
 	m := &mesh{t: t, scale: 1, points: []int32{1, 2}, bad: map[int32]bool{}, writes: true}
 	m.Streams, m.Decoder, m.Log = streamtest.NewClient(t), m, slog.New(slog.DiscardHandler)
-	require.NoError(t, m.Streams.Ensure(ctx, "RAW", "DECODED", deadletter.Stream))
+	require.NoError(t, m.Streams.Ensure(ctx, "RAW", "DECODED", stream.DeadLetter))
 	raw, err := m.Streams.JetStream().Stream(ctx, "RAW")
 	require.NoError(t, err)
 	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano())

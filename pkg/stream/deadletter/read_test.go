@@ -30,7 +30,7 @@ func read(t *testing.T, streams *stream.Client, f deadletter.Filter) (letters []
 func TestRead(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	sent := []deadletter.Letter{
 		{
 			Stage: "decoder", Reason: "out_of_range", Detail: "data point 3 (\"°C\"):\nx", MAC: "e4fd45f654be", Topic: "f2.raw.x", ID: event.PlaceID(7, 42),
@@ -72,7 +72,7 @@ func TestRead(t *testing.T) {
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	r := deadletter.NewRecorder(streams)
 	for _, l := range []deadletter.Letter{
 		{Stage: "bridge", Reason: "bad_levels"},
@@ -96,7 +96,7 @@ func TestFilter(t *testing.T) {
 func TestRemoveKeepsCount(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(1, 5)))
 	letters := read(t, streams, deadletter.Filter{})
 	require.NoError(t, deadletter.Remove(t.Context(), streams.JetStream(), letters[:2]), "not the newest: nothing stands for it")
@@ -120,7 +120,7 @@ func TestRemoveKeepsCount(t *testing.T) {
 	left = read(t, streams, deadletter.Filter{})
 	require.Len(t, left, 2)
 	assert.False(t, left[1].Removed)
-	s, err := streams.JetStream().Stream(t.Context(), deadletter.Stream)
+	s, err := streams.JetStream().Stream(t.Context(), stream.DeadLetter)
 	require.NoError(t, err)
 	_, err = s.GetMsg(t.Context(), letters[0].Sequence)
 	require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
@@ -129,7 +129,7 @@ func TestRemoveKeepsCount(t *testing.T) {
 func TestGroups(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(1, deadletter.Kept+5)))
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), []deadletter.Letter{{Stage: "bridge", Reason: "bad_levels", Detail: "5 levels"}}))
 	groups, err := deadletter.Filter{}.Groups(t.Context(), streams.JetStream())
