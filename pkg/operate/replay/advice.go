@@ -7,8 +7,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Advice says what to do about a letter.
-func Advice(l *deadletter.Stored) string {
+// advice says what to do about a letter.
+func advice(l *deadletter.Stored) string {
 	has := func(reasons ...string) bool { return slices.Contains(reasons, l.Reason) }
 	const again = ". Then replay the letter"
 	switch {

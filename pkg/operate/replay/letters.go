@@ -32,6 +32,7 @@ type Letters struct {
 
 // Outcome is what became of letters.
 type Outcome struct {
+	DryRun  bool   `json:"-"`
 	Letters uint64 `json:"letters"` // that were tried
 	// Accepted are letters whose refused part is now in the tables, or on RAW for one
 	// of the bridge. With a dry run it would be.
@@ -58,7 +59,7 @@ func slim(s *deadletter.Stored) deadletter.Stored {
 // on DECODED. Letters of what was accepted are removed, after the writer has written
 // the rows.
 func (m *Mesh) Replay(ctx context.Context, l Letters) (*Outcome, error) {
-	out := &Outcome{Refused: map[string]uint64{}}
+	out := &Outcome{DryRun: l.DryRun, Refused: map[string]uint64{}}
 	var behind, bridges []deadletter.Stored
 	before := make(map[string]uint64)
 	filter := l.Filter

@@ -17,13 +17,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Decoder decodes a message of RAW with the metadata of now; id is its place.
+// Decoder works with the metadata of now.
 type Decoder interface {
+	// Decode decodes a message of RAW; id is its place.
 	Decode(ctx context.Context, raw *stream.Message, id event.ID) (Result, error)
+	// Frame returns the Modbus frame of a message, or nil where it has none.
+	Frame(t topic.Topic, body []byte) []byte
+	// Points returns the data points of the sensor that a message is of.
+	Points(ctx context.Context, t topic.Topic) ([]Point, error)
 }
 
 // Result is what a message decodes to.

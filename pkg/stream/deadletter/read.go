@@ -109,6 +109,20 @@ type Filter struct {
 	HeadersOnly bool
 }
 
+// NewFilter reads what a person asks for. The MAC may be "unknown".
+func NewFilter(stage, reason, mac string) (f Filter, err error) {
+	f = Filter{Stage: stage, Reason: reason, Unknown: mac == unknown}
+	if strings.Trim(reason, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+		return f, fmt.Errorf("%q is not a reason: f2mesh dead list shows those there are", reason)
+	}
+	if mac != "" && !f.Unknown {
+		if f.MAC, err = topic.ParseMAC(mac); err != nil {
+			return f, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", mac)
+		}
+	}
+	return f, nil
+}
+
 // Subject is the filter's subject, with wildcards.
 func (f *Filter) Subject() string {
 	token := func(s string) string {

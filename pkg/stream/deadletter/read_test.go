@@ -147,3 +147,19 @@ func TestGroups(t *testing.T) {
 	assert.Zero(t, groups[0].Kept)
 	assert.EqualValues(t, deadletter.Kept+5, groups[0].Total)
 }
+
+func TestNewFilter(t *testing.T) {
+	t.Parallel()
+	got, err := deadletter.NewFilter("decoder", "bad_json", "E4-FD-45-F6-54-BE")
+	require.NoError(t, err)
+	assert.Equal(t, deadletter.Filter{Stage: "decoder", Reason: "bad_json", MAC: "e4fd45f654be"}, got)
+	got, err = deadletter.NewFilter("", "", "unknown")
+	require.NoError(t, err)
+	assert.Equal(t, deadletter.Filter{Unknown: true}, got)
+	_, err = deadletter.NewFilter("", "", "here")
+	require.ErrorContains(t, err, "not a MAC address")
+	for _, reason := range []string{"*.>", "bad.json", "a*b", "Bad"} {
+		_, err = deadletter.NewFilter("", reason, "")
+		require.ErrorContains(t, err, "is not a reason")
+	}
+}
