@@ -93,7 +93,7 @@ func TestBalanced(t *testing.T) {
 	}, r.Devices)
 	require.Equal(t, of, seen)
 	require.EqualValues(t, 15+14+10, seen)
-	require.Contains(t, text(t, r), "In part: of 1 message that was written")
+	require.Contains(t, text(t, r), "Partial: 1 message written")
 
 	one := m.audit(Options{MAC: macAt(2)})
 	require.True(t, one.Balanced())
@@ -231,7 +231,7 @@ func TestLettersNotKept(t *testing.T) {
 	require.True(t, r.Balanced(), text(t, r))
 	require.Equal(t, Counts{Received: refused, DeadLettered: refused}, r.Total)
 	require.Equal(t, []Letters{{Stage: "decoder", Reason: "unknown_controller", Messages: refused, NotKept: 30}}, r.Letters)
-	require.Contains(t, text(t, r), "Letters not kept: 30 messages count as dead-lettered")
+	require.Contains(t, text(t, r), "Letters not kept: 30 messages counted as dead-lettered")
 
 	behind, other := newReading(1, 500), newReading(2, 0)
 	m.receive(behind, other)
@@ -352,7 +352,7 @@ func TestParkedIsPending(t *testing.T) {
 	require.Equal(t, Counts{Received: 13, Decoded: 11, Written: 11, Pending: 1, Missing: 1}, r.Total)
 	require.EqualValues(t, 1, r.Parked)
 	require.Equal(t, lost.d.ID, r.Missing[0].ID)
-	require.Contains(t, text(t, r), "Parked: 1 message waits")
+	require.Contains(t, text(t, r), "Parked: 1 message waiting")
 	require.EqualValues(t, 1, m.audit(Options{MAC: macAt(3)}).Parked)
 }
 
