@@ -32,7 +32,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
@@ -212,7 +211,7 @@ func (m *testMesh) count(t *testing.T, query string, args ...any) (n int) {
 // deadLetters lists those whose subject matches the filter.
 func (m *testMesh) deadLetters(t *testing.T, filter string) []jetstream.Msg {
 	t.Helper()
-	consumer, err := m.js.OrderedConsumer(t.Context(), deadletter.Stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
+	consumer, err := m.js.OrderedConsumer(t.Context(), stream.DeadLetter, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
 	require.NoError(t, err)
 	info, err := consumer.Info(t.Context())
 	require.NoError(t, err)

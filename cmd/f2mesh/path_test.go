@@ -190,7 +190,7 @@ func TestPath(t *testing.T) {
 // outcomes are those of all commands.
 func (m *testMesh) outcomes(t *testing.T) (all []outcome.Outcome) {
 	t.Helper()
-	consumer, err := m.js.OrderedConsumer(t.Context(), outcome.Stream, jetstream.OrderedConsumerConfig{})
+	consumer, err := m.js.OrderedConsumer(t.Context(), stream.Result, jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
 	for {
 		message, err := consumer.Next(jetstream.FetchMaxWait(100 * time.Millisecond))

@@ -5,13 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
-	"os"
-	"slices"
-	"text/tabwriter"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,7 +13,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -27,10 +21,9 @@ import (
 
 // replaying is an operator's way to have messages decoded once more.
 type replaying struct {
-	client  *mesh.Mesh
-	mesh    replay.Mesh
-	decoder *decoder.Redecoder
-	pools   []*pgxpool.Pool
+	client *mesh.Mesh
+	mesh   replay.Mesh
+	pools  []*pgxpool.Pool
 }
 
 // openReplay connects to the mesh that runs on the state directory. It reads the
@@ -42,7 +35,7 @@ func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, 
 	}
 	r := &replaying{client: c}
 	if err := r.open(ctx, log); err != nil {
-		r.close()
+		r.Close()
 		return nil, err
 	}
 	return r, nil
@@ -62,10 +55,11 @@ func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("reading the decoder's settings in run.json: %w", err)
 	}
 	config.Schema = mesh.MetadataSchema
-	if r.decoder, err = decoder.NewRedecoder(config, metadata); err != nil {
+	redecoder, err := decoder.NewRedecoder(config, metadata)
+	if err != nil {
 		return err
 	}
-	r.mesh = replay.Mesh{Decoder: r.decoder, Log: log}
+	r.mesh = replay.Mesh{Decoder: redecoder, Log: log}
 	if r.mesh.Streams, err = stream.NewClient(r.client.JetStream.Conn(), natsfiles.Files, log); err != nil {
 		return err
 	}
@@ -93,7 +87,7 @@ func (r *replaying) pool(ctx context.Context, database, secretName string) (*pgx
 	return pool, nil
 }
 
-func (r *replaying) close() {
+func (r *replaying) Close() {
 	for _, p := range r.pools {
 		p.Close()
 	}
@@ -125,62 +119,13 @@ func (c *redecodeCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	progress, end := countOnBar("messages")
-	interval.Progress = progress
+	defer m.Close()
+	bar := progress.Count("messages")
+	interval.Progress = bar.Set
 	difference, err := m.mesh.Redecode(ctx, interval)
-	end()
+	bar.Finish()
 	if difference == nil {
 		return err
 	}
-	if c.JSON {
-		return errors.Join(err, printJSON(difference))
-	}
-	return errors.Join(err, printDifference(os.Stdout, difference, c.DryRun))
-}
-
-func printDifference(out io.Writer, d *replay.Difference, dryRun bool) error {
-	fmt.Fprintf(out, "messages %d, decoded %d\n", d.Messages, d.Decoded)
-	for _, reason := range slices.Sorted(maps.Keys(d.Refused)) {
-		fmt.Fprintf(out, "  refused, %s: %d\n", plain.Text(reason), d.Refused[reason])
-	}
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "DEVICE\tDATA POINT\tSAME\tCHANGED\tNEW\tGONE\tSECOND")
-	for i := range d.Points {
-		p := &d.Points[i]
-		device, point := fmt.Sprint(p.DeviceID), fmt.Sprintf("%d %s", p.DataPointID, plain.Text(p.Label))
-		if p.DeviceID == 0 {
-			device, point = "-", p.Label
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", device, point, p.Same, p.Changed, p.New, p.Gone, p.Second)
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for i := range d.Points {
-		p := &d.Points[i]
-		for _, e := range p.Examples {
-			if e.Before+e.After == "" {
-				continue // an event's state is not shown: it may be personal
-			}
-			fmt.Fprintf(out, "for example device %d, data point %d at %s: %s -> %s\n", p.DeviceID, p.DataPointID,
-				e.Time.UTC().Format(time.RFC3339Nano), orNone(e.Before), orNone(e.After))
-		}
-	}
-	switch {
-	case d.Changes() == 0:
-		fmt.Fprintln(out, "the tables hold what today's metadata say")
-	case dryRun:
-		fmt.Fprintln(out, "nothing was changed; without --dry-run these rows are written, and the previous values go to measurement_history")
-	default:
-		fmt.Fprintf(out, "%d messages were put on DECODED; the writer replaces the rows, and the previous values go to measurement_history\n", d.Stored)
-	}
-	return nil
-}
-
-func orNone(value string) string {
-	if value == "" {
-		return "none"
-	}
-	return plain.Text(value)
+	return errors.Join(err, printAs(c.JSON, difference))
 }

@@ -95,7 +95,7 @@ func MessageBytes(streamName string, state *jetstream.StreamState) float64 {
 	switch {
 	case state.Msgs >= 1000:
 		return float64(state.Bytes) / float64(state.Msgs)
-	case streamName == "RAW":
+	case streamName == Raw:
 		return rawMessage
 	}
 	return decodedMessage
@@ -105,7 +105,7 @@ func MessageBytes(streamName string, state *jetstream.StreamState) float64 {
 // the same rate already keeps what it has.
 func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.StreamConfig) (chosen map[string]*limit, explained []string, err error) {
 	chosen = map[string]*limit{}
-	own := map[string]int64{"RAW": sizes.RawBytes, "DECODED": sizes.DecodedBytes}
+	own := map[string]int64{Raw: sizes.RawBytes, Decoded: sizes.DecodedBytes}
 	for name, bytes := range own {
 		if bytes > 0 {
 			chosen[name] = &limit{bytes: bytes}
@@ -154,7 +154,7 @@ func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.Stre
 		room = max(0, int64(diskShare*float64(free))+held-others)
 	}
 	raw, decoded := chooseBytes(sizes.Rate, room)
-	for name, bytes := range map[string]int64{"RAW": raw, "DECODED": decoded} {
+	for name, bytes := range map[string]int64{Raw: raw, Decoded: decoded} {
 		if chosen[name] == nil {
 			chosen[name] = &limit{bytes: bytes, rate: sizes.Rate}
 		}
@@ -163,7 +163,7 @@ func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.Stre
 }
 
 // history tells whether a stream's size follows the rate.
-func history(name string) bool { return name == "RAW" || name == "DECODED" }
+func history(name string) bool { return name == Raw || name == Decoded }
 
 // chooseBytes are the limits of RAW and DECODED for a rate; room is what both may have
 // together, -1 if nobody knows.

@@ -28,7 +28,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/batch"
@@ -37,7 +36,7 @@ import (
 )
 
 // RawStream is the stream of messages as the devices sent them.
-const RawStream = "RAW"
+const RawStream = stream.Raw
 
 // Bridge is one bridge; run it once.
 type Bridge struct {
@@ -83,7 +82,7 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 // and disconnects when the broker has read the acknowledgements, within
 // DrainTimeout. The broker keeps the rest. Run may be called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Wait(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
+	if err := b.streams.Wait(ctx, stream.Raw, stream.DeadLetter, stream.Commands, stream.Result); err != nil {
 		return err
 	}
 	first, err := b.newSession()
@@ -133,7 +132,7 @@ func (b *Bridge) store(ctx context.Context) error {
 	if err != nil {
 		return b.stopped(ctx, err)
 	}
-	b.raw.Store(b.streams.NewAppender(RawStream, last))
+	b.raw.Store(b.streams.NewAppender(stream.Raw, last))
 	buf := make([]arrival, 0, b.cfg.Batch)
 	for {
 		buf = batch.Gather(b.arrived.open, b.arrived.items, buf[:0], b.cfg.Batch, b.cfg.Linger)
@@ -191,20 +190,20 @@ func (b *Bridge) Ready(ctx context.Context) error {
 	if err := b.commands.Ready(); err != nil {
 		return err
 	}
-	info, err := b.streams.Info(ctx, RawStream)
+	info, err := b.streams.Info(ctx, stream.Raw)
 	if err != nil {
 		return err
 	}
 	if limit, room := info.Config.MaxBytes, info.Config.MaxBytes-int64(info.State.Bytes); limit > 0 && room <= int64(b.cfg.MaxPayload) { //nolint:gosec // below limit
-		return fmt.Errorf("%s is full, %d of %d bytes: the decoder has not taken what it holds; start the decoder or see its log, or give the stream more room: nats stream edit %s --max-bytes", RawStream, info.State.Bytes, limit, RawStream)
+		return fmt.Errorf("%s is full, %d of %d bytes: the decoder has not taken what it holds; start the decoder or see its log, or give the stream more room: nats stream edit %s --max-bytes", stream.Raw, info.State.Bytes, limit, stream.Raw)
 	}
 	raw := b.raw.Load()
 	if raw == nil {
-		return errors.New("reading the end of " + RawStream + " to know what the broker may send again")
+		return errors.New("reading the end of " + stream.Raw + " to know what the broker may send again")
 	}
 	if since, problem := raw.Failing(); !since.IsZero() && time.Since(since) > stalled {
 		return fmt.Errorf("%s has taken nothing for %s; see that it has room (nats stream info %s) and that the NATS server's disk has: %w",
-			RawStream, time.Since(since).Round(time.Second), RawStream, problem)
+			stream.Raw, time.Since(since).Round(time.Second), stream.Raw, problem)
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // CommandStream is the stream of commands for controllers.
-const CommandStream = command.Stream
+const CommandStream = stream.Commands
 
 // newCommands makes the other direction. It has a connection of its own to the
 // broker, with the bridge's credential.

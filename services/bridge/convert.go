@@ -9,11 +9,12 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // stage is the bridge's name in subjects and dead letters.
-const stage = "bridge"
+const stage = stream.StageBridge
 
 // read parses a message's topic. It returns the dead letter if that fails or if the
 // payload is too large.

@@ -151,7 +151,7 @@ func (r *rig) traffic(tb testing.TB, template string) (stop func() []string) {
 	go func() {
 		var acked []string
 		for n := 0; ctx.Err() == nil; {
-			if last, err := r.operator.LastSequence(ctx, RawStream); err != nil || uint64(n) > last+10_000 {
+			if last, err := r.operator.LastSequence(ctx, stream.Raw); err != nil || uint64(n) > last+10_000 {
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -39,7 +40,7 @@ func TestRetained(t *testing.T) {
 	}
 	got, _ := bodies(r.stored(t, 0))
 	assert.Equal(t, []string{"kept"}, got)
-	last, err := r.operator.Last(t.Context(), deadletter.Stream, "f2.dead.bridge.retained.e4fd45f654be")
+	last, err := r.operator.Last(t.Context(), stream.DeadLetter, "f2.dead.bridge.retained.e4fd45f654be")
 	require.NoError(t, err)
 	assert.Contains(t, []string{"2", "3"}, last.Header.Get(deadletter.HeaderCount), "the killed one may not have come to count")
 	assert.Empty(t, last.Data)
@@ -59,11 +60,11 @@ func TestPoison(t *testing.T) {
 	}
 	r.awaitStored(t, 0, "39")
 	require.Eventually(t, func() bool { return testutil.ToFloat64(l.metrics.deadLetters.WithLabelValues("bad_mode")) == 40 }, patience, time.Millisecond)
-	last, err := r.operator.Last(t.Context(), deadletter.Stream, "f2.dead.bridge.bad_mode.e4fd45f654be")
+	last, err := r.operator.Last(t.Context(), stream.DeadLetter, "f2.dead.bridge.bad_mode.e4fd45f654be")
 	require.NoError(t, err)
 	assert.Equal(t, "40", last.Header.Get(deadletter.HeaderCount))
 	assert.Equal(t, "1048576", last.Header.Get(deadletter.HeaderPayloadLength))
-	info, err := r.operator.Info(t.Context(), deadletter.Stream)
+	info, err := r.operator.Info(t.Context(), stream.DeadLetter)
 	require.NoError(t, err)
 	assert.Less(t, info.State.Bytes, uint64(40*(deadletter.MaxPayload+2048)))
 	l.stop(t)
@@ -74,7 +75,7 @@ func TestPoison(t *testing.T) {
 func TestTooLargeForRAW(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	info, err := r.operator.Info(t.Context(), RawStream)
+	info, err := r.operator.Info(t.Context(), stream.Raw)
 	require.NoError(t, err)
 	l := r.start(t, func(c *Config, _ *life) { c.Linger = 50 * time.Millisecond }).ready(t)
 	config := info.Config
@@ -100,7 +101,7 @@ func TestReady(t *testing.T) {
 	r := newRig(t)
 	l := r.start(t).ready(t)
 	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, l.Ready(t.Context())) }, 10*time.Second, time.Millisecond)
-	info, err := r.operator.Info(t.Context(), RawStream)
+	info, err := r.operator.Info(t.Context(), stream.Raw)
 	require.NoError(t, err)
 	config := info.Config
 	for name, limit := range map[string]func(*jetstream.StreamConfig){

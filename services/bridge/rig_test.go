@@ -68,7 +68,7 @@ func newRig(tb testing.TB) *rig {
 	r.operator = r.connect(tb, natsserver.Operator, r.server.URL())
 	_, err = r.operator.SetUp(tb.Context(), stream.Sizes{}, false)
 	require.NoError(tb, err)
-	r.raw, err = r.operator.JetStream().Stream(tb.Context(), RawStream)
+	r.raw, err = r.operator.JetStream().Stream(tb.Context(), stream.Raw)
 	require.NoError(tb, err)
 	return r
 }
@@ -211,7 +211,7 @@ func (r *rig) awaitStored(tb testing.TB, behind uint64, last string) []*nats.Msg
 
 func (r *rig) lastSequence(tb testing.TB) uint64 {
 	tb.Helper()
-	last, err := r.operator.LastSequence(tb.Context(), RawStream)
+	last, err := r.operator.LastSequence(tb.Context(), stream.Raw)
 	require.NoError(tb, err)
 	return last
 }

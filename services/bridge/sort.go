@@ -112,7 +112,7 @@ func (b *Bridge) count(stored []*nats.Msg) {
 func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.OvertakenError) error {
 	stored := make(map[uint16]uint64)
 	reach := uint64(b.cfg.Inflight) //nolint:gosec // Config.Validate: positive
-	err := b.streams.Range(ctx, RawStream, max(o.First, o.Last-min(o.Last, reach)+1), o.Last, func(m *jetstream.RawStreamMsg) {
+	err := b.streams.Range(ctx, stream.Raw, max(o.First, o.Last-min(o.Last, reach)+1), o.Last, func(m *jetstream.RawStreamMsg) {
 		if m := b.window.stored(m); m.id != 0 {
 			stored[m.id] = m.digest
 		}
@@ -136,7 +136,7 @@ func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.Overtak
 // withoutTooLarge makes letters of what is larger than the stream or the server
 // takes: an operator may have set a limit below the bridge's own.
 func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) error {
-	limit, err := b.streams.MaxMessage(ctx, RawStream)
+	limit, err := b.streams.MaxMessage(ctx, stream.Raw)
 	if err != nil {
 		return err
 	}
@@ -145,13 +145,13 @@ func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) er
 		a := s.from[i]
 		if size := int64(len(m.Data)) + headerSize; size > limit {
 			s.letters = append(s.letters, *refusal(a.topic.MAC, "payload_too_large",
-				fmt.Sprintf("%d bytes with headers, %s takes %d", size, RawStream, limit), a))
+				fmt.Sprintf("%d bytes with headers, %s takes %d", size, stream.Raw, limit), a))
 			continue
 		}
 		raw, from = append(raw, m), append(from, a)
 	}
 	if len(raw) == len(s.raw) {
-		b.log.Error("a message is too large for a stream that should take it", "stream", RawStream, "limit", limit, "error", cause)
+		b.log.Error("a message is too large for a stream that should take it", "stream", stream.Raw, "limit", limit, "error", cause)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -135,14 +135,14 @@ func (w *window) pass(id uint16, dup bool) {
 // recall reads the end of RAW, as far back as the broker's window reaches, and
 // returns the last sequence.
 func (w *window) recall(ctx context.Context, streams *stream.Client) (last uint64, err error) {
-	if last, err = streams.LastSequence(ctx, RawStream); err != nil {
+	if last, err = streams.LastSequence(ctx, stream.Raw); err != nil {
 		return 0, err
 	}
 	begin := uint64(1)
 	if reach := uint64(w.inflight); last > reach { //nolint:gosec // Config.Validate: positive
 		begin = last - reach + 1
 	}
-	err = streams.Range(ctx, RawStream, begin, last, func(m *jetstream.RawStreamMsg) {
+	err = streams.Range(ctx, stream.Raw, begin, last, func(m *jetstream.RawStreamMsg) {
 		w.take(w.stored(m))
 	})
 	if err != nil {

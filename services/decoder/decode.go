@@ -13,11 +13,12 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // stage is the decoder's name in subjects and dead letters.
-const stage = "decoder"
+const stage = stream.StageDecoder
 
 // message is a RAW message, taken apart.
 type message struct {

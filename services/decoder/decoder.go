@@ -38,13 +38,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Names of the streams that the decoder reads and writes.
-const (
-	RawStream     = "RAW"
-	DecodedStream = "DECODED"
-	LatestStream  = "KV_LATEST"
-	ParkedStream  = "PARKED"
-)
+// DecodedStream is the stream of decoded messages.
+const DecodedStream = stream.Decoded
 
 // maxBatchBytes bounds what of RAW is decoded together, and what is prefetched.
 const maxBatchBytes = 8 << 20
@@ -121,10 +116,10 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 
 // Run decodes until ctx ends, then stores and acknowledges what it has in hand.
 func (d *Decoder) Run(ctx context.Context) error {
-	if err := d.streams.Wait(ctx, DecodedStream, LatestStream, ParkedStream, deadletter.Stream); err != nil {
+	if err := d.streams.Wait(ctx, stream.Decoded, stream.Latest, stream.Parked, stream.DeadLetter); err != nil {
 		return err
 	}
-	consumer, err := d.streams.Open(ctx, RawStream, stage)
+	consumer, err := d.streams.Open(ctx, stream.Raw, stage)
 	if err != nil {
 		return err
 	}
@@ -157,9 +152,9 @@ func (d *Decoder) Run(ctx context.Context) error {
 
 // prepare reads what has to be known before the first message is decoded.
 func (d *Decoder) prepare(ctx context.Context, pool *database.Pool) (err error) {
-	raw, err := d.streams.JetStream().Stream(ctx, RawStream)
+	raw, err := d.streams.JetStream().Stream(ctx, stream.Raw)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", RawStream, err)
+		return fmt.Errorf("reading %s: %w", stream.Raw, err)
 	}
 	d.incarnation = stream.Incarnation(raw.CachedInfo())
 	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
@@ -183,7 +178,7 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 		w.messages = batch.GatherBytes(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger, size, maxBatchBytes)
 		if len(w.messages) == 0 {
 			if ctx.Err() == nil {
-				return fmt.Errorf("reading %s: %w", RawStream, stream.ErrConsumerGone)
+				return fmt.Errorf("reading %s: %w", stream.Raw, stream.ErrConsumerGone)
 			}
 			return nil
 		}

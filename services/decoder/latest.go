@@ -17,6 +17,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
@@ -236,7 +237,7 @@ func (l *latest) readOnce(ctx context.Context, mac topic.MAC) (map[component]mom
 	defer cancel()
 	of := map[component]moment{}
 	for next := uint64(1); ; {
-		page, err := jetstreamext.GetBatch(ctx, l.js, LatestStream, chunk,
+		page, err := jetstreamext.GetBatch(ctx, l.js, stream.Latest, chunk,
 			jetstreamext.GetBatchSubject(latestPrefix+string(mac)+".>"), jetstreamext.GetBatchSeq(next), jetstreamext.GetBatchMaxBytes(chunkBytes))
 		if err != nil {
 			return nil, err

@@ -232,7 +232,7 @@ func TestLatestHeaders(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t)
 	b.batch(t, report{received: time.Hour, state: open}, report{received: time.Hour, state: open, place: "access-control-mode.4.door-sensors", time: seventyYears})
-	s, err := b.js.Stream(t.Context(), LatestStream)
+	s, err := b.js.Stream(t.Context(), stream.Latest)
 	require.NoError(t, err)
 	m, err := s.GetLastMsgForSubject(t.Context(), latestPrefix+string(mac)+"."+door)
 	require.NoError(t, err)

@@ -219,16 +219,16 @@ func account(raw, decoded []event.ID) error {
 
 func (r *rig) account(t *testing.T, mac topic.MAC) error {
 	t.Helper()
-	s, err := r.js.Stream(t.Context(), RawStream)
+	s, err := r.js.Stream(t.Context(), stream.Raw)
 	require.NoError(t, err)
 	incarnation := uint64(s.CachedInfo().Created.UnixNano())
 	var raw, decoded []event.ID
-	for _, m := range r.all(t, RawStream, "f2.raw.*."+string(mac)+".>") {
+	for _, m := range r.all(t, stream.Raw, "f2.raw.*."+string(mac)+".>") {
 		about, err := m.Metadata()
 		require.NoError(t, err)
 		raw = append(raw, event.PlaceID(incarnation, about.Sequence.Stream))
 	}
-	for _, m := range r.all(t, DecodedStream, "f2.decoded."+string(mac)+".>") {
+	for _, m := range r.all(t, stream.Decoded, "f2.decoded."+string(mac)+".>") {
 		var d event.Decoded
 		require.NoError(t, event.ParseDecoded(m.Data(), &d))
 		decoded = append(decoded, d.ID)
@@ -255,9 +255,9 @@ func TestAccount(t *testing.T) {
 // acknowledged waits until the decoder has acknowledged all of RAW.
 func (r *rig) acknowledged(t *testing.T) {
 	t.Helper()
-	last := r.state(t, RawStream).LastSeq
+	last := r.state(t, stream.Raw).LastSeq
 	require.Eventually(t, func() bool {
-		consumer, err := r.js.Consumer(t.Context(), RawStream, stage)
+		consumer, err := r.js.Consumer(t.Context(), stream.Raw, stage)
 		return err == nil && consumer.CachedInfo().AckFloor.Stream >= last
 	}, long, 20*time.Millisecond, "RAW is held back")
 }
@@ -310,8 +310,8 @@ func TestOneControllerWaits(t *testing.T) {
 	r.send(t, one)
 	r.acknowledged(t)
 	require.NoError(t, r.account(t, one))
-	require.Len(t, r.all(t, DecodedStream, "f2.decoded."+string(one)+".>"), 23, "each once")
-	require.Eventually(t, func() bool { return r.state(t, ParkedStream).Msgs == 0 }, long, 50*time.Millisecond, "the removal goes away itself")
+	require.Len(t, r.all(t, stream.Decoded, "f2.decoded."+string(one)+".>"), 23, "each once")
+	require.Eventually(t, func() bool { return r.state(t, stream.Parked).Msgs == 0 }, long, 50*time.Millisecond, "the removal goes away itself")
 }
 
 // TestKill kills the decoder again and again, while one controller's metadata can be
@@ -380,7 +380,7 @@ func TestStart(t *testing.T) {
 	// put stores the messages of RAW from sequence from on where a decoder before did.
 	put := func(t *testing.T, from, to uint64, where string) {
 		t.Helper()
-		s, err := r.js.Stream(t.Context(), RawStream)
+		s, err := r.js.Stream(t.Context(), stream.Raw)
 		require.NoError(t, err)
 		var messages []*nats.Msg
 		for sequence := from; sequence <= to; sequence++ {
@@ -388,7 +388,7 @@ func TestStart(t *testing.T) {
 			require.NoError(t, err)
 			m, letter := take(raw.Subject, raw.Header, raw.Data, event.PlaceID(incarnation, sequence), raw.Time)
 			require.Nil(t, letter)
-			if where == ParkedStream {
+			if where == stream.Parked {
 				messages = append(messages, parkedMessage(&m))
 				continue
 			}
@@ -402,7 +402,7 @@ func TestStart(t *testing.T) {
 	}
 	acknowledge := func(t *testing.T, n int) {
 		t.Helper()
-		consumer, err := r.js.Consumer(t.Context(), RawStream, stage)
+		consumer, err := r.js.Consumer(t.Context(), stream.Raw, stage)
 		require.NoError(t, err)
 		batch, err := consumer.Fetch(n)
 		require.NoError(t, err)
@@ -413,7 +413,7 @@ func TestStart(t *testing.T) {
 	}
 	remove := func(t *testing.T) {
 		t.Helper()
-		last, err := r.client.Last(t.Context(), ParkedStream, parkedPrefix+string(one))
+		last, err := r.client.Last(t.Context(), stream.Parked, parkedPrefix+string(one))
 		require.NoError(t, err)
 		_, err = r.js.PublishMsg(t.Context(), removal(one, last.Sequence))
 		require.NoError(t, err)
@@ -423,39 +423,39 @@ func TestStart(t *testing.T) {
 		crash func(from, to uint64)
 	}{
 		{"nothing done", func(uint64, uint64) {}},
-		{"parked, not acknowledged", func(from, to uint64) { put(t, from, to, ParkedStream) }},
+		{"parked, not acknowledged", func(from, to uint64) { put(t, from, to, stream.Parked) }},
 		{"parked and acknowledged", func(from, to uint64) {
-			put(t, from, to, ParkedStream)
+			put(t, from, to, stream.Parked)
 			acknowledge(t, int(to-from)+1)
 		}},
 		{"some parked and acknowledged", func(from, _ uint64) {
-			put(t, from, from+2, ParkedStream)
+			put(t, from, from+2, stream.Parked)
 			acknowledge(t, 2)
 		}},
 		{"some decoded since", func(from, to uint64) {
-			put(t, from, to, ParkedStream)
+			put(t, from, to, stream.Parked)
 			acknowledge(t, int(to-from)+1)
-			put(t, from, from+2, DecodedStream)
+			put(t, from, from+2, stream.Decoded)
 		}},
 		{"all decoded since", func(from, to uint64) {
-			put(t, from, to, ParkedStream)
+			put(t, from, to, stream.Parked)
 			acknowledge(t, int(to-from)+1)
-			put(t, from, to, DecodedStream)
+			put(t, from, to, stream.Decoded)
 		}},
 		{"removed, not acknowledged", func(from, to uint64) {
-			put(t, from, to, ParkedStream)
-			put(t, from, to, DecodedStream)
+			put(t, from, to, stream.Parked)
+			put(t, from, to, stream.Decoded)
 			remove(t)
 		}},
 		{"parked again behind a removal", func(from, to uint64) {
-			put(t, from, from+1, ParkedStream)
-			put(t, from, from+1, DecodedStream)
+			put(t, from, from+1, stream.Parked)
+			put(t, from, from+1, stream.Decoded)
 			remove(t)
-			put(t, from+2, to, ParkedStream)
+			put(t, from+2, to, stream.Parked)
 			acknowledge(t, int(to-from)+1)
 		}},
 	} {
-		from := r.state(t, RawStream).LastSeq + 1
+		from := r.state(t, stream.Raw).LastSeq + 1
 		for range 6 {
 			r.send(t, one)
 		}
@@ -511,7 +511,7 @@ func TestParkedFull(t *testing.T) {
 	d := r.start(t)
 	r.send(t, other)
 	r.acknowledged(t) // PARKED is there
-	s, err := r.js.Stream(t.Context(), ParkedStream)
+	s, err := r.js.Stream(t.Context(), stream.Parked)
 	require.NoError(t, err)
 	cfg := s.CachedInfo().Config
 	cfg.MaxBytes = 64 << 10
@@ -524,7 +524,7 @@ func TestParkedFull(t *testing.T) {
 		err := d.Ready(t.Context())
 		return err != nil && strings.Contains(err.Error(), "PARKED is full")
 	}, long, 20*time.Millisecond)
-	require.Less(t, r.state(t, ParkedStream).Bytes, uint64(cfg.MaxBytes), "what removes messages has room")
+	require.Less(t, r.state(t, stream.Parked).Bytes, uint64(cfg.MaxBytes), "what removes messages has room")
 
 	r.repair(t, one)
 	r.settled(t, d)
@@ -645,7 +645,7 @@ func TestRowOfAnotherType(t *testing.T) {
 		}
 	}
 	values := func() (all []int) {
-		for _, m := range r.all(t, DecodedStream, "f2.decoded.>") {
+		for _, m := range r.all(t, stream.Decoded, "f2.decoded.>") {
 			var d event.Decoded
 			require.NoError(t, event.ParseDecoded(m.Data(), &d))
 			all = append(all, len(d.Values))
@@ -667,7 +667,7 @@ func TestRowOfAnotherType(t *testing.T) {
 		return all[len(all)-1] == 2
 	}, long, 100*time.Millisecond)
 	assert.Zero(t, d.parking.len())
-	letters := r.all(t, deadletter.Stream, "f2.dead.decoder.*."+string(r.fleet[0].MAC))
+	letters := r.all(t, stream.DeadLetter, "f2.dead.decoder.*."+string(r.fleet[0].MAC))
 	require.NotEmpty(t, letters)
 	assert.Equal(t, "1", letters[0].Headers().Get(deadletter.HeaderDataPoint))
 	assert.Contains(t, letters[0].Headers().Get(deadletter.HeaderDetail), `"Decimals"`)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const parkedPrefix = "f2.parked."
@@ -42,7 +43,7 @@ func (d *Decoder) park(ctx context.Context, messages []*nats.Msg) error {
 		if err != nil {
 			return err
 		}
-		if _, err := d.streams.Store(ctx, ParkedStream, messages[:n]); err != nil {
+		if _, err := d.streams.Store(ctx, stream.Parked, messages[:n]); err != nil {
 			return err
 		}
 		messages = messages[n:]
@@ -87,7 +88,7 @@ func (r *room) fit(ctx context.Context, messages []*nats.Msg) (n int, err error)
 			continue
 		}
 		why := fmt.Sprintf("%s is full: messages of controllers whose metadata cannot be read hold back %s; see the log for the metadata's errors, or raise max_bytes of %s",
-			ParkedStream, RawStream, ParkedStream)
+			stream.Parked, stream.Raw, stream.Parked)
 		r.full.Store(&why)
 		select {
 		case <-ctx.Done():
@@ -101,7 +102,7 @@ func (r *room) fit(ctx context.Context, messages []*nats.Msg) (n int, err error)
 func (r *room) look(ctx context.Context) error {
 	for {
 		bounded, cancel := context.WithTimeout(ctx, readTimeout)
-		s, err := r.js.Stream(bounded, ParkedStream)
+		s, err := r.js.Stream(bounded, stream.Parked)
 		cancel()
 		if err == nil {
 			info := s.CachedInfo()
@@ -113,7 +114,7 @@ func (r *room) look(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("asking for the size of %s: %w", ParkedStream, ctx.Err())
+			return fmt.Errorf("asking for the size of %s: %w", stream.Parked, ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -132,13 +133,13 @@ func messageSize(m *nats.Msg) int {
 // findParked has the controllers wait that have messages in PARKED from before the
 // start.
 func (d *Decoder) findParked(ctx context.Context) error {
-	s, err := d.streams.JetStream().Stream(ctx, ParkedStream)
+	s, err := d.streams.JetStream().Stream(ctx, stream.Parked)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", ParkedStream, err)
+		return fmt.Errorf("reading %s: %w", stream.Parked, err)
 	}
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(parkedPrefix+"*"))
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", ParkedStream, err)
+		return fmt.Errorf("reading %s: %w", stream.Parked, err)
 	}
 	for subject := range info.State.Subjects {
 		if mac, err := topic.ParseMAC(strings.TrimPrefix(subject, parkedPrefix)); err == nil {

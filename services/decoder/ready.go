@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
@@ -55,7 +57,7 @@ func (p *progress) look(now time.Time, info *jetstream.ConsumerInfo) error {
 		p.ackFloor, p.moved = info.AckFloor.Stream, now
 	}
 	if stood := now.Sub(p.moved); stood > stalledAfter {
-		return fmt.Errorf("%d messages wait on %s, and none was acknowledged for %s", waiting, RawStream, stood.Round(time.Second))
+		return fmt.Errorf("%d messages wait on %s, and none was acknowledged for %s", waiting, stream.Raw, stood.Round(time.Second))
 	}
 	return nil
 }
@@ -72,7 +74,7 @@ func (d *Decoder) Ready(ctx context.Context) error {
 	}
 	info, err := run.consumer.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("asking JetStream for the place in %s: %w", RawStream, err)
+		return fmt.Errorf("asking JetStream for the place in %s: %w", stream.Raw, err)
 	}
 	if err := d.progress.look(time.Now(), info); err != nil {
 		return err
@@ -80,5 +82,5 @@ func (d *Decoder) Ready(ctx context.Context) error {
 	if err := run.pool.Ping(ctx); err != nil {
 		return fmt.Errorf("asking the metadata database: %w", err)
 	}
-	return d.streams.Ready(ctx, DecodedStream)
+	return d.streams.Ready(ctx, stream.Decoded)
 }

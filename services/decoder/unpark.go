@@ -14,6 +14,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
@@ -181,22 +182,22 @@ func (d *Decoder) replayChunk(ctx context.Context, messages []*jetstream.RawStre
 func (d *Decoder) readParked(ctx context.Context, mac topic.MAC, next uint64) (messages []*jetstream.RawStreamMsg, err error) {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	all, err := jetstreamext.GetBatch(bounded, d.streams.JetStream(), ParkedStream, chunk,
+	all, err := jetstreamext.GetBatch(bounded, d.streams.JetStream(), stream.Parked, chunk,
 		jetstreamext.GetBatchSubject(parkedPrefix+string(mac)), jetstreamext.GetBatchSeq(next), jetstreamext.GetBatchMaxBytes(chunkBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", ParkedStream, err)
+		return nil, fmt.Errorf("reading %s: %w", stream.Parked, err)
 	}
 	for m, err := range all {
 		if errors.Is(err, jetstreamext.ErrNoMessages) {
 			return nil, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", ParkedStream, err)
+			return nil, fmt.Errorf("reading %s: %w", stream.Parked, err)
 		}
 		messages = append(messages, m)
 	}
 	if bounded.Err() != nil { // the iteration just ends
-		return nil, fmt.Errorf("reading %s: %w", ParkedStream, bounded.Err())
+		return nil, fmt.Errorf("reading %s: %w", stream.Parked, bounded.Err())
 	}
 	return messages, nil
 }
@@ -225,7 +226,7 @@ func (d *Decoder) remove(ctx context.Context, mac topic.MAC, w *waiting) (bool, 
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("removing messages from %s: %w", ParkedStream, err)
+		return false, fmt.Errorf("removing messages from %s: %w", stream.Parked, err)
 	}
 	w.last, w.next = ack.Sequence, ack.Sequence+1
 	return true, nil

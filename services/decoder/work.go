@@ -12,6 +12,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -111,21 +112,21 @@ func (d *Decoder) store(ctx context.Context, results []result) error {
 		group.Go(func() error { return d.progress.storing(stream, store) })
 	}
 	if len(decoded) > 0 {
-		store(DecodedStream, func() error {
-			_, err := d.streams.Store(ctx, DecodedStream, decoded)
+		store(stream.Decoded, func() error {
+			_, err := d.streams.Store(ctx, stream.Decoded, decoded)
 			return err
 		})
-		store(LatestStream, func() error { return d.storeLatest(ctx, results) })
+		store(stream.Latest, func() error { return d.storeLatest(ctx, results) })
 	}
 	if len(dead) > 0 {
-		store(deadletter.Stream, func() error {
+		store(stream.DeadLetter, func() error {
 			d.recording.Lock()
 			defer d.recording.Unlock()
 			return d.recorder.Record(ctx, dead)
 		})
 	}
 	if len(parked) > 0 {
-		store(ParkedStream, func() error { return d.park(ctx, parked) })
+		store(stream.Parked, func() error { return d.park(ctx, parked) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -144,7 +145,7 @@ func (d *Decoder) storeLatest(ctx context.Context, results []result) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.streams.Store(ctx, LatestStream, messages); err != nil {
+	if _, err := d.streams.Store(ctx, stream.Latest, messages); err != nil {
 		return err
 	}
 	keep()

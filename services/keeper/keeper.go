@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
@@ -37,8 +38,8 @@ const (
 	askTimeout = 10 * time.Second
 )
 
-// stream is one that is trimmed.
-type stream struct {
+// trimmed is a stream that the keeper trims.
+type trimmed struct {
 	name string
 	// reader is the consumer without which nothing is trimmed: one that is gone has
 	// acknowledged nothing.
@@ -57,7 +58,7 @@ type Keeper struct {
 	log     *slog.Logger
 	metrics *metrics
 	alarms  *alarm.Board
-	streams []*stream
+	streams []*trimmed
 
 	mu       sync.Mutex
 	problems map[string]error // by stream; nil: looked at, and all is well
@@ -73,10 +74,10 @@ func New(cfg Config, js jetstream.JetStream, reg prometheus.Registerer, log *slo
 	return &Keeper{
 		cfg: cfg, js: js, log: log, metrics: m,
 		alarms: alarm.NewBoard(service, []string{Filling}, publish, m.alarms, log),
-		streams: []*stream{
-			{name: "RAW", reader: "decoder", tail: rawTail, history: cfg.RawHistory},
-			{name: "DECODED", reader: "writer", history: cfg.DecodedHistory},
-			{name: "COMMANDS", reader: "bridge", history: commandHistory},
+		streams: []*trimmed{
+			{name: stream.Raw, reader: stream.StageDecoder, tail: rawTail, history: cfg.RawHistory},
+			{name: stream.Decoded, reader: stream.StageWriter, history: cfg.DecodedHistory},
+			{name: stream.Commands, reader: stream.StageBridge, history: commandHistory},
 		},
 		problems: map[string]error{},
 	}, nil
@@ -109,7 +110,7 @@ func (k *Keeper) Ready(context.Context) error {
 // Alarms lists what is raised now.
 func (k *Keeper) Alarms() alarm.Listing { return k.alarms.Raised() }
 
-func (k *Keeper) keep(ctx context.Context, s *stream) {
+func (k *Keeper) keep(ctx context.Context, s *trimmed) {
 	for {
 		pause, err := k.look(ctx, s)
 		if ctx.Err() != nil {
@@ -126,7 +127,7 @@ func (k *Keeper) keep(ctx context.Context, s *stream) {
 }
 
 // note keeps the problem for Ready, and logs a new one.
-func (k *Keeper) note(s *stream, err error) {
+func (k *Keeper) note(s *trimmed, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	before := k.problems[s.name]
@@ -140,7 +141,7 @@ func (k *Keeper) note(s *stream, err error) {
 }
 
 // look trims once, and says when to look again.
-func (k *Keeper) look(ctx context.Context, s *stream) (pause time.Duration, err error) {
+func (k *Keeper) look(ctx context.Context, s *trimmed) (pause time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	current, err := k.js.Stream(ctx, s.name)
@@ -172,7 +173,7 @@ func (k *Keeper) look(ctx context.Context, s *stream) (pause time.Duration, err 
 
 // acknowledged is the sequence up to which every durable consumer of the stream has
 // acknowledged everything, and the consumer that is furthest behind.
-func (k *Keeper) acknowledged(ctx context.Context, s *stream, last uint64) (floor uint64, slowest string, err error) {
+func (k *Keeper) acknowledged(ctx context.Context, s *trimmed, last uint64) (floor uint64, slowest string, err error) {
 	consumers, err := k.consumers(ctx, s.name)
 	if err != nil {
 		return 0, "", err
@@ -235,7 +236,7 @@ func (k *Keeper) consumers(ctx context.Context, name string) (all []*jetstream.C
 }
 
 // report shows how full the stream is of what waits, and raises the alarm.
-func (k *Keeper) report(s *stream, f *fill, slowest string, now time.Time) {
+func (k *Keeper) report(s *trimmed, f *fill, slowest string, now time.Time) {
 	backlog, limit := f.backlog(), float64(f.limit)
 	s.growth.add(now, backlog, float64(f.state.LastSeq)*f.mean())
 	left, fills := s.growth.full(limit - backlog)

@@ -22,7 +22,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
-	f2stream "github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
@@ -57,9 +57,9 @@ func newBench(t *testing.T) *bench {
 		return js
 	}
 	b := &bench{T: t, operator: connect(natsserver.Operator)}
-	client, err := f2stream.NewClient(b.operator.Conn(), natsfiles.Files, slog.New(slog.DiscardHandler))
+	client, err := stream.NewClient(b.operator.Conn(), natsfiles.Files, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	_, err = client.SetUp(t.Context(), f2stream.Sizes{RawBytes: limit, DecodedBytes: limit}, false)
+	_, err = client.SetUp(t.Context(), stream.Sizes{RawBytes: limit, DecodedBytes: limit}, false)
 	require.NoError(t, err)
 	config := Config{RawHistory: 168 * time.Hour, DecodedHistory: 72 * time.Hour, Share: 0.8, FillingWithin: 24 * time.Hour}
 	b.keeper, err = New(config, connect(natsserver.Keeper), prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
@@ -75,7 +75,7 @@ func (b *bench) run() {
 	b.Cleanup(func() { cancel(); assert.NoError(b, <-done) })
 }
 
-func (b *bench) raw() *stream { return b.keeper.streams[0] }
+func (b *bench) raw() *trimmed { return b.keeper.streams[0] }
 
 // look is one look at RAW.
 func (b *bench) look() error {

@@ -33,7 +33,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 }
 
-func (m *metrics) show(s *stream, f *fill, left time.Duration, fills bool, now time.Time) {
+func (m *metrics) show(s *trimmed, f *fill, left time.Duration, fills bool, now time.Time) {
 	backlog := f.backlog()
 	m.backlog.WithLabelValues(s.name).Set(backlog)
 	age := time.Duration(0)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -29,7 +30,7 @@ func notDecoded(m jetstream.Msg, err error) deadletter.Letter {
 	}
 	if meta, err := m.Metadata(); err == nil {
 		l.Received = meta.Timestamp
-		l.Detail = fmt.Sprintf("message %d of %s is %s", meta.Sequence.Stream, DecodedStream, l.Detail)
+		l.Detail = fmt.Sprintf("message %d of %s is %s", meta.Sequence.Stream, stream.Decoded, l.Detail)
 	}
 	return l
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 )
 
@@ -57,9 +56,9 @@ func newMesh(t *testing.T) *mesh {
 	ctx := t.Context()
 	dsn := cluster.NewDatabase(t, "")
 	m := &mesh{t: t, client: streamtest.NewClient(t)}
-	require.NoError(t, m.client.Ensure(ctx, DecodedStream, deadletter.Stream))
+	require.NoError(t, m.client.Ensure(ctx, stream.Decoded, stream.DeadLetter))
 	var err error
-	m.consumer, err = m.client.Consumer(ctx, DecodedStream, stage)
+	m.consumer, err = m.client.Consumer(ctx, stream.Decoded, stage)
 	require.NoError(t, err)
 	m.w = newWriter(t, dsn, m.client)
 	require.NoError(t, m.w.prepareTables(ctx, m.w.pool))
@@ -126,7 +125,7 @@ func (m *mesh) settleApart() {
 func (m *mesh) fetch(messages ...*nats.Msg) []jetstream.Msg {
 	m.t.Helper()
 	ctx := m.t.Context()
-	_, err := m.client.Store(ctx, DecodedStream, messages)
+	_, err := m.client.Store(ctx, stream.Decoded, messages)
 	require.NoError(m.t, err)
 	fetched, err := m.consumer.Fetch(len(messages), jetstream.FetchMaxWait(20*time.Second))
 	require.NoError(m.t, err)
@@ -142,7 +141,7 @@ func (m *mesh) fetch(messages ...*nats.Msg) []jetstream.Msg {
 // letters are all messages of DEAD_LETTER, in order.
 func (m *mesh) letters() []*jetstream.RawStreamMsg {
 	m.t.Helper()
-	s, err := m.client.JetStream().Stream(m.t.Context(), deadletter.Stream)
+	s, err := m.client.JetStream().Stream(m.t.Context(), stream.DeadLetter)
 	require.NoError(m.t, err)
 	var all []*jetstream.RawStreamMsg
 	for sequence := uint64(1); sequence <= s.CachedInfo().State.LastSeq; sequence++ {

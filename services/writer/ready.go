@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // stalledAfter is how long messages may wait while none is settled.
@@ -52,7 +54,7 @@ func (w *Writer) Ready(ctx context.Context) error {
 	}
 	info, err := (*consumer).Info(ctx)
 	if err != nil {
-		return fmt.Errorf("asking JetStream for the place in %s: %w", DecodedStream, err)
+		return fmt.Errorf("asking JetStream for the place in %s: %w", stream.Decoded, err)
 	}
 	pending := info.NumPending + uint64(max(0, info.NumAckPending))
 	if stalled := w.progress.stalled(w.settled.Load(), pending, time.Now()); stalled >= stalledAfter {

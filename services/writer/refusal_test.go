@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -87,7 +88,7 @@ func (m *mesh) run() {
 // publish puts messages on DECODED.
 func (m *mesh) publish(messages ...*nats.Msg) {
 	m.t.Helper()
-	_, err := m.client.Store(m.t.Context(), DecodedStream, messages)
+	_, err := m.client.Store(m.t.Context(), stream.Decoded, messages)
 	require.NoError(m.t, err)
 }
 

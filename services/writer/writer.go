@@ -30,11 +30,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// DecodedStream is the stream that the writer reads.
-const DecodedStream = "DECODED"
-
 // stage is the writer's name in subjects and dead letters.
-const stage = "writer"
+const stage = stream.StageWriter
 
 // Writer is one writer; run it once.
 type Writer struct {
@@ -97,10 +94,10 @@ func (w *Writer) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.pool.Close()
-	if err := w.streams.Wait(ctx, deadletter.Stream); err != nil {
+	if err := w.streams.Wait(ctx, stream.DeadLetter); err != nil {
 		return err
 	}
-	consumer, err := w.streams.Open(ctx, DecodedStream, stage)
+	consumer, err := w.streams.Open(ctx, stream.Decoded, stage)
 	if err != nil {
 		return err
 	}
@@ -167,7 +164,7 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 		buf = batch.GatherBytes(draining, messages, buf[:0], w.cfg.Batch, w.cfg.Linger, size, maxBatchBytes)
 		if len(buf) == 0 {
 			if ctx.Err() == nil {
-				return fmt.Errorf("reading %s: %w", DecodedStream, stream.ErrConsumerGone)
+				return fmt.Errorf("reading %s: %w", stream.Decoded, stream.ErrConsumerGone)
 			}
 			return nil
 		}

@@ -18,9 +18,6 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Stream is the stream of outcomes.
-const Stream = "RESULT"
-
 // Headers of a RESULT message, for who reads headers only.
 const (
 	// HeaderSequence is the command's sequence in COMMANDS.

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -139,7 +140,7 @@ func refusedBody(ctx context.Context, nc *nats.Conn, letter *nats.Msg) []byte {
 	if err != nil {
 		return nil
 	}
-	raw, err := js.Stream(ctx, "RAW")
+	raw, err := js.Stream(ctx, stream.Raw)
 	if err != nil {
 		return nil
 	}

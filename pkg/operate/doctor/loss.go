@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // Known defaults that lose messages; the guide has no section for them.
@@ -145,7 +147,9 @@ func brokerVersion(ctx context.Context, m *Mesh) Finding {
 }
 
 // streamsNeeded are those without which messages have nowhere to go.
-func streamsNeeded() []string { return []string{"RAW", "DECODED", "DEAD_LETTER", "COMMANDS", "AUDIT"} }
+func streamsNeeded() []string {
+	return []string{stream.Raw, stream.Decoded, stream.DeadLetter, stream.Commands, stream.Audit}
+}
 
 func streamLimits(ctx context.Context, m *Mesh) Finding {
 	nc, err := m.natsUser(ctx, operatorNATS)
@@ -199,7 +203,7 @@ func streamProblems(c jetstream.StreamConfig) (problems []string) {
 	if c.MaxBytes <= 0 {
 		problems = append(problems, c.Name+" has no limit")
 	}
-	if c.Discard != jetstream.DiscardNew && slices.Contains(streamsNeeded(), c.Name) && c.Name != "DEAD_LETTER" { // which counts what it drops
+	if c.Discard != jetstream.DiscardNew && slices.Contains(streamsNeeded(), c.Name) && c.Name != stream.DeadLetter { // which counts what it drops
 		problems = append(problems, c.Name+" drops its oldest messages when it is full")
 	}
 	return problems

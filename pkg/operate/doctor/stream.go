@@ -70,7 +70,7 @@ func daysToFull(ctx context.Context, m *Mesh) Finding {
 	}
 	least := math.Inf(1)
 	var lines []string
-	for _, name := range []string{"RAW", "DECODED"} {
+	for _, name := range []string{stream.Raw, stream.Decoded} {
 		s, err := js.Stream(ctx, name)
 		if err != nil {
 			return failed("stream %s: %v", name, err)

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -59,7 +60,7 @@ type book struct {
 	// parts are the data points that the writer refused.
 	parts map[part]struct{}
 	// holes are the sequences within the interval that RAW does not hold.
-	holes []hole
+	holes []Span
 }
 
 type cause struct{ stage, reason string }
@@ -68,9 +69,6 @@ type part struct {
 	sequence uint64
 	point    int32
 }
-
-// hole is a span of sequences, both included.
-type hole struct{ first, last uint64 }
 
 func newBook() *book {
 	return &book{macs: make(map[topic.MAC]uint32), causeOf: make(map[cause]uint16), parts: make(map[part]struct{})}
@@ -90,15 +88,7 @@ func (b *book) find(sequence uint64) *record {
 			return &b.records[next]
 		}
 	}
-	i, ok := slices.BinarySearchFunc(b.records, sequence, func(r record, s uint64) int {
-		switch {
-		case r.sequence < s:
-			return -1
-		case r.sequence > s:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(b.records, sequence, func(r record, s uint64) int { return cmp.Compare(r.sequence, s) })
 	if !ok {
 		return nil
 	}
@@ -108,16 +98,8 @@ func (b *book) find(sequence uint64) *record {
 
 // inHole tells whether RAW had such a message within the interval and lost it.
 func (b *book) inHole(sequence uint64) bool {
-	_, ok := slices.BinarySearchFunc(b.holes, sequence, func(h hole, s uint64) int {
-		switch {
-		case h.last < s:
-			return -1
-		case h.first > s:
-			return 1
-		}
-		return 0
-	})
-	return ok
+	i, ok := slices.BinarySearchFunc(b.holes, sequence, func(h Span, s uint64) int { return cmp.Compare(h.Last, s) })
+	return ok || i < len(b.holes) && b.holes[i].First <= sequence
 }
 
 // device returns the index of the device with that MAC, which may be part of a

@@ -20,33 +20,15 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/rows"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
-)
-
-// The streams that are read, beside deadletter.Stream and outcome.Stream.
-const (
-	rawStream      = "RAW"
-	decodedStream  = "DECODED"
-	parkedStream   = "PARKED"
-	commandsStream = "COMMANDS"
-)
-
-// Names of the stages in the report and in dead letters. Each but the bridge is
-// the durable consumer of the same name on the stream that it reads.
-const (
-	bridgeStage  = "bridge"
-	decoderStage = "decoder"
-	writerStage  = "writer"
 )
 
 // Options say what to audit. The zero value audits everything that RAW holds.
@@ -71,16 +53,10 @@ type Options struct {
 	Progress func(done, total uint64)
 }
 
-// Database is a connection or pool on the tables, of a role that may SELECT
-// from them: *pgx.Conn and *pgxpool.Pool are.
-type Database interface {
-	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
-}
-
 // audit is the state of one Audit.
 type audit struct {
 	js      jetstream.JetStream
-	db      Database
+	db      rows.Database
 	options Options
 	cut     cut
 	book    *book
@@ -105,7 +81,7 @@ type audit struct {
 // Audit reads the streams through js, whose user must be allowed to create
 // consumers, and the tables through db. An error means that it could not be
 // finished, never that something is missing: that is in the report.
-func Audit(ctx context.Context, js jetstream.JetStream, db Database, options Options) (*Report, error) {
+func Audit(ctx context.Context, js jetstream.JetStream, db rows.Database, options Options) (*Report, error) {
 	if options.MaxListed == 0 {
 		options.MaxListed = 100
 	}
@@ -152,33 +128,24 @@ func (c *cut) takes(sequence uint64) bool { return c.first <= sequence && sequen
 // holds tells whether t is in the interval.
 func (c *cut) holds(t time.Time) bool { return !t.Before(c.since) && !t.After(c.until) }
 
-// takeCut moves the interval's beginning to where RAW and DECODED still hold
-// everything, and fixes its end.
+// takeCut moves the interval's beginning to where the streams still hold everything, and
+// fixes its end.
 func (a *audit) takeCut(ctx context.Context) error {
 	a.cut.since, a.cut.until = a.options.Since, a.options.Until
-	var raw *jetstream.StreamInfo
-	for _, name := range []string{deadletter.Stream, decodedStream, rawStream} {
-		s, err := a.js.Stream(ctx, name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) && name != rawStream {
-			continue // nothing has ever been there
-		}
+	for _, name := range []string{stream.DeadLetter, stream.Decoded} {
+		info, err := stream.Find(ctx, a.js, name)
 		if err != nil {
-			return fmt.Errorf("stream %s: %w", name, err)
+			return err
 		}
-		raw = s.CachedInfo()
-		from := complete(raw)
-		if name == deadletter.Stream {
-			from = lettersFrom(raw)
-		}
-		if from.After(a.cut.since) {
-			a.report.Limits = append(a.report.Limits, Limit{Stream: name, From: from})
+		if info != nil { // else nothing has ever been there
+			a.limit(info)
 		}
 	}
-	for _, l := range a.report.Limits {
-		if l.From.After(a.cut.since) {
-			a.cut.since = l.From
-		}
+	raw, err := a.raw(ctx)
+	if err != nil {
+		return err
 	}
+	a.limit(raw)
 	toEnd := a.cut.until.IsZero() || !a.cut.until.Before(raw.TimeStamp)
 	if toEnd {
 		a.cut.until = raw.TimeStamp
@@ -187,6 +154,29 @@ func (a *audit) takeCut(ctx context.Context) error {
 	a.cut.created = time.Unix(0, int64(a.cut.incarnation)) //nolint:gosec // nanoseconds since 1970
 	a.report.AskedSince, a.report.Since, a.report.Until = a.options.Since, a.cut.since, a.cut.until
 	return a.places(ctx, &raw.State, toEnd)
+}
+
+// limit moves the interval's beginning to where a stream still holds everything.
+func (a *audit) limit(info *jetstream.StreamInfo) {
+	from := complete(info)
+	if info.Config.Name == stream.DeadLetter {
+		from = lettersFrom(info)
+	}
+	if from.After(a.options.Since) {
+		a.report.Limits = append(a.report.Limits, Limit{Stream: info.Config.Name, From: from})
+	}
+	if from.After(a.cut.since) {
+		a.cut.since = from
+	}
+}
+
+// raw returns RAW's configuration and state.
+func (a *audit) raw(ctx context.Context) (*jetstream.StreamInfo, error) {
+	raw, err := stream.Find(ctx, a.js, stream.Raw)
+	if err == nil && raw == nil {
+		err = fmt.Errorf("stream %s: %w", stream.Raw, jetstream.ErrStreamNotFound)
+	}
+	return raw, err
 }
 
 // places finds the interval's sequences.
@@ -210,7 +200,7 @@ func (a *audit) places(ctx context.Context, state *jetstream.StreamState, toEnd 
 // firstSince is RAW's first sequence that was stored at t or later, or none.
 func (a *audit) firstSince(ctx context.Context, t time.Time, none uint64) (uint64, error) {
 	first := none
-	s := stream.Scan{Stream: rawStream, Since: t, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Raw, Since: t, HeadersOnly: true}
 	err := s.Read(ctx, a.js, func(m *stream.Message) error {
 		first = min(none, m.Sequence)
 		return stream.ErrStop

@@ -19,16 +19,16 @@ import (
 // stage stores them in RAW's order, between which places of RAW their messages are.
 func (a *audit) readLetters(ctx context.Context) error {
 	before := make(map[string]predecessor)
-	s := stream.Scan{Stream: deadletter.Stream, Subjects: a.subjects("f2.dead.*.*.", ""), HeadersOnly: true}
+	s := stream.Scan{Stream: stream.DeadLetter, Subjects: a.subjects("f2.dead.*.*.", ""), HeadersOnly: true}
 	return a.readOutcomes(ctx, s, func(m *stream.Message) error {
 		l := deadletter.Parse(m)
 		p := before[m.Subject]
 		gone := p.gone(&l)
 		before[m.Subject] = p.next(&l)
 		switch l.Stage {
-		case bridgeStage:
+		case stream.StageBridge:
 			a.bridgeLetter(&l, gone)
-		case decoderStage, writerStage:
+		case stream.StageDecoder, stream.StageWriter:
 			a.missLetters(&l, &p, gone)
 			if !l.Removed {
 				a.outcomeLetter(&l)
@@ -125,7 +125,7 @@ func (a *audit) bridgeLetter(l *deadletter.Stored, gone uint64) {
 		n = gone
 	}
 	device := &a.book.devices[a.book.device(macOf(l))]
-	stage := a.stage(bridgeStage)
+	stage := a.stage(stream.StageBridge)
 	device.Received += n
 	stage.Received += n
 	switch l.Reason {
@@ -176,9 +176,9 @@ func (a *audit) place(id event.ID, received, stored time.Time) (r *record, unexp
 // kind is the flag of a letter of decoder or writer.
 func kind(l *deadletter.Stored) flags {
 	switch {
-	case l.Stage == writerStage && l.Part:
+	case l.Stage == stream.StageWriter && l.Part:
 		return writerPart
-	case l.Stage == writerStage:
+	case l.Stage == stream.StageWriter:
 		return refusedByWriter
 	case l.Part:
 		return refusedInPart
@@ -192,7 +192,7 @@ func (a *audit) outcomeLetter(l *deadletter.Stored) {
 		r, unexplained = nil, true
 	}
 	if unexplained {
-		a.unexplained(l.ID, deadletter.Stream, l.Sequence)
+		a.unexplained(l.ID, stream.DeadLetter, l.Sequence)
 	}
 	if r == nil {
 		return

@@ -5,6 +5,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // Report is the result of an audit. All counts are of messages unless they say
@@ -43,7 +44,7 @@ type Report struct {
 }
 
 func newReport(mac topic.MAC) *Report {
-	return &Report{MAC: mac, Stages: []Stage{{Name: bridgeStage}, {Name: decoderStage}, {Name: writerStage}}}
+	return &Report{MAC: mac, Stages: []Stage{{Name: stream.StageBridge}, {Name: stream.StageDecoder}, {Name: stream.StageWriter}}}
 }
 
 // Balanced is true if nothing is missing: every message is accounted for, every

@@ -3,6 +3,7 @@
 package plain
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -24,4 +25,13 @@ func Lines(text string) string {
 		lines[i] = Text(lines[i])
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Row is a line of a tabwriter: the cells as Text, between tabs.
+func Row(cells ...any) string {
+	texts := make([]string, len(cells))
+	for i, cell := range cells {
+		texts[i] = Text(fmt.Sprint(cell))
+	}
+	return strings.Join(texts, "\t") + "\n"
 }

@@ -3,11 +3,12 @@ package replay
 import (
 	"slices"
 
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Advice says what to do about a letter.
-func Advice(l *deadletter.Stored) string {
+// advice says what to do about a letter.
+func advice(l *deadletter.Stored) string {
 	has := func(reasons ...string) bool { return slices.Contains(reasons, l.Reason) }
 	const again = ". Then replay the letter"
 	switch {
@@ -15,7 +16,7 @@ func Advice(l *deadletter.Stored) string {
 		return "Nothing: it is no failure. The ledger counts what the bridge dropped because it has it already"
 	case has("payload_too_large"):
 		return "Raise the bridge's max-payload if such messages are right, or have the device send less. What the letter does not hold is lost"
-	case l.Stage == "bridge":
+	case l.Stage == stream.StageBridge:
 		return "The topic is outside the grammar: correct the device's or sender's topic. A letter can be replayed only where the topic is read now"
 	case has("unknown_controller"):
 		return "Register the controller in the metadata (\"Device\" with its \"MacAddress\")" + again
@@ -30,7 +31,7 @@ func Advice(l *deadletter.Stored) string {
 		return "Nothing: the sensor said that it has no value, as the metadata declare"
 	case has("out_of_range", "bad_bcd", "bad_ascii", "not_a_number"):
 		return "Compare the data point with the frame below. If the metadata are wrong, correct them" + again + ". If the frame is, look at the sensor and its cable"
-	case l.Stage == "decoder":
+	case l.Stage == stream.StageDecoder:
 		return "The device sent what cannot be read: look at the detail, and at the sensor, its cable or the firmware. Replaying helps only after an upgrade of the decoder"
 	case has("refused_by_database"):
 		return "Look up the SQLSTATE, and correct the tables or the metadata that make such a row" + again

@@ -17,9 +17,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// Stream is the stream that takes dead letters.
-const Stream = "DEAD_LETTER"
-
 // Headers of a dead letter, beside those of package event.
 const (
 	HeaderDetail          = "F2-Detail"

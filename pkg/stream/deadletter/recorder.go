@@ -86,7 +86,7 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 		messages = append(messages, l.message(t.count))
 	}
 	messages = newest(messages, of)
-	if _, err := r.streams.Store(ctx, Stream, messages); err != nil {
+	if _, err := r.streams.Store(ctx, stream.DeadLetter, messages); err != nil {
 		return fmt.Errorf("recording dead letters: %w", err)
 	}
 	for subject, t := range changed {
@@ -126,7 +126,7 @@ func (r *Recorder) tally(ctx context.Context, subject string) (tally, error) {
 	if t, ok := r.tallies.Get(subject); ok {
 		return t, nil
 	}
-	last, err := r.streams.Last(ctx, Stream, subject) // a letter, or what stands for a removed one
+	last, err := r.streams.Last(ctx, stream.DeadLetter, subject) // a letter, or what stands for a removed one
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return tally{}, nil
 	}

@@ -71,7 +71,7 @@ func newBench(t *testing.T) *bench {
 	b.startBroker()
 	b.cfg.Port, b.cfg.TLSPort, b.cfg.WebSocketPort = b.broker.Port(), b.broker.TLSPort(), b.broker.WebSocketPort()
 	t.Cleanup(func() { _ = b.broker.Kill() })
-	require.NoError(t, b.streams.Ensure(t.Context(), Stream, outcome.Stream, rawStream))
+	require.NoError(t, b.streams.Ensure(t.Context(), stream.Commands, stream.Result, stream.Raw))
 	sub, err := b.streams.JetStream().Conn().Subscribe("f2.result.>", func(m *nats.Msg) {
 		if r, err := outcome.Parse(m.Header, m.Data); err == nil && r.Outcome != outcome.Sent {
 			b.results <- r

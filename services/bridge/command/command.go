@@ -34,9 +34,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// Stream is the stream of commands for controllers.
-const Stream = "COMMANDS"
-
 const (
 	// MinAge is the shortest that leaves the broker, which counts in seconds, some time.
 	MinAge = 5 * time.Second
@@ -130,7 +127,7 @@ func (c *Commands) Run(ctx context.Context) error {
 		return err
 	}
 	if wait := consumer.CachedInfo().Config.AckWait; wait < c.cfg.MaxAge+ackMargin {
-		c.log.Warn("the consumer's ack_wait is shorter than a command may live; edit it to be longer", "stream", Stream, "consumer", c.cfg.Consumer,
+		c.log.Warn("the consumer's ack_wait is shorter than a command may live; edit it to be longer", "stream", stream.Commands, "consumer", c.cfg.Consumer,
 			"ack_wait", wait.String(), "at_least", (c.cfg.MaxAge + ackMargin).String())
 	}
 	if err := c.publisher.connect(ctx); err != nil {
@@ -157,21 +154,21 @@ func (c *Commands) Run(ctx context.Context) error {
 	}
 	c.work.Wait()
 	if ctx.Err() == nil {
-		return fmt.Errorf("reading %s: %w", Stream, stream.ErrConsumerGone)
+		return fmt.Errorf("reading %s: %w", stream.Commands, stream.ErrConsumerGone)
 	}
 	return nil
 }
 
 // defaultConsumer is the one whose declaration the services know.
-const defaultConsumer = "bridge"
+const defaultConsumer = stream.StageBridge
 
 // consumer opens the place in COMMANDS. One of another name is the operator's to make.
 func (c *Commands) consumer(ctx context.Context) (consumer jetstream.Consumer, err error) {
 	if c.cfg.Consumer == defaultConsumer {
-		return c.streams.Open(ctx, Stream, defaultConsumer)
+		return c.streams.Open(ctx, stream.Commands, defaultConsumer)
 	}
-	err = c.untilDone(ctx, "consumer "+Stream+"/"+c.cfg.Consumer, func(ctx context.Context) error {
-		consumer, err = c.streams.JetStream().Consumer(ctx, Stream, c.cfg.Consumer)
+	err = c.untilDone(ctx, "consumer "+stream.Commands+"/"+c.cfg.Consumer, func(ctx context.Context) error {
+		consumer, err = c.streams.JetStream().Consumer(ctx, stream.Commands, c.cfg.Consumer)
 		return err
 	})
 	return consumer, err

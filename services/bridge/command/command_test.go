@@ -13,6 +13,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 func TestConfirmedByReport(t *testing.T) {
@@ -117,7 +118,7 @@ func TestNotSentAgain(t *testing.T) {
 	const maxAge = 6 * time.Second
 	c := b.controller(false)
 	ack := b.send(strike, "", open)
-	raw, err := b.streams.JetStream().Stream(t.Context(), Stream)
+	raw, err := b.streams.JetStream().Stream(t.Context(), stream.Commands)
 	require.NoError(t, err)
 	m, err := raw.GetMsg(t.Context(), ack.Sequence)
 	require.NoError(t, err)
@@ -157,8 +158,8 @@ func TestConsumerMadeAnew(t *testing.T) {
 		require.Equal(t, outcome.Confirmed, b.result().Outcome)
 	}
 	running.stop()
-	require.NoError(t, b.streams.JetStream().DeleteConsumer(t.Context(), Stream, "bridge"))
-	_, err := b.streams.Consumer(t.Context(), Stream, "bridge")
+	require.NoError(t, b.streams.JetStream().DeleteConsumer(t.Context(), stream.Commands, "bridge"))
+	_, err := b.streams.Consumer(t.Context(), stream.Commands, "bridge")
 	require.NoError(t, err)
 	b.run(30 * time.Second)
 	b.send(strike, "", open)
@@ -227,7 +228,7 @@ func TestAnotherProcessWasFaster(t *testing.T) {
 	require.Equal(t, outcome.Confirmed, b.result().Outcome)
 	require.Len(t, c.carriedOut(), 1)
 	running.stop()
-	consumer, err := b.streams.JetStream().CreateConsumer(t.Context(), Stream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+	consumer, err := b.streams.JetStream().CreateConsumer(t.Context(), stream.Commands, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
 	require.NoError(t, err)
 	m, err := consumer.Next()
 	require.NoError(t, err)

@@ -63,7 +63,7 @@ func (c *Commands) scan(ctx context.Context, o *order) (last *outcome.Result, er
 	start := o.issued.Add(-clockSkew)
 	q := stream.Query{Next: outcome.Subject(o.msg.Subject()), Start: &start}
 	for {
-		m, err := c.streams.Message(ctx, outcome.Stream, q)
+		m, err := c.streams.Message(ctx, stream.Result, q)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return last, nil
 		}
@@ -81,7 +81,7 @@ func (c *Commands) scan(ctx context.Context, o *order) (last *outcome.Result, er
 // lastRaw is the last message of RAW on a subject, if there is one.
 func (c *Commands) lastRaw(ctx context.Context, subject string) (m *jetstream.RawStreamMsg, err error) {
 	err = c.untilDone(ctx, "the last message of a controller", func(ctx context.Context) error {
-		m, err = c.streams.Message(ctx, rawStream, stream.Query{Last: subject})
+		m, err = c.streams.Message(ctx, stream.Raw, stream.Query{Last: subject})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			m, err = nil, nil
 		}
@@ -89,9 +89,6 @@ func (c *Commands) lastRaw(ctx context.Context, subject string) (m *jetstream.Ra
 	})
 	return m, err
 }
-
-// rawStream holds what controllers sent.
-const rawStream = "RAW"
 
 // spellingOf is how a controller was last heard; behind a start, as RAW has it.
 func (c *Commands) spellingOf(ctx context.Context, mac topic.MAC) (spelling, error) {
