@@ -70,8 +70,7 @@ type Decoder struct {
 	latest      *latest
 	done        recent // messages of RAW whose outcome is stored
 	replayed    recent // those of them that were parked, and decoded since
-	recording   sync.Mutex
-	recorder    *deadletter.Recorder // guarded by recording
+	recorder    *deadletter.Recorder
 }
 
 // running is what Ready asks.
@@ -144,9 +143,6 @@ func (d *Decoder) Run(ctx context.Context) error {
 	all.Go(func() { listen(beside, pool, d.cache, d.log) })
 	all.Go(func() { d.unpark(beside) })
 
-	if err := d.streams.Rewind(ctx, consumer); err != nil {
-		return err
-	}
 	messages, release, err := d.streams.ConsumeRewinding(ctx, consumer, 2*d.cfg.Batch, maxBatchBytes)
 	if err != nil {
 		return err

@@ -118,11 +118,7 @@ func (d *Decoder) store(ctx context.Context, results []result) error {
 		store(LatestStream, func() error { return d.storeLatest(ctx, results) })
 	}
 	if len(dead) > 0 {
-		store(deadletter.Stream, func() error {
-			d.recording.Lock()
-			defer d.recording.Unlock()
-			return d.recorder.Record(ctx, dead)
-		})
+		store(deadletter.Stream, func() error { return d.recorder.Record(ctx, dead) })
 	}
 	if len(parked) > 0 {
 		store(ParkedStream, func() error { return d.park(ctx, parked) })

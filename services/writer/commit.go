@@ -251,8 +251,6 @@ func (w *Writer) bury(ctx context.Context, letters []deadletter.Letter, messages
 	if len(letters) == 0 {
 		return nil
 	}
-	w.recording.Lock()
-	defer w.recording.Unlock()
 	if err := w.letters.Record(ctx, letters); err != nil {
 		return err
 	}

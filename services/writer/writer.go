@@ -55,8 +55,7 @@ type Writer struct {
 	apartPatience time.Duration // a test's is shorter
 	commitTime    atomic.Int64  // of a slow COMMIT, in nanoseconds; 0: they are not slow
 
-	recording sync.Mutex // for letters
-	letters   *deadletter.Recorder
+	letters *deadletter.Recorder
 
 	consumer atomic.Pointer[jetstream.Consumer] // nil before the tables are prepared
 	settled  atomic.Uint64                      // messages
@@ -102,9 +101,6 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 	consumer, err := w.streams.Open(ctx, DecodedStream, stage)
 	if err != nil {
-		return err
-	}
-	if err := w.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
 	messages, release, err := w.streams.ConsumeRewinding(ctx, consumer, 2*w.cfg.Batch, maxBatchBytes)
