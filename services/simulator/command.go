@@ -7,7 +7,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// command is what a controller was told (section 3 of the design).
+// command is a command to a controller (section 3 of the design).
 type command struct {
 	place  topic.Topic // Root Cmnd, no Verb
 	action action
@@ -17,19 +17,19 @@ type command struct {
 type action uint8
 
 const (
-	ask     action = iota // for the status
+	ask     action = iota // request the status
 	turnOff               // power flag 0, siren 0
 	turnOn                // power flag 1, siren 1
 	toggle                // power flag 2
-	note                  // a reader's success: nothing to answer
+	note                  // a reader's success: has no answer
 )
 
-var errNoCommand = errors.New("not a command of the component")
+var errNoCommand = errors.New("the component has no such command")
 
 // maxPeriod is the longest that a strike stays on, in seconds.
 const maxPeriod = 255
 
-// parseCommand reads a command in any spelling of the topic.
+// parseCommand parses a command. The topic may have any known spelling.
 func parseCommand(name string, body []byte) (command, error) {
 	t, err := topic.Parse(name)
 	if err != nil {
