@@ -104,8 +104,8 @@ func TestReady(t *testing.T) {
 	require.NoError(t, err)
 	config := info.Config
 	for name, limit := range map[string]func(*jetstream.StreamConfig){
-		"has taken nothing for": func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 },
-		"is full":               func(c *jetstream.StreamConfig) { c.MaxBytes = 10_000 },
+		"has stored nothing for": func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 },
+		"is full":                func(c *jetstream.StreamConfig) { c.MaxBytes = 10_000 },
 	} {
 		full := config
 		limit(&full)
