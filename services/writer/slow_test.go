@@ -67,8 +67,8 @@ func TestFlood(t *testing.T) {
 		does, says string
 		room       int
 	}{
-		"refused":     {"RAISE EXCEPTION USING ERRCODE = '53400'", "PostgreSQL refuses the message's rows: SQLSTATE 53400", 100 << 10},
-		"slow":        {"PERFORM pg_sleep(0.6)", "(it did not finish in time), and more are coming than can be tried", 10 << 10},
+		"refused":     {"RAISE EXCEPTION USING ERRCODE = '53400'", "PostgreSQL refused the message's rows: SQLSTATE 53400", 100 << 10},
+		"slow":        {"PERFORM pg_sleep(0.6)", "(it did not finish in time), and too many of its messages wait", 10 << 10},
 		"the control": {"NULL", "", 20 << 10},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

@@ -188,7 +188,7 @@ func TestRefusedRowIsAlone(t *testing.T) {
 		assert.Equal(t, bad.ID.String(), l.Header.Get(event.HeaderID))
 		assert.Equal(t, strconv.FormatUint(bad.ID.Sequence(), 10), l.Header.Get(deadletter.HeaderRawSequence))
 		assert.Empty(t, l.Data, "it is in RAW")
-		assert.Equal(t, "PostgreSQL refuses the message's rows: SQLSTATE "+test.sqlState, l.Header.Get(deadletter.HeaderDetail), "no contents")
+		assert.Equal(t, "PostgreSQL refused the message's rows: SQLSTATE "+test.sqlState, l.Header.Get(deadletter.HeaderDetail), "no contents")
 		written := query[int](m, "SELECT count(*) FROM measurement WHERE time >= $1 AND time < $2",
 			epoch.Add(time.Duration(round*1000)*time.Second), epoch.Add(time.Duration(round*1000+size)*time.Second))
 		assert.Equal(t, 2*(size-1), written, "all others, and nothing of the refused message")
