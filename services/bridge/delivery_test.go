@@ -275,7 +275,7 @@ func TestKilledProcess(t *testing.T) {
 				return cmd
 			}
 			p := start()
-			r.awaitMore(t, 0) // the session is there
+			r.awaitSession(t)
 			stop := r.traffic(t, template)
 			for range 5 {
 				r.awaitMore(t, 1000)
@@ -288,26 +288,30 @@ func TestKilledProcess(t *testing.T) {
 	}
 }
 
-// awaitMore waits until RAW has n messages more; 0 is for a bridge that is there.
+// awaitSession waits until the broker keeps messages for the bridge. It leaves RAW empty.
+func (r *rig) awaitSession(tb testing.TB) {
+	tb.Helper()
+	controller := r.publisher(tb)
+	siren := strings.Replace(door, "strike", "siren", 1)
+	require.Eventually(tb, func() bool {
+		publish(tb, controller, siren, "1")
+		return r.lastSequence(tb) > 0
+	}, patience, 20*time.Millisecond)
+	publish(tb, controller, siren, "last")
+	controller.Disconnect(100)
+	r.awaitStored(tb, 0, "last")
+	require.NoError(tb, r.raw.Purge(tb.Context()))
+}
+
+// awaitMore waits until RAW has n more messages.
 func (r *rig) awaitMore(tb testing.TB, n uint64) {
 	tb.Helper()
-	if n == 0 {
-		controller := r.publisher(tb)
-		require.Eventually(tb, func() bool {
-			publish(tb, controller, strings.Replace(door, "strike", "siren", 1), "1")
-			return r.lastSequence(tb) > 0
-		}, patience, 20*time.Millisecond)
-		controller.Disconnect(100)
-		time.Sleep(100 * time.Millisecond)
-		require.NoError(tb, r.raw.Purge(tb.Context()))
-		return
-	}
 	before := r.lastSequence(tb)
 	require.Eventually(tb, func() bool { return r.lastSequence(tb) > before+n }, patience, time.Millisecond)
 }
 
-// TestLateBatch: what a killed bridge had sent reaches the server when the next one
-// has already read the end of RAW. Its messages are in RAW once.
+// TestLateBatch: a batch of a killed bridge reaches the server after the next bridge has read
+// the end of RAW. RAW has its messages once.
 func TestLateBatch(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -319,7 +323,7 @@ func TestLateBatch(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return testutil.ToFloat64(killed.metrics.received) > 0 }, patience, time.Millisecond)
 	sent := testutil.ToFloat64(killed.metrics.received) // the first batch
-	time.Sleep(time.Second)                             // nothing tells when it is in the wire
+	time.Sleep(time.Second)                             // the wire is encrypted: nothing tells when the batch is in it
 	killed.kill()
 
 	next := r.start(t, func(_ *Config, l *life) { l.mqtt.hold() })

@@ -260,7 +260,7 @@ func TestDetails(t *testing.T) {
 		{frameBody("01 83 02 C0 F1"), environment, `Modbus exception 2 (illegal data address) to function 3`, ""},
 		{`{"co2":"secret","temperature":1}`, environment, `member "co2": a string, not a number`, `"co2"`},
 		{`{"co2":"secret","humidity":null,"temperature":1}`, environment, `member "co2": a string, not a number; member "humidity": null, not a number`, `"co2", "humidity"`},
-		{`{"model":"secret","battery":"secret","temperature":1}`, environment, `device 8 ("Hall") has no data point with the label of "model", "battery"`, `"model", "battery"`},
+		{`{"model":"secret","battery":"secret","temperature":1}`, environment, `device 8 ("Hall") has no data point with the label "model", "battery"`, `"model", "battery"`},
 		{`{"temperature":1}`, []point{environment[0], {"temperature", 5, 2, "Uint16", 1, ""}}, `member "temperature": ambiguous label: data points 1 and 2`, `"temperature"`},
 		{`{"data":"01 03 secret"}`, environment, `member "data": not hex at character 7: a byte is two hex digits`, ""},
 		{`{"temperature":1,`, environment, `the body ends within the JSON value, at byte 17`, ""},

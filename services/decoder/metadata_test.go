@@ -182,7 +182,7 @@ func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thel
 	assert.Equal(t, right, sends(load(fleet.FirstMAC)), "the same device twice is one meaning")
 	change(`UPDATE "Pin" SET "DeviceId" = 3 WHERE "PinId" = 900`)
 	assert.Equal(t, "!ambiguous_pin", sends(load(fleet.FirstMAC)))
-	assert.Equal(t, `"Pin" rows 1 (device 2, connector 1) and 900 (device 3, connector 1) are position 1 of connector 1; one device may be there`, detail(load(fleet.FirstMAC)))
+	assert.Equal(t, `"Pin" rows 1 (device 2, connector 1) and 900 (device 3, connector 1) are position 1 of connector 1; only one device may be there`, detail(load(fleet.FirstMAC)))
 	_, d, _ := decodeBody(t, "tele sensor-mode.2.sensor-1", frameBody(contract), load(fleet.FirstMAC))
 	assert.NotEmpty(t, d.Values, "another pin of the controller")
 	change(`DELETE FROM "Pin" WHERE "PinId" = 900`)
