@@ -159,11 +159,11 @@ func (w *decoding) sensor(s *sensor, p *payload.Payload) *refusal {
 		w.takeMembers(s, p)
 		return nil
 	}
-	answer, err := frame.ReadAnswer(p.Frame, s.layout)
+	response, err := frame.ReadResponse(p.Frame, s.layout)
 	if err == nil {
-		w.out.wrongCRC = answer.CRC == frame.CRCWrong
+		w.out.wrongCRC = response.CRC == frame.CRCWrong
 		if w.set.refuseWrongCRC {
-			err = answer.CheckCRC()
+			err = response.CheckCRC()
 		}
 	}
 	if err != nil {
@@ -175,19 +175,19 @@ func (w *decoding) sensor(s *sensor, p *payload.Payload) *refusal {
 		w.refuse(refusal{reasonBadMetadata, s.unread}, 0)
 	}
 	for i := range s.points {
-		w.takePoint(&s.points[i], p.Frame, answer)
+		w.takePoint(&s.points[i], p.Frame, response)
 	}
 	return nil
 }
 
 // takePoint decodes one data point of a frame.
-func (w *decoding) takePoint(p *dataPoint, data []byte, answer frame.Answer) {
+func (w *decoding) takePoint(p *dataPoint, data []byte, response frame.Response) {
 	if p.refusal != nil {
 		w.refuse(*p.refusal, p.id)
 		return
 	}
 	var v frame.Value
-	err := answer.Check(p.field)
+	err := response.Check(p.field)
 	switch {
 	case err == nil && p.isAbsent(data):
 		w.refuse(refusal{reasonNotAvailable, p.describe("its value means \"not available\", according to " + notAvailableTable)}, p.id)

@@ -161,7 +161,7 @@ func TestSensor(t *testing.T) {
 	}{
 		{"the control", "tele sensor-mode.1.sensor-1", frameBody(contract), whole, "1=25.52 °C 2=50 % 3=700 ppm"},
 		{"older firmware's root", "cmnd sensor-mode.1.sensor-1", frameBody(contract), whole, "1=25.52 °C 2=50 % 3=700 ppm"},
-		{"answer ends before a point", "tele sensor-mode.1.sensor-1", frameBody("01 03 04 09 F8 13 88 02"), whole, "1=25.52 °C 2=50 % !out_of_range@3 of a message with 2"},
+		{"response ends before a point", "tele sensor-mode.1.sensor-1", frameBody("01 03 04 09 F8 13 88 02"), whole, "1=25.52 °C 2=50 % !out_of_range@3 of a message with 2"},
 		{"frame ends before all", "tele sensor-mode.1.sensor-1", frameBody("01 03"), whole, "!out_of_range@1 of a message with 0 !out_of_range@2 of a message with 0 !out_of_range@3 of a message with 0"},
 		{"bytes end before a point", "tele sensor-mode.1.sensor-1", frameBody("AA 55 04 09 F8 13"), newController(environment[:2]...), "1=25.52 °C !out_of_range@2 of a message with 1"},
 		{"byte count beyond the end", "tele sensor-mode.1.sensor-1", frameBody("01 03 0C 09 F8 13 88 02"), whole, "!short_answer"},
@@ -255,7 +255,7 @@ func TestDetails(t *testing.T) {
 	}{
 		{frameBody(contract), []point{{"Voltage", 3, 4, "FLOAT32-IEEE", 0, ""}}, `data point 1 ("Voltage"): unknown encoding "FLOAT32-IEEE"; known: Int8, Uint8, Int16, Uint16, `, ""},
 		{frameBody(contract), []point{{"Voltage", 3, 2, "Int32", 0, ""}}, `data point 1 ("Voltage"): "Length" is 2; Int32 takes 4`, ""},
-		{frameBody("01 04 02 01 31 79 74"), []point{{"Humidity", 5, 2, "Uint16", 1, ""}}, `data point 1 ("Humidity"): beyond the answer's byte count of 2 (bytes 3 to 4): bytes 5 to 6`, ""},
+		{frameBody("01 04 02 01 31 79 74"), []point{{"Humidity", 5, 2, "Uint16", 1, ""}}, `data point 1 ("Humidity"): beyond the response's byte count of 2 (bytes 3 to 4): bytes 5 to 6`, ""},
 		{frameBody("AA BB CC"), []point{{"Humidity", 2, 2, "Uint16", 1, ""}}, `data point 1 ("Humidity"): beyond the frame's 3 bytes: bytes 2 to 3`, ""},
 		{frameBody("01 83 02 C0 F1"), environment, `Modbus exception 2 (illegal data address) to function 3`, ""},
 		{`{"co2":"secret","temperature":1}`, environment, `member "co2": a string, not a number`, `"co2"`},
@@ -265,7 +265,7 @@ func TestDetails(t *testing.T) {
 		{`{"data":"01 03 secret"}`, environment, `member "data": not hex at character 7: a byte is two hex digits`, ""},
 		{`{"temperature":1,`, environment, `the body ends within the JSON value, at byte 17`, ""},
 		{`{"temperature":secret}`, environment, `not JSON at byte 15 of 22`, ""},
-		{`{"timestamp":"secret","temperature":1}`, environment, `member "timestamp": not a time as YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339 has it`, ""},
+		{`{"timestamp":"secret","temperature":1}`, environment, `member "timestamp": not a time of the form YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339`, ""},
 		{`{"timestamp":1772359200,"temperature":1}`, environment, `member "timestamp": a number, not a string of YYYY-MM-DD`, ""},
 	} {
 		_, _, dead := decodeBody(t, sensor1, test.body, newController(test.points...))

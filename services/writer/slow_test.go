@@ -43,7 +43,7 @@ func TestOneControllersRowsAreSlow(t *testing.T) {
 		d := of(bad, reading(2+i))
 		assert.Equal(t, "f2.dead.writer.refused_by_database."+d.MAC, l.Subject)
 		assert.Equal(t, d.ID.String(), l.Header.Get(event.HeaderID), "in their order")
-		assert.Contains(t, l.Header.Get(deadletter.HeaderDetail), "did not finish")
+		assert.Contains(t, l.Header.Get(deadletter.HeaderDetail), "did not write the message's rows within")
 	}
 	assert.Zero(t, m.w.Alarms().Total)
 

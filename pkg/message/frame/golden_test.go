@@ -33,10 +33,10 @@ func TestGolden(t *testing.T) {
 			for _, line := range fields {
 				layout.Add(field(t, line))
 			}
-			answer, refusal := frame.ReadAnswer(b, layout)
+			response, refusal := frame.ReadResponse(b, layout)
 			for i, line := range fields {
 				require.Equal(t, line[0], expected[i][0])
-				require.Equal(t, normal(expected[i][1]), decode(t, line, b, answer, refusal), line[0])
+				require.Equal(t, normal(expected[i][1]), decode(t, line, b, response, refusal), line[0])
 			}
 		})
 	}
@@ -57,11 +57,11 @@ func field(t *testing.T, line []string) frame.Field {
 }
 
 // decode returns what expected.csv says of a field.
-func decode(t *testing.T, line []string, b []byte, answer frame.Answer, err error) string {
+func decode(t *testing.T, line []string, b []byte, response frame.Response, err error) string {
 	t.Helper()
 	f := field(t, line)
 	if err == nil {
-		err = answer.Check(f)
+		err = response.Check(f)
 	}
 	var v frame.Value
 	if err == nil {
