@@ -88,7 +88,7 @@ type buffered struct {
 	in *bufio.Reader
 }
 
-// Read is net.Conn's.
+// Read implements net.Conn.
 func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
 // cut closes the bridge's connections. Bytes that the bridge has sent are still forwarded.

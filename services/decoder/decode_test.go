@@ -43,8 +43,8 @@ var environment = []point{
 	{"CO2", 7, 2, "Uint16", 0, "ppm"},
 }
 
-// newController is controller 7 with the points on connector 1 as sensor-1, a
-// device without data points as sensor-2, and the empty connector 2.
+// newController returns controller 7: the points are on connector 1 as sensor-1, sensor-2 has
+// no data points, and connector 2 is empty.
 func newController(points ...point) *controller {
 	b := newBuilder()
 	at := func(connector, number, pin, position, device, name string) row {
@@ -65,12 +65,12 @@ func newController(points ...point) *controller {
 	return c
 }
 
-// asConfigured are the settings' defaults.
+// asConfigured returns the default settings.
 func asConfigured() *settings {
 	return &settings{members: newMemberMemory(10)}
 }
 
-// decodeBody decodes a message of a place such as "tele sensor-mode.1.sensor-1".
+// decodeBody decodes a message. place is like "tele sensor-mode.1.sensor-1".
 func decodeBody(t *testing.T, place, body string, c *controller) (bool, event.Decoded, []deadletter.Letter) {
 	t.Helper()
 	out, d := decodeWith(t, place, body, c, asConfigured(), event.PlaceID(1, 1))
@@ -111,7 +111,7 @@ func frameBody(frame string) string {
 	return `{"timestamp":"2026-07-01 12:00:00.1234567","data":"` + frame + `"}`
 }
 
-// outline is values or letters in short.
+// outline returns values and letters in short form.
 func outline(d *event.Decoded, dead []deadletter.Letter) string {
 	var b strings.Builder
 	for i := range d.Values {
@@ -147,8 +147,8 @@ func TestContractFrame(t *testing.T) {
 	}, d, "with the time in the microseconds of the rows' key")
 }
 
-// TestSensor has readings that give values, letters, or both. A point that
-// cannot be decoded takes no other with it.
+// TestSensor covers readings that give values, letters, or both. A point that cannot be
+// decoded does not affect the others.
 func TestSensor(t *testing.T) {
 	t.Parallel()
 	whole := newController(environment...)
@@ -206,7 +206,7 @@ func TestSensor(t *testing.T) {
 	}
 }
 
-// TestEvents has each component but the sensor: it needs no pin.
+// TestEvents covers each component except the sensor. They need no pin.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	c := newController(environment...)
@@ -244,7 +244,7 @@ func TestEvents(t *testing.T) {
 	assert.Equal(t, time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), d.Time, "the control: a payload's own time")
 }
 
-// TestDetails has the texts that an operator acts on.
+// TestDetails covers the details of letters, which operators act on.
 func TestDetails(t *testing.T) {
 	t.Parallel()
 	const sensor1 = "tele sensor-mode.1.sensor-1"
@@ -313,7 +313,7 @@ func TestPlausible(t *testing.T) {
 	assert.Equal(t, time.Unix(7, 0).UTC(), d.DeviceTime)
 }
 
-// TestWrongCRC has it counted, and refused where the configuration says so.
+// TestWrongCRC: a wrong CRC is counted, and refused if the configuration asks for it.
 func TestWrongCRC(t *testing.T) {
 	t.Parallel()
 	c := newController(environment[:2]...)
@@ -338,8 +338,8 @@ func TestWrongCRC(t *testing.T) {
 	}
 }
 
-// TestShard has one controller's messages with one worker, which keeps them in
-// order, and the controllers spread.
+// TestShard: messages of one controller go to one worker, and controllers are spread over the
+// workers.
 func TestShard(t *testing.T) {
 	t.Parallel()
 	const controllers = 1000

@@ -10,8 +10,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// TestUnknownMemberOnceADay has a device that says more than its metadata know in
-// every message: one letter a day names each member.
+// TestUnknownMemberOnceADay: a device sends members without a data point in every message. One
+// letter a day names each member.
 func TestUnknownMemberOnceADay(t *testing.T) {
 	t.Parallel()
 	c, set := newController(environment...), asConfigured()

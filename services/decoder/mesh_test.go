@@ -15,8 +15,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// TestOneControllerWaits has one controller whose metadata cannot be read while
-// others send: it waits by itself, and what it sent comes in order once they can.
+// TestOneControllerWaits: the metadata of one controller cannot be read. The others do not
+// wait, and its messages are decoded in order when the metadata can be read.
 func TestOneControllerWaits(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 21)
@@ -53,8 +53,8 @@ func TestOneControllerWaits(t *testing.T) {
 	require.Eventually(t, func() bool { return r.state(t, ParkedStream).Msgs == 0 }, long, 50*time.Millisecond, "the removal goes away itself")
 }
 
-// TestKill kills the decoder again and again, while one controller's metadata can be
-// read and cannot, and it sends without a pause.
+// TestKill kills the decoder again and again while controllers send, and while the metadata of
+// one of them can and cannot be read.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
@@ -106,7 +106,7 @@ func TestKill(t *testing.T) {
 	t.Logf("%d messages, %d of them parked before a kill", r.sent.Load(), parked)
 }
 
-// TestStart has what a crash leaves behind between each two steps.
+// TestStart starts with every state that a crash can leave behind.
 func TestStart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)

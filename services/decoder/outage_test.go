@@ -20,8 +20,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// TestFlood has the controller send without a pause while it is unparked: newer
-// messages are parked as fast as older ones are decoded, and yet it ends.
+// TestFlood: a controller keeps on sending while it is unparked. Unparking ends nevertheless.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)
@@ -53,8 +52,8 @@ func TestFlood(t *testing.T) {
 	require.NoError(t, r.account(t, one))
 }
 
-// TestParkedFull has more parked than PARKED takes: only then RAW is held back, the
-// readiness says why, and it goes on by itself once the metadata can be read.
+// TestParkedFull: PARKED is full. Only then RAW waits, readiness returns why, and decoding
+// continues when the metadata can be read.
 func TestParkedFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
@@ -86,9 +85,9 @@ func TestParkedFull(t *testing.T) {
 	}
 }
 
-// TestPostgresAway has the database accept connections and answer nothing. A whole
-// fleet that was never heard before is parked, without waiting for it one by one, and
-// comes when it is back.
+// TestPostgresAway: the database accepts connections and does not respond. The messages of a
+// whole unknown fleet are parked without a wait for each controller, and decoded when the
+// database is back.
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
@@ -118,7 +117,7 @@ func TestPostgresAway(t *testing.T) {
 	}
 }
 
-// line is a way to PostgreSQL that can be cut.
+// line is a proxy to PostgreSQL that can be cut.
 type line struct {
 	dsn    string
 	target string
@@ -153,7 +152,7 @@ func newLine(t *testing.T, dsn string) *line {
 	return l
 }
 
-// carry is for one connection. Of a cut line it keeps what comes to itself.
+// carry forwards one connection. While the line is cut, it drops the bytes.
 func (l *line) carry(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	l.mu.Lock()
@@ -175,7 +174,7 @@ func (l *line) carry(conn net.Conn) {
 	_, _ = io.Copy(conn, server)
 }
 
-// cut closes what there is.
+// cut closes the connections.
 func (l *line) cut(dead bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -186,8 +185,8 @@ func (l *line) cut(dead bool) {
 	l.conns = nil
 }
 
-// TestRowOfAnotherType has a fractional "Decimals" in the metadata of a template that
-// everybody uses: it costs that data point, and stops nobody.
+// TestRowOfAnotherType: a template that all controllers use has a data point with a fractional
+// "Decimals". Only that data point is refused.
 func TestRowOfAnotherType(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3)

@@ -28,11 +28,11 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// long is how long a test waits for what must happen.
+// long is how long a test waits for a condition.
 const long = time.Minute
 
-// rig is everything around a decoder: a NATS server with the shipped streams, and
-// PostgreSQL with the demo fleet's metadata.
+// rig is the environment of a decoder: a NATS server with the shipped streams, and PostgreSQL
+// with the demo fleet's metadata.
 type rig struct {
 	server *natsserver.Server
 	client *stream.Client // the operator's
@@ -43,8 +43,8 @@ type rig struct {
 	sent   atomic.Int64
 }
 
-// fault makes reading the metadata of the controllers in "faults" fail, as a broken
-// row or a refused privilege does.
+// fault makes queries fail for the controllers in the table "faults", like a broken row or a
+// missing privilege.
 const fault = `
 CREATE TABLE faults (mac text PRIMARY KEY);
 CREATE FUNCTION readable(mac text) RETURNS boolean LANGUAGE plpgsql COST 10000 AS $$
@@ -85,7 +85,7 @@ func (r *rig) breakRow(t *testing.T, mac topic.MAC) {
 	r.exec(t, "INSERT INTO faults VALUES ($1)", string(mac))
 }
 
-// repair fixes it and says so, as the metadata's trigger does.
+// repair removes the fault and notifies, like the metadata's trigger.
 func (r *rig) repair(t *testing.T, mac topic.MAC) {
 	t.Helper()
 	r.exec(t, "DELETE FROM faults WHERE mac = $1", string(mac))
@@ -138,8 +138,7 @@ func (r *rig) start(t *testing.T) *process {
 	return p
 }
 
-// send stores events of the controllers on RAW as the bridge does, each with the
-// next number in it.
+// send stores numbered events of the controllers on RAW, like the bridge.
 func (r *rig) send(t *testing.T, macs ...topic.MAC) {
 	t.Helper()
 	for _, mac := range macs {
@@ -186,9 +185,9 @@ func (r *rig) all(t *testing.T, name, subject string) (all []jetstream.Msg) {
 	return all
 }
 
-// account compares what RAW and DECODED have of a controller: every message once, by
-// its id, in order. A repetition of what was there before, with the same id, is what
-// the tables leave out.
+// account compares RAW and DECODED for a controller: DECODED must have every message once, by
+// id and in order. It may repeat earlier messages with the same ids, since the tables ignore
+// them.
 func account(raw, decoded []event.ID) error {
 	var first []event.ID
 	seen := map[event.ID]bool{}
@@ -228,7 +227,7 @@ func (r *rig) account(t *testing.T, mac topic.MAC) error {
 	return account(raw, decoded)
 }
 
-// TestAccount is the control of all that use account.
+// TestAccount is the control of account.
 func TestAccount(t *testing.T) {
 	t.Parallel()
 	id := func(numbers ...uint64) (all []event.ID) {
