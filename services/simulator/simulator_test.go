@@ -255,7 +255,7 @@ func publish(t *testing.T, client mqtt.Client, name, body string) {
 	require.NoError(t, token.Error())
 }
 
-// count returns how many messages of the topic have the text in them.
+// count returns how many messages of the topic contain the text.
 func (i *inbox) count(name, text string) (n int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 )
 
-// layout is where fields of two bytes at the offsets lie.
+// layout is the layout of fields of two bytes at the offsets.
 func layout(offsets ...int) frame.Layout {
 	var l frame.Layout
 	for _, o := range offsets {
@@ -129,8 +129,8 @@ func TestReadResponseRefuses(t *testing.T) {
 	}
 }
 
-// TestLaidOutBehindOtherBytes has fleets whose controllers always send something
-// before the response, and whose offsets count it.
+// TestLaidOutBehindOtherBytes: controllers always send some bytes before the response, and the
+// offsets include them.
 func TestLaidOutBehindOtherBytes(t *testing.T) {
 	response := sealed(1, 4, 4, 0x01, 0x31, 0x02, 0x22)
 	for _, before := range [][]byte{{7}, {7, 9}, sealed(1, 4, 0, 0, 0, 2)} {
@@ -143,7 +143,7 @@ func TestLaidOutBehindOtherBytes(t *testing.T) {
 	}
 }
 
-// TestBytesAlone is the control: read as bytes, the frames that are refused give values.
+// TestBytesAlone is the control: read as bytes, the refused frames give values.
 func TestBytesAlone(t *testing.T) {
 	for hex, want := range map[string]float64{
 		"01 83 02 C0 F1":                -16143, // an exception's CRC
@@ -195,8 +195,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestResponsesOfAllSizes has each read's response with any data: read as it is, and
-// refused when it was shifted, cut or echoed, whatever the data look like.
+// TestResponsesOfAllSizes: responses of each function with any data are read, and refused if
+// they were shifted, cut or echoed.
 func TestResponsesOfAllSizes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		function := rapid.SampledFrom([]byte{1, 2, 3, 4, 23}).Draw(t, "function")
@@ -220,8 +220,8 @@ func TestResponsesOfAllSizes(t *testing.T) {
 	})
 }
 
-// TestFramesThatAreNoResponses says how seldom a frame of another device is taken
-// for a response or for a spoilt one where all data points lie behind byte 2.
+// TestFramesThatAreNoResponses logs how rarely a frame of a device without Modbus is taken for
+// a response or for a damaged one, if all data points are after byte 2.
 func TestFramesThatAreNoResponses(t *testing.T) {
 	const frames = 200_000
 	seed, refused, taken := uint64(1), 0, 0
