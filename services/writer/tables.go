@@ -52,13 +52,15 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Lo
 // prepareTables migrates the tables to this version. It waits for PostgreSQL until ctx ends.
 // pool must not use a pooler, because of session locks.
 func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
-	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, migrate(ctx, pool, 0, w.log) })
-	if err != nil {
+	if err := w.retry(ctx, func(ctx context.Context) error { return migrate(ctx, pool, 0, w.log) }); err != nil {
 		return fmt.Errorf("migrating tables: %w", err)
 	}
 	timescale := false
 	if w.cfg.Timescale {
-		timescale, err = retry(ctx, w, func(ctx context.Context) (bool, error) { return timescaleAvailable(ctx, pool) })
+		err := w.retry(ctx, func(ctx context.Context) (err error) {
+			timescale, err = timescaleAvailable(ctx, pool)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("looking for TimescaleDB: %w", err)
 		}
@@ -69,7 +71,7 @@ func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
 	} else {
 		w.log.Warn("TimescaleDB is not available: using plain PostgreSQL tables without hypertables, compression, continuous aggregates and retention; rows are kept until they are deleted by hand")
 	}
-	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, alone(ctx, pool, prepare) }); err != nil {
+	if err := w.retry(ctx, func(ctx context.Context) error { return alone(ctx, pool, prepare) }); err != nil {
 		return fmt.Errorf("preparing tables: %w", err)
 	}
 	return nil

@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -201,33 +200,25 @@ func size(m jetstream.Msg) int { return len(m.Data()) }
 
 // retry repeats an operation that prepares the tables, with backoff, until it succeeds or
 // can never succeed.
-func retry[T any](ctx context.Context, w *Writer, operation func(context.Context) (T, error)) (T, error) {
-	var next time.Duration
-	wait := func() time.Duration { return next }
-	v, err := backoff.Retry(ctx, func() (T, error) {
+func (w *Writer) retry(ctx context.Context, operation func(context.Context) error) error {
+	defer w.waiting.end()
+	for {
 		bounded, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		v, err := operation(bounded)
-		if hopeless(err) {
-			return v, backoff.Permanent(err)
+		err := operation(bounded)
+		cancel()
+		switch {
+		case err == nil || hopeless(err):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
-		if err != nil {
-			next = w.waiting.begin(err)
-		}
-		return v, err
-	}, backoff.WithBackOff(backoffFunc(wait)), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
+		next := w.waiting.begin(err)
 		w.metrics.retries.Inc()
 		w.log.Warn("preparing the tables failed, will retry", "error", err, "retry_in", next.Round(time.Millisecond).String())
-	}))
-	w.waiting.end()
-	return v, err
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(next):
+		}
+	}
 }
-
-// backoffFunc implements backoff.BackOff with a function.
-type backoffFunc func() time.Duration
-
-// NextBackOff calls f.
-func (f backoffFunc) NextBackOff() time.Duration { return f() }
-
-// Reset does nothing.
-func (f backoffFunc) Reset() {}

@@ -27,7 +27,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
@@ -127,7 +126,7 @@ func (c *Commands) Ready() error {
 // Run carries out commands until ctx ends, then finishes those in progress, within
 // DrainTimeout. Commands without an outcome are left to the next process.
 func (c *Commands) Run(ctx context.Context) error {
-	consumer, err := c.consumer(ctx)
+	consumer, err := c.streams.Open(ctx, Stream, c.cfg.Consumer)
 	if err != nil {
 		return err
 	}
@@ -164,24 +163,8 @@ func (c *Commands) Run(ctx context.Context) error {
 	return nil
 }
 
-// defaultConsumer is the consumer that setup creates.
-const defaultConsumer = "bridge"
-
-// consumer opens the consumer of COMMANDS. The operator has to create one with another
-// name than the default.
-func (c *Commands) consumer(ctx context.Context) (consumer jetstream.Consumer, err error) {
-	if c.cfg.Consumer == defaultConsumer {
-		return c.streams.Open(ctx, Stream, defaultConsumer)
-	}
-	err = c.untilDone(ctx, "consumer "+Stream+"/"+c.cfg.Consumer, func(ctx context.Context) error {
-		consumer, err = c.streams.JetStream().Consumer(ctx, Stream, c.cfg.Consumer)
-		return err
-	})
-	return consumer, err
-}
-
 // ConsumerName returns the name of the consumer for a bridge's client id: "bridge" for
-// f2mesh-bridge.
+// f2mesh-bridge, which setup creates. The operator has to create others.
 func ConsumerName(clientID string) string {
 	name := strings.TrimPrefix(clientID, "f2mesh-")
 	return strings.Map(func(r rune) rune {
