@@ -14,8 +14,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	monitor "github.com/f2mesh/f2mesh/services/health"
-	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
 
@@ -48,17 +48,17 @@ func TestAlarms(t *testing.T) {
 		next(t, heard, monitor.DeadLetters, "decoder", false) // when no more come
 	})
 	t.Run(monitor.StreamFull, func(t *testing.T) {
-		trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		trail, err := m.js.Stream(t.Context(), stream.Audit)
 		require.NoError(t, err)
 		good := trail.CachedInfo().Config
 		small := good
 		small.MaxBytes = int64(trail.CachedInfo().State.Bytes) + 1
 		_, err = m.js.UpdateStream(t.Context(), small)
 		require.NoError(t, err)
-		next(t, heard, monitor.StreamFull, registrar.AuditStream, true)
+		next(t, heard, monitor.StreamFull, stream.Audit, true)
 		_, err = m.js.UpdateStream(t.Context(), good)
 		require.NoError(t, err)
-		next(t, heard, monitor.StreamFull, registrar.AuditStream, false)
+		next(t, heard, monitor.StreamFull, stream.Audit, false)
 	})
 	t.Run(watch.Silent, func(t *testing.T) {
 		stop := m.chatter(t, fleet.Demo(2)[1].MAC) // else it is the pipeline that is silent, not one device

@@ -29,6 +29,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/operate/hostile"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -100,7 +101,7 @@ func forges(user, name string, try func(t *testing.T, m *testMesh, nc *nats.Conn
 		t.Helper()
 		before := m.lastAudit(t)
 		try(t, m, m.as(t, user), "f2.audit.attack."+strings.ReplaceAll(name, " ", "-"))
-		trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		trail, err := m.js.Stream(t.Context(), stream.Audit)
 		require.NoError(t, err)
 		within(2*time.Second, func() bool {
 			for ; loot == "" && before < m.lastAudit(t); before++ {
@@ -120,7 +121,7 @@ func forges(user, name string, try func(t *testing.T, m *testMesh, nc *nats.Conn
 // lastAudit is the audit trail's last sequence.
 func (m *testMesh) lastAudit(t *testing.T) uint64 {
 	t.Helper()
-	trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
+	trail, err := m.js.Stream(t.Context(), stream.Audit)
 	require.NoError(t, err)
 	return trail.CachedInfo().State.LastSeq
 }

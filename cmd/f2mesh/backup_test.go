@@ -25,7 +25,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -313,7 +312,7 @@ func TestBackupWhileOthersWork(t *testing.T) {
 		return c.CachedInfo().Paused
 	}
 	trail := func() uint64 {
-		s, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		s, err := m.js.Stream(t.Context(), stream.Audit)
 		require.NoError(t, err)
 		return s.CachedInfo().State.LastSeq
 	}
@@ -333,14 +332,14 @@ func TestBackupWhileOthersWork(t *testing.T) {
 			return
 		}
 		assert.True(t, paused("RAW", "decoder"), "the control")
-		assert.False(t, paused(bridge.CommandStream, "bridge"), "a command does not wait for the backup")
+		assert.False(t, paused(stream.Commands, "bridge"), "a command does not wait for the backup")
 		before := trail()
 		require.NoError(t, registrar.NewTrail(registry.pool.Pool).Record(t.Context(), registrar.Event{Time: time.Now(), Actor: "test", Action: registrar.RotateSecret}))
 		eventually(t, func() bool { sent = trail(); return sent > before }, "the registrar does not send")
 	})
 	require.NoError(t, b.Save(t.Context()))
 	require.NotZero(t, sent, "the control")
-	i := slices.IndexFunc(b.Manifest.Streams, func(s stream.Snapshot) bool { return s.Name == registrar.AuditStream })
+	i := slices.IndexFunc(b.Manifest.Streams, func(s stream.Snapshot) bool { return s.Name == stream.Audit })
 	require.GreaterOrEqual(t, i, 0)
 	assert.GreaterOrEqual(t, b.Manifest.Streams[i].LastSequence, sent, "what the registrar has sent and forgotten is in the backup")
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -105,7 +106,7 @@ func (c *canaries) places(t *testing.T) map[string]string {
 		response.Write(stats.Data)
 	}
 	places["metrics"] = response.String()
-	places["audit stream"] = string(bytes.Join(c.m.messages(t, registrar.AuditStream), []byte("\n")))
+	places["audit stream"] = string(bytes.Join(c.m.messages(t, stream.Audit), []byte("\n")))
 	trail, err := registrar.NewTrail(c.m.openCore(t).pool.Pool).Since(t.Context(), time.Time{}, "", 10000)
 	require.NoError(t, err)
 	text, err := json.Marshal(trail)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -92,18 +93,11 @@ func TestHealthcheckOfOwnService(t *testing.T) {
 	require.Error(t, (&containers.Healthcheck{HTTP: "9100", Timeout: time.Second}).Run(t.Context()))
 }
 
-// The simulator is ready while something is acknowledged.
 func TestSimulateHealth(t *testing.T) {
 	t.Parallel()
 	c := simulateCommand{HTTP: "127.0.0.1:0"}
-	told := 0
-	c.Config.OnAcknowledged = func(string, []byte) { told++ }
-	ready := c.watchAcknowledged()
-	require.Error(t, ready(t.Context()))
-	c.Config.OnAcknowledged("topic", nil)
-	require.NoError(t, ready(t.Context()))
-	assert.Equal(t, 1, told, "the one who asked for it is told too")
-	stop, err := c.serveHealth(t.Context(), slog.New(slog.DiscardHandler))
+	ready := func(context.Context) error { return nil }
+	stop, err := c.serveHealth(t.Context(), ready, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	stop()
 }

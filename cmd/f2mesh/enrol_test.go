@@ -29,6 +29,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
@@ -112,7 +113,7 @@ func (m *testMesh) openCore(t *testing.T) *registry {
 // audited is the audit trail as its stream has it.
 func (m *testMesh) audited(t *testing.T) (events []registrar.Event) {
 	t.Helper()
-	for _, data := range m.messages(t, registrar.AuditStream) {
+	for _, data := range m.messages(t, stream.Audit) {
 		var e registrar.Event
 		require.NoError(t, json.Unmarshal(data, &e))
 		events = append(events, e)

@@ -17,6 +17,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
@@ -238,7 +239,7 @@ func TestDeletedConsumer(t *testing.T) {
 	m := startMesh(t)
 	tr := startTraffic(t, m.device(t, mac))
 	eventually(t, func() bool { return tr.count() > 100 }, "no traffic")
-	for _, c := range [][2]string{{bridge.CommandStream, local.PartBridge}, {bridge.RawStream, local.PartDecoder}, {decoder.DecodedStream, local.PartWriter}} {
+	for _, c := range [][2]string{{stream.Commands, local.PartBridge}, {stream.Raw, local.PartDecoder}, {stream.Decoded, local.PartWriter}} {
 		require.NoError(t, m.js.DeleteConsumer(t.Context(), c[0], c[1]))
 		eventually(t, func() bool {
 			_, err := m.js.Consumer(t.Context(), c[0], c[1])

@@ -31,10 +31,10 @@ func recordRotation(ctx context.Context, nc *nats.Conn, result rotation.Result, 
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if err := streams.Ensure(bounded, registrar.AuditStream); err != nil {
+	if err := streams.Ensure(bounded, stream.Audit); err != nil {
 		return fmt.Errorf("recording in the audit trail: %w", err)
 	}
-	if _, err := streams.Store(bounded, registrar.AuditStream, []*nats.Msg{m}); err != nil {
+	if _, err := streams.Store(bounded, stream.Audit, []*nats.Msg{m}); err != nil {
 		return fmt.Errorf("recording in the audit trail: %w", err)
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
-	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 type tailCommand struct {
@@ -41,7 +41,7 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 	}
 	defer m.Close()
 	from := time.Now().Add(-c.Since)
-	consumer, err := m.JetStream.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
+	consumer, err := m.JetStream.OrderedConsumer(ctx, stream.Decoded, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from,
 	})
 	if err != nil {

@@ -30,7 +30,7 @@ func TestProgress(t *testing.T) {
 	began := time.Now()
 	require.NoError(t, p.storing(stream.Decoded, func() error {
 		require.NoError(t, p.look(began.Add(time.Second), position(12, 0)))
-		assert.ErrorContains(t, p.look(began.Add(time.Minute), position(12, 0)), "stream DECODED has not stored")
+		assert.ErrorContains(t, p.look(began.Add(time.Minute), position(12, 0)), "storing on stream DECODED has taken")
 		return nil
 	}))
 	require.NoError(t, p.look(began.Add(time.Minute), position(12, 0)), "now it has")

@@ -18,7 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// testRedecode has a Redecoder decode what a Decoder would, with the metadata of now.
+// testRedecode: a Redecoder decodes like a Decoder, with the current metadata.
 func testRedecode(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	demo := fleet.Demo(1)[0]
 	var place topic.Topic

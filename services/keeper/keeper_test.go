@@ -34,8 +34,7 @@ const (
 	batch    = 500
 )
 
-// bench is RAW and DECODED of 4 MiB, and a keeper with its own rights, which does not
-// run yet.
+// bench is RAW and DECODED of 4 MiB, and a keeper with its own rights that does not run yet.
 type bench struct {
 	*testing.T
 	operator jetstream.JetStream
@@ -77,13 +76,13 @@ func (b *bench) run() {
 
 func (b *bench) raw() *trimmed { return b.keeper.streams[0] }
 
-// look is one look at RAW.
+// look runs one look at RAW.
 func (b *bench) look() error {
 	_, err := b.keeper.look(b.Context(), b.raw())
 	return err
 }
 
-// state is that of RAW.
+// state returns the state of RAW.
 func (b *bench) state() jetstream.StreamState {
 	b.Helper()
 	s, err := b.operator.Stream(b.Context(), "RAW")
@@ -91,8 +90,7 @@ func (b *bench) state() jetstream.StreamState {
 	return s.CachedInfo().State
 }
 
-// publish stores one batch, of 300 bytes a message that do not compress, or tells why
-// not.
+// publish stores one batch of messages with 300 bytes that do not compress.
 func (b *bench) publish() error {
 	messages := make([]*nats.Msg, batch)
 	for i := range messages {
@@ -106,7 +104,7 @@ func (b *bench) publish() error {
 	return err
 }
 
-// fill publishes until the stream refuses.
+// fill publishes until the stream refuses a batch.
 func (b *bench) fill() (stored int) {
 	b.Helper()
 	for b.publish() == nil {
@@ -116,7 +114,7 @@ func (b *bench) fill() (stored int) {
 	return stored
 }
 
-// acknowledge has a consumer of RAW take and acknowledge n messages.
+// acknowledge receives and acknowledges n messages with a consumer of RAW.
 func (b *bench) acknowledge(name string, n int) {
 	b.Helper()
 	consumer, err := b.operator.Consumer(b.Context(), "RAW", name)
@@ -133,9 +131,8 @@ func (b *bench) acknowledge(name string, n int) {
 	require.NoError(b, b.operator.Conn().Flush())
 }
 
-// TestStreamNeverFills has RAW take many times what it holds, at full speed, while its
-// decoder keeps up; F2MESH_KEEPER_MESSAGES says how many. Afterwards it holds as much as
-// its share.
+// TestStreamNeverFills: RAW gets many times its size at full speed while the decoder keeps up.
+// F2MESH_KEEPER_MESSAGES is the number of messages. At the end RAW is filled up to its share.
 func TestStreamNeverFills(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

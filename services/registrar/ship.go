@@ -15,9 +15,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/batch"
 )
 
-// AuditStream is the stream of the audit trail.
-const AuditStream = stream.Audit
-
 // auditConsumer is the registrar's durable consumer of AUDIT.
 const auditConsumer = "registrar"
 

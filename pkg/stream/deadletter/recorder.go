@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -23,12 +24,13 @@ import (
 // of nats/stream_dead_letter.json.
 const Kept = 100
 
-// Recorder stores the letters of one stage and counts them by subject. It must be
-// the only one that stores letters of its controllers' subjects, and one goroutine
-// uses it.
+// Recorder stores the letters of one stage and counts them by subject. Nothing else may
+// store letters of the same subjects. It is safe for concurrent use; one Record waits for
+// another.
 type Recorder struct {
-	streams *stream.Client
-	tallies *lru.Cache[string, tally]
+	streams   *stream.Client
+	recording sync.Mutex
+	tallies   *lru.Cache[string, tally]
 }
 
 // tally is what is known of one subject.
@@ -61,6 +63,8 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 	if len(letters) == 0 {
 		return nil
 	}
+	r.recording.Lock()
+	defer r.recording.Unlock()
 	changed := make(map[string]tally)
 	var messages []*nats.Msg
 	of := make(map[string]int) // letters of the subject in messages

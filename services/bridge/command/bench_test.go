@@ -92,7 +92,7 @@ func (b *bench) startBroker() {
 	require.NoError(b.t, err)
 }
 
-// commands are a bridge's commands, with what it would hand to Heard.
+// commands are a bridge's Commands and a client that passes messages to Heard.
 type commands struct {
 	*Commands
 	credential *secrettest.Source
@@ -156,7 +156,7 @@ func (b *bench) subscribe(client mqtt.Client, filter string, handle func(mqtt.Me
 	require.NoError(b.t, token.Error())
 }
 
-// device is the controller that the broker knows. It answers every command.
+// device is the controller that the broker knows. It confirms every command.
 type device struct {
 	mqtt.Client
 	mu    sync.Mutex

@@ -59,8 +59,8 @@ func TestRefused(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1)
 }
 
-// TestAwayFor has a persistent controller come back after a command's life, and one
-// that comes back within it.
+// TestAwayFor: a persistent controller comes back after a command has expired, and another
+// time before.
 func TestAwayFor(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -89,7 +89,8 @@ func TestAwayFor(t *testing.T) {
 	assert.Equal(t, sent.Sequence, r.Sequence)
 }
 
-// TestBrokerStandsStill is the pause in which three commands became six.
+// TestBrokerStandsStill stops the broker for a while: commands are not carried out twice
+// afterwards.
 func TestBrokerStandsStill(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -111,7 +112,7 @@ func TestBrokerStandsStill(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1, "what was taken back is not carried out")
 }
 
-// TestNotSentAgain takes over from a process that died after it had noted its intent.
+// TestNotSentAgain: a process takes over from one that died after it had stored its intent.
 func TestNotSentAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -147,7 +148,8 @@ func TestNotSentAgain(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1)
 }
 
-// TestConsumerMadeAnew has JetStream deliver everything again.
+// TestConsumerMadeAnew: the consumer is created again, and JetStream delivers every command
+// again.
 func TestConsumerMadeAnew(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -167,8 +169,8 @@ func TestConsumerMadeAnew(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 6)
 }
 
-// TestSpellingIsTheControllers sends in the spelling that RAW has, and then in the
-// one that is heard.
+// TestSpellingIsTheControllers: commands use the spelling that RAW has, and then the one of a
+// newer message.
 func TestSpellingIsTheControllers(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -191,8 +193,8 @@ func TestSpellingIsTheControllers(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
-// TestRotation moves to the other user and back while commands flow: none is lost,
-// none is carried out twice.
+// TestRotation changes the credential back and forth while commands are sent: none is lost or
+// carried out twice.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -217,8 +219,8 @@ func TestRotation(t *testing.T) {
 	assert.Len(t, c.carriedOut(), commands)
 }
 
-// TestAnotherProcessWasFaster has the intent noted between the look at RESULT and the
-// own intent.
+// TestAnotherProcessWasFaster: another process stores the intent after this one has looked at
+// RESULT.
 func TestAnotherProcessWasFaster(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
