@@ -9,10 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 )
 
-// newTimescaleMesh is a mesh whose tables are TimescaleDB's. Debian does not
-// have the extension, so that its absence is no failure anywhere.
+// newTimescaleMesh is a mesh whose tables are TimescaleDB's. Without the extension
+// the test is skipped.
 func newTimescaleMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := newMesh(t)
@@ -20,7 +21,7 @@ func newTimescaleMesh(t *testing.T) *mesh {
 	available, err := timescaleAvailable(t.Context(), m.w.pool)
 	require.NoError(t, err)
 	if !available {
-		t.Skip("SKIPPED: TimescaleDB is not installed beside PostgreSQL: its hypertables, policies and continuous aggregates are not tested")
+		accounttest.SkipWithoutTimescale(t)
 	}
 	return m
 }
