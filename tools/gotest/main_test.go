@@ -39,6 +39,20 @@ func TestBad(t *testing.T) {
 	t.Run("good", func(t *testing.T) { t.Log("not printed") })
 }
 `,
+	"flaky/a_test.go": `package flaky
+
+import "testing"
+
+var runs int
+
+func TestFlaky(t *testing.T) {
+	t.Run("sub", func(t *testing.T) {
+		if runs++; runs == 2 {
+			t.Fail()
+		}
+	})
+}
+`,
 	"panics/a_test.go": `package panics
 
 import "testing"
@@ -85,7 +99,7 @@ func gotest(t *testing.T, args ...string) (int, string) {
 	t.Chdir(dir)
 	t.Setenv("GOWORK", "off")
 	var out strings.Builder
-	code, err := run(&out, append(args, "-count=1"))
+	code, err := run(&out, args)
 	if err != nil {
 		t.Error(err)
 	}
@@ -141,6 +155,14 @@ FAIL	example.org/m/fail	0s
 	}
 	if code, _ := gotest(t, "-count=many", "./good"); code != 2 {
 		t.Errorf("exit code %d, want go test's", code)
+	}
+}
+
+// A test that fails once in three runs has failed.
+func TestCount(t *testing.T) {
+	code, out := gotest(t, "-count=3", "./flaky")
+	if code != 1 || strings.Count(out, "--- FAIL: TestFlaky (0s)\n    --- FAIL: TestFlaky/sub (0s)\n") != 1 || strings.Count(out, "FAIL: ") != 2 {
+		t.Errorf("exit code %d:\n%s", code, out)
 	}
 }
 

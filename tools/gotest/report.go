@@ -69,6 +69,8 @@ func (r *report) add(e event) {
 	switch e.Action {
 	case "build-output":
 		r.print(e.Output)
+	case "run": // a new one, also of the same name: -count
+		r.running[e.Package] = append(r.running[e.Package], &test{name: e.Test})
 	case "output":
 		t := r.find(e.Package, e.Test)
 		t.output = append(t.output, e.Output)
@@ -87,7 +89,7 @@ func (r *report) add(e event) {
 }
 
 func (r *report) find(pkg, name string) *test {
-	for _, t := range r.running[pkg] {
+	for _, t := range slices.Backward(r.running[pkg]) {
 		if t.name == name {
 			return t
 		}
@@ -106,14 +108,17 @@ func (r *report) endPackage(name string, pkg *test) {
 	if r.verbose {
 		return // everything is printed
 	}
-	for _, t := range tests {
+	for i, t := range tests {
 		if t.name == "" || strings.Contains(t.name, "/") {
 			continue
 		}
 		if at := slices.IndexFunc(t.output, passed.MatchString); at >= 0 && r.listPassed {
 			r.print(t.output[at])
 		}
-		for _, sub := range tests {
+		for j, sub := range tests[i:] {
+			if j > 0 && sub.name == t.name { // the next run of -count
+				break
+			}
 			if failed && strings.HasPrefix(sub.name+"/", t.name+"/") {
 				sub.printFailure(r)
 			}
