@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 )
 
 // newTimescaleMesh returns a mesh with TimescaleDB tables. Debian does not have the extension,
@@ -20,7 +21,7 @@ func newTimescaleMesh(t *testing.T) *mesh {
 	available, err := timescaleAvailable(t.Context(), m.w.pool)
 	require.NoError(t, err)
 	if !available {
-		t.Skip("SKIPPED: TimescaleDB is not installed beside PostgreSQL: its hypertables, policies and continuous aggregates are not tested")
+		accounttest.SkipWithoutTimescale(t)
 	}
 	return m
 }

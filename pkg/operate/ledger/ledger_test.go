@@ -540,13 +540,10 @@ func TestInterval(t *testing.T) {
 	m := newMesh(t)
 	m.pass(newReading(1, 0), newReading(1, 1))
 	m.refuse(stream.StageBridge, "bad_levels", newReading(1, 0))
-	time.Sleep(10 * time.Millisecond)
 	since := time.Now()
 	late := newReading(1, 2)
 	m.receive(late)
-	time.Sleep(10 * time.Millisecond)
 	until := time.Now()
-	time.Sleep(10 * time.Millisecond)
 	m.pass(newReading(1, 3))
 	m.decode(late) // after the interval's end
 	m.write(late)

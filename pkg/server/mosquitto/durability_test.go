@@ -1,6 +1,7 @@
 package mosquitto
 
 import (
+	"bytes"
 	"net"
 	"os"
 	"path/filepath"
@@ -94,8 +95,11 @@ func TestAutosaveBoundsTheLoss(t *testing.T) {
 			b.start()
 			b.setDevices([]topic.MAC{device})
 			b.absentBridge()
-			b.publish("saved")
-			time.Sleep(autosave.Every + 2500*time.Millisecond) // the broker looks once a second
+			b.publish("saved-by-itself")
+			require.Eventually(t, func() bool {
+				database, err := os.ReadFile(filepath.Join(b.cfg.Dir, "data", "mosquitto.db"))
+				return err == nil && bytes.Contains(database, []byte("saved-by-itself"))
+			}, autosave.Every+2500*time.Millisecond, 10*time.Millisecond, "the broker looks once a second")
 			require.NoError(t, b.broker.Kill())
 			b.start()
 			b.publish("after")

@@ -136,13 +136,17 @@ func TestKillEndsSessions(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	c := startCluster(t, cfg)
-	conn := connect(t, c, cfg)
+	conn, other := connect(t, c, cfg), connect(t, c, cfg)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := conn.Exec(t.Context(), "SELECT pg_sleep(60)")
 		ended <- err
 	}()
-	time.Sleep(50 * time.Millisecond)
+	require.Eventually(t, func() bool {
+		var sleeping int
+		err := other.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").Scan(&sleeping)
+		return err == nil && sleeping == 1
+	}, patience, 5*time.Millisecond)
 	require.NoError(t, c.Kill())
 	select {
 	case err := <-ended:
