@@ -153,7 +153,8 @@ func TestAlarmsAreShown(t *testing.T) {
 		s, err := (&statusCommand{}).observe(t.Context(), m.js)
 		require.NoError(t, err)
 		var out strings.Builder
-		require.NoError(t, printStatus(s, &out))
+		_, err = s.WriteTo(&out)
+		require.NoError(t, err)
 		return out.String()
 	}
 	assert.Contains(t, screen(), "no alarm is raised")
@@ -167,7 +168,7 @@ func TestAlarmsAreShown(t *testing.T) {
 	assert.Contains(t, body, `"alarm": "dead_letters_rising"`)
 
 	require.NoError(t, m.Stop(partHealth))
-	assert.Contains(t, screen(), "health does not answer: its alarms are not known")
+	assert.Contains(t, screen(), "health does not respond: its alarms are unknown")
 }
 
 // parseMetrics adds up the series of each name.
