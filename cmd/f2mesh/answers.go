@@ -15,10 +15,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// firstAnswer is how long a question to all instances waits for the first if nothing
-// else is said.
-const firstAnswer = 500 * time.Millisecond
-
 // answers asks the running services over NATS.
 type answers struct{ *nats.Conn }
 
@@ -28,7 +24,7 @@ func (a answers) ask(ctx context.Context, subject string, instances int, wait ti
 
 // instances counts the running instances of services, by name.
 func (a answers) instances(ctx context.Context) (map[string]int, error) {
-	pings, err := health.AskServices(ctx, a.Conn, "PING", firstAnswer)
+	pings, err := health.AskServices(ctx, a.Conn, "PING", health.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("looking for services: %w", err)
 	}
@@ -73,7 +69,7 @@ func (a answers) Status(ctx context.Context, service, name string) ([]secret.Sta
 
 // secrets asks the instances of one service, all of which must answer.
 func (a answers) secrets(ctx context.Context, service string, instances int) ([]secret.Status, error) {
-	replies, err := a.ask(ctx, health.SecretsSubject(service), instances, firstAnswer)
+	replies, err := a.ask(ctx, health.SecretsSubject(service), instances, health.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
 	}
