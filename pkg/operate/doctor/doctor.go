@@ -163,7 +163,7 @@ func refused(attempts ...attempt) Finding {
 	for _, a := range attempts {
 		names = append(names, a.name)
 		if err := a.control(); err != nil {
-			problems = append(problems, fmt.Sprintf("%s: not tested, because valid credentials were refused: %v", a.name, err))
+			problems = append(problems, fmt.Sprintf("%s: not tested: the same attempt with valid credentials failed: %v", a.name, err))
 		} else if a.try() == nil {
 			problems = append(problems, a.name+": accepted")
 		}
