@@ -25,14 +25,14 @@ type containerDoctor struct {
 }
 
 // patient is the mesh in containers: its published ports, and its secret files.
-func (c *containerDoctor) patient() (*doctor.Mesh, error) {
+func (c *containerDoctor) patient() (*doctor.Target, error) {
 	ca := cmp.Or(c.CA, filepath.Join(c.Compose, "ca.crt"))
 	if _, err := os.Stat(ca); err != nil {
 		return nil, fmt.Errorf("the mesh's CA is needed (`docker compose cp registrar:/etc/f2mesh/ca.crt .`): %w", err)
 	}
-	m := &doctor.Mesh{
+	m := &doctor.Target{
 		Dir: c.Compose, Containers: true, Devices: c.Devices, Host: mesh.Loopback, Public: mesh.Loopback, CAFile: ca, LogIn: c.logIn,
-		Ports: doctor.Ports{MQTT: 1883, MQTTTLS: 8883, People: 1884, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, HTTP: 8000, EST: 8443},
+		Ports: doctor.TargetPorts{MQTT: 1883, MQTTTLS: 8883, People: 1884, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, HTTP: 8000, EST: 8443},
 		Secrets: slices.DeleteFunc(containers.ContainerSecrets(), func(name string) bool {
 			return name == credential.Username // no password
 		}),

@@ -15,10 +15,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// firstAnswer is how long a question to all instances waits for the first if nothing
-// else is said.
-const firstAnswer = 500 * time.Millisecond
-
 // Services asks the running services over NATS.
 type Services struct{ *nats.Conn }
 
@@ -28,7 +24,7 @@ func (a Services) ask(ctx context.Context, subject string, instances int, wait t
 
 // instances counts the running instances of services, by name.
 func (a Services) instances(ctx context.Context) (map[string]int, error) {
-	pings, err := health.AskServices(ctx, a.Conn, "PING", firstAnswer)
+	pings, err := health.AskServices(ctx, a.Conn, "PING", health.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("looking for services: %w", err)
 	}
@@ -73,7 +69,7 @@ func (a Services) Status(ctx context.Context, service, name string) ([]secret.St
 
 // SecretsOf asks the instances of one service, all of which must answer.
 func (a Services) SecretsOf(ctx context.Context, service string, instances int) ([]secret.Status, error) {
-	replies, err := a.ask(ctx, health.SecretsSubject(service), instances, firstAnswer)
+	replies, err := a.ask(ctx, health.SecretsSubject(service), instances, health.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
 	}

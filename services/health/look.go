@@ -17,10 +17,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-const (
-	firstAnswer  = 500 * time.Millisecond // to a question to all services
-	readyTimeout = 4 * time.Second        // a service itself takes at most 3 s
-)
+// readyTimeout is longer than a service itself takes, which is at most 3 s.
+const readyTimeout = 4 * time.Second
 
 // Look asks the running services, the streams and their consumers. It reads no
 // message and needs no rights but those of NATS user health. Rates are zero: they
@@ -100,7 +98,7 @@ func deadLetters(stage string) string { return "f2mesh_" + stage + "_dead_letter
 
 // collect asks all services for their figures, by name and instance.
 func collect(ctx context.Context, nc *nats.Conn) (each map[string]map[string]figures, err error) {
-	answers, err := health.AskServices(ctx, nc, "STATS", firstAnswer)
+	answers, err := health.AskServices(ctx, nc, "STATS", health.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking the services: %w", err)
 	}
@@ -233,7 +231,7 @@ func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[str
 		if instances[name] == 0 {
 			continue
 		}
-		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], firstAnswer)
+		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], health.FirstAnswer)
 		if err != nil {
 			return fmt.Errorf("asking %s for its alarms: %w", name, err)
 		}
@@ -264,7 +262,7 @@ func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[str
 func askSecrets(ctx context.Context, nc *nats.Conn, instances map[string]int) ([]Secret, error) {
 	all := []Secret{}
 	for service, n := range instances {
-		answers, err := health.Ask(ctx, nc, health.SecretsSubject(service), n, firstAnswer)
+		answers, err := health.Ask(ctx, nc, health.SecretsSubject(service), n, health.FirstAnswer)
 		if err != nil {
 			return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
 		}
