@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 // testMesh is a mesh of real servers on free ports.
 type testMesh struct {
 	*local.Mesh
-	js   jetstream.JetStream
+	js   jetstream.js
 	rows *pgxpool.Pool // the reader's
 }
 

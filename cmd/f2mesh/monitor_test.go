@@ -23,7 +23,7 @@ import (
 
 func (m *testMesh) ready(t *testing.T, service string) (ready bool, cause string) {
 	t.Helper()
-	answer, err := m.JetStream.Conn().Request(health.ReadySubject(service), nil, 5*time.Second)
+	answer, err := m.js.Conn().Request(health.ReadySubject(service), nil, 5*time.Second)
 	if err != nil {
 		return false, err.Error()
 	}
@@ -35,7 +35,7 @@ func (m *testMesh) ready(t *testing.T, service string) (ready bool, cause string
 // byService are the figures that `nats micro stats` shows.
 func (m *testMesh) byService(t *testing.T) map[string]map[string]float64 {
 	t.Helper()
-	answers, err := health.Ask(t.Context(), m.JetStream.Conn(), "$SRV.STATS", 0, 5*time.Second)
+	answers, err := health.Ask(t.Context(), m.js.Conn(), "$SRV.STATS", 0, 5*time.Second)
 	require.NoError(t, err)
 	found := map[string]map[string]float64{}
 	for _, data := range answers {
@@ -152,7 +152,7 @@ func TestFiguresAgree(t *testing.T) {
 func TestAlarmsAreShown(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 100 * time.Millisecond })
 	screen := func() string {
-		s, err := (&statusCommand{}).observe(t.Context(), m.JetStream)
+		s, err := (&statusCommand{}).observe(t.Context(), m.js)
 		require.NoError(t, err)
 		var out strings.Builder
 		_, err = s.WriteTo(&out)

@@ -42,7 +42,7 @@ func consume(t *testing.T, server *natsserver.Server) (consumer jetstream.Consum
 	return consumeBy(t, server, (*Client).Consume)
 }
 
-type consumeFunc func(*Client, context.Context, jetstream.Consumer, int, int) (<-chan jetstream.Msg, func(), error) //nolint:revive // a method expression
+type consumeFunc func(*Client, context.Context, jetstream.Consumer, int, int) (<-chan jetstream.Msg, func(), error)
 
 func consumeBy(t *testing.T, server *natsserver.Server, by consumeFunc) (consumer jetstream.Consumer, messages <-chan jetstream.Msg, stop func()) {
 	t.Helper()
@@ -138,7 +138,7 @@ func TestRewind(t *testing.T) {
 }
 
 // requireNobodyPulls waits until the server has seen that the process is gone.
-func requireNobodyPulls(t *testing.T, c *Client) jetstream.Consumer {
+func requireNobodyPulls(t *testing.T, c *Client) {
 	t.Helper()
 	consumer, err := c.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
@@ -146,7 +146,6 @@ func requireNobodyPulls(t *testing.T, c *Client) jetstream.Consumer {
 		info, err := consumer.Info(t.Context())
 		return err == nil && info.NumWaiting == 0
 	}, patience, 10*time.Millisecond)
-	return consumer
 }
 
 func TestDrainContext(t *testing.T) {

@@ -32,10 +32,10 @@ type step int
 const (
 	opens step = iota
 	closes
-	waits      // for what is on its way
-	losesAcks  // the broker reads no acknowledgement of this bridge any more
-	goesDeaf   // the bridge hears nothing of NATS any more
-	holdsBatch // what the bridge says reaches NATS when the next bridge lives, or never
+	waits      // some milliseconds
+	losesAcks  // the broker gets no further acknowledgement of this bridge
+	goesDeaf   // the bridge gets no further bytes from NATS
+	holdsBatch // the bridge's further bytes reach NATS when the next bridge runs, or never
 	dies
 	stops
 	steps
@@ -130,9 +130,8 @@ func TestSchedulesWithoutDUP(t *testing.T) {
 	assert.Less(t, len(published), len(got))
 }
 
-// TestStandingClock: ten equal events are ten, even if the bridge dies between any two of
-// them.
-func TestStandingClock(t *testing.T) {
+// TestEqualEvents: ten equal events are ten, even if the bridge dies between any two of them.
+func TestEqualEvents(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	published, got := r.play(t, slices.Repeat([]step{opens, waits, losesAcks, opens, waits, dies}, 5), false)
@@ -323,7 +322,7 @@ func TestLateBatch(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return testutil.ToFloat64(killed.metrics.received) > 0 }, patience, time.Millisecond)
 	sent := testutil.ToFloat64(killed.metrics.received) // the first batch
-	time.Sleep(time.Second)                             // the wire is encrypted: nothing tells when the batch is in it
+	time.Sleep(time.Second)                             // the connection is encrypted: the test cannot see the batch
 	killed.kill()
 
 	next := r.start(t, func(_ *Config, l *life) { l.mqtt.hold() })

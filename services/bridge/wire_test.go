@@ -163,7 +163,6 @@ func (w *wire) copyLate(from, to net.Conn, wait func()) {
 		buf := make([]byte, 32<<10)
 		n, err := from.Read(buf)
 		if n > 0 {
-
 			late <- later{time.Now().Add(time.Duration(w.latency.Load())), buf[:n]}
 		}
 		if err != nil {

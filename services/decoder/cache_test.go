@@ -148,9 +148,9 @@ func TestOutageUsesWhatIsKnown(t *testing.T) {
 	assert.EqualValues(t, 8, c.mustGet(t).id, "it asks again soon")
 }
 
-// TestOutageIsOneForAll: the metadata of a whole fleet are due while the database does not
+// TestOutageDelaysTheFleetOnce: the metadata of a whole fleet are due while the database does not
 // respond. Not every controller waits for it.
-func TestOutageIsOneForAll(t *testing.T) {
+func TestOutageDelaysTheFleetOnce(t *testing.T) {
 	t.Parallel()
 	s := &source{controller: &controller{id: 7}}
 	c := newTestCache(t, s)
@@ -172,8 +172,8 @@ func TestOutageIsOneForAll(t *testing.T) {
 	get(8)
 }
 
-// TestOutageKeepsNothingForgotten: a change is announced while the query fails.
-func TestOutageKeepsNothingForgotten(t *testing.T) {
+// TestInvalidationDuringOutage: a change is announced while the query fails.
+func TestInvalidationDuringOutage(t *testing.T) {
 	t.Parallel()
 	for name, invalidate := range invalidations {
 		s := &source{controller: &controller{id: 7}}
@@ -205,9 +205,9 @@ func TestOutageFailsAtOnce(t *testing.T) {
 	assert.EqualValues(t, 7, c.mustGet(t).id, "the control: it ends with the outage")
 }
 
-// TestFailureOfOne: PostgreSQL refuses the query for one controller. The next one is read
+// TestQueryRefusedForOneController: PostgreSQL refuses the query for one controller. The next one is read
 // nevertheless.
-func TestFailureOfOne(t *testing.T) {
+func TestQueryRefusedForOneController(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		err   error

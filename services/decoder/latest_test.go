@@ -243,9 +243,9 @@ func TestLatestHeaders(t *testing.T) {
 	assert.Equal(t, "2096-11-11T00:00:00Z", m.Header.Get(event.HeaderDeviceTime))
 }
 
-// TestLatestForgetsWhoIsSilent: the memory is limited, and silent controllers are dropped
+// TestLatestForgetsSilentControllers: the memory is limited, and silent controllers are dropped
 // first.
-func TestLatestForgetsWhoIsSilent(t *testing.T) {
+func TestLatestForgetsSilentControllers(t *testing.T) {
 	t.Parallel()
 	l, err := newLatest(nil, 2)
 	require.NoError(t, err)

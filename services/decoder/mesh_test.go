@@ -25,8 +25,11 @@ func TestOneControllerWaits(t *testing.T) {
 	one, others := all[0], all[1:]
 	d := r.start(t)
 	r.send(t, all...)
+	r.settled(t, d) // a slow machine may park some of these, since it has read no metadata yet
+	parked := testutil.ToFloat64(d.metrics.parked)
+	r.send(t, all...)
 	r.acknowledged(t)
-	require.Zero(t, testutil.ToFloat64(d.metrics.parked), "the control: nothing is parked without the fault")
+	require.InDelta(t, parked, testutil.ToFloat64(d.metrics.parked), 0, "the control: nothing is parked without the fault")
 	require.NoError(t, r.account(t, one))
 
 	r.breakRow(t, one)
@@ -40,9 +43,9 @@ func TestOneControllerWaits(t *testing.T) {
 		require.NoError(t, r.account(t, mac), mac)
 	}
 	require.Error(t, r.account(t, one), "the control: its messages wait")
-	assert.InDelta(t, 20, testutil.ToFloat64(d.metrics.parked), 0)
+	assert.InDelta(t, parked+20, testutil.ToFloat64(d.metrics.parked), 0)
 	assert.Equal(t, 1, d.parking.len())
-	require.NoError(t, d.Ready(t.Context()), "it holds up nobody")
+	require.NoError(t, d.Ready(t.Context()), "a waiting controller does not make the decoder unready")
 
 	r.repair(t, one)
 	r.send(t, one)
@@ -50,8 +53,8 @@ func TestOneControllerWaits(t *testing.T) {
 	r.send(t, one)
 	r.acknowledged(t)
 	require.NoError(t, r.account(t, one))
-	require.Len(t, r.all(t, stream.Decoded, "f2.decoded."+string(one)+".>"), 23, "each once")
-	require.Eventually(t, func() bool { return r.state(t, stream.Parked).Msgs == 0 }, long, 50*time.Millisecond, "the removal goes away itself")
+	require.Len(t, r.all(t, stream.Decoded, "f2.decoded."+string(one)+".>"), 24, "each once")
+	require.Eventually(t, func() bool { return r.state(t, stream.Parked).Msgs == 0 }, long, 50*time.Millisecond, "the removal expires")
 }
 
 // TestKill kills the decoder again and again while controllers send, and while the metadata of

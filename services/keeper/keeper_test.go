@@ -147,7 +147,7 @@ func TestStreamNeverFills(t *testing.T) {
 	started := time.Now()
 	for n := 0; n < messages; {
 		if err := b.publish(); err != nil {
-			refused++ // as full for a moment: the next attempt comes through, or the test ends
+			refused++ // full for a moment: a later attempt succeeds, or the test fails
 			require.Less(t, refused, 1000, err)
 			time.Sleep(leastPause)
 			continue
@@ -162,7 +162,7 @@ func TestStreamNeverFills(t *testing.T) {
 	assert.Empty(t, b.keeper.Alarms().Alarms)
 }
 
-// The control: without a keeper RAW is full, although everything was consumed.
+// The control: without a keeper RAW becomes full although everything was consumed.
 func TestWithoutKeeperStreamFills(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -171,8 +171,8 @@ func TestWithoutKeeperStreamFills(t *testing.T) {
 	require.Error(t, b.publish())
 }
 
-// What waits is never trimmed: the stream refuses what is new, with an alarm before,
-// and goes on by itself when its consumer does.
+// Waiting messages are never trimmed: the stream refuses new ones, an alarm is raised before,
+// and new ones are stored again when the consumer continues.
 func TestBacklogStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -183,7 +183,7 @@ func TestBacklogStays(t *testing.T) {
 	alarmed := false
 	for b.publish() == nil {
 		stored += batch
-		time.Sleep(growthEvery) // so that it fills no faster than anybody could be told
+		time.Sleep(growthEvery) // the keeper measures growth in real time
 		alarmed = alarmed || b.keeper.Alarms().Total == 1
 	}
 	assert.True(t, alarmed, "before it was full")
@@ -202,9 +202,9 @@ func TestBacklogStays(t *testing.T) {
 	require.Eventually(t, func() bool { return b.keeper.Alarms().Total == 0 }, patience, 10*time.Millisecond)
 }
 
-// Every durable consumer holds what it has not acknowledged, also one of an operator's;
-// who only looks does not. Without its own reader a stream is not trimmed at all.
-func TestWhoHolds(t *testing.T) {
+// Messages stay until every durable consumer has acknowledged them, even an operator's. A
+// consumer that is not durable does not count. Without its reader a stream is not trimmed.
+func TestEveryDurableConsumerHoldsMessages(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	stored := b.fill()
@@ -235,7 +235,7 @@ func TestWhoHolds(t *testing.T) {
 	_, err = b.operator.CreateConsumer(t.Context(), "RAW", remade)
 	require.NoError(t, err)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 101, b.state().FirstSeq, "made anew it has acknowledged nothing")
+	assert.EqualValues(t, 101, b.state().FirstSeq, "a new consumer has acknowledged nothing")
 	b.acknowledge("decoder", stored-100)
 	_, err = b.operator.ResetConsumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
@@ -243,7 +243,7 @@ func TestWhoHolds(t *testing.T) {
 	assert.InDelta(t, 0.45*limit, float64(b.state().Bytes), 0.01*limit)
 }
 
-// A consumer that has nothing left of what it filters holds nothing.
+// A consumer without pending messages of its filter holds no messages.
 func TestFilteredConsumer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -258,7 +258,7 @@ func TestFilteredConsumer(t *testing.T) {
 	assert.Greater(t, b.state().FirstSeq, uint64(1))
 }
 
-// The redelivery of what was in hand does not lower what counts as acknowledged.
+// A redelivery does not lower the sequence up to which all messages are acknowledged.
 func TestInHandStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -270,7 +270,7 @@ func TestInHandStays(t *testing.T) {
 	first := <-held.Messages()
 	b.acknowledge("decoder", stored-1)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 1, b.state().FirstSeq, "the first is in somebody's hands")
+	assert.EqualValues(t, 1, b.state().FirstSeq, "the first message is in flight")
 	require.NoError(t, first.DoubleAck(t.Context()))
 	require.NoError(t, b.look())
 	assert.Greater(t, b.state().FirstSeq, uint64(1))

@@ -49,9 +49,9 @@ func parseCommand(name string, body []byte) (command, error) {
 	}
 	switch {
 	case state.PowerFlag != nil:
-		c.action, c.period = turnOff+action(*state.PowerFlag), state.Period
+		c.action, c.period = turnOff+action(*state.PowerFlag), state.Period //nolint:gosec // payload limits it
 	case state.Value != nil:
-		c.action = turnOff + action(*state.Value)
+		c.action = turnOff + action(*state.Value) //nolint:gosec // payload limits it
 	case t.Verb == topic.Success:
 		c.action = note
 	}

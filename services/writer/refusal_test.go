@@ -194,10 +194,10 @@ func TestProbeAfterRestart(t *testing.T) {
 	assert.Equal(t, 2*fleet, query[int](m, "SELECT count(*) FROM measurement"), "what was tried is not there")
 }
 
-// TestEverybodysRowsAreRefused: a trigger accepts the existing rows and refuses all new ones.
+// TestRowsOfAllControllersAreRefused: a trigger accepts the existing rows and refuses all new ones.
 // That is no controller's fault: the writer waits until rows of other controllers are
 // accepted.
-func TestEverybodysRowsAreRefused(t *testing.T) {
+func TestRowsOfAllControllersAreRefused(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
 	m.write(everybody(reading, 1)...)
@@ -232,9 +232,9 @@ func TestEverybodysRowsAreRefused(t *testing.T) {
 	assert.Len(t, m.letters(), 5)
 }
 
-// TestTableDoesNotTakeRows covers faults of the database: no message becomes a dead letter, an
+// TestTableAcceptsNoRows covers faults of the database: no message becomes a dead letter, an
 // alarm is raised and cleared, and everything is written in the end.
-func TestTableDoesNotTakeRows(t *testing.T) {
+func TestTableAcceptsNoRows(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ spoil, fix, says string }{
 		"missing table": {

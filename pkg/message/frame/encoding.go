@@ -56,7 +56,7 @@ var kinds = [...]struct {
 
 // known lists the encodings, for errors.
 const known = "Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64, Uint64, Float32, Float64, " +
-	"Bool, Bit0 to Bit63, BCD, ASCII; for another order of bytes with LE (DCBA), CDAB or BADC behind it"
+	"Bool, Bit0 to Bit63, BCD, ASCII; append LE (DCBA), CDAB or BADC for another byte order"
 
 // ParseEncoding parses an encoding's name in any case, with or without blanks
 // around it: Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64,

@@ -130,7 +130,7 @@ func displaced(frame []byte, l Layout) (a Response, found bool, err error) {
 	case echo:
 		return Response{}, true, refuse(ReasonEchoedRequest, "the request was echoed, and no response with a right CRC follows")
 	case cutShort(frame, 1), cutShort(frame, 2), cutShort(frame, 3):
-		return Response{}, true, refuse(ReasonShiftedFrame, "a response that is cut short starts behind byte 0")
+		return Response{}, true, refuse(ReasonShiftedFrame, "a response that is cut short starts after byte 0")
 	case lostAddress(frame):
 		return Response{}, true, refuse(ReasonShiftedFrame, "the response's first byte, the address, is missing")
 	}

@@ -129,9 +129,9 @@ func TestReadResponseRefuses(t *testing.T) {
 	}
 }
 
-// TestLaidOutBehindOtherBytes: controllers always send some bytes before the response, and the
+// TestBytesBeforeTheResponse: controllers always send some bytes before the response, and the
 // offsets include them.
-func TestLaidOutBehindOtherBytes(t *testing.T) {
+func TestBytesBeforeTheResponse(t *testing.T) {
 	response := sealed(1, 4, 4, 0x01, 0x31, 0x02, 0x22)
 	for _, before := range [][]byte{{7}, {7, 9}, sealed(1, 4, 0, 0, 0, 2)} {
 		n := len(before)

@@ -136,9 +136,9 @@ func TestAmbiguousLocalTime(t *testing.T) {
 	}
 }
 
-// TestSentAtOnceIsUnambiguous: the local time of a message that is sent at once always gives
+// TestLocalTimeOfRecentMessage: the local time of a message that is sent at once always gives
 // its time, at any time of many years.
-func TestSentAtOnceIsUnambiguous(t *testing.T) {
+func TestLocalTimeOfRecentMessage(t *testing.T) {
 	for _, name := range []string{"Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "America/Sao_Paulo"} {
 		zone, err := time.LoadLocation(name)
 		require.NoError(t, err)

@@ -5,7 +5,7 @@ import "strings"
 // MAC is the hardware address of a controller: 12 lower-case hex digits.
 type MAC string
 
-// devicePrefix stands before the MAC in the second level of a topic.
+// devicePrefix comes before the MAC in the second level of a topic.
 const devicePrefix = "f2-"
 
 const (

@@ -59,9 +59,9 @@ func TestRefused(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1)
 }
 
-// TestAwayFor: a persistent controller comes back after a command has expired, and another
+// TestControllerAway: a persistent controller comes back after a command has expired, and another
 // time before.
-func TestAwayFor(t *testing.T) {
+func TestControllerAway(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const maxAge = 6 * time.Second
@@ -89,9 +89,9 @@ func TestAwayFor(t *testing.T) {
 	assert.Equal(t, sent.Sequence, r.Sequence)
 }
 
-// TestBrokerStandsStill stops the broker for a while: commands are not carried out twice
+// TestBrokerPauses stops the broker for a while: commands are not carried out twice
 // afterwards.
-func TestBrokerStandsStill(t *testing.T) {
+func TestBrokerPauses(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(9 * time.Second)
@@ -148,9 +148,9 @@ func TestNotSentAgain(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1)
 }
 
-// TestConsumerMadeAnew: the consumer is created again, and JetStream delivers every command
+// TestConsumerCreatedAgain: the consumer is created again, and JetStream delivers every command
 // again.
-func TestConsumerMadeAnew(t *testing.T) {
+func TestConsumerCreatedAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	running := b.run(30 * time.Second)
@@ -169,9 +169,9 @@ func TestConsumerMadeAnew(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 6)
 }
 
-// TestSpellingIsTheControllers: commands use the spelling that RAW has, and then the one of a
+// TestControllersSpelling: commands use the spelling that RAW has, and then the one of a
 // newer message.
-func TestSpellingIsTheControllers(t *testing.T) {
+func TestControllersSpelling(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	_, err := b.streams.JetStream().PublishMsg(t.Context(), &nats.Msg{
