@@ -9,8 +9,8 @@
 // does not restart a broker that exits (Done tells). A Broker is immutable.
 //
 // A Gate changes who comes in through the controllers' listener while a broker
-// runs, from any process that may write its folder. Of MQTT the package speaks no
-// more than these two need to try what they have done.
+// runs, from any process that may write its folder. The package speaks just enough MQTT
+// to log in and to read the broker's log.
 package mosquitto
 
 import (
@@ -120,9 +120,6 @@ func (s *starter) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := s.awaitEarlier(ctx); err != nil {
-		return err
-	}
-	if err := sweepTrials(s.dir); err != nil {
 		return err
 	}
 	data := filepath.Join(s.dir, "data")
