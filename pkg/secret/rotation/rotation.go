@@ -6,9 +6,7 @@
 // them has moved; and locks the other one out. Whatever breaks it off, running it
 // again goes on: where the secret is kept decides, since all that services use comes
 // from there. As long as it has the old credential a rotation begins anew; once it
-// has the new one that can only be completed. The journal adds the old password,
-// sealed with the new one, so that a run which was broken off can still prove that
-// the old one is refused.
+// has the new one that can only be completed. The journal tells the two apart.
 //
 // The package knows no server, no source of secrets and no service: see Server,
 // Store and Services.
@@ -111,6 +109,7 @@ type rotation struct {
 	seen     map[string]int // instances of each service before anything was changed
 	from, to string
 	password string // of to
+	old      string // password of from; "" if an earlier run had it
 	result   Result
 }
 

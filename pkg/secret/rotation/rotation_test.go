@@ -35,6 +35,7 @@ type world struct {
 	service   secret.Value // what the service uses
 	stuck     bool         // the service does not move
 	absent    bool         // the service does not run
+	unlocked  bool         // the server does not lock users
 	instances int          // of the service, which all say the same
 	source    string       // where the service has it from, if not from the store
 
@@ -79,9 +80,11 @@ func (w *world) holds() {
 
 func (w *world) SetPassword(_ context.Context, user, password string) error {
 	return w.call(func() {
-		delete(w.passwords, user)
-		if password != "" {
+		switch {
+		case password != "":
 			w.passwords[user] = password
+		case !w.unlocked:
+			delete(w.passwords, user)
 		}
 	})
 }
@@ -389,15 +392,37 @@ func TestJournalHasNoSecret(t *testing.T) {
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
 
-	j, err := openJournal(w.dir, name)
-	require.NoError(t, err)
-	defer j.close()
-	old, err := unseal(j.entry.Sealed, w.stored.Reveal())
-	require.NoError(t, err)
-	assert.Equal(t, "first", old)
-	_, err = unseal(j.entry.Sealed, "another")
-	require.Error(t, err)
+// A rotation does not end while the server still takes the old password, whether or not
+// it was interrupted.
+func TestLockThatHasNoEffectIsSeen(t *testing.T) {
+	t.Parallel()
+	for _, interrupted := range []bool{false, true} {
+		w := newWorld(t)
+		if interrupted {
+			cfg := w.config()
+			cfg.Done = func(step string) error {
+				if step == "store" {
+					return errCrash
+				}
+				return nil
+			}
+			_, err := Run(t.Context(), cfg)
+			require.ErrorIs(t, err, errCrash)
+		}
+		w.unlocked = true
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err := Run(ctx, w.config())
+		require.ErrorContains(t, err, "the server still lets user f2mesh_writer in")
+
+		w.unlocked = false
+		result, err := Run(t.Context(), w.config())
+		require.NoError(t, err)
+		assert.True(t, result.Resumed)
+		w.completed(t)
+	}
 }
 
 func TestPlanChangesNothing(t *testing.T) {
