@@ -221,7 +221,8 @@ func (r *rotator) poolerLogin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return pgbouncer.SetLogin(r.state.path("pgbouncer"), user, password)
+	console := localDSN(r.running.Host, r.running.Ports.PgBouncer, r.running.CAFile, "", pgbouncer.Console)
+	return pgbouncer.SetLogin(ctx, r.state.path("pgbouncer"), console, user, password)
 }
 
 // server is what a kind of credential is for.

@@ -38,7 +38,7 @@ func (s *starter) await(ctx context.Context, p *Pooler) error {
 func (s *starter) ask(ctx context.Context, p *Pooler) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	conn, err := pgconn.Connect(ctx, p.ConnString(s.cfg.User, s.cfg.Password, console))
+	conn, err := pgconn.Connect(ctx, p.ConnString(s.cfg.User, s.cfg.Password, Console))
 	if err != nil {
 		return err
 	}
