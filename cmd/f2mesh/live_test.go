@@ -45,7 +45,7 @@ func (m *testMesh) logins(t *testing.T) []login {
 	servers := map[credential.Kind]rotation.Server{
 		credential.NATS:     natsserver.Admin{Dir: m.state.path("nats"), URL: m.nats.URL(), CAFile: m.authority.CAFile(), Sys: named("nats_sys_password")},
 		credential.MQTT:     mosquitto.Admin{Dir: m.state.path("mosquitto"), Address: m.address(m.ports().MQTT), People: m.address(m.ports().People)},
-		credential.Postgres: postgres.Admin{DSN: m.dsn("postgres", "postgres"), Superuser: named(secretSuperuser)},
+		credential.Postgres: postgres.Admin{{DSN: m.dsn("postgres", "postgres"), Superuser: named(secretSuperuser)}},
 	}
 	var all []login
 	for _, c := range credential.All() {

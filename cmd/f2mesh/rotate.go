@@ -237,10 +237,10 @@ func (r *rotator) server(kind credential.Kind) rotation.Server {
 		at := func(port int) string { return net.JoinHostPort(r.running.Host, strconv.Itoa(port)) }
 		return mosquitto.Admin{Dir: r.state.path("mosquitto"), Address: at(r.running.Ports.MQTT), People: at(r.running.Ports.People)}
 	default:
-		return postgres.Admin{
+		return postgres.Admin{{
 			DSN:       localDSN(r.running.Host, r.running.Ports.Postgres, r.running.CAFile, "", databaseAny),
 			Superuser: r.login(secretSuperuser),
-		}
+		}}
 	}
 }
 

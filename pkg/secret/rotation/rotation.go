@@ -28,8 +28,8 @@ type Server interface {
 	// SetPassword gives a user a password; with "" nobody can log in as the user any
 	// more, and its sessions end. Others' sessions stay.
 	SetPassword(ctx context.Context, user, password string) error
-	// LogIn tells whether the server lets a user in. An error means that it could not
-	// be asked.
+	// LogIn reports whether the server lets a user in. An error means that it could not
+	// be asked, or ErrPartly.
 	LogIn(ctx context.Context, user, password string) (bool, error)
 }
 
@@ -83,6 +83,10 @@ type Result struct {
 	Started time.Time     `json:"started"`
 	Took    time.Duration `json:"took_ns"`
 }
+
+// ErrPartly is returned by a Server that stands for several, of which some let the user in
+// and others do not.
+var ErrPartly = errors.New("some servers let the user in, others do not")
 
 // ErrRunning means that another process rotates the same credential.
 var ErrRunning = errors.New("another rotation of this credential is running")

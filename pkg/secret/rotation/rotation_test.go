@@ -35,6 +35,7 @@ type world struct {
 	service   secret.Value // what the service uses
 	stuck     bool         // the service does not move
 	absent    bool         // the service does not run
+	partly    bool         // one of several servers does not let the user in
 	unlocked  bool         // the server does not lock users
 	instances int          // of the service, which all say the same
 	source    string       // where the service has it from, if not from the store
@@ -91,6 +92,9 @@ func (w *world) SetPassword(_ context.Context, user, password string) error {
 
 func (w *world) LogIn(_ context.Context, user, password string) (in bool, err error) {
 	err = w.call(func() { in = w.passwords[user] == password && password != "" })
+	if w.partly {
+		return false, ErrPartly
+	}
 	return in, err
 }
 
@@ -331,6 +335,41 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 	}
 	_, err := Run(t.Context(), cfg)
 	require.NoError(t, err)
+	w.completed(t)
+}
+
+// A credential that works on one of several servers is replaced on all of them; one that
+// is stored does not count as working until all take it.
+func TestPartlyRefusedCredentialIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.partly = true
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := Run(ctx, w.config())
+	require.ErrorContains(t, err, "step verify")
+	require.ErrorIs(t, err, ErrPartly)
+	assert.Equal(t, "1", w.stored.Version(), "nothing was stored")
+
+	cfg := w.config()
+	cfg.Done = func(step string) error {
+		w.partly = step == "store" // repaired by "grant"; then another server comes back from a backup
+		if w.partly {
+			return errCrash
+		}
+		return nil
+	}
+	w.partly = false
+	_, err = Run(t.Context(), cfg)
+	require.ErrorIs(t, err, errCrash)
+	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err = Run(ctx, w.config())
+	require.ErrorIs(t, err, ErrPartly, "it set the password again, and that has no effect")
+	w.partly = false
+	result, err := Run(t.Context(), w.config())
+	require.NoError(t, err)
+	assert.True(t, result.Resumed)
 	w.completed(t)
 }
 

@@ -14,7 +14,7 @@ import (
 // end: the server answers, and those who use the secret look where it is stored.
 func (r *rotation) check(ctx context.Context) error {
 	in, err := r.Server.LogIn(ctx, r.from, r.current.Reveal())
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrPartly) {
 		return err
 	}
 	if !in { // put there by hand; the rotation is the remedy
@@ -56,7 +56,7 @@ func (r *rotation) store(ctx context.Context) error {
 // off goes on: the server may have been started anew meanwhile.
 func (r *rotation) restore(ctx context.Context) error {
 	in, err := r.Server.LogIn(ctx, r.to, r.password)
-	if err != nil || in {
+	if in || err != nil && !errors.Is(err, ErrPartly) {
 		return err
 	}
 	if err := r.Server.SetPassword(ctx, r.to, r.password); err != nil {
