@@ -29,10 +29,6 @@ import (
 // ErrNotInstalled is returned by Start when there is no pgbouncer program.
 var ErrNotInstalled = errors.New("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
 
-var errPortTaken = errors.New("the port is in use")
-
-const bindAttempts = 5
-
 const confFile, userlistFile = "pgbouncer.ini", "userlist.txt"
 
 // accounts are whom the pooler may run as where this process is root, the best
@@ -57,16 +53,11 @@ func Start(ctx context.Context, cfg Config) (*Pooler, error) {
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("starting pgbouncer: %w", err)
 	}
-	for range bindAttempts {
-		pooler, err := s.start(ctx)
-		if err == nil {
-			return pooler, nil
-		}
-		if s.cfg.Port != 0 || !errors.Is(err, errPortTaken) {
-			return nil, fmt.Errorf("starting pgbouncer: %w", err)
-		}
+	pooler, err := port.Retry(s.cfg.Port != 0, func() (*Pooler, error) { return s.start(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("starting pgbouncer: %w", err)
 	}
-	return nil, fmt.Errorf("starting pgbouncer: %w, %d times", errPortTaken, bindAttempts)
+	return pooler, nil
 }
 
 // starter holds what one Start works with.
@@ -141,8 +132,8 @@ func (s *starter) start(ctx context.Context) (*Pooler, error) {
 }
 
 // write puts everything that the pooler reads where its account reads it.
-func (s *starter) write(port int) error {
-	text, err := s.cfg.render(s.dir, port)
+func (s *starter) write(number int) error {
+	text, err := s.cfg.render(s.dir, number)
 	if err != nil {
 		return err
 	}

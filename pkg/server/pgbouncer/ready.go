@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 const (
@@ -49,7 +51,7 @@ func (s *starter) ask(ctx context.Context, p *Pooler) error {
 func (p *Pooler) exited() error {
 	tail := p.Tail()
 	if strings.Contains(tail, "Address already in use") {
-		return errPortTaken
+		return port.ErrTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)
 }
