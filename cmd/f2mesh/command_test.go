@@ -57,7 +57,7 @@ type commandTrial struct {
 	natsCfg     natsserver.Config
 	secrets     string
 	controllers []fleet.Controller
-	sender      jetstream.js
+	sender      jetstream.JetStream
 	log         *slog.Logger
 	connections atomic.Int64 // of fleets that were played
 

@@ -47,7 +47,7 @@ func (m *testMesh) logins(t *testing.T) []login {
 	servers := map[credential.Kind]rotation.Server{
 		credential.NATS:     natsserver.Admin{Dir: m.State.Path("nats"), URL: m.Nats.URL(), CAFile: m.Authority.CAFile(), Sys: named("nats_sys_password")},
 		credential.MQTT:     mosquitto.Admin{Dir: m.State.Path("mosquitto"), Address: m.Address(m.Ports().MQTT), People: m.Address(m.Ports().People)},
-		credential.Postgres: postgres.Admin{DSN: m.DSN("postgres", "postgres"), Superuser: named(mesh.SecretSuperuser)},
+		credential.Postgres: postgres.Admin{{DSN: m.DSN("postgres", "postgres"), Superuser: named(mesh.SecretSuperuser)}},
 	}
 	var all []login
 	for _, c := range credential.All() {

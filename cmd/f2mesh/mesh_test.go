@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 // testMesh is a mesh of real servers on free ports.
 type testMesh struct {
 	*local.Mesh
-	js   jetstream.js
+	js   jetstream.JetStream
 	rows *pgxpool.Pool // the reader's
 }
 

@@ -149,7 +149,8 @@ func (r *Rotator) poolerLogin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return pgbouncer.SetLogin(r.State.Path("pgbouncer"), user, password)
+	console := DSN(r.Running.Host, r.Running.Ports.PgBouncer, r.Running.CAFile, "", pgbouncer.Console)
+	return pgbouncer.SetLogin(ctx, r.State.Path("pgbouncer"), console, user, password)
 }
 
 // Server is what a kind of credential is for.
@@ -164,10 +165,10 @@ func (r *Rotator) Server(kind credential.Kind) rotation.Server {
 		at := func(port int) string { return net.JoinHostPort(r.Running.Host, strconv.Itoa(port)) }
 		return mosquitto.Admin{Dir: r.State.Path("mosquitto"), Address: at(r.Running.Ports.MQTT), People: at(r.Running.Ports.People)}
 	default:
-		return postgres.Admin{
+		return postgres.Admin{{
 			DSN:       DSN(r.Running.Host, r.Running.Ports.Postgres, r.Running.CAFile, "", DatabaseAny),
 			Superuser: r.login(SecretSuperuser),
-		}
+		}}
 	}
 }
 

@@ -267,8 +267,7 @@ func databasePooler(ctx context.Context, t *Target) Finding {
 		{"no password", control, pooler(login{pooled.user, ""}, telemetry)},
 		{"wrong password", control, pooler(login{pooled.user, marker()}, telemetry)},
 		{"without TLS", control, t.plainLogin(ctx, t.Ports.PgBouncer, pooled.user, "SSL required")},
-		{"a service on the console", control, pooler(pooled, console)},
-		{"a command to the console", t.command(ctx, own, "SHOW POOLS"), t.command(ctx, own, "RELOAD")},
+		{"a service on the console", t.command(ctx, own, "SHOW POOLS"), pooler(pooled, console)},
 	}
 	if t.Ports.Postgres == 0 {
 		return refused(attempts...) // nothing shows that the passwords of the others are valid

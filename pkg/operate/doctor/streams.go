@@ -41,7 +41,7 @@ func streamFiles(ctx context.Context, t *Target) Finding {
 	client := must(stream.NewClient(nc, natsfiles.Files, slog.New(slog.DiscardHandler)))
 	differences := must(client.Differences(ctx))
 	switch {
-	case slices.ContainsFunc(differences, func(line string) bool { return strings.HasPrefix(line, "there is no ") }):
+	case slices.ContainsFunc(differences, func(line string) bool { return strings.HasSuffix(line, " does not exist") }):
 		return failed("%s", strings.Join(differences, "; "))
 	case len(differences) > 0:
 		return warning("%s", strings.Join(differences, "; "))

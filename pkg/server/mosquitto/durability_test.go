@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 // oldFirmware is what is published at QoS 0.
@@ -130,6 +131,6 @@ func TestTakenPortIsAnError(t *testing.T) {
 	other.cfg.Port, other.cfg.TLSPort, other.cfg.WebSocketPort = b.cfg.Port, b.cfg.TLSPort, b.cfg.WebSocketPort
 	other.cfg.Users = map[string]string{"bridge": "another password"}
 	_, err := Start(t.Context(), other.cfg)
-	require.ErrorIs(t, err, errPortTaken)
+	require.ErrorIs(t, err, port.ErrTaken)
 	assert.False(t, refused(b.userOptions("bridge")), "the first serves on")
 }

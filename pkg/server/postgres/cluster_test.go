@@ -19,6 +19,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 const patience = 30 * time.Second
@@ -173,7 +174,7 @@ func TestTakenPortIsAnError(t *testing.T) {
 	cfg.SuperuserPassword = "another"
 	cfg.Port = c.Port()
 	_, err := Start(t.Context(), cfg)
-	require.ErrorIs(t, err, errPortTaken)
+	require.ErrorIs(t, err, port.ErrTaken)
 }
 
 func TestFolderIsNotShared(t *testing.T) {

@@ -2,68 +2,11 @@ package mosquitto
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
-
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
-
-// stranger is a MAC that no device has.
-const stranger topic.MAC = "000000000000"
-
-func ask(ctx context.Context, socket string, sample Sample, spell spellings) error {
-	if err := askDevice(ctx, socket, stranger, nil, []topic.MAC{stranger}, spell); err != nil {
-		return err
-	}
-	for _, mac := range sample.In {
-		if err := askDevice(ctx, socket, mac, []topic.MAC{mac}, []topic.MAC{stranger}, spell); err != nil {
-			return err
-		}
-	}
-	for _, mac := range sample.Out {
-		if err := askDevice(ctx, socket, mac, nil, []topic.MAC{mac}, spell); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// askDevice publishes as a device and compares the broker's answers.
-func askDevice(ctx context.Context, socket string, as topic.MAC, may, mayNot []topic.MAC, spell spellings) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
-	s := &questioner{conn: conn, in: bufio.NewReader(conn)}
-	if err := s.connect(as.Dashed()); err != nil {
-		return err
-	}
-	for _, macs := range []struct {
-		of    []topic.MAC
-		spell spellings
-		want  bool
-	}{{may, spell, true}, {mayNot, allSpellings, false}} {
-		for _, mac := range macs.of {
-			for _, spelling := range macs.spell(mac) {
-				granted, err := s.publish("tele/f2-" + spelling + "/trial")
-				if err != nil {
-					return err
-				}
-				if granted != macs.want {
-					return fmt.Errorf("ACL check: %s publishing as %s: got %t, want %t", as, spelling, granted, macs.want)
-				}
-			}
-		}
-	}
-	return nil
-}
 
 // questioner speaks as much of MQTT 5 as tells whether a message was denied, which
 // 3.1.1 does not.
