@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
@@ -100,9 +99,7 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 	first := messages[0]
 	first.Header[jetstream.ExpectedLastSeqHeader] = []string{strconv.FormatUint(a.last, 10)}
 	defer delete(first.Header, jetstream.ExpectedLastSeqHeader) // its place may change
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval = 50 * time.Millisecond
-	wait.MaxInterval = 5 * time.Second
+	wait := retryWait()
 	for {
 		err := a.attempt(ctx, messages)
 		if err == nil {
@@ -124,7 +121,7 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 		}
 		a.note(err)
 		next := wait.NextBackOff()
-		a.client.log.Warn("stream did not store, will retry", "stream", a.stream, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond).String())
+		a.client.logRetry(a.stream, len(messages), err, next)
 		select {
 		case <-ctx.Done():
 		case <-time.After(next):
@@ -134,17 +131,14 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 
 // attempt stores all messages or none. A single one needs no batch.
 func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
-	c := a.client
-	if err := c.gate.Acquire(ctx, 1); err != nil {
-		return err
+	store := a.client.atomic
+	if len(messages) == 1 {
+		store = a.client.singly
 	}
-	defer c.gate.Release(1)
-	if len(messages) > 1 {
-		_, err := c.atomic(ctx, messages)
+	return a.client.gated(ctx, func() error {
+		_, err := store(ctx, messages)
 		return err
-	}
-	_, err := c.singly(ctx, messages)
-	return err
+	})
 }
 
 // settle finds out what became of an attempt, by what the stream holds where it

@@ -97,10 +97,8 @@ func (c *Client) Last(ctx context.Context, streamName, subject string) (last *je
 	return last, err
 }
 
-// Ready asks the server for a stream, and so proves that JetStream answers.
+// Ready asks the server for a stream, and so proves that JetStream responds.
 func (c *Client) Ready(ctx context.Context, streamName string) error {
-	if _, err := c.js.Stream(ctx, streamName); err != nil {
-		return fmt.Errorf("asking JetStream for %s: %w", streamName, err)
-	}
-	return nil
+	_, err := c.Info(ctx, streamName)
+	return err
 }

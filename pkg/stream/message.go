@@ -28,15 +28,15 @@ type Query struct {
 func (c *Client) Message(ctx context.Context, streamName string, q Query) (*jetstream.RawStreamMsg, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
-		return nil, fmt.Errorf("reading a message of %s: %w", streamName, err)
+		return nil, err
 	}
 	reply, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+streamName, body)
 	if err != nil {
 		return nil, fmt.Errorf("reading a message of %s: %w", streamName, err)
 	}
 	m, err := parseMessage(reply.Data)
-	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, fmt.Errorf("reading a message of %s: %w", streamName, err)
+	if err != nil {
+		err = fmt.Errorf("reading a message of %s: %w", streamName, err)
 	}
 	return m, err
 }

@@ -54,14 +54,11 @@ var ErrStop = errors.New("stop")
 // empty.
 func (s Scan) Read(ctx context.Context, js jetstream.JetStream, visit func(*Message) error) error {
 	if s.Last == 0 {
-		found, err := js.Stream(ctx, s.Stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
+		found, err := Find(ctx, js, s.Stream)
+		if err != nil || found == nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("stream %s: %w", s.Stream, err)
-		}
-		s.Last = found.CachedInfo().State.LastSeq
+		s.Last = found.State.LastSeq
 	}
 	consumer, err := js.OrderedConsumer(ctx, s.Stream, s.config())
 	if err != nil {
