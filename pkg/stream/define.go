@@ -96,7 +96,7 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 			return nil, err
 		}
 		if current == nil {
-			lines = append(lines, "there is no stream "+file.Name)
+			lines = append(lines, "stream "+file.Name+" does not exist")
 			continue
 		}
 		config := current.Config
@@ -116,7 +116,7 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 			return nil, err
 		}
 		if current == nil {
-			lines = append(lines, "there is no "+d.name())
+			lines = append(lines, d.name()+" does not exist")
 			continue
 		}
 		lines = append(lines, differences(d.name(), current.Config, d.ConsumerConfig)...)
@@ -136,7 +136,7 @@ func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit
 		if current == nil {
 			want := *file
 			limit.set(&want)
-			changes = []string{fmt.Sprintf("stream %s: made, %s at most", want.Name, bytesText(want.MaxBytes))}
+			changes = []string{fmt.Sprintf("stream %s: created, limit %s", want.Name, bytesText(want.MaxBytes))}
 			if !dryRun {
 				_, err = c.js.CreateStream(ctx, want)
 				return err
@@ -194,7 +194,7 @@ func (c *Client) ensureConsumer(ctx context.Context, d *consumerFile, dryRun boo
 		want := d.ConsumerConfig
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerNotFound), dryRun && errors.Is(err, jetstream.ErrStreamNotFound):
-			changes = []string{d.name() + ": made"}
+			changes = []string{d.name() + ": created"}
 		case err != nil:
 			return err
 		default:

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// holdLease is how long consumers stay still after the last renewal: whoever
-	// holds them may die.
+	// holdLease is how long consumers stay paused after the last renewal: the process
+	// that holds them may die.
 	holdLease = 30 * time.Second
 	// holdSettle bounds the wait for what consumers had delivered before.
 	holdSettle = 15 * time.Second
@@ -115,7 +115,7 @@ func (h *Hold) settle(ctx context.Context) error {
 	return nil
 }
 
-// Check tells whether the consumers have been still until now: nobody else resumed
+// Check reports whether the consumers have been still until now: nobody else resumed
 // one, no renewal came too late, and nothing that was in hand was acknowledged.
 func (h *Hold) Check(ctx context.Context) error {
 	h.mu.Lock()
@@ -131,7 +131,7 @@ func (h *Hold) Check(ctx context.Context) error {
 		}
 		// It may have gone on and be paused again: by a renewal, or by another Hold.
 		if info := consumer.CachedInfo(); !info.Paused || info.AckFloor.Stream != c.ackFloor {
-			return fmt.Errorf("%v went on meanwhile: try again", c)
+			return fmt.Errorf("%v processed messages during the pause: try again", c)
 		}
 	}
 	return nil

@@ -61,7 +61,7 @@ func parseMessage(data []byte) (*jetstream.RawStreamMsg, error) {
 	case answer.Error != nil:
 		return nil, answer.Error
 	case answer.Message == nil:
-		return nil, errors.New("the answer has no message")
+		return nil, errors.New("the response contains no message")
 	}
 	s := answer.Message
 	m := &jetstream.RawStreamMsg{Subject: s.Subject, Sequence: s.Sequence, Header: nats.Header{}, Data: s.Data, Time: s.Time}

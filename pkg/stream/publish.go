@@ -102,7 +102,7 @@ func (c *Client) atomic(ctx context.Context, messages []*nats.Msg) (int, error) 
 	return 0, err
 }
 
-// singly stores one message after the other, and none behind one that was not
+// singly stores one message after the other, and none after one that was not
 // stored: room that a full stream gets meanwhile would be taken out of order.
 // Those that succeeded before an error are duplicates at the next attempt.
 func (c *Client) singly(ctx context.Context, messages []*nats.Msg) (duplicates int, err error) {

@@ -12,7 +12,7 @@ import (
 // replace makes a stream anew if JetStream cannot change how it is persisted to what its
 // file says: LATEST of the releases in which the server filled it. Mirrors copy its
 // messages, with their times, to a stream beside it and from there to the new one. If
-// that is interrupted, the next call continues. Nobody may store in it meanwhile.
+// that is interrupted, the next call continues. Nothing may be stored in it meanwhile.
 func (c *Client) replace(ctx context.Context, file *jetstream.StreamConfig) (err error) {
 	defer func() {
 		if err != nil {

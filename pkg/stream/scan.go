@@ -30,10 +30,10 @@ type Scan struct {
 	First       uint64    // sequence, in place of Since
 	Last        uint64    // sequence; 0: what is there now
 	HeadersOnly bool
-	// Begin, if set, is told how many messages there are, before the first of them.
+	// Begin, if set, is called with the number of messages, before the first of them.
 	// With Last it is too many.
 	Begin func(messages uint64)
-	// Progress, if set, is told of each thousand messages that were read.
+	// Progress, if set, is called for each thousand messages that were read.
 	Progress func(messages uint64)
 }
 

@@ -26,7 +26,7 @@ const (
 	rawMessage     = 400
 	decodedMessage = 700
 	// leastBytes is the smallest size: half of it is free for a batch, and there is
-	// history besides.
+	// history as well.
 	leastBytes = 64 << 20
 	// diskShare is how much of what the disk has the streams may take: the databases
 	// need the rest.
@@ -157,7 +157,7 @@ func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.Stre
 	return chosen, []string{explain(sizes.Rate, raw, decoded, room)}, nil
 }
 
-// history tells whether a stream's size follows the rate.
+// history reports whether a stream's size follows the rate.
 func history(name string) bool { return name == Raw || name == Decoded }
 
 // chooseBytes are the limits of RAW and DECODED for a rate; room is what both may have
@@ -178,7 +178,7 @@ func explain(rate int, raw, decoded, room int64) string {
 	days := func(bytes int64, message float64, share float64) float64 {
 		return share * float64(bytes) / message / float64(rate) / 86400
 	}
-	disk := "the streams' disk is not seen from here"
+	disk := "the free space of the streams' disk is not known here"
 	if room >= 0 {
 		disk = "the disk has " + bytesText(room) + " for both"
 	}

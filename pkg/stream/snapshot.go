@@ -50,7 +50,7 @@ func (p Position) from(first uint64) uint64 { return max(p.AckFloor+1, first) }
 // incarnationKey is the metadata of a stream that was restored.
 const incarnationKey = "f2mesh_incarnation"
 
-// Incarnation tells a stream that was deleted and made anew from the first: it is when
+// Incarnation distinguishes a stream from one of the same name that was deleted: it is when
 // the stream was first created, in nanoseconds since 1970. nats-server does not keep
 // that in a restore, which therefore writes it into the stream's metadata.
 func Incarnation(info *jetstream.StreamInfo) uint64 {
@@ -113,7 +113,7 @@ func receive(ctx context.Context, chunks *nats.Subscription, w io.Writer) error 
 		}
 		if len(msg.Data) == 0 {
 			if status := msg.Header.Get("Status"); status != "" && status != "204" {
-				return fmt.Errorf("the server broke off: %s %s", status, msg.Header.Get("Description"))
+				return fmt.Errorf("the server stopped sending: %s %s", status, msg.Header.Get("Description"))
 			}
 			return nil
 		}
@@ -247,7 +247,7 @@ func send(ctx context.Context, nc *nats.Conn, subject string, timeout time.Durat
 		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &problem); err != nil {
-		return fmt.Errorf("reading the server's answer: %w", err)
+		return fmt.Errorf("reading the server's response: %w", err)
 	}
 	if problem.Error != nil {
 		return problem.Error
