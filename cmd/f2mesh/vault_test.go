@@ -43,7 +43,7 @@ func TestChainWithoutVault(t *testing.T) {
 
 	flags.Addr = "http://vault.example.org:8200"
 	_, err = flags.chain("bridge", secret.Files(st.secrets()), slog.New(slog.DiscardHandler))
-	require.ErrorContains(t, err, "in the clear")
+	require.ErrorContains(t, err, "unencrypted")
 }
 
 // TestVaultBootstrap goes the way of a person: bootstrap, and services that log in.
