@@ -157,7 +157,7 @@ func TestIssueDevice(t *testing.T) {
 	assert.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
 }
 
-func TestDeviceBundleIsKeptUnlessSpoilt(t *testing.T) {
+func TestDeviceBundleIsKeptUnlessDamaged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	a, other := open(t, filepath.Join(dir, "certs")), open(t, filepath.Join(dir, "other"))

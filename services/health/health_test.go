@@ -450,7 +450,7 @@ func TestCertificatesThatAreGone(t *testing.T) {
 }
 
 // A registrar that has started anew hears from the broker only after a moment.
-func TestBrokerThatHasNotTold(t *testing.T) {
+func TestBrokerWithoutReport(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	told := b.announceAll("registrar")
