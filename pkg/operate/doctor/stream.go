@@ -42,7 +42,7 @@ func streamFiles(ctx context.Context, m *Mesh) Finding {
 	switch {
 	case err != nil:
 		return failed("%v", err)
-	case slices.ContainsFunc(differences, func(line string) bool { return strings.HasPrefix(line, "there is no ") }):
+	case slices.ContainsFunc(differences, func(line string) bool { return strings.HasSuffix(line, " does not exist") }):
 		return failed("%s", strings.Join(differences, "; "))
 	case len(differences) > 0:
 		return warning("%s", strings.Join(differences, "; "))
