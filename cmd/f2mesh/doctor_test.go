@@ -342,7 +342,7 @@ func brokenNATS() []sabotage {
 				o.Users = []*server.User{{Username: user, Password: password, Account: sys}}
 			})
 		}},
-		{"loss-stream-files", "there is no stream COMMANDS", other(true)},
+		{"loss-stream-files", "stream COMMANDS does not exist", other(true)},
 		{"loss-days-to-full", "RAW is full after 0.", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
 			raw, err := m.js.Stream(t.Context(), "RAW")
@@ -713,7 +713,7 @@ func brokenVault() []sabotage {
 		_, patient.Vault = vaultOf(t, roles, vault.Audit{})
 	}
 	return []sabotage{
-		{"vault-secret-ids", "the SecretIDs that bridge will get never end; the SecretIDs of bridge are good from every address; 1 SecretIDs of bridge never end", loose},
+		{"vault-secret-ids", "new SecretIDs of bridge never expire; SecretIDs of bridge are accepted from every address; 1 SecretIDs of bridge never expire", loose},
 		{"vault-audit", "no audit device", loose},
 	}
 }

@@ -108,7 +108,7 @@ func TestHostileTraffic(t *testing.T) {
 	}
 	require.NoError(t, memory.stop(young))
 	fleet.once(t)
-	report, err := ledger.Audit(t.Context(), m.js, m.rows, ledger.Options{})
+	report, err := ledger.Audit(t.Context(), m.JetStream, m.rows, ledger.Options{})
 	require.NoError(t, err)
 	assert.True(t, report.Balanced())
 }

@@ -45,7 +45,7 @@ func TestChainWithoutVault(t *testing.T) {
 
 	flags.Addr = "http://vault.example.org:8200"
 	_, err = flags.Chain("bridge", secret.Files(st.SecretsDir()), slog.New(slog.DiscardHandler))
-	require.ErrorContains(t, err, "in the clear")
+	require.ErrorContains(t, err, "unencrypted")
 }
 
 // TestVaultBootstrap goes the way of a person: bootstrap, and services that log in.

@@ -91,7 +91,7 @@ func TestStoreLeavesOutWhatIsStored(t *testing.T) {
 
 // With a message that is stored already the batch goes one by one, and then no
 // later message may take the room that an earlier one did not find.
-func TestStoreGoesOnWhenAFullStreamIsEnlarged(t *testing.T) {
+func TestStoreContinuesWhenAFullStreamIsEnlarged(t *testing.T) {
 	t.Parallel()
 	const n, large = 12, 3
 	for _, test := range []struct {
@@ -210,7 +210,7 @@ func (c *deafConn) Read(p []byte) (int, error) {
 
 // The id of a message is what makes a repeated one harmless. The control shows
 // that the answer was indeed lost after the storing.
-func TestStoreAfterALostAnswer(t *testing.T) {
+func TestStoreAfterALostResponse(t *testing.T) {
 	t.Parallel()
 	const n = 50
 	server := natsservertest.Start(t, natsservertest.Config(t))

@@ -50,7 +50,7 @@ func FindConsumer(ctx context.Context, js jetstream.JetStream, streamName, name 
 	return c.CachedInfo(), nil
 }
 
-// Range hands the stored messages from first to last to yield, in their order. What
+// Range passes the stored messages from first to last to yield, in their order. What
 // is no longer there is left out. It waits for the server for as long as ctx lasts.
 // The user needs the right to get single messages of the stream, and no more.
 func (c *Client) Range(ctx context.Context, streamName string, first, last uint64, yield func(*jetstream.RawStreamMsg)) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// unknown stands for a MAC that cannot be told, as in a dead letter's subject.
+// unknown stands for a MAC that is not known, as in a dead letter's subject.
 const unknown = "unknown"
 
 // record is what is known of one message of RAW. The reading goroutine owns all but
@@ -44,7 +44,7 @@ type rowFlags uint8
 const (
 	rowAbsent rowFlags = 1 << iota
 	rowDiffers
-	rowPending // not there, and the writer has yet to come to it
+	rowPending // not there, and the writer has not processed it yet
 	rowLetter  // not there, which a letter explains that is no longer kept
 )
 
@@ -74,7 +74,7 @@ func newBook() *book {
 	return &book{macs: make(map[topic.MAC]uint32), causeOf: make(map[cause]uint16), parts: make(map[part]struct{})}
 }
 
-// add appends the record of a message, which comes behind all others.
+// add appends the record of a message, which comes after all others.
 func (b *book) add(sequence uint64, device uint32) {
 	b.records = append(b.records, record{sequence: sequence, device: device})
 }
@@ -96,7 +96,7 @@ func (b *book) find(sequence uint64) *record {
 	return &b.records[i]
 }
 
-// inHole tells whether RAW had such a message within the interval and lost it.
+// inHole reports whether RAW had such a message within the interval and lost it.
 func (b *book) inHole(sequence uint64) bool {
 	i, ok := slices.BinarySearchFunc(b.holes, sequence, func(h Span, s uint64) int { return cmp.Compare(h.Last, s) })
 	return ok || i < len(b.holes) && b.holes[i].First <= sequence

@@ -21,7 +21,7 @@ type claims struct {
 
 func (c *claims) any() bool { return c.open != nil }
 
-// settle takes one claim of the digest. known tells whether anybody ever claimed it.
+// settle takes one claim of the digest. known reports whether the digest was ever claimed.
 func (c *claims) settle(digest [16]byte) (settled, known bool) {
 	n, known := c.open[digest]
 	if n == 0 {

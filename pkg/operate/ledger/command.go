@@ -13,7 +13,7 @@ import (
 // command is what is known of one command.
 type command struct {
 	issued  time.Time       // when COMMANDS stored it; zero: it vanished from there
-	subject string          // behind its prefix
+	subject string          // after its prefix
 	outcome outcome.Outcome // the last; empty: none
 }
 
@@ -71,7 +71,7 @@ type results struct {
 
 type resultsOf struct{ first, messages uint64 }
 
-// evicted tells whether RESULT may have had an outcome of the command that it no
+// evicted reports whether RESULT may have had an outcome of the command that it no
 // longer keeps.
 func (r *results) evicted(sequence uint64, c *command) bool {
 	if c.issued.Before(r.since) {
@@ -99,7 +99,7 @@ func (a *audit) readResults(ctx context.Context, commands map[uint64]*command) (
 			return nil //nolint:nilerr // not the bridge's
 		}
 		kept.add(m.Subject[len("f2.result."):], r.Sequence)
-		// A COMMANDS that was deleted and made anew counts from 1 again.
+		// If COMMANDS was deleted and recreated, it counts from 1 again.
 		if c := commands[r.Sequence]; c != nil && (c.issued.IsZero() || r.Issued.Equal(c.issued)) && r.Outcome != outcome.Sent {
 			c.outcome = r.Outcome // of unknown and a later confirmed the second counts
 		}

@@ -64,7 +64,7 @@ func TestCommands(t *testing.T) {
 	require.Equal(t, Commands{Sent: 8, Refused: 1, Expired: 1, Delivered: 1, Confirmed: 2, Unknown: 1, UnderWay: 2}, r.Commands)
 	require.Equal(t, Commands{Sent: 1, Confirmed: 1}, c.audit(Options{MAC: macAt(6)}).Commands)
 
-	// Acknowledged, and nobody says what became of them.
+	// Acknowledged without an outcome.
 	c.acknowledge(c.bridge, 2)
 	r = c.audit(Options{})
 	require.False(t, r.Balanced())

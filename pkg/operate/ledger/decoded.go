@@ -40,7 +40,7 @@ type probe struct {
 type origin struct {
 	record  *record
 	decoded uint64 // sequence on DECODED
-	pending bool   // the writer has yet to come to it
+	pending bool   // the writer has not processed it yet
 }
 
 func (p *probe) rows() int { return len(p.of) + len(p.eventOf) }

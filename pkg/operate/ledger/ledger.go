@@ -1,14 +1,13 @@
 // Package ledger accounts, for an interval, for every message that the broker
-// handed over: it is written, dead-lettered, a copy that was dropped, a retained
-// copy, or pending (design 5), for each stage and each device. Commands and their
-// outcomes are counted beside. It takes no service's word for it: the places in RAW
-// are set against those on DECODED, DEAD_LETTER and PARKED, and the values on DECODED
-// against the rows of the tables. It changes nothing, neither streams nor tables.
+// delivered: it is written, dead-lettered, a copy that was dropped, a retained
+// copy, or pending (design 5), for each stage and each device. It also counts commands
+// and their outcomes. It does not rely on what services report: it compares the places in
+// RAW with those on DECODED, DEAD_LETTER and PARKED, and the values on DECODED with the
+// rows of the tables. It changes neither streams nor tables.
 //
-// What it cannot see: a message that the broker did not hand over, unless somebody
-// says that it was acknowledged (Options.Acknowledged); and whether the decoded
-// values are right. A row that the tables' own retention has dropped counts as
-// missing. Of the dead letters that DEAD_LETTER no longer keeps it knows how many
+// It cannot see a message that the broker did not deliver, unless Options.Acknowledged
+// lists it, nor whether the decoded values are right. A row that the tables' own retention
+// has dropped counts as missing. Of the dead letters that DEAD_LETTER no longer keeps it knows how many
 // there were, of which controller, stage and reason, and between which places in RAW,
 // but not of which messages: as many messages without an outcome as there were such
 // letters count as dead-lettered, and are reported as such.
@@ -41,15 +40,14 @@ type Options struct {
 	// MAC limits the audit to one controller; empty is all. What a stage refused
 	// without knowing whose it is, is then left out, and what vanished from RAW.
 	MAC topic.MAC
-	// Acknowledged are messages that somebody claims were acknowledged to their
-	// sender, one event.Digest of 32 hex digits a line, as often as they were: each
+	// Acknowledged are messages that were acknowledged to their sender, according to
+	// the caller: one event.Digest of 32 hex digits a line, as often as they were: each
 	// must have been received. Nil claims nothing.
 	Acknowledged io.Reader
 	// MaxListed bounds each list of the report, not its totals; 0 means 100.
 	MaxListed int
-	// Progress is told, about every thousand messages, how many have been read
-	// of how many, from one goroutine. The total is an estimate that may still
-	// change.
+	// Progress is called about every thousand messages, from one goroutine, with the
+	// number of messages that were read and an estimate of their total.
 	Progress func(done, total uint64)
 }
 
@@ -62,7 +60,7 @@ type audit struct {
 	book    *book
 	claims  claims
 	// rawEnd is RAW's last sequence as far as it is known: the outcomes that are
-	// being read are of nothing behind it.
+	// being read are of nothing after it.
 	rawEnd uint64
 	// notKept are letters that are no longer kept, by stage and device.
 	notKept map[notKeptKey][]notKept
@@ -122,10 +120,10 @@ type cut struct {
 	first, last  uint64    // sequences of RAW; with nothing in the interval first > last
 }
 
-// takes tells whether the interval has the message at sequence.
+// takes reports whether the interval includes the message at sequence.
 func (c *cut) takes(sequence uint64) bool { return c.first <= sequence && sequence <= c.last }
 
-// holds tells whether t is in the interval.
+// holds reports whether t is in the interval.
 func (c *cut) holds(t time.Time) bool { return !t.Before(c.since) && !t.After(c.until) }
 
 // takeCut moves the interval's beginning to where the streams still hold everything, and
@@ -208,7 +206,7 @@ func (a *audit) firstSince(ctx context.Context, t time.Time, none uint64) (uint6
 	return first, err
 }
 
-// complete tells from when on a stream holds all that it was given: the zero
+// complete returns since when a stream holds all that it was given: the zero
 // time if it has never removed anything from its beginning. What may expire
 // while the audit runs is taken as gone.
 func complete(info *jetstream.StreamInfo) time.Time {
@@ -228,7 +226,7 @@ func complete(info *jetstream.StreamInfo) time.Time {
 	return from
 }
 
-// expiring is what the stream may remove for its age while the audit runs.
+// expiring returns the age up to which the stream may remove messages while the audit runs.
 func expiring(info *jetstream.StreamInfo) time.Time {
 	age := info.Config.MaxAge
 	if age == 0 {
@@ -237,8 +235,8 @@ func expiring(info *jetstream.StreamInfo) time.Time {
 	return info.TimeStamp.Add(min(5*time.Minute, age/10) - age)
 }
 
-// lettersFrom tells from when on the letters of DEAD_LETTER, or the letters that
-// count them, are there. That the first sequences are gone means nothing: each
+// lettersFrom returns since when the letters of DEAD_LETTER, or the letters that
+// count them, are there. That the first sequences are gone is normal: each
 // subject keeps its last.
 func lettersFrom(info *jetstream.StreamInfo) time.Time {
 	state := &info.State

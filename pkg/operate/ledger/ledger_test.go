@@ -517,7 +517,7 @@ func TestOutcomeWithoutMessage(t *testing.T) {
 	m := newMesh(t)
 	m.fill()
 	invented, refused, foreign, earlier := newReading(1, 70), newReading(1, 71), newReading(2, 72), newReading(1, 73)
-	invented.d.ID = event.PlaceID(m.incarnation, 100) // behind RAW's end
+	invented.d.ID = event.PlaceID(m.incarnation, 100) // after RAW's end
 	foreign.d.ID = event.PlaceID(m.incarnation, 1)    // another controller's
 	earlier.d.ID, earlier.d.Received = event.PlaceID(1, 1), time.Now().Add(-time.Hour)
 	m.decode(invented, foreign, earlier)

@@ -44,8 +44,8 @@ type predecessor struct {
 	newest event.ID // of all before
 }
 
-// gone is how many letters between p and l are no longer kept. What stands for a
-// removed letter is none itself.
+// gone is how many letters between p and l are no longer kept. The marker of a
+// removed letter is not a letter.
 func (p *predecessor) gone(l *deadletter.Stored) uint64 {
 	switch {
 	case l.Removed && l.Count >= p.count:
@@ -89,7 +89,7 @@ func (a *audit) missLetters(l *deadletter.Stored, p *predecessor, gone uint64) {
 	a.notKept[key] = append(a.notKept[key], span)
 }
 
-// explain tells whether a letter of the stage that is no longer kept can be the
+// explain reports whether a letter of the stage that is no longer kept can be the
 // message's, and uses it up.
 func (a *audit) explain(stage string, r *record) bool {
 	spans := a.notKept[notKeptKey{stage, r.device}]
@@ -109,7 +109,7 @@ func macOf(l *deadletter.Stored) string {
 	return string(l.MAC)
 }
 
-// takesBridge tells whether a letter of the bridge is of the interval.
+// takesBridge reports whether a letter of the bridge is of the interval.
 func (a *audit) takesBridge(l *deadletter.Stored) bool {
 	return a.cut.holds(l.Stored) && (a.options.MAC == "" || a.options.MAC == l.MAC)
 }

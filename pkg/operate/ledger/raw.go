@@ -88,7 +88,7 @@ func (a *audit) hole(h Span) {
 }
 
 // readOutcomes reads what was stored of messages of RAW. Nothing that it visits is of
-// a message behind rawEnd, unless somebody invented it.
+// a message after rawEnd, unless it was forged.
 func (a *audit) readOutcomes(ctx context.Context, s stream.Scan, visit func(*stream.Message) error) error {
 	found, err := stream.Find(ctx, a.js, s.Stream)
 	if err != nil || found == nil || found.State.LastSeq == 0 {
@@ -109,7 +109,7 @@ func (a *audit) readParked(ctx context.Context) error {
 	return a.read(ctx, s, func(m *stream.Message) error {
 		id, err := event.ParseID(value(m.Header, event.HeaderID))
 		if err != nil || id.Incarnation() != a.cut.incarnation {
-			return nil //nolint:nilerr // what is no message of RAW is none of the interval
+			return nil //nolint:nilerr // it is not a message of RAW
 		}
 		if r := a.book.find(id.Sequence()); r != nil {
 			r.flags |= parked

@@ -30,7 +30,7 @@ func Count(what string) *Bar {
 func Bytes(what string) *Bar { return newBar(what, progressbar.OptionShowBytes(true)) }
 
 func newBar(what string, options ...progressbar.Option) *Bar {
-	if !term.IsTerminal(int(os.Stderr.Fd())) { //nolint:gosec // a file descriptor is small
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return &Bar{}
 	}
 	options = append(options, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(what), progressbar.OptionClearOnFinish())

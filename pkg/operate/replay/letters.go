@@ -26,7 +26,7 @@ type Letters struct {
 	Replace bool
 	// DryRun only decodes and compares.
 	DryRun bool
-	// Progress is told how many letters were tried of how many.
+	// Progress is called with the number of letters that were tried, and their total.
 	Progress func(done, total uint64)
 }
 
@@ -327,7 +327,7 @@ func (m *Mesh) write(ctx context.Context, good []*attempt, rows [][]change, repl
 	return m.awaitWriter(ctx, last, 0)
 }
 
-// unwritten tells whether the tables lack a value, or have another.
+// unwritten reports whether the tables lack a value, or have another.
 func unwritten(changes []change) bool {
 	return slices.ContainsFunc(changes, func(c change) bool { return c.kind == New || c.kind == Changed })
 }

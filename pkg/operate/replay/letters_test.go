@@ -202,7 +202,7 @@ func TestShow(t *testing.T) {
 	var out strings.Builder
 	_, err = shown.WriteTo(&out)
 	require.NoError(t, err)
-	for _, want := range []string{"\nreason      unknown_controller\n", "\npayload\n7\n", "\nbyte   0  37\n", "with today's metadata"} {
+	for _, want := range []string{"\nreason      unknown_controller\n", "\npayload\n7\n", "\nbyte   0  37\n", "with the current metadata"} {
 		assert.Contains(t, out.String(), want)
 	}
 	_, err = m.Show(t.Context(), 2)

@@ -21,8 +21,8 @@ type Interval struct {
 	MAC      topic.MAC // empty: all controllers
 	// DryRun only compares.
 	DryRun bool
-	// Progress is told, about every thousand messages, how many were decoded of how
-	// many.
+	// Progress is called about every thousand messages, with the number that was
+	// decoded and the total.
 	Progress func(done, total uint64)
 }
 
@@ -70,7 +70,7 @@ const (
 )
 
 // ErrNoHistory is why nothing is replaced in the tables of an earlier version.
-var ErrNoHistory = errors.New("the table measurement_history is missing: the writer that made the tables is too old to keep the values that are replaced; upgrade it first")
+var ErrNoHistory = errors.New("the table measurement_history is missing, so replaced values could not be kept: upgrade the writer first")
 
 // Redecode decodes the interval's messages once more, and puts those on DECODED whose
 // rows are new or change, to replace what the tables have.

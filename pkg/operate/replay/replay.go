@@ -1,10 +1,10 @@
-// Package replay has messages decoded once more: those of dead letters, when what
-// was wrong is right now, and those of an interval of RAW, when the metadata were
-// wrong. It compares what comes of them with the tables, and puts it on DECODED, from
-// where the writer takes it. It writes no rows itself.
+// Package replay decodes messages again: those of dead letters, when the cause is fixed,
+// and those of an interval of RAW, when the metadata were wrong. It compares the results
+// with the tables, and puts what differs on DECODED, where the writer reads it. It writes
+// no rows itself.
 //
-// Everything may be repeated: a message keeps its place in RAW as its identity, and
-// what the tables have already is not put on DECODED again.
+// Everything may be repeated: the place in RAW identifies a message, and what the tables
+// already have is not put on DECODED again.
 package replay
 
 import (
@@ -62,7 +62,7 @@ type Mesh struct {
 	Streams *stream.Client // an operator's
 	Decoder Decoder
 	Tables  *Tables
-	// Log is told where the writer keeps this waiting.
+	// Log gets a warning while this waits for the writer.
 	Log *slog.Logger
 }
 

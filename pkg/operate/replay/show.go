@@ -26,7 +26,7 @@ type Shown struct {
 	personal bool
 	frame    []byte
 	points   []Point
-	result   *Result // of today's metadata; nil: it was not on RAW
+	result   *Result // of the current metadata; nil: it was not on RAW
 }
 
 // Show looks up a letter by its sequence in DEAD_LETTER, and its message. With an error
@@ -43,7 +43,7 @@ func (m *Mesh) Show(ctx context.Context, sequence uint64) (*Shown, error) {
 	return s, m.look(ctx, s)
 }
 
-// look fetches the message and decodes it with today's metadata.
+// look fetches the message and decodes it with the current metadata.
 func (m *Mesh) look(ctx context.Context, s *Shown) error {
 	l := &s.Letter
 	if l.ID == (event.ID{}) {
@@ -76,7 +76,7 @@ func (m *Mesh) look(ctx context.Context, s *Shown) error {
 	return err
 }
 
-// personal tells whether a payload may be personal: a card reader's, or one of a topic
+// personal reports whether a payload may be personal: a card reader's, or one of a topic
 // that cannot be parsed.
 func personal(t topic.Topic, err error) bool { return err != nil || t.Component.Kind == topic.Reader }
 
@@ -102,7 +102,7 @@ func (s *Shown) writeLetter(w io.Writer) {
 	line("controller", orUnknown(l.MAC))
 	line("topic", l.Topic)
 	if l.Part {
-		line("part", fmt.Sprintf("of the message %d values were decoded", l.Decoded))
+		line("part", fmt.Sprintf("%d other values of the message were decoded", l.Decoded))
 	}
 	line("members", l.Member)
 	line("received", l.Received.UTC().Format(time.RFC3339Nano))
@@ -131,13 +131,13 @@ func (s *Shown) writeMessage(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\npayload%s\n%s\n", more, plain.Text(string(shown)))
 	if s.frame != nil {
-		fmt.Fprintln(w, "\nframe, and the data points of today's metadata")
+		fmt.Fprintln(w, "\nframe, and the data points of the current metadata")
 		writeLines(w, layout(s.frame, s.points))
 	}
 	if s.result == nil {
 		return
 	}
-	fmt.Fprintln(w, "\nwith today's metadata")
+	fmt.Fprintln(w, "\nwith the current metadata")
 	writeLines(w, s.result.values(s.points))
 	for i := range s.result.Letters {
 		if r := &s.result.Letters[i]; r.DataPointID == 0 {
@@ -145,7 +145,7 @@ func (s *Shown) writeMessage(w io.Writer) {
 		}
 	}
 	if s.result.Decoded != nil && s.result.Decoded.State != nil {
-		fmt.Fprintln(w, "an event: it decodes")
+		fmt.Fprintln(w, "an event, which decodes")
 	}
 }
 

@@ -31,7 +31,7 @@ func NewTables(ctx context.Context, db rows.Database) (*Tables, error) {
 	return t, err
 }
 
-// HasHistory tells whether the tables keep values that are replaced.
+// HasHistory reports whether the tables keep values that are replaced.
 func (t *Tables) HasHistory() bool { return t.history }
 
 // Kind is how a value compares with the tables.

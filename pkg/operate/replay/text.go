@@ -26,7 +26,7 @@ func (o *Outcome) WriteTo(w io.Writer) (int64, error) {
 		text string
 	}{
 		{o.NotWritten, "not written: %d. They decode, but the writer did not write the rows: f2mesh dead list --stage writer says why"},
-		{o.Trimmed, "gone from RAW: %d. Their messages are too old"},
+		{o.Trimmed, "no longer on RAW: %d. Their messages are too old"},
 		{o.Cut, "incomplete: %d. The letters hold only the beginning of the payload"},
 		{o.NotKept, "no longer kept: %d. DEAD_LETTER keeps the last 100 of each stage, reason and controller: " +
 			"f2mesh redecode --from TIME --to TIME decodes all messages of RAW, those too"},
@@ -75,7 +75,7 @@ func (d *Difference) WriteTo(w io.Writer) (int64, error) {
 	}
 	switch {
 	case d.Changes() == 0:
-		fmt.Fprintln(&b, "the tables hold what today's metadata say")
+		fmt.Fprintln(&b, "the tables match the current metadata")
 	case d.DryRun:
 		fmt.Fprintln(&b, "nothing was changed; without --dry-run these rows are written, and the previous values go to measurement_history")
 	default:

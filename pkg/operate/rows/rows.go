@@ -35,7 +35,7 @@ func Read(ctx context.Context, db Database, queries func(pgx.Tx) error) error {
 	})
 }
 
-// HasHistory tells whether the tables keep values that are replaced. Those of an earlier
+// HasHistory reports whether the tables keep values that are replaced. Those of an earlier
 // version do not.
 func HasHistory(ctx context.Context, tx pgx.Tx) (exists bool, err error) {
 	if err = tx.QueryRow(ctx, `SELECT to_regclass('measurement_history') IS NOT NULL`).Scan(&exists); err != nil {

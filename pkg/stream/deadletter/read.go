@@ -32,10 +32,10 @@ type Stored struct {
 	Removed bool
 }
 
-// Whole tells whether Payload is all of the message's.
+// Whole reports whether Payload is all of the message's.
 func (s *Stored) Whole() bool { return s.Length == len(s.Payload) }
 
-// Counted tells whether the letter is there for the ledger to count, and no
+// Counted reports whether the letter is there for the ledger to count, and not a
 // failure: a copy that the bridge dropped, or a retained message.
 func (s *Stored) Counted() bool { return s.Stage == stream.StageBridge && IsCount(s.Reason) }
 
@@ -45,7 +45,7 @@ const (
 	ReasonRetained = "retained"
 )
 
-// IsCount tells whether reason is one of those that are no failures.
+// IsCount reports whether reason is one of those that are not failures.
 func IsCount(reason string) bool { return reason == ReasonCopy || reason == ReasonRetained }
 
 // Parse reads a message of the stream, whose data it keeps.
@@ -191,7 +191,7 @@ func Remove(ctx context.Context, js jetstream.JetStream, letters []Stored) error
 	return nil
 }
 
-// gone tells whether there is no such message, any more.
+// gone reports whether there is no such message, any more.
 func gone(err error) bool {
 	var apiErr *jetstream.APIError
 	return errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &apiErr) && (apiErr.ErrorCode == 10057 || apiErr.Code == 404)

@@ -111,7 +111,7 @@ func newest(messages []*nats.Msg, of map[string]int) []*nats.Msg {
 	return kept
 }
 
-// precedes tells whether l comes behind the last letter that was counted.
+// precedes reports whether l comes after the last letter that was counted.
 func (t *tally) precedes(l *Letter) bool {
 	if l.ID == (event.ID{}) {
 		return true // never on RAW: it has no place
