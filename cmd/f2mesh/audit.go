@@ -11,12 +11,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 )
 
 type auditCommand struct {
@@ -104,19 +103,8 @@ func (c *auditCommand) once(ctx context.Context, js jetstream.JetStream, db *pgx
 		defer func() { _ = file.Close() }()
 		options.Acknowledged = file
 	}
-	return ledger.Audit(ctx, js, db, withProgress(options))
-}
-
-// withProgress shows a bar where people look at it.
-func withProgress(o ledger.Options) ledger.Options {
-	if !term.IsTerminal(int(os.Stderr.Fd())) {
-		return o
-	}
-	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("reading"),
-		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
-	o.Progress = func(done, total uint64) {
-		bar.ChangeMax64(int64(total)) //nolint:gosec // a message count
-		_ = bar.Set64(int64(done))    //nolint:gosec // a message count
-	}
-	return o
+	bar := progress.Count("reading")
+	defer bar.Finish()
+	options.Progress = bar.Set
+	return ledger.Audit(ctx, js, db, options)
 }

@@ -7,12 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
-	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -146,7 +144,7 @@ func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	}
 	return c.with(ctx, g, log, func(r *registry) error {
 		if c.DryRun {
-			return showEach(ctx, r, macs, "would be revoked")
+			return r.showRevocation(ctx, macs)
 		}
 		devices, err := r.Revoke(ctx, person(), c.Reason, macs...)
 		for i := range devices {
@@ -156,16 +154,18 @@ func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	})
 }
 
-func showEach(ctx context.Context, r *registry, macs []topic.MAC, what string) error {
+// showRevocation prints what Revoke would do.
+func (r *registry) showRevocation(ctx context.Context, macs []topic.MAC) error {
 	for _, mac := range macs {
 		d, err := r.Show(ctx, mac)
 		if err != nil {
 			return err
 		}
+		would := "would be revoked"
 		if d.Status == registrar.Revoked {
-			what = "is revoked already"
+			would = "is revoked already"
 		}
-		fmt.Printf("%s, serial number %s, certificate %s, %s\n", d.MAC.Dashed(), d.SerialNumber, d.Certificate, what)
+		fmt.Printf("%s, serial number %s, certificate %s, %s\n", d.MAC.Dashed(), d.SerialNumber, d.Certificate, would)
 	}
 	return nil
 }
@@ -202,12 +202,3 @@ func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 }
 
 func short(id string) string { return id[:min(len(id), 12)] }
-
-// cells are a line of a table.
-func cells(texts ...string) string {
-	all := make([]string, len(texts))
-	for i, text := range texts {
-		all[i] = plain.Text(text)
-	}
-	return strings.Join(all, "\t") + "\n"
-}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -31,7 +32,7 @@ func (c *deviceListCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 		if err != nil {
 			return err
 		}
-		addLastSeen(ctx, g, log, devices, "")
+		addLastSeen(ctx, g.state(), log, devices, "")
 		if c.JSON {
 			return printJSON(devices)
 		}
@@ -47,10 +48,10 @@ func printJSON(v any) error {
 
 func printDevices(out io.Writer, devices []registrar.Device, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(table, cells("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
+	fmt.Fprint(table, plain.Row("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
 	for i := range devices {
 		d := &devices[i]
-		fmt.Fprint(table, cells(d.MAC.Dashed(), d.SerialNumber, standing(d, now), until(d), ago(d.LastSeen, now)))
+		fmt.Fprint(table, plain.Row(d.MAC.Dashed(), d.SerialNumber, standing(d, now), until(d), ago(d.LastSeen, now)))
 	}
 	return table.Flush()
 }
@@ -93,7 +94,7 @@ func (c *deviceShowCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 			return err
 		}
 		devices := []registrar.Device{d}
-		addLastSeen(ctx, g, log, devices, d.MAC)
+		addLastSeen(ctx, g.state(), log, devices, d.MAC)
 		if c.JSON {
 			return printJSON(devices[0])
 		}
@@ -122,7 +123,7 @@ func printDevice(out io.Writer, d *registrar.Device, bundle string, now time.Tim
 		{"revoked", moment(d.RevokedAt)},
 		{"last seen", ago(d.LastSeen, now)},
 	} {
-		fmt.Fprint(table, cells(row[:]...))
+		fmt.Fprint(table, plain.Row(row[0], row[1]))
 	}
 	return table.Flush()
 }
@@ -136,8 +137,8 @@ func moment(at *time.Time) string {
 
 // addLastSeen looks up when readings last came in, of one controller or with "" of
 // all. Without NATS the list is worth printing too.
-func addLastSeen(ctx context.Context, g *globals, log *slog.Logger, devices []registrar.Device, of topic.MAC) {
-	seen, err := lastSeen(ctx, g, log, of)
+func addLastSeen(ctx context.Context, st mesh.State, log *slog.Logger, devices []registrar.Device, of topic.MAC) {
+	seen, err := lastSeen(ctx, st, log, of)
 	if err != nil {
 		log.Warn("not known who was seen last when", "error", err)
 		return
@@ -152,8 +153,8 @@ func addLastSeen(ctx context.Context, g *globals, log *slog.Logger, devices []re
 const latestPrefix = "$KV.LATEST."
 
 // lastSeen reads the headers of LATEST.
-func lastSeen(ctx context.Context, g *globals, log *slog.Logger, of topic.MAC) (map[topic.MAC]time.Time, error) {
-	m, err := mesh.Open(ctx, g.state(), log)
+func lastSeen(ctx context.Context, st mesh.State, log *slog.Logger, of topic.MAC) (map[topic.MAC]time.Time, error) {
+	m, err := mesh.Open(ctx, st, log)
 	if err != nil {
 		return nil, err
 	}

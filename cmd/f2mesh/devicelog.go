@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -70,7 +71,7 @@ func tabulateEvents(out io.Writer, events []registrar.Event) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TIME\tACTOR\tACTION\tCONTROLLER\tCERTIFICATE\tFROM\tDETAIL")
 	for _, e := range events {
-		fmt.Fprint(table, cells(e.Time.UTC().Format(time.RFC3339), e.Actor, string(e.Action), e.MAC.Dashed(), e.Serial, e.Address, e.Detail))
+		fmt.Fprint(table, plain.Row(e.Time.UTC().Format(time.RFC3339), e.Actor, string(e.Action), e.MAC.Dashed(), e.Serial, e.Address, e.Detail))
 	}
 	return table.Flush()
 }

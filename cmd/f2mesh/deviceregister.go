@@ -6,15 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
-
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -49,7 +46,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	if c.From != "" {
-		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, c.From, c.DryRun) })
+		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, person(), c.From, c.DryRun) })
 	}
 	macs, err := parseMACs([]string{c.MAC})
 	if err != nil {
@@ -64,7 +61,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		if c.DryRun {
 			return r.foretell(ctx, &request)
 		}
-		return r.registerOne(ctx, &request)
+		return r.registerOne(ctx, person(), &request)
 	})
 }
 
@@ -83,8 +80,8 @@ func readRequest(file string) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-func (r *registry) registerOne(ctx context.Context, q *registrar.Request) error {
-	results, err := r.Register(ctx, person(), *q)
+func (r *registry) registerOne(ctx context.Context, by registrar.Origin, q *registrar.Request) error {
+	results, err := r.Register(ctx, by, *q)
 	if err != nil {
 		return err
 	}
@@ -141,15 +138,15 @@ func notRegistered(q *registrar.Request, result *registrar.Result) error {
 // importList registers a list, or in a dry run says what that would do. What it
 // registers stays registered if it is interrupted, and a second time it goes on from
 // there.
-func (r *registry) importList(ctx context.Context, file string, dryRun bool) error {
+func (r *registry) importList(ctx context.Context, by registrar.Origin, file string, dryRun bool) error {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {
 		return fmt.Errorf("reading the list of controllers: %w", err)
 	}
-	advance, end := countLines(bytes.Count(text, []byte("\n")))
+	bar, total := progress.Count("registering"), uint64(bytes.Count(text, []byte("\n")))
 	var issued, there, refused int
 	report := func(l registrar.Line) {
-		advance(l.Number)
+		bar.Set(uint64(l.Number), total) //nolint:gosec // not negative
 		switch {
 		case l.Result.Err != nil:
 			refused++
@@ -165,9 +162,9 @@ func (r *registry) importList(ctx context.Context, file string, dryRun bool) err
 		outcome = "%d would be registered, %d are registered already, %d lines would be refused; nothing was done\n"
 		err = r.Preview(ctx, bytes.NewReader(text), report)
 	} else {
-		err = r.Import(ctx, person(), bytes.NewReader(text), report)
+		err = r.Import(ctx, by, bytes.NewReader(text), report)
 	}
-	end()
+	bar.Finish()
 	fmt.Printf(outcome, issued, there, refused)
 	switch {
 	case ctx.Err() != nil && !dryRun:
@@ -178,15 +175,4 @@ func (r *registry) importList(ctx context.Context, file string, dryRun bool) err
 		return fmt.Errorf("%d lines of %s, each named above with its reason", refused, file)
 	}
 	return nil
-}
-
-// countLines shows on a terminal how far a list is done.
-func countLines(total int) (advance func(line int), end func()) {
-	out := io.Discard
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		out = os.Stderr
-	}
-	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("registering"),
-		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
-	return func(line int) { _ = bar.Set(min(line, total)) }, func() { _ = bar.Finish() }
 }

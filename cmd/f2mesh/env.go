@@ -24,15 +24,28 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		return err
 	}
 	defer secrets.Close()
-	operator, _, err := mesh.LogIn(ctx, secrets, mesh.SecretMQTTOperator)
+	variables, err := environment(ctx, st, r, secrets)
 	if err != nil {
 		return err
+	}
+	for _, v := range variables {
+		fmt.Printf("export %s=%s\n", v[0], mesh.ShellQuote(v[1]))
+	}
+	return nil
+}
+
+// environment are the addresses and credential files of a running mesh as shell variables,
+// by name. Passwords are named by file.
+func environment(ctx context.Context, st mesh.State, r mesh.Description, secrets *mesh.Secrets) ([][2]string, error) {
+	operator, _, err := mesh.LogIn(ctx, secrets, mesh.SecretMQTTOperator)
+	if err != nil {
+		return nil, err
 	}
 	reader, _, err := mesh.LogIn(ctx, secrets, mesh.SecretReader)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, v := range [][2]string{
+	return [][2]string{
 		{"F2MESH_STATE_DIR", st.Dir},
 		{"F2MESH_SECRETS_DIR", st.SecretsDir()},
 		{"F2MESH_CA", r.CAFile},
@@ -65,8 +78,5 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"EST_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
 		{"F2MESH_HTTP_CURL", st.CurlConfig()},
 		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.HTTP))},
-	} {
-		fmt.Printf("export %s=%s\n", v[0], mesh.ShellQuote(v[1]))
-	}
-	return nil
+	}, nil
 }

@@ -11,12 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 )
 
 type restoreCommand struct {
@@ -53,7 +51,10 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 		return err
 	}
 	defer func() { _ = archive.Close() }()
-	if err := archive.Verify(ctx, verifyProgress()); err != nil {
+	bar := progress.Bytes("checking")
+	err = archive.Verify(ctx, func(done, total int64) { bar.Set(uint64(done), uint64(total)) }) //nolint:gosec // not negative
+	bar.Finish()
+	if err != nil {
 		return err
 	}
 	describeBackup(os.Stdout, archive)
@@ -112,19 +113,6 @@ func startCommand(st mesh.State, m *backup.Manifest) string {
 		command = append(command, mesh.ShellQuote(argument))
 	}
 	return strings.Join(command, " ")
-}
-
-// verifyProgress shows a bar where people look at it.
-func verifyProgress() func(done, total int64) {
-	if !term.IsTerminal(int(os.Stderr.Fd())) {
-		return nil
-	}
-	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("checking"),
-		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish())
-	return func(done, total int64) {
-		bar.ChangeMax64(total)
-		_ = bar.Set64(done)
-	}
 }
 
 func describeBackup(out io.Writer, archive *backup.Reader) {

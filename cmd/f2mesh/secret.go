@@ -105,7 +105,7 @@ func printSecrets(out io.Writer, all []mesh.SecretStatus) error {
 		case s.Problem != "":
 			state = "PROBLEM"
 		}
-		fmt.Fprint(table, cells(cmp.Or(s.Service, "-"), s.Name, cmp.Or(s.Source, "none"), s.Version, s.Age.Round(time.Second).String(), state))
+		fmt.Fprint(table, plain.Row(cmp.Or(s.Service, "-"), s.Name, cmp.Or(s.Source, "none"), s.Version, s.Age.Round(time.Second).String(), state))
 	}
 	if err := table.Flush(); err != nil {
 		return err

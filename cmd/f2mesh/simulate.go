@@ -10,17 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 
@@ -84,9 +82,9 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		}
 		defer stop()
 	}
-	endProgress := c.showProgress(func() int64 { return sim.Report().Acknowledged })
+	stop := c.showProgress(sim)
 	report, err := sim.Run(ctx)
-	endProgress()
+	stop()
 	_, _ = report.WriteTo(os.Stdout)
 	if c.Config.Messages == 0 && ctx.Err() != nil {
 		return nil // stopped by its user
@@ -163,28 +161,22 @@ func bridgeCount(nc *nats.Conn) func() int64 {
 	}
 }
 
-// showProgress shows the number of acknowledged messages on a bar, if standard error is a
-// terminal.
-func (c *simulateCommand) showProgress(acknowledged func() int64) (end func()) {
-	if c.Config.Messages == 0 || !term.IsTerminal(int(os.Stderr.Fd())) {
+// showProgress shows the number of acknowledged messages on a bar, if it is bounded.
+func (c *simulateCommand) showProgress(sim *simulator.Simulator) (stop func()) {
+	if c.Config.Messages == 0 {
 		return func() {}
 	}
-	bar := progressbar.NewOptions(c.Config.Messages+c.Config.Malformed, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("acknowledged"),
-		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
+	bar, ticker := progress.Count("acknowledged"), time.NewTicker(200*time.Millisecond)
 	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		ticker := time.NewTicker(100 * time.Millisecond)
-		defer ticker.Stop()
+	go func() {
 		for {
-			_ = bar.Set64(acknowledged())
 			select {
-			case <-done:
-				_ = bar.Finish()
-				return
 			case <-ticker.C:
+				bar.Set(uint64(sim.Report().Acknowledged), uint64(c.Config.Messages+c.Config.Malformed)) //nolint:gosec // not negative
+			case <-done:
+				return
 			}
 		}
-	})
-	return func() { close(done); wg.Wait() }
+	}()
+	return func() { ticker.Stop(); close(done); bar.Finish() }
 }

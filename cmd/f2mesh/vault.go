@@ -47,7 +47,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 	if c.Addr == "" {
 		return errors.New("VAULT_ADDR is not set: name the Vault to prepare, such as https://vault.example.org:8200")
 	}
-	token, err := c.administrator()
+	token, err := administratorToken(c.TokenStdin)
 	if err != nil {
 		return err
 	}
@@ -104,10 +104,10 @@ func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st mesh.State) (*
 // maxToken bounds what is read of standard input, in bytes.
 const maxToken = 4096
 
-// administrator is the token on standard input, or what the vault CLI would use. It
+// administratorToken is the token on standard input, or what the vault CLI would use. It
 // is no flag: those show in process listings.
-func (c *vaultBootstrapCommand) administrator() (secret.Value, error) {
-	if c.TokenStdin {
+func administratorToken(fromStdin bool) (secret.Value, error) {
+	if fromStdin {
 		data, err := io.ReadAll(io.LimitReader(os.Stdin, maxToken))
 		if text := strings.TrimSpace(string(data)); err != nil || text != "" {
 			return secret.NewValue(text, "standard input", ""), err
