@@ -316,9 +316,9 @@ func TestBackupWhileOthersWork(t *testing.T) {
 		require.NoError(t, err)
 		return s.CachedInfo().State.LastSeq
 	}
-	registry, err := openRegistry(t.Context(), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
+	registry, err := registrar.Open(t.Context(), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
 	require.NoError(t, err)
-	defer registry.close()
+	defer registry.Close()
 	recipient, _ := agePair(t)
 	key, err := backup.Recipients([]string{recipient})
 	require.NoError(t, err)
@@ -334,7 +334,7 @@ func TestBackupWhileOthersWork(t *testing.T) {
 		assert.True(t, paused("RAW", "decoder"), "the control")
 		assert.False(t, paused(stream.Commands, "bridge"), "a command does not wait for the backup")
 		before := trail()
-		require.NoError(t, registrar.NewTrail(registry.pool.Pool).Record(t.Context(), registrar.Event{Time: time.Now(), Actor: "test", Action: registrar.RotateSecret}))
+		require.NoError(t, registrar.NewTrail(registry.Pool.Pool).Record(t.Context(), registrar.Event{Time: time.Now(), Actor: "test", Action: registrar.RotateSecret}))
 		eventually(t, func() bool { sent = trail(); return sent > before }, "the registrar does not send")
 	})
 	require.NoError(t, b.Save(t.Context()))

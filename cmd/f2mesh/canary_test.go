@@ -107,7 +107,7 @@ func (c *canaries) places(t *testing.T) map[string]string {
 	}
 	places["metrics"] = response.String()
 	places["audit stream"] = string(bytes.Join(c.m.messages(t, stream.Audit), []byte("\n")))
-	trail, err := registrar.NewTrail(c.m.openCore(t).pool.Pool).Since(t.Context(), time.Time{}, "", 10000)
+	trail, err := registrar.NewTrail(c.m.openCore(t).Pool.Pool).Since(t.Context(), time.Time{}, "", 10000)
 	require.NoError(t, err)
 	text, err := json.Marshal(trail)
 	require.NoError(t, err)

@@ -26,6 +26,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // TestHealthcheck asks real servers, and each time one thing is wrong.
@@ -259,7 +260,7 @@ func TestProvision(t *testing.T) {
 	byFiles := registryFlags{containerRegistry: demo.containerRegistry}
 	require.NoError(t, (&deviceLogCommand{registryFlags: byFiles, Limit: 10}).Run(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler)))
 	byVault := registryFlags{containerRegistry: demo.containerRegistry, IssuerFlags: mesh.IssuerFlags{Issuer: mesh.IssuerVault}}
-	err = byVault.with(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler), func(*registry) error { return nil })
+	err = byVault.with(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler), func(*registrar.Registry) error { return nil })
 	require.ErrorContains(t, err, "needs a Vault", "the files' issuer does not take its place unasked")
 	mac := fleet.Demo(4)[3].MAC
 	rights, err := os.ReadFile(m.State.Path("mosquitto", "acl"))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // containerRegistry lets a command work on the registry from inside a container,
@@ -24,7 +25,7 @@ func (c *containerRegistry) secrets() secret.Chain {
 }
 
 // within runs do on the registry, with the issuer that is asked for.
-func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.IssuerFlags, log *slog.Logger, do func(*registry) error) error {
+func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.IssuerFlags, log *slog.Logger, do func(*registrar.Registry) error) error {
 	host, port, err := net.SplitHostPort(c.Registry)
 	if err != nil {
 		return fmt.Errorf("--registry: %w", err)
@@ -37,10 +38,10 @@ func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.
 	if err != nil {
 		return err
 	}
-	r, err := openRegistry(ctx, st, host, number, issuer, c.secrets(), log)
+	r, err := registrar.Open(ctx, st, host, number, issuer, c.secrets(), log)
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer r.Close()
 	return do(r)
 }

@@ -19,11 +19,11 @@ type demoCommand struct {
 // Run registers the demo fleet and puts it into the metadata.
 func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	controllers := fleet.Demo(c.Controllers)
-	err := c.within(ctx, g.state(), new(mesh.IssuerFlags), log, func(r *registry) error {
-		if err := registrar.Migrate(ctx, r.pool.Pool); err != nil {
+	err := c.within(ctx, g.state(), new(mesh.IssuerFlags), log, func(r *registrar.Registry) error {
+		if err := registrar.Migrate(ctx, r.Pool.Pool); err != nil {
 			return err
 		}
-		return r.admit(ctx, registrar.Origin{Actor: "demo"}, controllers)
+		return r.Admit(ctx, registrar.Origin{Actor: "demo"}, controllers)
 	})
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ type registryFlags struct {
 }
 
 // with runs do on the registry of the mesh that runs on the state directory.
-func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registry) error) error {
+func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registrar.Registry) error) error {
 	st := g.state()
 	if f.Registry != "" {
 		return f.within(ctx, st, &f.IssuerFlags, log, do)
@@ -50,11 +50,11 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 	if err != nil {
 		return err
 	}
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
+	registry, err := registrar.Open(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
 	if err != nil {
 		return err
 	}
-	defer registry.close()
+	defer registry.Close()
 	return do(registry)
 }
 
@@ -89,8 +89,6 @@ func parseMACs(texts []string) ([]topic.MAC, error) {
 	return macs, nil
 }
 
-func until(d *registrar.Device) string { return d.NotAfter.Local().Format("2006-01-02") }
-
 type deviceRenewCommand struct {
 	registryFlags
 	MAC []string `arg:"" optional:"" help:"MAC addresses, in any notation."`
@@ -111,9 +109,9 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, g, log, func(r *registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Registry) error {
 		if c.Due {
-			if macs, err = r.due(ctx); err != nil {
+			if macs, err = r.Due(ctx); err != nil {
 				return err
 			}
 		}
@@ -123,7 +121,7 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 				return err
 			}
 			fmt.Printf("%s renewed: certificate %s, valid until %s, in %s\n",
-				mac.Dashed(), result.Device.Certificate, until(&result.Device), r.Bundle(mac))
+				mac.Dashed(), result.Device.Certificate, registrar.Until(&result.Device), r.Bundle(mac))
 		}
 		return nil
 	})
@@ -142,9 +140,9 @@ func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, g, log, func(r *registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Registry) error {
 		if c.DryRun {
-			return r.showRevocation(ctx, macs)
+			return r.PreviewRevocation(ctx, macs)
 		}
 		devices, err := r.Revoke(ctx, person(), c.Reason, macs...)
 		for i := range devices {
@@ -152,22 +150,6 @@ func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Log
 		}
 		return err
 	})
-}
-
-// showRevocation prints what Revoke would do.
-func (r *registry) showRevocation(ctx context.Context, macs []topic.MAC) error {
-	for _, mac := range macs {
-		d, err := r.Show(ctx, mac)
-		if err != nil {
-			return err
-		}
-		would := "would be revoked"
-		if d.Status == registrar.Revoked {
-			would = "is revoked already"
-		}
-		fmt.Printf("%s, serial number %s, certificate %s, %s\n", d.MAC.Dashed(), d.SerialNumber, d.Certificate, would)
-	}
-	return nil
 }
 
 type deviceRotateCommand struct {
@@ -178,8 +160,8 @@ type deviceRotateCommand struct {
 
 // Run makes a new issuing CA.
 func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	return c.with(ctx, g, log, func(r *registry) error {
-		all, err := r.issuer.Authorities(ctx)
+	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+		all, err := r.Issuer.Authorities(ctx)
 		if err != nil {
 			return err
 		}

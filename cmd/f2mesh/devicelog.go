@@ -7,11 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -31,8 +29,8 @@ func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 		return err
 	}
 	var events []registrar.Event
-	err = c.with(ctx, g, log, func(r *registry) (err error) {
-		events, err = registrar.NewTrail(r.pool.Pool).Since(ctx, since, string(mac), c.Limit)
+	err = c.with(ctx, g, log, func(r *registrar.Registry) (err error) {
+		events, err = registrar.NewTrail(r.Pool.Pool).Since(ctx, since, string(mac), c.Limit)
 		return err
 	})
 	if err != nil {
@@ -41,7 +39,7 @@ func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 	if c.JSON {
 		return printEvents(os.Stdout, events)
 	}
-	return tabulateEvents(os.Stdout, events)
+	return registrar.WriteEvents(os.Stdout, events)
 }
 
 func (c *deviceLogCommand) parse() (mac topic.MAC, since time.Time, err error) {
@@ -65,13 +63,4 @@ func printEvents(out io.Writer, events []registrar.Event) error {
 		}
 	}
 	return nil
-}
-
-func tabulateEvents(out io.Writer, events []registrar.Event) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TIME\tACTOR\tACTION\tCONTROLLER\tCERTIFICATE\tFROM\tDETAIL")
-	for _, e := range events {
-		fmt.Fprint(table, plain.Row(e.Time.UTC().Format(time.RFC3339), e.Actor, string(e.Action), e.MAC.Dashed(), e.Serial, e.Address, e.Detail))
-	}
-	return table.Flush()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -46,7 +44,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	if c.From != "" {
-		return c.with(ctx, g, log, func(r *registry) error { return r.importList(ctx, person(), c.From, c.DryRun) })
+		return c.with(ctx, g, log, func(r *registrar.Registry) error { return r.ImportList(ctx, person(), c.From, c.DryRun) })
 	}
 	macs, err := parseMACs([]string{c.MAC})
 	if err != nil {
@@ -57,11 +55,11 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	request := registrar.Request{MAC: macs[0], SerialNumber: c.SerialNumber, CSR: csr, Force: c.Force}
-	return c.with(ctx, g, log, func(r *registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Registry) error {
 		if c.DryRun {
-			return r.foretell(ctx, &request)
+			return r.PreviewOne(ctx, &request)
 		}
-		return r.registerOne(ctx, person(), &request)
+		return r.RegisterOne(ctx, person(), &request)
 	})
 }
 
@@ -78,101 +76,4 @@ func readRequest(file string) (*x509.CertificateRequest, error) {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
 	return csr, nil
-}
-
-func (r *registry) registerOne(ctx context.Context, by registrar.Origin, q *registrar.Request) error {
-	results, err := r.Register(ctx, by, *q)
-	if err != nil {
-		return err
-	}
-	d := &results[0].Device
-	switch {
-	case results[0].Err != nil:
-		return notRegistered(q, &results[0])
-	case !results[0].Issued:
-		fmt.Printf("%s is registered already, certificate %s, valid until %s: nothing changed\n", d.MAC.Dashed(), d.Certificate, until(d))
-	default:
-		fmt.Printf("%s is registered: certificate %s, valid until %s, in %s\n", d.MAC.Dashed(), d.Certificate, until(d), r.Bundle(d.MAC))
-	}
-	return nil
-}
-
-// foretell says what registerOne would do.
-func (r *registry) foretell(ctx context.Context, q *registrar.Request) error {
-	results, err := r.Foresee(ctx, *q)
-	if err != nil {
-		return err
-	}
-	d, err := r.Show(ctx, q.MAC)
-	unknown := errors.Is(err, registrar.ErrUnknown)
-	switch {
-	case err != nil && !unknown:
-		return err
-	case results[0].Err != nil:
-		return notRegistered(q, &results[0])
-	case unknown:
-		fmt.Printf("%s would be registered\n", q.MAC.Dashed())
-	case results[0].Issued:
-		fmt.Printf("%s would get a new certificate; certificate %s would be revoked and its session ended\n", q.MAC.Dashed(), d.Certificate)
-	default:
-		fmt.Printf("%s is registered already (%s): nothing would change\n", q.MAC.Dashed(), d.Status)
-	}
-	return nil
-}
-
-// notRegistered says why, and what can be done.
-func notRegistered(q *registrar.Request, result *registrar.Result) error {
-	switch err := result.Err; {
-	case errors.Is(err, registrar.ErrRevoked):
-		return fmt.Errorf("%s was revoked: --force registers it again", q.MAC.Dashed())
-	case errors.Is(err, registrar.ErrConflict):
-		return fmt.Errorf("%s is registered with serial number %s: --force replaces it and revokes its certificate", q.MAC.Dashed(), result.Device.SerialNumber)
-	case errors.Is(err, registrar.ErrOtherKey):
-		return fmt.Errorf("%[1]s is registered already, with another key than that of --csr: `f2mesh device renew %[1]s --csr FILE` gives it a certificate for this key and leaves the old one valid; `--force` replaces and revokes it",
-			q.MAC.Dashed())
-	default:
-		return fmt.Errorf("registering %s: %w", q.MAC.Dashed(), err)
-	}
-}
-
-// importList registers a list, or in a dry run says what that would do. What it
-// registers stays registered if it is interrupted, and a second time it goes on from
-// there.
-func (r *registry) importList(ctx context.Context, by registrar.Origin, file string, dryRun bool) error {
-	text, err := os.ReadFile(filepath.Clean(file))
-	if err != nil {
-		return fmt.Errorf("reading the list of controllers: %w", err)
-	}
-	bar, total := progress.Count("registering"), uint64(bytes.Count(text, []byte("\n")))
-	var issued, there, refused int
-	report := func(l registrar.Line) {
-		bar.Set(uint64(l.Number), total) //nolint:gosec // not negative
-		switch {
-		case l.Result.Err != nil:
-			refused++
-			fmt.Fprintf(os.Stderr, "%s:%d: %v\n", file, l.Number, l.Result.Err)
-		case l.Result.Issued:
-			issued++
-		default:
-			there++
-		}
-	}
-	outcome := "%d registered, %d were registered already, %d lines refused\n"
-	if dryRun {
-		outcome = "%d would be registered, %d are registered already, %d lines would be refused; nothing was done\n"
-		err = r.Preview(ctx, bytes.NewReader(text), report)
-	} else {
-		err = r.Import(ctx, by, bytes.NewReader(text), report)
-	}
-	bar.Finish()
-	fmt.Printf(outcome, issued, there, refused)
-	switch {
-	case ctx.Err() != nil && !dryRun:
-		return errors.New("interrupted: the same command goes on where it stopped")
-	case err != nil:
-		return err
-	case refused > 0:
-		return fmt.Errorf("%d lines of %s, each named above with its reason", refused, file)
-	}
-	return nil
 }

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
-	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
 type doctorCommand struct {
@@ -63,7 +61,7 @@ func (c *doctorCommand) find(st mesh.State, log *slog.Logger) (m *doctor.Target,
 	} else {
 		var r mesh.Description
 		r, err = st.Load()
-		m = patient(st, r, secrets.LogIn)
+		m = mesh.DoctorTarget(st, r, secrets.LogIn)
 	}
 	if err != nil {
 		secrets.Close()
@@ -71,23 +69,6 @@ func (c *doctorCommand) find(st mesh.State, log *slog.Logger) (m *doctor.Target,
 	}
 	m.Vault = secrets.Vault
 	return m, secrets.Close, nil
-}
-
-// patient is the mesh that the doctor checks.
-func patient(s mesh.State, r mesh.Description, logIn func(context.Context, string) (string, string, error)) *doctor.Target {
-	m := &doctor.Target{
-		Dir: s.Dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
-		Ports: doctor.TargetPorts{
-			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, People: r.Ports.People, WebSocket: r.Ports.WebSocket,
-			NATS: r.Ports.NATS, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
-			HTTP: r.Ports.HTTP, EST: r.Ports.EST,
-		},
-		Now: time.Now, Free: doctor.DiskFree, Secrets: []string{credential.HealthAPI},
-	}
-	for _, one := range credential.All() {
-		m.Secrets = append(m.Secrets, one.Name)
-	}
-	return m
 }
 
 // vulncheck is the command that looks this program up, in a clone of the project.

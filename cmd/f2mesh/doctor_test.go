@@ -46,7 +46,7 @@ func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Tar
 	file, err := os.OpenFile(m.State.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	log.tee(t, file)
-	return m, patient(m.State, m.Describe(), m.Secrets.LogIn)
+	return m, mesh.DoctorTarget(m.State, m.Describe(), m.Secrets.LogIn)
 }
 
 // tee copies what comes, and what has come, to a file as well.

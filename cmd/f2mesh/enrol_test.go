@@ -102,11 +102,11 @@ func pairOf(certificate *x509.Certificate, key *ecdsa.PrivateKey) *tls.Certifica
 }
 
 // openCore is the registrar's core as a command has it.
-func (m *testMesh) openCore(t *testing.T) *registry {
+func (m *testMesh) openCore(t *testing.T) *registrar.Registry {
 	t.Helper()
-	r, err := openRegistry(context.WithoutCancel(t.Context()), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
+	r, err := registrar.Open(context.WithoutCancel(t.Context()), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
 	require.NoError(t, err)
-	t.Cleanup(r.close)
+	t.Cleanup(r.Close)
 	return r
 }
 
@@ -184,7 +184,7 @@ func TestEnrolment(t *testing.T) {
 	want := []string{"refuse wrong_code", "issue", "renew", "revoke", "refuse revoked", "refuse revoked", "refuse used_code", "rotate_secret"}
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		assert.Equal(c, want, summaries(m.audited(t)), "on the stream")
-		trail, err := registrar.NewTrail(core.pool.Pool).Since(t.Context(), time.Time{}, "", 1000)
+		trail, err := registrar.NewTrail(core.Pool.Pool).Since(t.Context(), time.Time{}, "", 1000)
 		require.NoError(c, err)
 		assert.Equal(c, want, summaries(trail), "in the table")
 	}, time.Minute, 100*time.Millisecond)

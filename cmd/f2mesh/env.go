@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 )
@@ -24,7 +22,7 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		return err
 	}
 	defer secrets.Close()
-	variables, err := environment(ctx, st, r, secrets)
+	variables, err := mesh.Environment(ctx, st, r, secrets)
 	if err != nil {
 		return err
 	}
@@ -32,51 +30,4 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		fmt.Printf("export %s=%s\n", v[0], mesh.ShellQuote(v[1]))
 	}
 	return nil
-}
-
-// environment are the addresses and credential files of a running mesh as shell variables,
-// by name. Passwords are named by file.
-func environment(ctx context.Context, st mesh.State, r mesh.Description, secrets *mesh.Secrets) ([][2]string, error) {
-	operator, _, err := mesh.LogIn(ctx, secrets, mesh.SecretMQTTOperator)
-	if err != nil {
-		return nil, err
-	}
-	reader, _, err := mesh.LogIn(ctx, secrets, mesh.SecretReader)
-	if err != nil {
-		return nil, err
-	}
-	return [][2]string{
-		{"F2MESH_STATE_DIR", st.Dir},
-		{"F2MESH_SECRETS_DIR", st.SecretsDir()},
-		{"F2MESH_CA", r.CAFile},
-		{"MQTT_HOST", r.Host},
-		{"MQTT_PORT", strconv.Itoa(r.Ports.People)},
-		{"MQTT_TLS_HOST", r.Public},
-		{"MQTT_TLS_PORT", strconv.Itoa(r.Ports.MQTTTLS)},
-		{"MQTT_WEBSOCKET_PORT", strconv.Itoa(r.Ports.WebSocket)},
-		{"MQTT_URL", "tcp://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTT))},
-		{"MQTT_USERNAME", operator},
-		{"MQTT_PASSWORD_FILE", st.OperatorPassword()},
-		{"NATS_URL", "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))},
-		{"NATS_CONTEXT", r.Context},
-		{"PGHOST", r.Host},
-		{"PGPORT", strconv.Itoa(r.Ports.Postgres)},
-		{"PGUSER", reader},
-		{"PGDATABASE", mesh.DatabaseTelemetry},
-		{"PGPASSFILE", st.Passfile()},
-		{"PGSSLMODE", "verify-full"},
-		{"PGSSLROOTCERT", r.CAFile},
-		{"METADATA_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleDecoder, mesh.DatabaseMetadata)},
-		{"METADATA_POOLED_DSN", mesh.PooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, mesh.RoleDecoder, mesh.DatabaseMetadata)},
-		{"METADATA_SCHEMA", mesh.MetadataSchema},
-		{"TIMESCALE_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleWriter, mesh.DatabaseTelemetry)},
-		{"TIMESCALE_POOLED_DSN", mesh.PooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, mesh.RoleWriter, mesh.DatabaseTelemetry)},
-		{"USE_CONNECTION_POOLING", strconv.FormatBool(r.Ports.PgBouncer != 0)},
-		{"PGBOUNCER_PORT", strconv.Itoa(r.Ports.PgBouncer)},
-		{"REGISTRY_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleRegistrar, mesh.DatabaseRegistry)},
-		{"REGISTRAR_METADATA_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleRegistrar, mesh.DatabaseMetadata)},
-		{"EST_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
-		{"F2MESH_HTTP_CURL", st.CurlConfig()},
-		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.HTTP))},
-	}, nil
 }

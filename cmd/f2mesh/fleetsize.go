@@ -21,12 +21,12 @@ func enlarge(ctx context.Context, st mesh.State, r mesh.Description, controllers
 	if err != nil {
 		return err
 	}
-	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
+	registry, err := registrar.Open(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
 	if err != nil {
 		return err
 	}
-	defer registry.close()
-	if err := registry.admit(ctx, registrar.Origin{Actor: "operator"}, controllers); err != nil {
+	defer registry.Close()
+	if err := registry.Admit(ctx, registrar.Origin{Actor: "operator"}, controllers); err != nil {
 		return err
 	}
 	conn, err := mesh.ConnectPostgres(ctx, mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, "", mesh.DatabaseMetadata), secrets, mesh.SecretSuperuser)

@@ -13,6 +13,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 type secretRotateCommand struct {
@@ -37,7 +38,7 @@ func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	}
 	defer r.Close()
 	r.Record = func(ctx context.Context, result rotation.Result, failure error) error {
-		return recordRotation(ctx, r.Nc, result, failure, log)
+		return registrar.RecordRotation(ctx, r.Nc, result, failure, log)
 	}
 	for _, one := range credentials {
 		if err := c.rotate(ctx, r, one); err != nil {

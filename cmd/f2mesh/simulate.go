@@ -4,20 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
@@ -45,12 +40,12 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		if err != nil {
 			return err
 		}
-		lock, err := lockSimulation(st)
+		lock, err := mesh.LockSimulation(st)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = lock.Close() }()
-		controllers = others(&r, c.Controllers, os.Stderr)
+		controllers = mesh.OtherControllers(&r, c.Controllers, os.Stderr)
 		if err := c.register(ctx, st, r, controllers, log); err != nil {
 			return err
 		}
@@ -72,7 +67,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 			return err
 		}
 		defer m.Close()
-		c.Config.Taken = bridgeCount(m.JetStream.Conn())
+		c.Config.Taken = mesh.BridgeCount(m.JetStream.Conn())
 	}
 	sim := simulator.New(c.Config, controllers, log)
 	if c.HTTP != "" {
@@ -103,30 +98,6 @@ func (c *simulateCommand) pace() error {
 	return c.Config.Validate()
 }
 
-// others returns n controllers that the running mesh does not simulate itself: the broker
-// has one session for each, and a second connection closes the first.
-func others(r *mesh.Description, n int, out io.Writer) []fleet.Controller {
-	if !r.Simulating || r.Controllers == 0 {
-		return fleet.Demo(n)
-	}
-	fmt.Fprintf(out, "the mesh simulates %d controllers itself; these are the next %d (`f2mesh up --no-simulate` leaves the first ones to you)\n", r.Controllers, n)
-	return fleet.Demo(r.Controllers + n)[r.Controllers:]
-}
-
-// lockSimulation makes this process the only `f2mesh simulate` on the mesh until it exits.
-func lockSimulation(s mesh.State) (*os.File, error) {
-	f, err := os.OpenFile(s.Path("simulate.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("opening the simulation's lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, errors.New("another `f2mesh simulate` runs on this mesh, and the two would close each other's sessions: " +
-			"stop it, or start it with more --controllers")
-	}
-	return f, nil
-}
-
 // register registers the fleet with the mesh of the state directory.
 func (c *simulateCommand) register(ctx context.Context, st mesh.State, r mesh.Description, controllers []fleet.Controller, log *slog.Logger) error {
 	if err := enlarge(ctx, st, r, controllers, log); err != nil {
@@ -135,30 +106,6 @@ func (c *simulateCommand) register(ctx context.Context, st mesh.State, r mesh.De
 	c.Config.Broker = "ssl://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.MQTTTLS))
 	c.Config.CAFile, c.Config.Devices = r.CAFile, st.DevicesDir()
 	return nil
-}
-
-// bridgeCount returns a function that returns how many messages the bridge has taken from
-// the broker since this call. A restart of the bridge does not reset it.
-func bridgeCount(nc *nats.Conn) func() int64 {
-	received := func() (int64, bool) {
-		m, err := nc.Request("$SRV.STATS.f2mesh-bridge", nil, time.Second)
-		if err != nil {
-			return 0, false
-		}
-		o, ok := health.ParseStats(m.Data)
-		return int64(o.Figures["f2mesh_bridge_messages_received_total"]), ok
-	}
-	last, _ := received()
-	var taken int64
-	return func() int64 {
-		if n, ok := received(); ok {
-			if n < last {
-				last = 0
-			}
-			taken, last = taken+n-last, n
-		}
-		return taken
-	}
 }
 
 // showProgress shows the number of acknowledged messages on a bar, if it is bounded.

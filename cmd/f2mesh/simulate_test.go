@@ -40,7 +40,7 @@ func TestSimulateLeavesOthersAlone(t *testing.T) {
 		assert.Positive(t, n, "controller %d", i)
 	}
 
-	held, err := lockSimulation(m.State)
+	held, err := mesh.LockSimulation(m.State)
 	require.NoError(t, err)
 	require.ErrorContains(t, play(), "another `f2mesh simulate`")
 	require.NoError(t, held.Close())
@@ -49,9 +49,9 @@ func TestSimulateLeavesOthersAlone(t *testing.T) {
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	assert.Equal(t, fleet.Demo(5)[2:], others(&mesh.Description{Controllers: 2, Simulating: true}, 3, &out))
+	assert.Equal(t, fleet.Demo(5)[2:], mesh.OtherControllers(&mesh.Description{Controllers: 2, Simulating: true}, 3, &out))
 	assert.Contains(t, out.String(), "--no-simulate")
 	out.Reset()
-	assert.Equal(t, fleet.Demo(3), others(&mesh.Description{Controllers: 2}, 3, &out))
+	assert.Equal(t, fleet.Demo(3), mesh.OtherControllers(&mesh.Description{Controllers: 2}, 3, &out))
 	assert.Empty(t, out.String())
 }

@@ -44,13 +44,13 @@ func TestTablesAreHarmless(t *testing.T) {
 	now := time.Now()
 	tables := map[string]func(out io.Writer, text string) error{
 		"device log": func(out io.Writer, text string) error {
-			return tabulateEvents(out, []registrar.Event{{Time: now, Actor: text, Action: registrar.Action(text), Serial: text, Detail: text, Address: text}})
+			return registrar.WriteEvents(out, []registrar.Event{{Time: now, Actor: text, Action: registrar.Action(text), Serial: text, Detail: text, Address: text}})
 		},
 		"device list": func(out io.Writer, text string) error {
-			return printDevices(out, []registrar.Device{{MAC: mac, SerialNumber: text}}, now)
+			return registrar.WriteDevices(out, []registrar.Device{{MAC: mac, SerialNumber: text}}, now)
 		},
 		"device show": func(out io.Writer, text string) error {
-			return printDevice(out, &registrar.Device{MAC: mac, SerialNumber: text, Issuer: text}, text, now)
+			return registrar.WriteDevice(out, &registrar.Device{MAC: mac, SerialNumber: text, Issuer: text}, text, now)
 		},
 		"tail, values": func(out io.Writer, text string) error {
 			d := event.Decoded{MAC: text, Component: text, Device: text}
@@ -70,7 +70,7 @@ func TestTablesAreHarmless(t *testing.T) {
 			return err
 		},
 		"secret status": func(out io.Writer, text string) error {
-			return printSecrets(out, []mesh.SecretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
+			return mesh.WriteSecrets(out, []mesh.SecretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
 		},
 		"doctor": func(out io.Writer, text string) error {
 			_, err := doctor.Results{{Name: "x", Finding: doctor.Finding{State: doctor.Failed, Seen: text}, Fix: text}}.WriteTo(out)

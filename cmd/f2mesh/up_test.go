@@ -166,7 +166,7 @@ func TestPublicAddress(t *testing.T) {
 		assert.False(t, reached(elsewhere, number), name)
 		assert.True(t, reached(mesh.Loopback, number), "%s, the control", name)
 	}
-	patient := patient(m.State, m.Describe(), m.Secrets.LogIn)
+	patient := mesh.DoctorTarget(m.State, m.Describe(), m.Secrets.LogIn)
 	for _, check := range []string{"network-listeners", "mqtt-listeners", "tls-certificates", "health-password"} {
 		r := find(t, patient, check)
 		assert.Equal(t, doctor.OK, r.State, "%s: %s", check, r.Seen)

@@ -71,15 +71,15 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, erro
 
 // admitDemo registers the demo fleet: the broker takes who may connect from the registry.
 func admitDemo(ctx context.Context, m *local.Mesh) error {
-	registry, err := openRegistry(ctx, m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
+	registry, err := registrar.Open(ctx, m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
 	if err != nil {
 		return err
 	}
-	defer registry.close()
-	if err := registrar.Migrate(ctx, registry.pool.Pool); err != nil {
+	defer registry.Close()
+	if err := registrar.Migrate(ctx, registry.Pool.Pool); err != nil {
 		return err
 	}
-	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.Cfg.Controllers))
+	return registry.Admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.Cfg.Controllers))
 }
 
 func bridgeOf(m *local.Mesh, cfg bridge.Config) bridge.Config {

@@ -1,4 +1,4 @@
-package main
+package registrar
 
 import (
 	"context"
@@ -11,17 +11,16 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
-// recordRotation puts the rotation on the audit trail, without the secret. The registrar
+// RecordRotation puts the rotation on the audit trail, without the secret. The registrar
 // copies it to its table.
-func recordRotation(ctx context.Context, nc *nats.Conn, result rotation.Result, failure error, log *slog.Logger) error {
+func RecordRotation(ctx context.Context, nc *nats.Conn, result rotation.Result, failure error, log *slog.Logger) error {
 	detail := fmt.Sprintf("%s: user %s, version %s (%s)", result.Secret, result.To, result.New, result.Source)
 	if failure != nil {
 		detail = result.Secret + ": not completed"
 	}
-	m, err := registrar.AuditMessage(registrar.Event{Time: time.Now().UTC(), Actor: "operator", Action: registrar.RotateSecret, Detail: detail})
+	m, err := AuditMessage(Event{Time: time.Now().UTC(), Actor: "operator", Action: RotateSecret, Detail: detail})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,54 @@
+package mesh
+
+import (
+	"context"
+	"net"
+	"strconv"
+)
+
+// Environment are the addresses and credential files of a running mesh as shell variables,
+// by name. Passwords are named by file.
+func Environment(ctx context.Context, st State, r Description, secrets *Secrets) ([][2]string, error) {
+	operator, _, err := LogIn(ctx, secrets, SecretMQTTOperator)
+	if err != nil {
+		return nil, err
+	}
+	reader, _, err := LogIn(ctx, secrets, SecretReader)
+	if err != nil {
+		return nil, err
+	}
+	return [][2]string{
+		{"F2MESH_STATE_DIR", st.Dir},
+		{"F2MESH_SECRETS_DIR", st.SecretsDir()},
+		{"F2MESH_CA", r.CAFile},
+		{"MQTT_HOST", r.Host},
+		{"MQTT_PORT", strconv.Itoa(r.Ports.People)},
+		{"MQTT_TLS_HOST", r.Public},
+		{"MQTT_TLS_PORT", strconv.Itoa(r.Ports.MQTTTLS)},
+		{"MQTT_WEBSOCKET_PORT", strconv.Itoa(r.Ports.WebSocket)},
+		{"MQTT_URL", "tcp://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTT))},
+		{"MQTT_USERNAME", operator},
+		{"MQTT_PASSWORD_FILE", st.OperatorPassword()},
+		{"NATS_URL", "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))},
+		{"NATS_CONTEXT", r.Context},
+		{"PGHOST", r.Host},
+		{"PGPORT", strconv.Itoa(r.Ports.Postgres)},
+		{"PGUSER", reader},
+		{"PGDATABASE", DatabaseTelemetry},
+		{"PGPASSFILE", st.Passfile()},
+		{"PGSSLMODE", "verify-full"},
+		{"PGSSLROOTCERT", r.CAFile},
+		{"METADATA_DSN", DSN(r.Host, r.Ports.Postgres, r.CAFile, RoleDecoder, DatabaseMetadata)},
+		{"METADATA_POOLED_DSN", PooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, RoleDecoder, DatabaseMetadata)},
+		{"METADATA_SCHEMA", MetadataSchema},
+		{"TIMESCALE_DSN", DSN(r.Host, r.Ports.Postgres, r.CAFile, RoleWriter, DatabaseTelemetry)},
+		{"TIMESCALE_POOLED_DSN", PooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, RoleWriter, DatabaseTelemetry)},
+		{"USE_CONNECTION_POOLING", strconv.FormatBool(r.Ports.PgBouncer != 0)},
+		{"PGBOUNCER_PORT", strconv.Itoa(r.Ports.PgBouncer)},
+		{"REGISTRY_DSN", DSN(r.Host, r.Ports.Postgres, r.CAFile, RoleRegistrar, DatabaseRegistry)},
+		{"REGISTRAR_METADATA_DSN", DSN(r.Host, r.Ports.Postgres, r.CAFile, RoleRegistrar, DatabaseMetadata)},
+		{"EST_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
+		{"F2MESH_HTTP_CURL", st.CurlConfig()},
+		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.HTTP))},
+	}, nil
+}
