@@ -3,19 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
-	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 )
 
 type auditCommand struct {
@@ -47,7 +40,7 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	report, err := c.audit(ctx, m.JetStream, db, options)
+	report, err := ledger.AuditSettled(ctx, m.JetStream, db, options, c.Acknowledged, c.Wait)
 	if err != nil {
 		return err
 	}
@@ -70,41 +63,6 @@ func (c *auditCommand) options() (o ledger.Options, err error) {
 	if c.Until > 0 {
 		o.Until = now.Add(-c.Until)
 	}
-	if c.MAC != "" {
-		if o.MAC, err = topic.ParseMAC(c.MAC); err != nil {
-			return o, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
-		}
-	}
-	return o, nil
-}
-
-// audit repeats the audit while something is pending and there is time to wait.
-func (c *auditCommand) audit(ctx context.Context, js jetstream.JetStream, db *pgx.Conn, options ledger.Options) (*ledger.Report, error) {
-	deadline := time.Now().Add(c.Wait)
-	for {
-		report, err := c.once(ctx, js, db, options)
-		if err != nil || report.Total.Pending == 0 && report.Acknowledged.NeverReceived+report.Acknowledged.Elsewhere == 0 || time.Now().After(deadline) {
-			return report, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(500 * time.Millisecond):
-		}
-	}
-}
-
-func (c *auditCommand) once(ctx context.Context, js jetstream.JetStream, db *pgx.Conn, options ledger.Options) (*ledger.Report, error) {
-	if c.Acknowledged != "" {
-		file, err := os.Open(filepath.Clean(c.Acknowledged))
-		if err != nil {
-			return nil, fmt.Errorf("reading the acknowledged digests: %w", err)
-		}
-		defer func() { _ = file.Close() }()
-		options.Acknowledged = file
-	}
-	bar := progress.Count("reading")
-	defer bar.Finish()
-	options.Progress = bar.Set
-	return ledger.Audit(ctx, js, db, options)
+	o.MAC, err = parseMAC(c.MAC)
+	return o, err
 }

@@ -95,7 +95,7 @@ func (c *deadReplayCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	m, err := openReplay(ctx, g, log)
+	m, err := openReplay(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}

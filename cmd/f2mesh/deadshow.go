@@ -17,7 +17,7 @@ type deadShowCommand struct {
 
 // Run prints the letter, the message and what it decodes to now.
 func (c *deadShowCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	m, err := openReplay(ctx, g, log)
+	m, err := openReplay(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -80,13 +81,28 @@ func person() registrar.Origin {
 func parseMACs(texts []string) ([]topic.MAC, error) {
 	macs := make([]topic.MAC, len(texts))
 	for i, text := range texts {
-		mac, err := topic.ParseMAC(text)
+		mac, err := parseMAC(text)
+		if err == nil && mac == "" {
+			err = errors.New("a MAC address is empty")
+		}
 		if err != nil {
-			return nil, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", text)
+			return nil, err
 		}
 		macs[i] = mac
 	}
 	return macs, nil
+}
+
+// parseMAC reads a MAC address; the empty text stands for none.
+func parseMAC(text string) (topic.MAC, error) {
+	if text == "" {
+		return "", nil
+	}
+	mac, err := topic.ParseMAC(text)
+	if err != nil {
+		return "", fmt.Errorf("%q is not a MAC address: 12 hex digits, without separators or with - or : between bytes", text)
+	}
+	return mac, nil
 }
 
 type deviceRenewCommand struct {

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -24,9 +22,13 @@ type deviceLogCommand struct {
 // Run prints the audit trail from its table. The stream AUDIT has the same:
 // `nats stream view AUDIT`.
 func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	mac, since, err := c.parse()
+	mac, err := parseMAC(c.MAC)
 	if err != nil {
 		return err
+	}
+	var since time.Time
+	if c.Since > 0 {
+		since = time.Now().Add(-c.Since)
 	}
 	var events []registrar.Event
 	err = c.with(ctx, g, log, func(r *registrar.Registry) (err error) {
@@ -40,19 +42,6 @@ func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 		return printEvents(os.Stdout, events)
 	}
 	return registrar.WriteEvents(os.Stdout, events)
-}
-
-func (c *deviceLogCommand) parse() (mac topic.MAC, since time.Time, err error) {
-	if c.Since > 0 {
-		since = time.Now().Add(-c.Since)
-	}
-	if c.MAC == "" {
-		return "", since, nil
-	}
-	if mac, err = topic.ParseMAC(c.MAC); err != nil {
-		err = fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
-	}
-	return mac, since, err
 }
 
 func printEvents(out io.Writer, events []registrar.Event) error {

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 )
 
@@ -29,36 +27,13 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 	case !st.Locked():
 		fmt.Println("no mesh runs on", st.Dir)
 	default:
-		if err := c.stop(ctx, st); err != nil {
+		if err := local.Stop(ctx, st, c.Timeout, os.Stdout); err != nil {
 			return err
 		}
 	}
 	if c.Volumes {
 		return local.Remove(st, os.Stdout, false)
 	}
-	return nil
-}
-
-func (c *downCommand) stop(ctx context.Context, st mesh.State) error {
-	pid, err := st.Holder()
-	if err != nil {
-		return err
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stopping process %d: %w", pid, err)
-	}
-	fmt.Println("stopping; messages in hand are stored first")
-	bounded, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	for st.Locked() {
-		select {
-		case <-bounded.Done():
-			return fmt.Errorf("process %d has not stopped yet: see %s", pid, st.LogFile())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	if !c.Volumes {
-		fmt.Println("stopped; the data stay in", st.Dir)
-	}
+	fmt.Println("the data stay in", st.Dir)
 	return nil
 }

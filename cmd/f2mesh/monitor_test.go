@@ -152,7 +152,7 @@ func TestFiguresAgree(t *testing.T) {
 func TestAlarmsAreShown(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 100 * time.Millisecond })
 	screen := func() string {
-		s, err := (&statusCommand{}).observe(t.Context(), m.js)
+		s, err := monitor.Observe(t.Context(), m.js, 0)
 		require.NoError(t, err)
 		var out strings.Builder
 		_, err = s.WriteTo(&out)

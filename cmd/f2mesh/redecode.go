@@ -12,7 +12,6 @@ import (
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -28,8 +27,8 @@ type replaying struct {
 
 // openReplay connects to the mesh that runs on the state directory. It reads the
 // metadata as its decoder does, and decodes with that one's settings.
-func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, error) {
-	c, err := mesh.Open(ctx, g.state(), log)
+func openReplay(ctx context.Context, st mesh.State, log *slog.Logger) (*replaying, error) {
+	c, err := mesh.Open(ctx, st, log)
 	if err != nil {
 		return nil, err
 	}
@@ -105,17 +104,15 @@ type redecodeCommand struct {
 // Run decodes RAW once more with today's metadata and prints how that compares with
 // the tables.
 func (c *redecodeCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	interval := replay.Interval{From: c.From.Time, To: c.To.Time, DryRun: c.DryRun}
 	if !c.To.After(c.From.Time) {
 		return errors.New("--to must be later than --from")
 	}
-	if c.MAC != "" {
-		var err error
-		if interval.MAC, err = topic.ParseMAC(c.MAC); err != nil {
-			return fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", c.MAC)
-		}
+	mac, err := parseMAC(c.MAC)
+	if err != nil {
+		return err
 	}
-	m, err := openReplay(ctx, g, log)
+	interval := replay.Interval{From: c.From.Time, To: c.To.Time, MAC: mac, DryRun: c.DryRun}
+	m, err := openReplay(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}

@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
-	"os"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	monitor "github.com/f2mesh/f2mesh/services/health"
@@ -29,17 +25,11 @@ func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		return err
 	}
 	defer m.Close()
-	s, err := c.observe(ctx, m.JetStream)
+	s, err := monitor.Observe(ctx, m.JetStream, c.Sample)
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		encoder := json.NewEncoder(os.Stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(s)
-	} else {
-		_, err = s.WriteTo(os.Stdout)
-	}
+	err = printAs(c.JSON, s)
 	for _, stage := range s.Stages {
 		if !stage.Ready {
 			err = errors.Join(err, errUnhealthy)
@@ -47,23 +37,4 @@ func (c *statusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		}
 	}
 	return err
-}
-
-// observe looks twice, for the rates.
-func (c *statusCommand) observe(ctx context.Context, js jetstream.JetStream) (*monitor.Status, error) {
-	before, err := monitor.Look(ctx, js)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-time.After(c.Sample):
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	now, err := monitor.Look(ctx, js)
-	if err != nil {
-		return nil, err
-	}
-	now.Rates(before)
-	return now, nil
 }

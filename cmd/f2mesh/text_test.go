@@ -18,6 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
@@ -55,11 +56,11 @@ func TestTablesAreHarmless(t *testing.T) {
 		"tail, values": func(out io.Writer, text string) error {
 			d := event.Decoded{MAC: text, Component: text, Device: text}
 			d.Values = []event.Value{{Label: text, Text: &text}}
-			printDecoded(out, &d)
+			decoder.WriteDecoded(out, &d)
 			return nil
 		},
 		"tail, state": func(out io.Writer, text string) error {
-			printDecoded(out, &event.Decoded{MAC: text, Component: "strike-1", State: jsontext.Value(text)})
+			decoder.WriteDecoded(out, &event.Decoded{MAC: text, Component: "strike-1", State: jsontext.Value(text)})
 			return nil
 		},
 		"status": func(out io.Writer, text string) error {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -114,4 +115,38 @@ func deviceTemplate(mac topic.MAC, serialNumber string) *x509.Certificate {
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return t
+}
+
+// CopyBundle copies a device's bundle to a directory, which it makes if it is missing. It
+// replaces no file. keyless tells that the bundle has no key: the device made its own.
+func CopyBundle(from, to string) (keyless bool, err error) {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return false, err
+	}
+	for _, file := range BundleFiles() {
+		data, err := os.ReadFile(filepath.Join(from, file)) //nolint:gosec // a file of the state directory
+		if errors.Is(err, fs.ErrNotExist) && file == deviceKeyFile {
+			keyless = true
+			continue
+		}
+		if err != nil {
+			return keyless, err
+		}
+		if err := writeNew(filepath.Join(to, file), data); err != nil {
+			return keyless, err
+		}
+	}
+	return keyless, nil
+}
+
+func writeNew(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the caller names the directory
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s exists already: remove it, or choose another directory", path)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }

@@ -272,3 +272,22 @@ func askSecrets(ctx context.Context, nc *nats.Conn, instances map[string]int) ([
 	})
 	return all, nil
 }
+
+// Observe looks twice, sample apart, so that the stages have rates.
+func Observe(ctx context.Context, js jetstream.JetStream, sample time.Duration) (*Status, error) {
+	before, err := Look(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(sample):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	now, err := Look(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	now.Rates(before)
+	return now, nil
+}

@@ -181,7 +181,7 @@ func (l *lines) request(fields []string) (Request, error) {
 	}
 	mac, err := topic.ParseMAC(strings.TrimSpace(fields[l.mac]))
 	if err != nil {
-		return Request{}, fmt.Errorf("%w: %q is not a MAC address: 12 hex digits, bare or with - or : between bytes", ErrRefused, fields[l.mac])
+		return Request{}, fmt.Errorf("%w: %q is not a MAC address: 12 hex digits, without separators or with - or : between bytes", ErrRefused, fields[l.mac])
 	}
 	return Request{MAC: mac, SerialNumber: strings.TrimSpace(fields[l.number])}, nil
 }

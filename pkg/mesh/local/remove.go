@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
@@ -69,5 +72,29 @@ func Remove(s mesh.State, out io.Writer, dry bool) error {
 	if err := os.Remove(filepath.Clean(s.Dir)); err != nil {
 		return fmt.Errorf("removing the state directory: %w", err)
 	}
+	return nil
+}
+
+// Stop ends the process of the mesh that runs on the state directory, and waits until it
+// has stopped.
+func Stop(ctx context.Context, st mesh.State, timeout time.Duration, out io.Writer) error {
+	pid, err := st.Holder()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stopping process %d: %w", pid, err)
+	}
+	fmt.Fprintln(out, "stopping; messages in hand are stored first")
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for st.Locked() {
+		select {
+		case <-bounded.Done():
+			return fmt.Errorf("process %d has not stopped yet: see %s", pid, st.LogFile())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	fmt.Fprintln(out, "stopped")
 	return nil
 }

@@ -117,7 +117,7 @@ func NewFilter(stage, reason, mac string) (f Filter, err error) {
 	}
 	if mac != "" && !f.Unknown {
 		if f.MAC, err = topic.ParseMAC(mac); err != nil {
-			return f, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", mac)
+			return f, fmt.Errorf("%q is not a MAC address: 12 hex digits, without separators or with - or : between bytes", mac)
 		}
 	}
 	return f, nil
