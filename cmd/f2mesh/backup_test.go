@@ -13,10 +13,6 @@ import (
 	"time"
 
 	agecrypt "filippo.io/age"
-	"github.com/jackc/pgx/v5"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
@@ -26,6 +22,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // command runs this program on a state directory.
@@ -549,7 +548,7 @@ func TestRestoreKilled(t *testing.T) {
 func TestStartCommand(t *testing.T) {
 	t.Parallel()
 	vault := mesh.IssuerFlags{Issuer: mesh.IssuerVault, Mount: "pki two"}
-	command := startCommand(mesh.State{Dir: "/srv"}, &backup.Manifest{Arguments: vault.Arguments()})
+	command := mesh.StartCommand(mesh.State{Dir: "/srv"}, &backup.Manifest{Arguments: vault.Arguments()})
 	assert.Contains(t, command, "up --state-dir '/srv' --no-simulate --controllers=0 '--issuer=vault' '--pki-mount=pki two'")
 	assert.Empty(t, new(mesh.IssuerFlags).Arguments())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
+	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
 // deadCommands work with what stages refused.
@@ -95,13 +96,18 @@ func (c *deadReplayCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	m, err := openReplay(ctx, g.state(), log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	r, err := decoder.OpenReplay(ctx, m, log)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
 	bar := progress.Count("letters")
-	outcome, err := m.mesh.Replay(ctx, replay.Letters{Filter: filter, Replace: c.Replace, DryRun: c.DryRun, Progress: bar.Set})
+	outcome, err := r.Replay(ctx, replay.Letters{Filter: filter, Replace: c.Replace, DryRun: c.DryRun, Progress: bar.Set})
 	bar.Finish()
 	return errors.Join(err, printAs(c.JSON, outcome))
 }

@@ -4,10 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 func TestDeadFilter(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/services/decoder"
 )
@@ -17,12 +18,17 @@ type deadShowCommand struct {
 
 // Run prints the letter, the message and what it decodes to now.
 func (c *deadShowCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	m, err := openReplay(ctx, g.state(), log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	shown, err := m.mesh.Show(ctx, c.Letter)
+	r, err := decoder.OpenReplay(ctx, m, log)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	shown, err := r.Show(ctx, c.Letter)
 	if shown == nil {
 		return err
 	}

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/jackc/pgx/v5"
 )
 
 type metadataCommand struct {

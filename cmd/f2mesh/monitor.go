@@ -5,12 +5,11 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	monitor "github.com/f2mesh/f2mesh/services/health"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 type healthCommand struct {

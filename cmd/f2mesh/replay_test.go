@@ -5,25 +5,27 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestReplayAndRedecode on a whole mesh: a sensor that was wired late gets its history,
 // a template that was wrong is corrected, and the ledger knows of both.
 func TestReplayAndRedecode(t *testing.T) {
 	m := startMesh(t)
-	r := &replaying{client: &mesh.Mesh{State: m.State, Description: m.Describe(), Secrets: m.Secrets, JetStream: m.js}}
-	require.NoError(t, r.open(t.Context(), m.Log))
-	t.Cleanup(func() {
-		for _, p := range r.pools {
-			p.Close()
-		}
-	})
+	handle := &mesh.Mesh{State: m.State, Description: m.Describe(), Secrets: m.Secrets, JetStream: m.js}
+	var r *decoder.Replay
+	open := func() { // with the metadata of now, as each command does
+		var err error
+		r, err = decoder.OpenReplay(t.Context(), handle, m.Log)
+		require.NoError(t, err)
+		t.Cleanup(r.Close)
+	}
+	open()
 	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
@@ -41,39 +43,33 @@ func TestReplayAndRedecode(t *testing.T) {
 	eventually(t, func() bool { return len(m.deadLetters(t, "f2.dead.decoder.unknown_pin.>")) == 1 }, "no letter")
 	m.settled(t)
 	rows := m.count(t, "SELECT count(*) FROM measurement")
-	out, err := r.mesh.Replay(t.Context(), replay.Letters{Filter: deadletter.Filter{MAC: mac}})
+	out, err := r.Replay(t.Context(), replay.Letters{Filter: deadletter.Filter{MAC: mac}})
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, out.Refused["unknown_pin"], "the control")
 
 	change(`INSERT INTO ` + mesh.MetadataSchema + `."Pin" ("PinId", "ConnectorId", "Position", "DeviceId")
 SELECT (SELECT max("PinId") + 1 FROM ` + mesh.MetadataSchema + `."Pin"), "ConnectorId", 50, "DeviceId"
 FROM ` + mesh.MetadataSchema + `."Pin" WHERE "PinId" = (SELECT min("PinId") FROM ` + mesh.MetadataSchema + `."Pin")`)
-	require.NoError(t, r.reopen(t))
-	out, err = r.mesh.Replay(t.Context(), replay.Letters{Filter: deadletter.Filter{MAC: mac}})
+	open()
+	out, err = r.Replay(t.Context(), replay.Letters{Filter: deadletter.Filter{MAC: mac}})
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, out.Accepted, "%+v", out)
 	assert.Equal(t, 2*rows, m.count(t, "SELECT count(*) FROM measurement"))
 	assert.True(t, m.balance(t).Balanced())
 
 	change(`UPDATE ` + mesh.MetadataSchema + `."DataPoint" SET "Decimals" = "Decimals" + 1 WHERE "DataPointId" = 1`)
-	require.NoError(t, r.reopen(t))
-	d, err := r.mesh.Redecode(t.Context(), replay.Interval{DryRun: true})
+	open()
+	d, err := r.Redecode(t.Context(), replay.Interval{DryRun: true})
 	require.NoError(t, err)
 	assert.EqualValues(t, 2, d.Changes(), "%+v", d)
-	d, err = r.mesh.Redecode(t.Context(), replay.Interval{})
+	d, err = r.Redecode(t.Context(), replay.Interval{})
 	require.NoError(t, err)
 	assert.EqualValues(t, 2, d.Stored)
 	m.settled(t)
 	assert.Equal(t, 2, m.count(t, "SELECT count(*) FROM measurement WHERE datapoint_id = 1 AND round(value::numeric, 3) = 2.552"))
 	assert.Equal(t, 2, m.count(t, "SELECT count(*) FROM measurement_history WHERE reason = 'redecoded' AND round(value::numeric, 2) = 25.52"))
 	assert.True(t, m.balance(t).Balanced())
-	d, err = r.mesh.Redecode(t.Context(), replay.Interval{})
+	d, err = r.Redecode(t.Context(), replay.Interval{})
 	require.NoError(t, err)
 	assert.Zero(t, d.Stored, "nothing is left to change")
-}
-
-// reopen has the metadata read again, as the next command does.
-func (r *replaying) reopen(t *testing.T) error {
-	t.Helper()
-	return r.open(t.Context(), r.mesh.Log)
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
@@ -74,7 +73,7 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 	if err := local.Restore(ctx, archive, g.state(), migrations(), os.Stdout, log); err != nil {
 		return fmt.Errorf("restoring: %w", err)
 	}
-	fmt.Println("restored; start it with:", startCommand(g.state(), &archive.Manifest))
+	fmt.Println("restored; start it with:", mesh.StartCommand(g.state(), &archive.Manifest))
 	return nil
 }
 
@@ -103,16 +102,6 @@ func (c *restoreCommand) fits(m *backup.Manifest) error {
 		return errors.New("the backup is of a mesh in containers: name the folder of compose.yaml with --compose")
 	}
 	return nil
-}
-
-// startCommand is how a person starts the mesh of a backup. The demo fleet, which up
-// has by default, must not come into somebody's data.
-func startCommand(st mesh.State, m *backup.Manifest) string {
-	command := []string{st.Command("up"), "--no-simulate", "--controllers=0"}
-	for _, argument := range m.Arguments {
-		command = append(command, mesh.ShellQuote(argument))
-	}
-	return strings.Join(command, " ")
 }
 
 func describeBackup(out io.Writer, archive *backup.Reader) {

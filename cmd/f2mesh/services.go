@@ -4,8 +4,6 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
@@ -17,6 +15,7 @@ import (
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/writer"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 type bridgeCommand struct {

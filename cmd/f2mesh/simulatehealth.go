@@ -6,11 +6,10 @@ import (
 	"log/slog"
 	"net"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/server/web"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // serveHealth serves the simulator's health until stop is called.

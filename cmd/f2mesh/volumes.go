@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/term"
-
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/volume"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"golang.org/x/term"
 )
 
 type volumesCommands struct {

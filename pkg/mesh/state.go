@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
@@ -194,4 +195,15 @@ func Exists(path string) bool {
 // CAFile is the file of the CAs of the mesh on the directory.
 func (s State) CAFile() string { return s.Path("pki", "ca.crt") }
 
+// ShellQuote quotes a text for a POSIX shell.
 func ShellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// StartCommand is how a person starts the mesh of a backup. The demo fleet, which up
+// has by default, must not come into somebody's data.
+func StartCommand(st State, m *backup.Manifest) string {
+	command := []string{st.Command("up"), "--no-simulate", "--controllers=0"}
+	for _, argument := range m.Arguments {
+		command = append(command, ShellQuote(argument))
+	}
+	return strings.Join(command, " ")
+}
