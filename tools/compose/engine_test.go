@@ -197,6 +197,8 @@ func (e *engine) container(name string) container {
 		source := v.Source
 		if v.Type == types.VolumeTypeVolume {
 			source = e.volume(v.Source)
+		} else if name := filepath.Base(source); name == "secrets" || name == ".env" { // of this mesh, not of the clone
+			source = filepath.Join(e.dir, name)
 		}
 		c.Mounts = append(c.Mounts, mountPoint{Source: source, Target: v.Target, ReadOnly: v.ReadOnly})
 	}

@@ -27,7 +27,7 @@ var published = map[string][]string{
 
 // networks are who hears whom.
 var networks = map[string][]string{
-	"init": {}, "backup": {}, "provision": {"data", "mesh"}, "demo": {"data", "mesh"},
+	"init": {}, "backup": {}, "operator": {"data", "mesh"}, "provision": {"data", "mesh"}, "demo": {"data", "mesh"},
 	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
 	"bridge": {"mesh"}, "keeper": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
