@@ -21,7 +21,7 @@ import (
 func secretFile(t *testing.T) (path string, read func() (secret.Value, error)) {
 	t.Helper()
 	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o700)) //nolint:gosec // a directory
+	require.NoError(t, os.Chmod(dir, 0o700))
 	path = filepath.Join(dir, "a_password")
 	require.NoError(t, os.WriteFile(path, []byte("the password of setup\n"), 0o600))
 	return path, func() (secret.Value, error) { return secret.Files(dir).Lookup(t.Context(), "a_password") }
