@@ -10,11 +10,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	monitor "github.com/f2mesh/f2mesh/services/health"
-	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
 
@@ -34,9 +35,9 @@ func TestAlarms(t *testing.T) {
 	reading := func(payload string) { publish(t, client, "tele/f2-"+string(mac)+"/sensor-mode/J1/sensor-1", payload) }
 
 	t.Run(monitor.StageStalled, func(t *testing.T) {
-		require.NoError(t, m.Stop(partDecoder))
+		require.NoError(t, m.Stop(local.PartDecoder))
 		next(t, heard, monitor.StageStalled, "decoder", true)
-		require.NoError(t, m.Start(t.Context(), partDecoder))
+		require.NoError(t, m.Start(t.Context(), local.PartDecoder))
 		next(t, heard, monitor.StageStalled, "decoder", false)
 	})
 	t.Run(monitor.DeadLetters, func(t *testing.T) {
@@ -47,17 +48,17 @@ func TestAlarms(t *testing.T) {
 		next(t, heard, monitor.DeadLetters, "decoder", false) // when no more come
 	})
 	t.Run(monitor.StreamFull, func(t *testing.T) {
-		trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		trail, err := m.js.Stream(t.Context(), stream.Audit)
 		require.NoError(t, err)
 		good := trail.CachedInfo().Config
 		small := good
 		small.MaxBytes = int64(trail.CachedInfo().State.Bytes) + 1
 		_, err = m.js.UpdateStream(t.Context(), small)
 		require.NoError(t, err)
-		next(t, heard, monitor.StreamFull, registrar.AuditStream, true)
+		next(t, heard, monitor.StreamFull, stream.Audit, true)
 		_, err = m.js.UpdateStream(t.Context(), good)
 		require.NoError(t, err)
-		next(t, heard, monitor.StreamFull, registrar.AuditStream, false)
+		next(t, heard, monitor.StreamFull, stream.Audit, false)
 	})
 	t.Run(watch.Silent, func(t *testing.T) {
 		stop := m.chatter(t, fleet.Demo(2)[1].MAC) // else it is the pipeline that is silent, not one device

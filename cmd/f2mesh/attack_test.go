@@ -24,9 +24,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/operate/hostile"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -53,7 +56,7 @@ func TestAttacksOnMesh(t *testing.T) {
 // as connects one of the mesh's NATS users.
 func (m *testMesh) as(t *testing.T, user string) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect("tls://"+m.address(m.ports().NATS), nats.RootCAs(m.authority.CAFile()),
+	nc, err := nats.Connect("tls://"+m.Address(m.Ports().NATS), nats.RootCAs(m.Authority.CAFile()),
 		nats.UserInfo(user, m.password(t, "nats_"+user+"_password")), nats.CustomInboxPrefix("_INBOX_"+user),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	require.NoError(t, err)
@@ -98,7 +101,7 @@ func forges(user, name string, try func(t *testing.T, m *testMesh, nc *nats.Conn
 		t.Helper()
 		before := m.lastAudit(t)
 		try(t, m, m.as(t, user), "f2.audit.attack."+strings.ReplaceAll(name, " ", "-"))
-		trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		trail, err := m.js.Stream(t.Context(), stream.Audit)
 		require.NoError(t, err)
 		within(2*time.Second, func() bool {
 			for ; loot == "" && before < m.lastAudit(t); before++ {
@@ -118,7 +121,7 @@ func forges(user, name string, try func(t *testing.T, m *testMesh, nc *nats.Conn
 // lastAudit is the audit trail's last sequence.
 func (m *testMesh) lastAudit(t *testing.T) uint64 {
 	t.Helper()
-	trail, err := m.js.Stream(t.Context(), registrar.AuditStream)
+	trail, err := m.js.Stream(t.Context(), stream.Audit)
 	require.NoError(t, err)
 	return trail.CachedInfo().State.LastSeq
 }
@@ -229,11 +232,11 @@ func attacksOnNATS() []misuse {
 func attacksOnMQTT() (all []misuse) {
 	for name, one := range map[string]struct {
 		scheme, origin string
-		port           func(ports) int
+		port           func(mesh.Ports) int
 	}{
-		"1883":                            {"tcp", "", func(p ports) int { return p.MQTT }},
-		"9001":                            {"wss", "", func(p ports) int { return p.WebSocket }},
-		"9001 from a page of other hosts": {"wss", "https://elsewhere.example.org", func(p ports) int { return p.WebSocket }},
+		"1883":                            {"tcp", "", func(p mesh.Ports) int { return p.MQTT }},
+		"9001":                            {"wss", "", func(p mesh.Ports) int { return p.WebSocket }},
+		"9001 from a page of other hosts": {"wss", "https://elsewhere.example.org", func(p mesh.Ports) int { return p.WebSocket }},
 	} {
 		all = append(all, misuse{"operator takes the bridge's session at " + name, func(t *testing.T, m *testMesh) string {
 			t.Helper()
@@ -243,12 +246,12 @@ func attacksOnMQTT() (all []misuse) {
 			}
 			sent := fmt.Sprintf(`{"status":true,"attack":"%d"}`, time.Now().UnixNano())
 			client := m.device(t, mac)
-			require.NoError(t, m.Stop(partBridge))
+			require.NoError(t, m.Stop(local.PartBridge))
 			publish(t, client, topic, sent)
 			arrived := make(chan struct{}, 100)
-			thief := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(one.scheme + "://" + m.address(one.port(m.ports()))).
-				SetClientID(m.cfg.Bridge.ClientID).SetCleanSession(false).SetAutoReconnect(false).SetConnectTimeout(5 * time.Second).
-				SetUsername("operator").SetPassword(m.password(t, secretMQTTOperator)).SetHTTPHeaders(http.Header{"Origin": {one.origin}}).
+			thief := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(one.scheme + "://" + m.Address(one.port(m.Ports()))).
+				SetClientID(m.Cfg.ClientID).SetCleanSession(false).SetAutoReconnect(false).SetConnectTimeout(5 * time.Second).
+				SetUsername("operator").SetPassword(m.password(t, mesh.SecretMQTTOperator)).SetHTTPHeaders(http.Header{"Origin": {one.origin}}).
 				SetTLSConfig(&tls.Config{RootCAs: m.roots(t), MinVersion: tls.VersionTLS12}).
 				SetDefaultPublishHandler(func(mqtt.Client, mqtt.Message) { arrived <- struct{}{} }))
 			if token := thief.Connect(); token.WaitTimeout(10*time.Second) && token.Error() == nil {
@@ -258,7 +261,7 @@ func attacksOnMQTT() (all []misuse) {
 				}
 				thief.Disconnect(500)
 			}
-			require.NoError(t, m.Start(t.Context(), partBridge))
+			require.NoError(t, m.Start(t.Context(), local.PartBridge))
 			last := strings.Replace(sent, "attack", "last", 1)
 			publish(t, client, topic, last)
 			eventually(t, func() bool { return stored(last) }, "the control: what comes next")
@@ -275,7 +278,7 @@ func attacksOnMQTT() (all []misuse) {
 func (m *testMesh) attacker(t *testing.T, port int, path string) hostile.Server {
 	t.Helper()
 	return hostile.Server{
-		Address: m.address(port), Path: path,
+		Address: m.Address(port), Path: path,
 		TLS: &tls.Config{RootCAs: m.roots(t), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
 	}
 }
@@ -302,7 +305,7 @@ func attacksOnHTTP() []misuse {
 			t.Helper()
 			all := hostile.Attacks("/healthz")
 			large := all[slices.IndexFunc(all, func(a hostile.Attack) bool { return a.Name == "large header" })]
-			server := m.attacker(t, m.ports().HTTP, "/healthz")
+			server := m.attacker(t, m.Ports().HTTP, "/healthz")
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			var before, now runtime.MemStats
@@ -335,7 +338,7 @@ func attacksOnHTTP() []misuse {
 		{"one machine takes as many connections of the health API as it likes", func(t *testing.T, m *testMesh) string {
 			t.Helper()
 			const many = 300
-			server := m.attacker(t, m.ports().HTTP, "/healthz")
+			server := m.attacker(t, m.Ports().HTTP, "/healthz")
 			closed, end, err := hostile.Open(t.Context(), server, many, time.Second)
 			require.NoError(t, err)
 			defer end()
@@ -357,7 +360,7 @@ func attacksOnEST() []misuse {
 	}
 	pair := func(t *testing.T, m *testMesh, controller fleet.Controller) tls.Certificate {
 		t.Helper()
-		dir := filepath.Join(m.state.devices(), controller.MAC.Dashed())
+		dir := filepath.Join(m.State.DevicesDir(), controller.MAC.Dashed())
 		own, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
 		require.NoError(t, err)
 		return own
@@ -400,8 +403,8 @@ func attacksOnEST() []misuse {
 			for range 10 {
 				guess(t, m, guessed)
 			}
-			require.NoError(t, m.Stop(partRegistrar))
-			require.NoError(t, m.Start(t.Context(), partRegistrar))
+			require.NoError(t, m.Stop(local.PartRegistrar))
+			require.NoError(t, m.Start(t.Context(), local.PartRegistrar))
 			if guess(t, m, guessed) == http.StatusUnauthorized {
 				return "another wrong code was looked at"
 			}
@@ -429,14 +432,14 @@ func attacksOnTheMachine() []misuse {
 			t.Helper()
 			const elsewhere = "127.0.0.2" // reached if somebody listens on every interface
 			var reached []string
-			text, err := json.Marshal(m.ports())
+			text, err := json.Marshal(m.Ports())
 			require.NoError(t, err)
 			listeners := map[string]int{}
 			require.NoError(t, json.Unmarshal(text, &listeners))
 			for name, number := range listeners {
-				for _, host := range []string{m.cfg.Host, elsewhere} {
+				for _, host := range []string{m.Cfg.Host, elsewhere} {
 					conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp", net.JoinHostPort(host, strconv.Itoa(number)))
-					if host == m.cfg.Host {
+					if host == m.Cfg.Host {
 						require.NoError(t, err, "the control: %s", name)
 					}
 					if err == nil {
@@ -452,8 +455,8 @@ func attacksOnTheMachine() []misuse {
 		{"a service reads the root's key", func(t *testing.T, m *testMesh) string {
 			t.Helper()
 			const folder = "pki" // with the issuer's, which the registrar signs with
-			require.FileExists(t, m.state.path(folder, "issuer.key"), "the control")
-			if key, err := os.ReadFile(m.state.path(folder, "root.key")); err == nil {
+			require.FileExists(t, m.State.Path(folder, "issuer.key"), "the control")
+			if key, err := os.ReadFile(m.State.Path(folder, "root.key")); err == nil {
 				return fmt.Sprintf("%d bytes of root.key", len(key))
 			}
 			return ""

@@ -12,7 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 )
@@ -35,18 +37,18 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	r := m.run
-	db, err := connectPostgres(ctx, localDSN(r.Host, r.Ports.Postgres, r.CAFile, "", databaseTelemetry), m.secrets, secretReader)
+	defer m.Close()
+	r := m.Description
+	db, err := mesh.ConnectPostgres(ctx, mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, "", mesh.DatabaseTelemetry), m.Secrets, mesh.SecretReader)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	report, err := c.audit(ctx, m.js, db, options)
+	report, err := c.audit(ctx, m.JetStream, db, options)
 	if err != nil {
 		return err
 	}
@@ -107,7 +109,7 @@ func (c *auditCommand) once(ctx context.Context, js jetstream.JetStream, db *pgx
 
 // withProgress shows a bar where people look at it.
 func withProgress(o ledger.Options) ledger.Options {
-	if !isTerminal(os.Stderr) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return o
 	}
 	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("reading"),

@@ -17,23 +17,24 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // command runs this program on a state directory.
-func command(t *testing.T, st state, args ...string) (string, error) {
+func command(t *testing.T, st mesh.State, args ...string) (string, error) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+st.dir)
+	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+st.Dir)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -59,9 +60,9 @@ func testSigner(t *testing.T) backup.Signer {
 // superuser as soon as one runs it. Rows are there that a restore has to check.
 func (m *testMesh) mine(t *testing.T) {
 	t.Helper()
-	user, password, err := m.secrets.logIn(t.Context(), "timescale_password")
+	user, password, err := m.Secrets.LogIn(t.Context(), "timescale_password")
 	require.NoError(t, err)
-	conn, err := pgx.Connect(t.Context(), m.cluster.ConnString(user, password, databaseTelemetry))
+	conn, err := pgx.Connect(t.Context(), m.Cluster.ConnString(user, password, mesh.DatabaseTelemetry))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(t.Context())) }()
 	_, err = conn.Exec(t.Context(), `
@@ -79,7 +80,7 @@ func (m *testMesh) mine(t *testing.T) {
 // enrich gives the fleet's metadata what f2mesh does not know.
 func (m *testMesh) enrich(t *testing.T) {
 	t.Helper()
-	m.sql(t, databaseMetadata, `
+	m.sql(t, mesh.DatabaseMetadata, `
 		CREATE TYPE fleet.mood AS ENUM ('good');
 		ALTER TABLE fleet."Device" ADD COLUMN "Site" varchar(20) DEFAULT 'north';
 		CREATE TABLE fleet."Site" ("Name" text PRIMARY KEY, "Mood" fleet.mood, "Doubled" int GENERATED ALWAYS AS (2) STORED);
@@ -90,16 +91,16 @@ func (m *testMesh) enrich(t *testing.T) {
 func (m *testMesh) census(t *testing.T) map[string]map[string]int64 {
 	t.Helper()
 	all := map[string]map[string]int64{}
-	for _, d := range localDatabases() {
-		conn, err := m.superuser(t.Context(), d.name)
+	for _, d := range mesh.LocalDatabases() {
+		conn, err := m.Superuser(t.Context(), d.Name)
 		require.NoError(t, err)
 		tx, err := conn.Begin(t.Context())
 		require.NoError(t, err)
-		c, err := postgres.TakeCensus(t.Context(), tx, d.name)
+		c, err := postgres.TakeCensus(t.Context(), tx, d.Name)
 		require.NoError(t, err)
 		require.NoError(t, tx.Rollback(t.Context()))
 		require.NoError(t, conn.Close(t.Context()))
-		all[d.name] = c.Rows
+		all[d.Name] = c.Rows
 	}
 	return all
 }
@@ -126,7 +127,7 @@ func (m *testMesh) compress(t *testing.T) {
 		t.Log("no TimescaleDB: nothing is compressed")
 		return
 	}
-	m.sql(t, databaseTelemetry, "SELECT public.compress_chunk(c) FROM public.show_chunks('public.measurement') c")
+	m.sql(t, mesh.DatabaseTelemetry, "SELECT public.compress_chunk(c) FROM public.show_chunks('public.measurement') c")
 	require.NotZero(t, m.count(t, "SELECT count(*) FROM timescaledb_information.chunks WHERE is_compressed"))
 }
 
@@ -144,13 +145,13 @@ func TestBackup(t *testing.T) {
 
 	t.Run("save", func(t *testing.T) {
 		m := startMesh(t)
-		require.NoError(t, m.state.save(m.describe()))
-		lock, err := m.state.lock() // as up holds it
+		require.NoError(t, m.State.Save(m.Describe()))
+		lock, err := m.State.Lock() // as up holds it
 		require.NoError(t, err)
 		defer func() { _ = lock.Close() }()
-		require.NoError(t, hold(lock))
+		require.NoError(t, mesh.NoteHolder(lock))
 		save := func(file string) {
-			out, err := command(t, m.state, "backup", "--to", file, "--recipient", recipient)
+			out, err := command(t, m.State, "backup", "--to", file, "--recipient", recipient)
 			require.NoError(t, err, out)
 			t.Log(out)
 			_, rest, ok := strings.Cut(out, "signed by ")
@@ -158,13 +159,13 @@ func TestBackup(t *testing.T) {
 			signer, _, _ = strings.Cut(rest, "\n")
 		}
 		// It is the turn of the alternates, which a new cluster does not know.
-		for _, name := range []string{secretSuperuser, "timescale_password"} {
-			out, err := command(t, m.state, "secret", "rotate", name)
+		for _, name := range []string{mesh.SecretSuperuser, "timescale_password"} {
+			out, err := command(t, m.State, "secret", "rotate", name)
 			require.NoError(t, err, out)
 		}
 		p := m.startProof(t)
 		atLeast = int64(m.count(t, "SELECT count(*) FROM measurement"))
-		out, err := command(t, m.state, "backup", "--dry-run", "--to", busy, "--recipient", recipient)
+		out, err := command(t, m.State, "backup", "--dry-run", "--to", busy, "--recipient", recipient)
 		require.NoError(t, err, out)
 		assert.Contains(t, out, "RAW")
 		require.NoFileExists(t, busy)
@@ -212,11 +213,11 @@ func TestRestoreRunsNothing(t *testing.T) {
 	var rows map[string]map[string]int64
 	t.Run("save", func(t *testing.T) {
 		m := startMesh(t)
-		require.NoError(t, m.state.save(m.describe()))
-		lock, err := m.state.lock() // as up holds it
+		require.NoError(t, m.State.Save(m.Describe()))
+		lock, err := m.State.Lock() // as up holds it
 		require.NoError(t, err)
 		defer func() { _ = lock.Close() }()
-		require.NoError(t, hold(lock))
+		require.NoError(t, mesh.NoteHolder(lock))
 		p := m.startProof(t)
 		p.flows(t)
 		p.halt()
@@ -225,7 +226,7 @@ func TestRestoreRunsNothing(t *testing.T) {
 		m.mine(t)
 		m.enrich(t)
 		rows = m.census(t)
-		out, err := command(t, m.state, "backup", "--to", file, "--recipient", recipient)
+		out, err := command(t, m.State, "backup", "--to", file, "--recipient", recipient)
 		require.NoError(t, err, out)
 		_, rest, _ := strings.Cut(out, "signed by ")
 		signer, _, _ = strings.Cut(rest, "\n")
@@ -246,13 +247,13 @@ func (m *testMesh) forget(t *testing.T) {
 		t.Log("no TimescaleDB: nothing is aggregated for good")
 		return
 	}
-	m.sql(t, databaseTelemetry, "SELECT public.remove_retention_policy('public.measurement', if_exists => true)") // its job has just begun
-	m.sql(t, databaseTelemetry, `INSERT INTO public.measurement (time, device_id, datapoint_id, value, received)
+	m.sql(t, mesh.DatabaseTelemetry, "SELECT public.remove_retention_policy('public.measurement', if_exists => true)") // its job has just begun
+	m.sql(t, mesh.DatabaseTelemetry, `INSERT INTO public.measurement (time, device_id, datapoint_id, value, received)
 		SELECT '2026-01-02T00:30:00Z'::timestamptz + n * interval '1 hour', 1, 1, n, now() FROM generate_series(0, 47) n`)
 	for _, name := range []string{"hourly", "daily"} {
-		m.sql(t, databaseTelemetry, "CALL public.refresh_continuous_aggregate('public.measurement_"+name+"', NULL, NULL)")
+		m.sql(t, mesh.DatabaseTelemetry, "CALL public.refresh_continuous_aggregate('public.measurement_"+name+"', NULL, NULL)")
 	}
-	m.sql(t, databaseTelemetry, "SELECT public.drop_chunks('public.measurement', older_than => '2026-02-01'::timestamptz)")
+	m.sql(t, mesh.DatabaseTelemetry, "SELECT public.drop_chunks('public.measurement', older_than => '2026-02-01'::timestamptz)")
 	m.compress(t)
 	m.remembers(t)
 }
@@ -274,16 +275,16 @@ func (m *testMesh) remembers(t *testing.T) {
 // gave it did.
 func (m *testMesh) unharmed(t *testing.T) {
 	t.Helper()
-	assert.Zero(t, m.count(t, "SELECT count(*) FROM pg_roles WHERE rolname IN ('trapped', '"+roleRestore+"')"))
+	assert.Zero(t, m.count(t, "SELECT count(*) FROM pg_roles WHERE rolname IN ('trapped', '"+local.RoleRestore+"')"))
 	for what, query := range map[string]string{
 		"functions":   "SELECT count(*) FROM pg_proc WHERE proname = 'trap'",
 		"constraints": "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'mined%'",
 		"indexes":     "SELECT count(*) FROM pg_indexes WHERE tablename = 'mined'",
-		"owners":      "SELECT count(*) FROM pg_class WHERE relname IN ('measurement', 'mined') AND relowner <> '" + roleWriter + "'::regrole",
+		"owners":      "SELECT count(*) FROM pg_class WHERE relname IN ('measurement', 'mined') AND relowner <> '" + mesh.RoleWriter + "'::regrole",
 	} {
 		assert.Zero(t, m.count(t, query), what)
 	}
-	conn, err := m.superuser(t.Context(), databaseMetadata)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(t.Context())) }()
 	var site, mood string
@@ -311,11 +312,11 @@ func TestBackupWhileOthersWork(t *testing.T) {
 		return c.CachedInfo().Paused
 	}
 	trail := func() uint64 {
-		s, err := m.js.Stream(t.Context(), registrar.AuditStream)
+		s, err := m.js.Stream(t.Context(), stream.Audit)
 		require.NoError(t, err)
 		return s.CachedInfo().State.LastSeq
 	}
-	registry, err := openRegistry(t.Context(), m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log)
+	registry, err := openRegistry(t.Context(), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
 	require.NoError(t, err)
 	defer registry.close()
 	recipient, _ := agePair(t)
@@ -324,23 +325,23 @@ func TestBackupWhileOthersWork(t *testing.T) {
 	w, err := backup.Create(filepath.Join(t.TempDir(), "archive"), key)
 	require.NoError(t, err)
 	defer w.Discard()
-	b := &saver{Writer: w, client: &client{state: m.state, run: m.describe(), js: m.js, secrets: m.secrets}}
+	b := &mesh.Saver{Writer: w, Mesh: &mesh.Mesh{State: m.State, Description: m.Describe(), JetStream: m.js, Secrets: m.Secrets}}
 	var sent uint64
-	b.out = told(func(line string) {
+	b.Out = told(func(line string) {
 		if !strings.Contains(line, "stream DECODED") {
 			return
 		}
 		assert.True(t, paused("RAW", "decoder"), "the control")
-		assert.False(t, paused(bridge.CommandStream, "bridge"), "a command does not wait for the backup")
+		assert.False(t, paused(stream.Commands, "bridge"), "a command does not wait for the backup")
 		before := trail()
 		require.NoError(t, registrar.NewTrail(registry.pool.Pool).Record(t.Context(), registrar.Event{Time: time.Now(), Actor: "test", Action: registrar.RotateSecret}))
 		eventually(t, func() bool { sent = trail(); return sent > before }, "the registrar does not send")
 	})
-	require.NoError(t, b.save(t.Context()))
+	require.NoError(t, b.Save(t.Context()))
 	require.NotZero(t, sent, "the control")
-	i := slices.IndexFunc(b.manifest.Streams, func(s stream.Snapshot) bool { return s.Name == registrar.AuditStream })
+	i := slices.IndexFunc(b.Manifest.Streams, func(s stream.Snapshot) bool { return s.Name == stream.Audit })
 	require.GreaterOrEqual(t, i, 0)
-	assert.GreaterOrEqual(t, b.manifest.Streams[i].LastSequence, sent, "what the registrar has sent and forgotten is in the backup")
+	assert.GreaterOrEqual(t, b.Manifest.Streams[i].LastSequence, sent, "what the registrar has sent and forgotten is in the backup")
 }
 
 // A folder that is a link would be missing from a backup that looks complete.
@@ -349,20 +350,20 @@ func TestBackupOfLinks(t *testing.T) {
 	recipient, identity := agePair(t)
 	key, err := backup.Recipients([]string{recipient})
 	require.NoError(t, err)
-	st := state{dir: t.TempDir()}
+	st := mesh.State{Dir: t.TempDir()}
 	elsewhere := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(elsewhere, "root.key"), []byte("key"), 0o400))
-	require.NoError(t, os.Symlink(elsewhere, st.path("pki")))
+	require.NoError(t, os.Symlink(elsewhere, st.Path("pki")))
 	file := filepath.Join(t.TempDir(), "archive")
 	w, err := backup.Create(file, key)
 	require.NoError(t, err)
 	defer w.Discard()
-	b := &saver{Writer: w, client: &client{state: st}, out: io.Discard}
-	require.ErrorContains(t, b.folder("pki"), st.path("pki")+" is neither a file nor a folder")
-	require.NoError(t, os.Remove(st.path("pki")))
-	require.NoError(t, b.folder("pki"), "there is none")
-	require.NoError(t, os.Rename(elsewhere, st.path("pki")))
-	require.NoError(t, b.folder("pki"), "the control")
+	b := &mesh.Saver{Writer: w, Mesh: &mesh.Mesh{State: st}, Out: io.Discard}
+	require.ErrorContains(t, b.Folder("pki"), st.Path("pki")+" is neither a file nor a folder")
+	require.NoError(t, os.Remove(st.Path("pki")))
+	require.NoError(t, b.Folder("pki"), "there is none")
+	require.NoError(t, os.Rename(elsewhere, st.Path("pki")))
+	require.NoError(t, b.Folder("pki"), "the control")
 	require.NoError(t, w.Commit(new(backup.Manifest), testSigner(t)))
 
 	opener, err := backup.Identities(identity)
@@ -379,17 +380,17 @@ func TestBackupOfLinks(t *testing.T) {
 // restoreMesh makes a mesh of a backup and starts it.
 func restoreMesh(t *testing.T, file, identity, signer string) *testMesh {
 	t.Helper()
-	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+	st := mesh.State{Dir: filepath.Join(accounttest.TempDir(t), "state")}
 	left := leftover(t, st)
 	out, err := command(t, st, "restore", "--from", file, "--identity", identity, "--signer", signer)
 	t.Cleanup(func() {
 		for _, server := range []string{"postgres", "mosquitto", "pgbouncer"} {
-			assert.NoError(t, account.Remove(st.path(server)))
+			assert.NoError(t, account.Remove(st.Path(server)))
 		}
 	})
 	require.NoError(t, err, out)
 	assert.NoFileExists(t, left)
-	assert.NoFileExists(t, st.path(restoringFile))
+	assert.NoFileExists(t, st.Path(local.RestoringFile))
 	assert.Contains(t, out, " --no-simulate --controllers=0\n", "no demo fleet comes into it")
 	t.Log(out)
 	out, err = command(t, st, "restore", "--from", file, "--identity", identity, "--signer", signer)
@@ -399,13 +400,13 @@ func restoreMesh(t *testing.T, file, identity, signer string) *testMesh {
 }
 
 // leftover makes the directory what a restore that was killed leaves.
-func leftover(t *testing.T, st state) (file string) {
+func leftover(t *testing.T, st mesh.State) (file string) {
 	t.Helper()
-	lock, err := st.lock()
+	lock, err := st.Lock()
 	require.NoError(t, err)
 	require.NoError(t, lock.Close())
-	require.NoError(t, st.begin())
-	file = st.path("pki", "left")
+	require.NoError(t, os.WriteFile(st.Path(local.RestoringFile), nil, 0o600))
+	file = st.Path("pki", "left")
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	return file
@@ -430,10 +431,10 @@ func secretsHidden(t *testing.T, m *testMesh, files ...string) {
 		require.NoError(t, err)
 		assert.False(t, bytes.Contains(data, []byte("PRIVATE KEY")))
 		assert.False(t, bytes.Contains(data, []byte("f2.raw.")))
-		entries, err := os.ReadDir(m.state.secrets())
+		entries, err := os.ReadDir(m.State.SecretsDir())
 		require.NoError(t, err)
 		for _, e := range entries {
-			text, err := os.ReadFile(filepath.Join(m.state.secrets(), e.Name()))
+			text, err := os.ReadFile(filepath.Join(m.State.SecretsDir(), e.Name()))
 			require.NoError(t, err)
 			if text = bytes.TrimSpace(text); len(text) > 8 {
 				assert.False(t, bytes.Contains(data, text), e.Name())
@@ -451,7 +452,7 @@ func refusals(t *testing.T, file, recipient, identity string) {
 	flipped[len(flipped)/2] ^= 1
 	_, stranger := agePair(t)
 	spoilt := filepath.Join(t.TempDir(), "spoilt")
-	st := state{dir: filepath.Join(t.TempDir(), "state")}
+	st := mesh.State{Dir: filepath.Join(t.TempDir(), "state")}
 	for _, c := range []struct {
 		name     string
 		data     []byte
@@ -466,7 +467,7 @@ func refusals(t *testing.T, file, recipient, identity string) {
 	} {
 		require.NoError(t, os.WriteFile(spoilt, c.data, 0o600))
 		out, err := command(t, st, "restore", "--dry-run", "--from", spoilt, "--identity", c.identity)
-		assert.NoDirExists(t, st.dir, c.name)
+		assert.NoDirExists(t, st.Dir, c.name)
 		switch c.name {
 		case "as it is":
 			require.NoError(t, err, out)
@@ -483,7 +484,7 @@ func refusals(t *testing.T, file, recipient, identity string) {
 		assert.Contains(t, out, c.told, c.name)
 		_, err = command(t, st, "restore", "--from", spoilt, "--identity", c.identity)
 		require.Error(t, err, c.name)
-		assert.NoDirExists(t, st.dir, c.name)
+		assert.NoDirExists(t, st.Dir, c.name)
 	}
 }
 
@@ -512,43 +513,43 @@ func TestRestoreBreaksOff(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, w.Commit(&backup.Manifest{}, testSigner(t))) // sound, and no mesh
 	for _, made := range []bool{true, false} {
-		st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+		st := mesh.State{Dir: filepath.Join(accounttest.TempDir(t), "state")}
 		if !made {
-			require.NoError(t, os.Mkdir(st.dir, 0o700))
+			require.NoError(t, os.Mkdir(st.Dir, 0o700))
 		}
 		out, err := command(t, st, "restore", "--from", file, "--identity", identity, "--trusted")
 		require.Error(t, err)
 		assert.Contains(t, out, "no CA")
 		if made {
-			assert.NoDirExists(t, st.dir)
+			assert.NoDirExists(t, st.Dir)
 			continue
 		}
-		entries, err := os.ReadDir(st.dir)
+		entries, err := os.ReadDir(st.Dir)
 		require.NoError(t, err)
 		require.Len(t, entries, 1)
-		assert.Equal(t, lockFile, entries[0].Name())
+		assert.Equal(t, mesh.LockFile, entries[0].Name())
 	}
 }
 
 // What a restore that was killed leaves is not taken for a mesh.
 func TestRestoreKilled(t *testing.T) {
 	t.Parallel()
-	st := state{dir: filepath.Join(accounttest.TempDir(t), "state")}
+	st := mesh.State{Dir: filepath.Join(accounttest.TempDir(t), "state")}
 	left := leftover(t, st)
 	out, err := command(t, st, "up")
 	require.Error(t, err)
-	assert.Contains(t, out, errRestoring.Error())
-	require.NoError(t, st.empty(), "it may begin anew")
-	require.NoError(t, os.Remove(st.path(restoringFile)))
-	require.ErrorContains(t, st.empty(), "is not empty", "the control")
+	assert.Contains(t, out, local.ErrRestoring.Error())
+	require.NoError(t, local.RefuseFull(st), "it may begin anew")
+	require.NoError(t, os.Remove(st.Path(local.RestoringFile)))
+	require.ErrorContains(t, local.RefuseFull(st), "is not empty", "the control")
 	require.NoError(t, os.RemoveAll(filepath.Dir(left)))
-	require.NoError(t, st.empty(), "a lock is nothing")
+	require.NoError(t, local.RefuseFull(st), "a lock is nothing")
 }
 
 func TestStartCommand(t *testing.T) {
 	t.Parallel()
-	vault := issuerFlags{Issuer: issuerVault, Mount: "pki two"}
-	command := startCommand(state{dir: "/srv"}, &backup.Manifest{Arguments: vault.arguments()})
+	vault := mesh.IssuerFlags{Issuer: mesh.IssuerVault, Mount: "pki two"}
+	command := startCommand(mesh.State{Dir: "/srv"}, &backup.Manifest{Arguments: vault.Arguments()})
 	assert.Contains(t, command, "up --state-dir '/srv' --no-simulate --controllers=0 '--issuer=vault' '--pki-mount=pki two'")
-	assert.Empty(t, new(issuerFlags).arguments())
+	assert.Empty(t, new(mesh.IssuerFlags).Arguments())
 }

@@ -25,11 +25,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -72,12 +75,12 @@ func (c *canaries) know(name, text string) {
 // knowAll takes the secrets of the mesh as they are now; a rotation makes more.
 func (c *canaries) knowAll(t *testing.T, when string) {
 	t.Helper()
-	for _, name := range append(credentialNames(), credential.HealthAPI) {
+	for _, name := range append(mesh.CredentialNames(), credential.HealthAPI) {
 		c.know(name+" "+when, c.m.password(t, name))
 	}
 	for _, path := range []string{
-		filepath.Join(c.m.state.devices(), mac.Dashed(), "device.key"),
-		c.m.state.rootKey(), c.m.state.path("pki", "server", "server.key"),
+		filepath.Join(c.m.State.DevicesDir(), mac.Dashed(), "device.key"),
+		c.m.State.RootKey(), c.m.State.Path("pki", "server", "server.key"),
 	} {
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)
@@ -92,7 +95,7 @@ func (c *canaries) places(t *testing.T) map[string]string {
 	t.Helper()
 	places := map[string]string{"log": c.log.text(), "errors": c.errors.text(), "argv": arguments(t)}
 	response := &strings.Builder{}
-	for _, service := range c.m.running() {
+	for _, service := range c.m.Services() {
 		families, err := service.Gatherer.Gather()
 		require.NoError(t, err)
 		for _, f := range families {
@@ -103,7 +106,7 @@ func (c *canaries) places(t *testing.T) map[string]string {
 		response.Write(stats.Data)
 	}
 	places["metrics"] = response.String()
-	places["audit stream"] = string(bytes.Join(c.m.messages(t, registrar.AuditStream), []byte("\n")))
+	places["audit stream"] = string(bytes.Join(c.m.messages(t, stream.Audit), []byte("\n")))
 	trail, err := registrar.NewTrail(c.m.openCore(t).pool.Pool).Since(t.Context(), time.Time{}, "", 10000)
 	require.NoError(t, err)
 	text, err := json.Marshal(trail)
@@ -200,12 +203,12 @@ func (c *canaries) enrol(t *testing.T) {
 func (c *canaries) logins(t *testing.T) {
 	t.Helper()
 	guess := c.secrets["guessed password"]
-	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + c.m.address(c.m.ports().MQTT)).SetUsername("bridge").SetPassword(guess))
+	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + c.m.Address(c.m.Ports().MQTT)).SetUsername("bridge").SetPassword(guess))
 	require.Error(t, wait(client.Connect()))
 	client.Disconnect(0)
-	_, err := nats.Connect(c.m.nats.URL(), nats.UserInfo("bridge", guess), nats.RootCAs(c.m.authority.CAFile()))
+	_, err := nats.Connect(c.m.Nats.URL(), nats.UserInfo("bridge", guess), nats.RootCAs(c.m.Authority.CAFile()))
 	require.Error(t, err)
-	config, err := pgx.ParseConfig(c.m.dsn(roleWriter, databaseTelemetry))
+	config, err := pgx.ParseConfig(c.m.DSN(mesh.RoleWriter, mesh.DatabaseTelemetry))
 	require.NoError(t, err)
 	config.Password = guess
 	_, err = pgx.ConnectConfig(t.Context(), config)
@@ -216,13 +219,13 @@ func (c *canaries) logins(t *testing.T) {
 // commands are what people type; their output is theirs to paste into a ticket.
 func (c *canaries) commands(t *testing.T) {
 	t.Helper()
-	require.NoError(t, c.m.state.save(c.m.describe()))
+	require.NoError(t, c.m.State.Save(c.m.Describe()))
 	self, err := os.Executable()
 	require.NoError(t, err)
-	lock, err := c.m.state.lock() // as up holds it
+	lock, err := c.m.State.Lock() // as up holds it
 	require.NoError(t, err)
 	defer func() { _ = lock.Close() }()
-	require.NoError(t, hold(lock))
+	require.NoError(t, mesh.NoteHolder(lock))
 	for _, args := range [][]string{
 		{"status"},
 		{"env"},
@@ -236,7 +239,7 @@ func (c *canaries) commands(t *testing.T) {
 		{"audit"},
 	} {
 		cmd := exec.CommandContext(t.Context(), self, append(args, "--log-level=debug")...)
-		cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+c.m.state.dir)
+		cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1", "F2MESH_STATE_DIR="+c.m.State.Dir)
 		out, err := cmd.CombinedOutput()
 		if len(args) < 3 && args[0] != "audit" {
 			require.NoError(t, err, "%v: %s", args, out)
@@ -251,7 +254,7 @@ func (c *canaries) rotate(t *testing.T) {
 	for _, name := range []string{"mqtt_registrar_password", "registry_password", "nats_writer_password"} {
 		one, ok := credential.Find(name)
 		require.True(t, ok)
-		_, err := r.run(t.Context(), r.config(t.Context(), one))
+		_, err := r.Run(t.Context(), r.Config(t.Context(), one))
 		require.NoError(t, err)
 	}
 	c.knowAll(t, "after the rotation")
@@ -261,30 +264,30 @@ func (c *canaries) rotate(t *testing.T) {
 func (c *canaries) outages(t *testing.T) {
 	t.Helper()
 	tr := startTraffic(t, c.m.device(t, mac))
-	for _, part := range []string{partPostgres, partMosquitto, partNATS} {
+	for _, part := range []string{local.PartPostgres, local.PartMosquitto, local.PartNATS} {
 		require.NoError(t, c.m.Stop(part))
 		time.Sleep(1500 * time.Millisecond) // for everybody to notice, and to try again
 		require.NoError(t, c.m.Start(t.Context(), part))
 	}
 	tr.finish(t, c.m)
 	// A secret file that is wrong, and one that others may read.
-	path := filepath.Join(c.m.state.secrets(), "timescale_password")
+	path := filepath.Join(c.m.State.SecretsDir(), "timescale_password")
 	good, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, []byte(c.secrets["guessed password"]), 0o600))
 	require.NoError(t, os.Chmod(path, 0o644))
-	require.NoError(t, c.m.Stop(partPostgres))
+	require.NoError(t, c.m.Stop(local.PartPostgres))
 	time.Sleep(time.Second)
 	require.NoError(t, os.Chmod(path, 0o600))
 	require.NoError(t, os.WriteFile(path, good, 0o600))
-	require.NoError(t, c.m.Start(t.Context(), partPostgres))
+	require.NoError(t, c.m.Start(t.Context(), local.PartPostgres))
 	require.Eventually(t, func() bool {
-		for _, s := range c.m.running() {
+		for _, s := range c.m.Services() {
 			if s.Ready(t.Context()) != nil {
 				return false
 			}
 		}
-		return len(c.m.running()) == 6
+		return len(c.m.Services()) == 6
 	}, time.Minute, 50*time.Millisecond)
 }
 
@@ -293,14 +296,14 @@ func (c *canaries) outages(t *testing.T) {
 func (c *canaries) vault(t *testing.T) {
 	t.Helper()
 	server := vaulttest.StartFile(t)
-	cfg := server.Config(c.m.state.path("vault"))
+	cfg := server.Config(c.m.State.Path("vault"))
 	bootstrap := vault.Bootstrap{
-		Config: cfg, SecretsDir: c.m.state.secrets(), Report: func(vault.Step) {},
+		Config: cfg, SecretsDir: c.m.State.SecretsDir(), Report: func(vault.Step) {},
 		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour},
 	}
 	require.NoError(t, bootstrap.Run(t.Context(), server.Root))
 	c.know("vault root token", server.Root.Reveal())
-	files, err := filepath.Glob(filepath.Join(c.m.state.path("vault"), "*.secret_id"))
+	files, err := filepath.Glob(filepath.Join(c.m.State.Path("vault"), "*.secret_id"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	for _, file := range files {
@@ -308,25 +311,25 @@ func (c *canaries) vault(t *testing.T) {
 		require.NoError(t, err)
 		c.know(filepath.Base(file), strings.TrimSpace(string(text)))
 	}
-	was := c.m.cfg.Secrets.Config
-	c.m.cfg.Secrets.Config = cfg
-	defer func() { c.m.cfg.Secrets.Config = was }()
+	was := c.m.Cfg.Secrets.Config
+	c.m.Cfg.Secrets.Config = cfg
+	defer func() { c.m.Cfg.Secrets.Config = was }()
 	restart := func() {
-		for _, part := range []string{partWriter, partRegistrar} {
+		for _, part := range []string{local.PartWriter, local.PartRegistrar} {
 			require.NoError(t, c.m.Stop(part))
 			require.NoError(t, c.m.Start(t.Context(), part))
 		}
 	}
 	restart()
 	server.Seal()
-	require.Eventually(t, func() bool { return c.m.figures()["f2mesh_secret_downgraded"] > 0 }, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return c.m.Figures()["f2mesh_secret_downgraded"] > 0 }, time.Minute, 50*time.Millisecond)
 	server.Unseal()
-	require.Eventually(t, func() bool { return c.m.figures()["f2mesh_secret_downgraded"] == 0 }, time.Minute, 50*time.Millisecond)
-	_, err = vault.OpenToken(cfg, secret.NewValue(c.secrets["guessed password"], "", ""), c.m.log)
+	require.Eventually(t, func() bool { return c.m.Figures()["f2mesh_secret_downgraded"] == 0 }, time.Minute, 50*time.Millisecond)
+	_, err = vault.OpenToken(cfg, secret.NewValue(c.secrets["guessed password"], "", ""), c.m.Log)
 	if err != nil {
 		_, _ = c.errors.Write([]byte(err.Error()))
 	}
-	c.m.cfg.Secrets.Config = was
+	c.m.Cfg.Secrets.Config = was
 	restart()
 }
 

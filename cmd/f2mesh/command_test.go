@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
@@ -33,7 +33,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 
@@ -448,7 +447,7 @@ func (r *commandTrial) forwardAsBefore(ctx context.Context) {
 	if !assert.NoError(r.t, err) { //nolint:testifylint // not on the test's goroutine
 		return
 	}
-	consumer, err := js.CreateConsumer(ctx, bridge.CommandStream, jetstream.ConsumerConfig{Durable: "before", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second})
+	consumer, err := js.CreateConsumer(ctx, stream.Commands, jetstream.ConsumerConfig{Durable: "before", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second})
 	if !assert.NoError(r.t, err) { //nolint:testifylint // not on the test's goroutine
 		return
 	}

@@ -5,6 +5,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // commands is the command line: flags, environment variables and help are all
@@ -38,12 +45,12 @@ type commands struct {
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
 	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 
-	Init        initCommand        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
-	Provision   provisionCommand   `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
-	Demo        demoCommand        `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
-	Volumes     volumesCommands    `cmd:"" help:"Used by f2mesh backup --compose in a container that mounts all volumes." group:"Containers (compose.yaml)"`
-	Broker      brokerCommand      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
-	Healthcheck healthcheckCommand `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
+	Init        containers.Init        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand       `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Demo        demoCommand            `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
+	Volumes     volumesCommands        `cmd:"" help:"Used by f2mesh backup --compose in a container that mounts all volumes." group:"Containers (compose.yaml)"`
+	Broker      containers.Broker      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
+	Healthcheck containers.Healthcheck `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -57,19 +64,27 @@ type globals struct {
 	CheckConfig bool `help:"Only check the command line and the environment."`
 }
 
+// state is the mesh's directory. Commands without flags for Vault take it as the
+// environment names it.
+func (g *globals) state() mesh.State { return mesh.State{Dir: g.StateDir, Vault: vaultFromEnvironment} }
+
+func vaultFromEnvironment() (f mesh.VaultFlags, err error) {
+	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
+	if err != nil {
+		return f, err
+	}
+	_, err = parser.Parse(nil)
+	return f, err
+}
+
 func (g *globals) logger(w io.Writer) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(g.LogLevel)) // the flag's enum holds only levels
 	options := &slog.HandlerOptions{Level: level}
-	if g.LogFormat == "json" || g.LogFormat == "auto" && !isTerminal(os.Stderr) {
+	if g.LogFormat == "json" || g.LogFormat == "auto" && !term.IsTerminal(int(os.Stderr.Fd())) {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
-}
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 type versionCommand struct{}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -16,8 +17,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
@@ -29,30 +32,32 @@ import (
 func TestHealthcheck(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
-	check := func(url string, change ...func(*healthcheckCommand)) error {
-		c := healthcheckCommand{URLs: []string{url}, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), Timeout: 10 * time.Second}
+	check := func(url string, change ...func(*containers.Healthcheck)) error {
+		c := containers.Healthcheck{URLs: []string{url}, CAFile: m.Authority.CAFile(), SecretsDir: m.State.SecretsDir(), Timeout: 10 * time.Second}
 		for _, do := range change {
 			do(&c)
 		}
 		return c.Run(t.Context())
 	}
-	with := func(name string) func(*healthcheckCommand) { return func(c *healthcheckCommand) { c.Secret = name } }
+	with := func(name string) func(*containers.Healthcheck) {
+		return func(c *containers.Healthcheck) { c.Secret = name }
+	}
 
-	broker := "mqtt://bridge@" + m.address(m.ports().MQTT)
-	require.NoError(t, check(broker, with(secretMQTTPassword)))
-	require.ErrorIs(t, check(broker, with(secretMQTTOperator)), mosquitto.ErrRefused)
+	broker := "mqtt://bridge@" + m.Address(m.Ports().MQTT)
+	require.NoError(t, check(broker, with(mesh.SecretMQTTPassword)))
+	require.ErrorIs(t, check(broker, with(mesh.SecretMQTTOperator)), mosquitto.ErrRefused)
 	require.ErrorIs(t, check(broker, with("unknown")), secret.ErrNotFound)
 	require.Error(t, check(broker))
 
-	database := "postgres://f2mesh_reader@" + m.address(m.ports().Postgres) + "/telemetry"
-	require.NoError(t, check(database, with(secretReader)))
-	require.ErrorContains(t, check(database, with(secretPostgres)), "28P01")
-	require.Error(t, check(database, with(secretReader), func(c *healthcheckCommand) { c.CAFile = m.state.rootKey() }))
+	database := "postgres://f2mesh_reader@" + m.Address(m.Ports().Postgres) + "/telemetry"
+	require.NoError(t, check(database, with(mesh.SecretReader)))
+	require.ErrorContains(t, check(database, with(mesh.SecretPostgres)), "28P01")
+	require.Error(t, check(database, with(mesh.SecretReader), func(c *containers.Healthcheck) { c.CAFile = m.State.RootKey() }))
 
-	both := func(c *healthcheckCommand) {
+	both := func(c *containers.Healthcheck) {
 		c.URLs = append(c.URLs, strings.Replace(database, "telemetry", "registry", 1))
 	}
-	require.ErrorContains(t, check(database, with(secretReader), both), "42501", "all that are named are asked")
+	require.ErrorContains(t, check(database, with(mesh.SecretReader), both), "42501", "all that are named are asked")
 
 	web := httptest.NewServer(http.StripPrefix("/healthz", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "" {
@@ -63,7 +68,7 @@ func TestHealthcheck(t *testing.T) {
 	require.NoError(t, check(web.URL+"/healthz"))
 	require.ErrorContains(t, check(web.URL+"/nothing"), "404")
 	require.ErrorContains(t, check("ftp://127.0.0.1"), "ftp")
-	require.Error(t, check("mqtt://bridge@127.0.0.1:1", with(secretMQTTPassword)), "there is no broker")
+	require.Error(t, check("mqtt://bridge@127.0.0.1:1", with(mesh.SecretMQTTPassword)), "there is no broker")
 }
 
 // Without a URL the service of the same container is asked whether it is ready.
@@ -79,27 +84,20 @@ func TestHealthcheckOfOwnService(t *testing.T) {
 		w.WriteHeader(status)
 	}))
 	defer plain.Close()
-	c := healthcheckCommand{HTTP: plain.Listener.Addr().String(), Timeout: 10 * time.Second}
+	c := containers.Healthcheck{HTTP: plain.Listener.Addr().String(), Timeout: 10 * time.Second}
 	require.NoError(t, c.Run(t.Context()))
 	status = http.StatusServiceUnavailable
 	require.ErrorContains(t, c.Run(t.Context()), "503")
 	status = http.StatusOK
-	require.Error(t, (&healthcheckCommand{URLs: []string{server.URL}, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
-	require.Error(t, (&healthcheckCommand{HTTP: "9100", Timeout: time.Second}).Run(t.Context()))
+	require.Error(t, (&containers.Healthcheck{URLs: []string{server.URL}, Timeout: 10 * time.Second}).Run(t.Context()), "an unknown certificate")
+	require.Error(t, (&containers.Healthcheck{HTTP: "9100", Timeout: time.Second}).Run(t.Context()))
 }
 
-// The simulator is ready while something is acknowledged.
 func TestSimulateHealth(t *testing.T) {
 	t.Parallel()
 	c := simulateCommand{HTTP: "127.0.0.1:0"}
-	told := 0
-	c.Config.OnAcknowledged = func(string, []byte) { told++ }
-	ready := c.watchAcknowledged()
-	require.Error(t, ready(t.Context()))
-	c.Config.OnAcknowledged("topic", nil)
-	require.NoError(t, ready(t.Context()))
-	assert.Equal(t, 1, told, "the one who asked for it is told too")
-	stop, err := c.serveHealth(t.Context(), slog.New(slog.DiscardHandler))
+	ready := func(context.Context) error { return nil }
+	stop, err := c.serveHealth(t.Context(), ready, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	stop()
 }
@@ -110,30 +108,30 @@ func TestContainerSetup(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, ".env"), []byte("CACHE_TTL=60"), 0o600))
-	c := containerSetup{Compose: dir, UID: os.Geteuid(), GID: os.Getegid()}
+	c := containers.Setup{Compose: dir, UID: os.Geteuid(), GID: os.Getegid()}
 	if c.UID == 0 {
-		require.ErrorContains(t, c.run(t.Context(), false), "root")
+		require.ErrorContains(t, c.Run(t.Context(), false), "root")
 		c.UID, c.GID = 4321, 4321
 	}
-	require.NoError(t, c.run(t.Context(), true))
+	require.NoError(t, c.Run(t.Context(), true))
 	assert.NoDirExists(t, filepath.Join(dir, "secrets"), "a dry run makes nothing")
 	before, err := os.ReadFile(filepath.Join(dir, ".env"))
 	require.NoError(t, err)
 	assert.Equal(t, "CACHE_TTL=60", string(before))
 
-	require.NoError(t, c.run(t.Context(), false))
+	require.NoError(t, c.Run(t.Context(), false))
 	username, err := os.ReadFile(filepath.Join(dir, "secrets", "mqtt_username.txt"))
 	require.NoError(t, err)
 	assert.Equal(t, "bridge", strings.TrimSpace(string(username)))
 	env, err := os.ReadFile(filepath.Join(dir, ".env"))
 	require.NoError(t, err)
 	assert.Equal(t, "CACHE_TTL=60\nF2MESH_UID="+strconv.Itoa(c.UID)+"\nF2MESH_GID="+strconv.Itoa(c.GID)+"\n", string(env))
-	require.NoError(t, c.run(t.Context(), false), "a second time")
+	require.NoError(t, c.Run(t.Context(), false), "a second time")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, ".env"), []byte(`F2MESH_UID="1"`), 0o600))
-	require.ErrorContains(t, c.run(t.Context(), false), "F2MESH_UID=1")
+	require.ErrorContains(t, c.Run(t.Context(), false), "F2MESH_UID=1")
 	if os.Geteuid() != 0 {
 		c.UID++
-		require.ErrorContains(t, c.run(t.Context(), false), "root")
+		require.ErrorContains(t, c.Run(t.Context(), false), "root")
 	}
 }
 
@@ -146,22 +144,22 @@ func TestContainerDoctor(t *testing.T) {
 	err := c.Run(t.Context(), &globals{}, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, "docker compose cp registrar:")
 	files := credential.Files(filepath.Join(dir, "secrets"))
-	for _, name := range []string{secretTimescaleSuperuser, secretReader} {
-		require.NoError(t, files.WriteText(name+secretSuffix, name))
+	for _, name := range []string{mesh.SecretTimescaleSuperuser, mesh.SecretReader} {
+		require.NoError(t, files.WriteText(name+containers.SecretSuffix, name))
 	}
-	for name, want := range map[string]string{secretTimescaleSuperuser: "postgres", secretReader: roleReader} {
+	for name, want := range map[string]string{mesh.SecretTimescaleSuperuser: "postgres", mesh.SecretReader: mesh.RoleReader} {
 		user, password, err := c.logIn(t.Context(), name)
 		require.NoError(t, err)
 		assert.Equal(t, want+" "+name, user+" "+password)
 	}
-	_, _, err = c.logIn(t.Context(), secretRegistry)
+	_, _, err = c.logIn(t.Context(), mesh.SecretRegistry)
 	require.ErrorIs(t, err, secret.ErrNotFound)
 }
 
 // TestInit: volumes of somebody else, and a broker without passwords, are refused.
 func TestInit(t *testing.T) {
 	t.Parallel()
-	c := initCommand{Volumes: t.TempDir(), SecretsDir: t.TempDir()}
+	c := containers.Init{Volumes: t.TempDir(), SecretsDir: t.TempDir()}
 	require.ErrorContains(t, c.Run(t.Context()), "ENABLE_MQTT_AUTH")
 	c.MQTTAuth = true
 	require.NoError(t, os.WriteFile(filepath.Join(c.Volumes, "state"), nil, 0o600)) // nothing can be made in it
@@ -188,7 +186,7 @@ func TestBroker(t *testing.T) {
 	people := freeAddress(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
 	log := slog.New(slog.DiscardHandler)
-	c := brokerCommand{
+	c := containers.Broker{
 		Dir: dir, RunDir: run, Host: "127.0.0.1", People: people, WebSocket: freeAddress(t),
 		Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
 	}
@@ -214,9 +212,9 @@ func TestBroker(t *testing.T) {
 // freeAddress is one that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	number, err := port.Pick(loopback, 0)
+	number, err := port.Pick(mesh.Loopback, 0)
 	require.NoError(t, err)
-	return net.JoinHostPort(loopback, strconv.Itoa(number))
+	return net.JoinHostPort(mesh.Loopback, strconv.Itoa(number))
 }
 
 // TestProvision prepares both databases, twice, on one server: roles have the
@@ -224,11 +222,11 @@ func freeAddress(t *testing.T) string {
 func TestProvision(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
-	superuser, err := secret.Files(m.state.secrets()).Lookup(t.Context(), secretSuperuser)
+	superuser, err := secret.Files(m.State.SecretsDir()).Lookup(t.Context(), mesh.SecretSuperuser)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(m.state.secrets(), secretTimescaleSuperuser), []byte(superuser.Reveal()), 0o600))
-	address := m.address(m.ports().Postgres)
-	c := provisionCommand{Metadata: address, Telemetry: address, CAFile: m.authority.CAFile(), SecretsDir: m.state.secrets(), NATS: m.nats.URL(), Disk: m.state.dir}
+	require.NoError(t, os.WriteFile(filepath.Join(m.State.SecretsDir(), mesh.SecretTimescaleSuperuser), []byte(superuser.Reveal()), 0o600))
+	address := m.Address(m.Ports().Postgres)
+	c := provisionCommand{containers.Provision{Metadata: address, Telemetry: address, CAFile: m.Authority.CAFile(), SecretsDir: m.State.SecretsDir(), NATS: m.Nats.URL(), Disk: m.State.Dir}}
 	log := slog.New(slog.DiscardHandler)
 	c.Rate = 10
 	require.NoError(t, c.Run(t.Context(), log))
@@ -237,15 +235,15 @@ func TestProvision(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 10, stream.DeclaredRate(&raw.CachedInfo().Config))
 
-	reader := filepath.Join(m.state.secrets(), secretReader)
+	reader := filepath.Join(m.State.SecretsDir(), mesh.SecretReader)
 	require.NoError(t, os.WriteFile(reader, []byte("another-password-of-the-reader"), 0o600))
-	asReader := healthcheckCommand{
-		URLs: []string{"postgres://" + roleReader + "@" + address + "/" + databaseTelemetry}, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
-		Secret: secretReader, Timeout: 10 * time.Second,
+	asReader := containers.Healthcheck{
+		URLs: []string{"postgres://" + mesh.RoleReader + "@" + address + "/" + mesh.DatabaseTelemetry}, CAFile: c.CAFile, SecretsDir: c.SecretsDir,
+		Secret: mesh.SecretReader, Timeout: 10 * time.Second,
 	}
 	require.Error(t, asReader.Run(t.Context()), "the control: the new password is not in force yet")
 	c.VaultAddr = "https://vault:8200"
-	file := filepath.Join(m.state.secrets(), secretRegistry)
+	file := filepath.Join(m.State.SecretsDir(), mesh.SecretRegistry)
 	inForce, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, []byte("not-the-newest-of-the-registry"), 0o600))
@@ -257,17 +255,17 @@ func TestProvision(t *testing.T) {
 	require.NoError(t, asReader.Run(t.Context()))
 
 	demo := demoCommand{containerRegistry: containerRegistry{Registry: address, SecretsDir: c.SecretsDir}, Controllers: 4}
-	require.NoError(t, demo.Run(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler)))
+	require.NoError(t, demo.Run(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler)))
 	byFiles := registryFlags{containerRegistry: demo.containerRegistry}
-	require.NoError(t, (&deviceLogCommand{registryFlags: byFiles, Limit: 10}).Run(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler)))
-	byVault := registryFlags{containerRegistry: demo.containerRegistry, issuerFlags: issuerFlags{Issuer: issuerVault}}
-	err = byVault.with(t.Context(), &globals{StateDir: m.state.dir}, slog.New(slog.DiscardHandler), func(*registry) error { return nil })
+	require.NoError(t, (&deviceLogCommand{registryFlags: byFiles, Limit: 10}).Run(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler)))
+	byVault := registryFlags{containerRegistry: demo.containerRegistry, IssuerFlags: mesh.IssuerFlags{Issuer: mesh.IssuerVault}}
+	err = byVault.with(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler), func(*registry) error { return nil })
 	require.ErrorContains(t, err, "needs a Vault", "the files' issuer does not take its place unasked")
 	mac := fleet.Demo(4)[3].MAC
-	rights, err := os.ReadFile(m.state.path("mosquitto", "acl"))
+	rights, err := os.ReadFile(m.State.Path("mosquitto", "acl"))
 	require.NoError(t, err)
 	assert.Contains(t, string(rights), "user "+mac.Dashed()+"\n")
-	conn, err := m.superuser(t.Context(), databaseMetadata)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	var known int

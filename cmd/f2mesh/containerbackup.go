@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 	"github.com/f2mesh/f2mesh/pkg/operate/volume"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -51,7 +53,7 @@ func (c *backupCommand) saveContainers(ctx context.Context, key backup.Key) erro
 		return err
 	}
 	if !c.DryRun { // first: it is saved with the other secrets
-		if b.signer, err = signer(ctx, credential.Files(filepath.Join(c.Compose, "secrets")), signingSecret+secretSuffix); err != nil {
+		if b.signer, err = mesh.OpenSigner(ctx, credential.Files(filepath.Join(c.Compose, "secrets")), mesh.SigningSecret+containers.SecretSuffix); err != nil {
 			return err
 		}
 	}
@@ -105,18 +107,18 @@ func (b *containerBackup) volumes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "  volumes             %s\n", size(part.Size))
+	fmt.Fprintf(b.out, "  volumes             %s\n", mesh.Size(part.Size))
 	return nil
 }
 
 // files saves what lies beside compose.yaml and is nowhere else.
 func (b *containerBackup) files() error {
-	for _, name := range containerSecrets() {
-		if _, err := os.Stat(filepath.Join(b.project.dir, "secrets", name+secretSuffix)); err != nil {
+	for _, name := range containers.ContainerSecrets() {
+		if _, err := os.Stat(filepath.Join(b.project.dir, "secrets", name+containers.SecretSuffix)); err != nil {
 			return fmt.Errorf("looking for what compose.yaml takes (`./task secure-setup` makes it): %w", err)
 		}
 	}
-	secrets, err := filepath.Glob(filepath.Join(b.project.dir, "secrets", "*"+secretSuffix))
+	secrets, err := filepath.Glob(filepath.Join(b.project.dir, "secrets", "*"+containers.SecretSuffix))
 	if err != nil {
 		return err
 	}
@@ -138,7 +140,7 @@ func (b *containerBackup) file(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.Part(filePart+filepath.ToSlash(inside), info.Mode(), func(w io.Writer) error {
+	_, err = b.Part(mesh.FilePart+filepath.ToSlash(inside), info.Mode(), func(w io.Writer) error {
 		file, err := os.Open(path) //nolint:gosec // beside compose.yaml
 		if err != nil {
 			return err

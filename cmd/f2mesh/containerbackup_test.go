@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 )
 
@@ -55,10 +57,10 @@ func newComposeFolder(t *testing.T) *composeFolder {
 func (f *composeFolder) fill(t *testing.T) {
 	t.Helper()
 	require.NoError(t, os.Mkdir(filepath.Join(f.dir, "secrets"), 0o700))
-	for _, name := range containerSecrets() {
-		f.write(t, filepath.Join(f.dir, "secrets", name+secretSuffix), "secret")
+	for _, name := range containers.ContainerSecrets() {
+		f.write(t, filepath.Join(f.dir, "secrets", name+containers.SecretSuffix), "secret")
 	}
-	f.write(t, filepath.Join(f.dir, ".env"), fmt.Sprintf("F2MESH_UID=%d\nF2MESH_GID=%d\n", cmp.Or(os.Geteuid(), containerID), os.Getegid()))
+	f.write(t, filepath.Join(f.dir, ".env"), fmt.Sprintf("F2MESH_UID=%d\nF2MESH_GID=%d\n", cmp.Or(os.Geteuid(), containers.ContainerID), os.Getegid()))
 	f.write(t, filepath.Join(f.volumes, "state", "key"), "key")
 	f.write(t, filepath.Join(f.volumes, "program", "f2mesh"), "not in a backup")
 }
@@ -125,7 +127,7 @@ start writer nats
 	out, err = to.run(t, "restore", "--compose", to.dir, "--from", file, "--identity", identity)
 	require.Error(t, err)
 	require.Contains(t, out, "anybody who has the public key")
-	text, err := os.ReadFile(filepath.Join(from.dir, "secrets", signingSecret+secretSuffix))
+	text, err := os.ReadFile(filepath.Join(from.dir, "secrets", mesh.SigningSecret+containers.SecretSuffix))
 	require.NoError(t, err)
 	signer, err := backup.NewSigner(strings.TrimSpace(string(text)))
 	require.NoError(t, err)
@@ -246,10 +248,10 @@ func TestInitRefusesHalfOfAMesh(t *testing.T) {
 	t.Parallel()
 	f := newComposeFolder(t)
 	f.write(t, filepath.Join(f.volumes, "nats-data", ".incomplete"), "")
-	c := initCommand{Volumes: f.volumes, MQTTAuth: true}
+	c := containers.Init{Volumes: f.volumes, MQTTAuth: true}
 	require.ErrorContains(t, c.Run(t.Context()), "broke off")
 	require.NoError(t, os.Remove(filepath.Join(f.volumes, "nats-data", ".incomplete")))
-	require.NoError(t, (&volumesFolder{f.volumes}).complete(), "the control")
+	require.NoError(t, (&VolumesFolder{f.volumes}).Complete(), "the control")
 }
 
 // No backup without a secret looks like one with all.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -23,15 +25,15 @@ type containerDoctor struct {
 }
 
 // patient is the mesh in containers: its published ports, and its secret files.
-func (c *containerDoctor) patient() (*doctor.Mesh, error) {
+func (c *containerDoctor) patient() (*doctor.Target, error) {
 	ca := cmp.Or(c.CA, filepath.Join(c.Compose, "ca.crt"))
 	if _, err := os.Stat(ca); err != nil {
 		return nil, fmt.Errorf("the mesh's CA is needed (`docker compose cp registrar:/etc/f2mesh/ca.crt .`): %w", err)
 	}
-	m := &doctor.Mesh{
-		Dir: c.Compose, Containers: true, Devices: c.Devices, Host: loopback, Public: loopback, CAFile: ca, LogIn: c.logIn,
-		Ports: doctor.Ports{MQTT: 1883, MQTTTLS: 8883, People: 1884, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, HTTP: 8000, EST: 8443},
-		Secrets: slices.DeleteFunc(containerSecrets(), func(name string) bool {
+	m := &doctor.Target{
+		Dir: c.Compose, Containers: true, Devices: c.Devices, Host: mesh.Loopback, Public: mesh.Loopback, CAFile: ca, LogIn: c.logIn,
+		Ports: doctor.TargetPorts{MQTT: 1883, MQTTTLS: 8883, People: 1884, WebSocket: 9001, NATS: 4222, PgBouncer: 6432, HTTP: 8000, EST: 8443},
+		Secrets: slices.DeleteFunc(containers.ContainerSecrets(), func(name string) bool {
 			return name == credential.Username // no password
 		}),
 		Now: time.Now, Free: doctor.DiskFree,
@@ -45,7 +47,7 @@ func (c *containerDoctor) patient() (*doctor.Mesh, error) {
 // logIn is that of a secret file. The only user of a server who is no credential of
 // all meshes is the second server's superuser.
 func (c *containerDoctor) logIn(ctx context.Context, name string) (user, password string, err error) {
-	v, err := secret.Files(filepath.Join(c.Compose, "secrets")).Lookup(ctx, name+secretSuffix)
+	v, err := secret.Files(filepath.Join(c.Compose, "secrets")).Lookup(ctx, name+containers.SecretSuffix)
 	if err != nil {
 		return "", "", fmt.Errorf("reading secret %s: %w", name, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -23,7 +24,7 @@ func (c *containerRegistry) secrets() secret.Chain {
 }
 
 // within runs do on the registry, with the issuer that is asked for.
-func (c *containerRegistry) within(ctx context.Context, st state, by *issuerFlags, log *slog.Logger, do func(*registry) error) error {
+func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.IssuerFlags, log *slog.Logger, do func(*registry) error) error {
 	host, port, err := net.SplitHostPort(c.Registry)
 	if err != nil {
 		return fmt.Errorf("--registry: %w", err)
@@ -32,7 +33,7 @@ func (c *containerRegistry) within(ctx context.Context, st state, by *issuerFlag
 	if err != nil {
 		return fmt.Errorf("--registry: %w", err)
 	}
-	issuer, err := by.fromEnvironment(st, log)
+	issuer, err := by.FromEnvironment(st, log)
 	if err != nil {
 		return err
 	}
@@ -43,6 +44,3 @@ func (c *containerRegistry) within(ctx context.Context, st state, by *issuerFlag
 	defer r.close()
 	return do(r)
 }
-
-// authority is the file of the CAs of the mesh on the directory.
-func (s state) authority() string { return s.path("pki", "ca.crt") }

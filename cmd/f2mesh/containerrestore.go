@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 )
 
@@ -67,7 +69,7 @@ func (r *containerRestore) check(ctx context.Context) error {
 		return fmt.Errorf("there are containers already (%s): a mesh that is not needed any more goes, with its data, by `./task compose:down -- --volumes`", strings.Join(there, ", "))
 	}
 	for _, part := range r.Manifest.Parts {
-		if name, ok := strings.CutPrefix(part.Name, filePart); ok {
+		if name, ok := strings.CutPrefix(part.Name, mesh.FilePart); ok {
 			if err := r.checkFile(part.Name, name); err != nil {
 				return err
 			}
@@ -83,7 +85,7 @@ var settings = regexp.MustCompile(`^(?:(?:#[^\r\n]*|(?:F2MESH_[A-Z]+(?:_[A-Z]+)*
 // checkFile takes a file that is missing, passes over one that is the same, and
 // refuses another.
 func (r *containerRestore) checkFile(part, name string) error {
-	if name != settingsFile && (path.Dir(name) != "secrets" || path.Clean(name) != name || !strings.HasSuffix(name, secretSuffix)) {
+	if name != settingsFile && (path.Dir(name) != "secrets" || path.Clean(name) != name || !strings.HasSuffix(name, containers.SecretSuffix)) {
 		return fmt.Errorf("the backup has a file %q, which no backup should have", name)
 	}
 	var text []byte
@@ -110,14 +112,14 @@ func (r *containerRestore) checkFile(part, name string) error {
 // owner reads from .env whose the secret files are to be.
 func (r *containerRestore) owner() (err error) {
 	var text []byte
-	err = r.Part(filePart+settingsFile, func(in io.Reader) (err error) { text, err = io.ReadAll(in); return err })
+	err = r.Part(mesh.FilePart+settingsFile, func(in io.Reader) (err error) { text, err = io.ReadAll(in); return err })
 	if err != nil {
 		return err
 	}
 	for name, number := range map[string]*int{"F2MESH_UID": &r.uid, "F2MESH_GID": &r.gid} {
-		value, ok := lookUpSetting(string(text), name)
+		value, ok := containers.LookUpSetting(string(text), name)
 		if !ok {
-			value = strconv.Itoa(containerID)
+			value = strconv.Itoa(containers.ContainerID)
 		}
 		if *number, err = strconv.Atoi(value); err != nil {
 			return fmt.Errorf("reading %s of the backup's .env: %w", name, err)
@@ -144,7 +146,7 @@ func (r *containerRestore) write() error {
 	}
 	for name, text := range r.files {
 		at := filepath.Join(r.project.dir, name)
-		file, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, r.Mode(filePart+name)) //nolint:gosec // checkFile has seen the name
+		file, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, r.Mode(mesh.FilePart+name)) //nolint:gosec // checkFile has seen the name
 		if err != nil {
 			return fmt.Errorf("writing secrets and settings: %w", err)
 		}

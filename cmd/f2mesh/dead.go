@@ -6,17 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
-	"text/tabwriter"
-	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/schollz/progressbar/v3"
-
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
@@ -38,35 +31,15 @@ type deadFilter struct {
 	Until  *pointInTime `help:"Only letters until this time."`
 }
 
-func (f *deadFilter) filter() (out deadletter.Filter, err error) {
-	out = deadletter.Filter{Stage: f.Stage, Reason: f.Reason}
-	if f.Reason != "" && !isToken(f.Reason) {
-		return out, fmt.Errorf("%q is not a reason: f2mesh dead list shows those there are", f.Reason)
-	}
-	if f.MAC == "unknown" {
-		out.Unknown = true
-	} else if f.MAC != "" {
-		if out.MAC, err = topic.ParseMAC(f.MAC); err != nil {
-			return out, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", f.MAC)
-		}
-	}
+func (f *deadFilter) filter() (deadletter.Filter, error) {
+	out, err := deadletter.NewFilter(f.Stage, f.Reason, f.MAC)
 	if f.Since != nil {
 		out.Since = f.Since.Time
 	}
 	if f.Until != nil {
 		out.Until = f.Until.Time
 	}
-	return out, nil
-}
-
-// isToken tells whether s can be a reason.
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		if c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return s != ""
+	return out, err
 }
 
 type deadListCommand struct {
@@ -81,91 +54,32 @@ func (c *deadListCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	if c.Letters {
-		return listLetters(ctx, m.js, filter, os.Stdout, c.JSON)
-	}
-	groups, err := filter.Groups(ctx, m.js)
-	if err != nil {
-		return fmt.Errorf("reading dead letters: %w", err)
-	}
-	if c.JSON {
-		return printJSON(groups)
-	}
-	return printGroups(os.Stdout, groups)
-}
-
-func macText(mac topic.MAC) string {
-	if mac == "" {
-		return "unknown"
-	}
-	return string(mac)
-}
-
-func printGroups(out io.Writer, groups []deadletter.Group) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "STAGE\tREASON\tCONTROLLER\tKEPT\tTOTAL\tLAST\tLAST DETAIL")
-	for _, g := range groups {
-		last := "-"
-		if !g.Last.IsZero() {
-			last = g.Last.UTC().Format(time.RFC3339)
+		lines, err := replay.ListLetters(ctx, m.JetStream, filter)
+		if err != nil {
+			return err
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\n", plain.Text(g.Stage), plain.Text(g.Reason), macText(g.MAC), g.Kept, g.Total, last, plain.Text(shorten(g.Detail)))
+		return printAs(c.JSON, lines)
 	}
-	return w.Flush()
-}
-
-// shorten fits a detail on a line.
-func shorten(s string) string {
-	const most = 80
-	runes := []rune(s)
-	if len(runes) <= most {
-		return s
-	}
-	return string(runes[:most-1]) + "…"
-}
-
-// letterLine is what a list says of a letter.
-type letterLine struct {
-	Sequence uint64    `json:"sequence"`
-	Stage    string    `json:"stage"`
-	Reason   string    `json:"reason"`
-	MAC      topic.MAC `json:"mac,omitempty"`
-	Time     time.Time `json:"time"`
-	RAW      uint64    `json:"raw_sequence,omitempty"`
-	Point    int32     `json:"datapoint_id,omitempty"`
-	Detail   string    `json:"detail,omitempty"`
-}
-
-func listLetters(ctx context.Context, js jetstream.JetStream, filter deadletter.Filter, out io.Writer, asJSON bool) error {
-	filter.HeadersOnly = true
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	lines := []letterLine{}
-	if !asJSON {
-		fmt.Fprintln(w, "LETTER\tSTAGE\tREASON\tCONTROLLER\tTIME\tDETAIL")
-	}
-	err := filter.Read(ctx, js, func(l deadletter.Stored) error {
-		switch {
-		case l.Removed:
-		case asJSON:
-			lines = append(lines, letterLine{l.Sequence, l.Stage, l.Reason, l.MAC, l.Stored, l.ID.Sequence(), l.DataPointID, l.Detail})
-		default:
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", l.Sequence, plain.Text(l.Stage), plain.Text(l.Reason), macText(l.MAC),
-				l.Stored.UTC().Format(time.RFC3339), plain.Text(shorten(l.Detail)))
-		}
-		return nil
-	})
+	groups, err := replay.ListGroups(ctx, m.JetStream, filter)
 	if err != nil {
-		return fmt.Errorf("reading dead letters: %w", err)
+		return err
 	}
+	return printAs(c.JSON, groups)
+}
+
+// printAs prints what a command found, as JSON or as text for people.
+func printAs(asJSON bool, found io.WriterTo) error {
 	if asJSON {
-		return printJSON(lines)
+		return printJSON(found)
 	}
-	return w.Flush()
+	_, err := found.WriteTo(os.Stdout)
+	return err
 }
 
 type deadReplayCommand struct {
@@ -185,38 +99,11 @@ func (c *deadReplayCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	progress, end := countOnBar("letters")
-	outcome, err := m.mesh.Replay(ctx, replay.Letters{Filter: filter, Replace: c.Replace, DryRun: c.DryRun, Progress: progress})
-	end()
-	if outcome != nil && c.JSON {
-		return errors.Join(err, printJSON(outcome))
-	}
-	if outcome != nil {
-		printOutcome(os.Stdout, outcome, c.DryRun)
-	}
-	return err
-}
-
-func printOutcome(out io.Writer, o *replay.Outcome, dryRun bool) {
-	accepted := "accepted and removed"
-	if dryRun {
-		accepted = "would be accepted"
-	}
-	fmt.Fprintf(out, "letters %d: %s %d\n", o.Letters, accepted, o.Accepted)
-	for _, reason := range slices.Sorted(maps.Keys(o.Refused)) {
-		fmt.Fprintf(out, "  still refused, %s: %d\n", plain.Text(reason), o.Refused[reason])
-	}
-	say := func(n uint64, format string) {
-		if n > 0 {
-			fmt.Fprintf(out, "  "+format+"\n", n)
-		}
-	}
-	say(o.NotWritten, "not written: %d. They decode, but the writer did not write the rows: f2mesh dead list --stage writer says why")
-	say(o.Trimmed, "gone from RAW: %d. Their messages are too old")
-	say(o.Cut, "incomplete: %d. The letters hold only the beginning of the payload")
-	say(o.NotKept, "no longer kept: %d. DEAD_LETTER keeps the last 100 of each stage, reason and controller: "+
-		"f2mesh redecode --from TIME --to TIME decodes all messages of RAW, those too")
+	defer m.Close()
+	bar := progress.Count("letters")
+	outcome, err := m.mesh.Replay(ctx, replay.Letters{Filter: filter, Replace: c.Replace, DryRun: c.DryRun, Progress: bar.Set})
+	bar.Finish()
+	return errors.Join(err, printAs(c.JSON, outcome))
 }
 
 type deadPurgeCommand struct {
@@ -230,67 +117,24 @@ func (c *deadPurgeCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	if !c.Yes {
-		groups, err := filter.Groups(ctx, m.js)
-		if err != nil {
-			return fmt.Errorf("reading dead letters: %w", err)
+		groups, err := replay.ListGroups(ctx, m.JetStream, filter)
+		if err == nil {
+			_, err = groups.WriteTo(os.Stdout)
 		}
-		if err := printGroups(os.Stdout, groups); err != nil {
-			return err
+		if err == nil {
+			fmt.Printf("%d letters would be removed; --yes removes them\n", groups.Kept())
 		}
-		var n uint64
-		for i := range groups {
-			n += groups[i].Kept
-		}
-		fmt.Printf("%d letters would be removed; --yes removes them\n", n)
-		return nil
+		return err
 	}
-	n, err := purge(ctx, m.js, filter)
+	bar := progress.Count("letters")
+	n, err := replay.Purge(ctx, m.JetStream, filter, bar.Set)
+	bar.Finish()
 	fmt.Printf("%d letters removed\n", n)
 	return err
-}
-
-// purge removes the letters in portions, so that a break leaves whole ones.
-func purge(ctx context.Context, js jetstream.JetStream, filter deadletter.Filter) (removed int, err error) {
-	const portion = 1000
-	filter.HeadersOnly = true
-	var letters []deadletter.Stored
-	err = filter.Read(ctx, js, func(l deadletter.Stored) error {
-		if !l.Removed {
-			l.Detail, l.Topic, l.Member = "", "", ""
-			letters = append(letters, l)
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("reading dead letters: %w", err)
-	}
-	progress, end := countOnBar("letters")
-	defer end()
-	for part := range slices.Chunk(letters, portion) {
-		if err := deadletter.Remove(ctx, js, part); err != nil {
-			return removed, err
-		}
-		removed += len(part)
-		progress(uint64(removed), uint64(len(letters))) //nolint:gosec // not negative
-	}
-	return removed, nil
-}
-
-// countOnBar shows progress where people look at it.
-func countOnBar(what string) (progress func(done, total uint64), end func()) {
-	if !isTerminal(os.Stderr) {
-		return func(uint64, uint64) {}, func() {}
-	}
-	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(what),
-		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
-	return func(done, total uint64) {
-		bar.ChangeMax64(int64(total)) //nolint:gosec // a message count
-		_ = bar.Set64(int64(done))    //nolint:gosec // a message count
-	}, func() { _ = bar.Finish() }
 }

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
@@ -18,7 +19,7 @@ type demoCommand struct {
 // Run registers the demo fleet and puts it into the metadata.
 func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	controllers := fleet.Demo(c.Controllers)
-	err := c.within(ctx, state{dir: g.StateDir}, new(issuerFlags), log, func(r *registry) error {
+	err := c.within(ctx, g.state(), new(mesh.IssuerFlags), log, func(r *registry) error {
 		if err := registrar.Migrate(ctx, r.pool.Pool); err != nil {
 			return err
 		}
@@ -27,12 +28,12 @@ func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	conn, err := dial(ctx, c.Registry, state{dir: g.StateDir}.authority(), databaseMetadata, postgres.Superuser, c.secrets(), secretSuperuser)
+	conn, err := mesh.Dial(ctx, c.Registry, g.state().CAFile(), mesh.DatabaseMetadata, postgres.Superuser, c.secrets(), mesh.SecretSuperuser)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := fleet.Seed(ctx, conn, metadataSchema, controllers); err != nil {
+	if err := fleet.Seed(ctx, conn, mesh.MetadataSchema, controllers); err != nil {
 		return err
 	}
 	fmt.Println(len(controllers), "controllers are registered")

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -28,25 +29,25 @@ type deviceCommands struct {
 
 // registryFlags are those of the commands that change who is in the fleet.
 type registryFlags struct {
-	issuerFlags
+	mesh.IssuerFlags
 	containerRegistry
 }
 
 // with runs do on the registry of the mesh that runs on the state directory.
 func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registry) error) error {
-	st := state{dir: g.StateDir}
+	st := g.state()
 	if f.Registry != "" {
-		return f.within(ctx, st, &f.issuerFlags, log, do)
+		return f.within(ctx, st, &f.IssuerFlags, log, do)
 	}
-	r, err := st.load()
+	r, err := st.Load()
 	if err != nil {
 		return err
 	}
-	secrets, err := st.keeper(log)
+	secrets, err := st.Secrets(log)
 	if err != nil {
 		return err
 	}
-	defer secrets.close()
+	defer secrets.Close()
 	issuer, err := f.issuer(st, r, log)
 	if err != nil {
 		return err
@@ -60,11 +61,11 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 }
 
 // issuer is the one that is asked for, or that of the running mesh.
-func (f *registryFlags) issuer(st state, r running, log *slog.Logger) (identity.Issuer, error) {
+func (f *registryFlags) issuer(st mesh.State, r mesh.Description, log *slog.Logger) (identity.Issuer, error) {
 	if f.Issuer == "" {
-		f.issuerFlags = r.Issuer
+		f.IssuerFlags = r.Issuer
 	}
-	return f.fromEnvironment(st, log)
+	return f.FromEnvironment(st, log)
 }
 
 // person is who runs a command, for the audit trail.
@@ -190,7 +191,7 @@ func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 			fmt.Println("a new issuing CA would sign from now on; nothing was done")
 			return nil
 		}
-		issuer, err := r.RotateIssuer(ctx, person(), cmp.Or(c.RootKey, state{dir: g.StateDir}.rootKey()))
+		issuer, err := r.RotateIssuer(ctx, person(), cmp.Or(c.RootKey, g.state().RootKey()))
 		if err != nil {
 			return err
 		}

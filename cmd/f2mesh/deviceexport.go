@@ -22,7 +22,7 @@ func (c *deviceExportCommand) Run(g *globals) error {
 		return err
 	}
 	name := macs[0].Dashed()
-	from := filepath.Join(state{dir: g.StateDir}.devices(), name)
+	from := filepath.Join(g.state().DevicesDir(), name)
 	if _, err := os.Stat(filepath.Join(from, "device.crt")); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s has no certificate here: `f2mesh device list` shows those that have", name)
 	}

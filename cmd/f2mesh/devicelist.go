@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
@@ -148,20 +149,20 @@ func addLastSeen(ctx context.Context, g *globals, log *slog.Logger, devices []re
 	}
 }
 
-const latestStream, latestPrefix = "KV_LATEST", "$KV.LATEST."
+const latestPrefix = "$KV.LATEST."
 
 // lastSeen reads the headers of LATEST.
 func lastSeen(ctx context.Context, g *globals, log *slog.Logger, of topic.MAC) (map[topic.MAC]time.Time, error) {
-	m, err := openClient(ctx, g, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
+	defer m.Close()
 	filter := latestPrefix + ">"
 	if of != "" {
 		filter = latestPrefix + string(of) + ".>"
 	}
-	consumer, err := m.js.OrderedConsumer(ctx, latestStream, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
+	consumer, err := m.JetStream.OrderedConsumer(ctx, mesh.StreamLatest, jetstream.OrderedConsumerConfig{HeadersOnly: true, FilterSubjects: []string{filter}})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil //nolint:nilnil // nothing was decoded yet: nobody was seen
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -182,7 +183,7 @@ func (r *registry) importList(ctx context.Context, file string, dryRun bool) err
 // countLines shows on a terminal how far a list is done.
 func countLines(total int) (advance func(line int), end func()) {
 	out := io.Discard
-	if isTerminal(os.Stderr) {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
 		out = os.Stderr
 	}
 	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("registering"),

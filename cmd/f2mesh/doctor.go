@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"text/tabwriter"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
@@ -25,13 +22,14 @@ type doctorCommand struct {
 	containerDoctor
 }
 
-// Run tries all items and prints them; its exit status is 1 if one failed, or with
-// --strict was not good.
+// Run runs the checks and prints the results. The exit status is 1 if one failed; with
+// --strict, also on warnings and skipped checks.
 func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	if c.List {
-		return listChecks(os.Stdout)
+		_, err := doctor.Checks().WriteTo(os.Stdout)
+		return err
 	}
-	m, done, err := c.find(state{dir: g.StateDir}, log)
+	m, done, err := c.find(g.state(), log)
 	if err != nil {
 		return err
 	}
@@ -46,53 +44,40 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		encoder.SetIndent("", "  ")
 		err = encoder.Encode(results)
 	} else {
-		err = printResults(os.Stdout, results)
+		_, err = results.WriteTo(os.Stdout)
 	}
 	if err != nil {
 		return err
 	}
-	if c.Strict {
-		return doctor.Verdict(results, doctor.Skipped, doctor.Warning)
-	}
-	return doctor.Verdict(results)
+	return results.Err(c.Strict)
 }
 
-// find answers the mesh to look at, in containers or of `f2mesh up`.
-func (c *doctorCommand) find(st state, log *slog.Logger) (m *doctor.Mesh, done func(), err error) {
-	secrets, err := st.keeper(log)
+// find returns the mesh to check, in containers or of `f2mesh up`.
+func (c *doctorCommand) find(st mesh.State, log *slog.Logger) (m *doctor.Target, done func(), err error) {
+	secrets, err := st.Secrets(log)
 	if err != nil {
 		return nil, nil, err
 	}
 	if c.Compose != "" {
 		m, err = c.patient()
 	} else {
-		var r running
-		r, err = st.load()
-		m = st.patient(r, secrets.logIn)
+		var r mesh.Description
+		r, err = st.Load()
+		m = patient(st, r, secrets.LogIn)
 	}
 	if err != nil {
-		secrets.close()
+		secrets.Close()
 		return nil, nil, err
 	}
-	m.Vault = secrets.vault
-	return m, secrets.close, nil
+	m.Vault = secrets.Vault
+	return m, secrets.Close, nil
 }
 
-// logIn is that of one credential, for packages that know no keeper, or that of the
-// health API.
-func (k *keeper) logIn(ctx context.Context, name string) (user, password string, err error) {
-	if name == credential.HealthAPI {
-		v, err := k.Lookup(ctx, name)
-		return "f2mesh", v.Reveal(), err // any user
-	}
-	return logIn(ctx, k, name)
-}
-
-// patient is the mesh that the doctor looks at.
-func (s state) patient(r running, logIn func(context.Context, string) (string, string, error)) *doctor.Mesh {
-	m := &doctor.Mesh{
-		Dir: s.dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
-		Ports: doctor.Ports{
+// patient is the mesh that the doctor checks.
+func patient(s mesh.State, r mesh.Description, logIn func(context.Context, string) (string, string, error)) *doctor.Target {
+	m := &doctor.Target{
+		Dir: s.Dir, PID: r.PID, Host: r.Host, Public: r.Public, CAFile: r.CAFile, LogIn: logIn,
+		Ports: doctor.TargetPorts{
 			MQTT: r.Ports.MQTT, MQTTTLS: r.Ports.MQTTTLS, People: r.Ports.People, WebSocket: r.Ports.WebSocket,
 			NATS: r.Ports.NATS, Postgres: r.Ports.Postgres, PgBouncer: r.Ports.PgBouncer,
 			HTTP: r.Ports.HTTP, EST: r.Ports.EST,
@@ -105,32 +90,11 @@ func (s state) patient(r running, logIn func(context.Context, string) (string, s
 	return m
 }
 
-// vulncheck looks this program up, in a clone of the project.
+// vulncheck is the command that looks this program up, in a clone of the project.
 func vulncheck() []string {
 	self, err := os.Executable()
-	if err != nil || !exists("tools/run") || !exists("tools/govulncheck/go.mod") {
+	if err != nil || !mesh.Exists("tools/run") || !mesh.Exists("tools/govulncheck/go.mod") {
 		return nil
 	}
 	return []string{"tools/run", "govulncheck", "-mode=binary", self}
-}
-
-func listChecks(out io.Writer) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, c := range doctor.Checks() {
-		fmt.Fprintf(table, "%s\t%s\n", c.Name, c.Try)
-	}
-	return table.Flush()
-}
-
-// printResults prints one line an item, and below it what is to be done.
-func printResults(out io.Writer, results []doctor.Result) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "STATE\tCHECK\tTRIED")
-	for _, r := range results {
-		fmt.Fprintf(table, "%s\t%s\t%s\n\t\t  seen: %s\n", r.State, r.Name, r.Try, plain.Text(r.Seen))
-		if r.Fix != "" {
-			fmt.Fprintf(table, "\t\t  fix: %s\n", plain.Text(r.Fix))
-		}
-	}
-	return table.Flush()
 }

@@ -27,6 +27,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
@@ -37,14 +39,14 @@ import (
 )
 
 // examined is a mesh that logs to its file, and what the doctor knows of it.
-func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Mesh) {
+func examined(t *testing.T, change ...func(*meshConfig)) (*testMesh, *doctor.Target) {
 	t.Helper()
 	log := &book{}
 	m := startMeshLogging(t, slog.New(slog.NewTextHandler(log, nil)), change...)
-	file, err := os.OpenFile(m.state.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(m.State.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	log.tee(t, file)
-	return m, m.state.patient(m.describe(), m.secrets.logIn)
+	return m, patient(m.State, m.Describe(), m.Secrets.LogIn)
 }
 
 // tee copies what comes, and what has come, to a file as well.
@@ -58,7 +60,7 @@ func (b *book) tee(t *testing.T, file *os.File) {
 }
 
 // find runs one check.
-func find(t *testing.T, m *doctor.Mesh, name string) doctor.Result {
+func find(t *testing.T, m *doctor.Target, name string) doctor.Result {
 	t.Helper()
 	results, err := doctor.Run(t.Context(), m, name)
 	require.NoError(t, err)
@@ -86,8 +88,9 @@ func TestDoctor(t *testing.T) {
 			assert.Equal(t, doctor.OK, r.State, "%s: %s", r.Name, r.Seen)
 		}
 	}
-	require.NoError(t, doctor.Verdict(results))
-	require.NoError(t, printResults(io.Discard, results))
+	require.NoError(t, results.Err(false))
+	_, err = results.WriteTo(io.Discard)
+	require.NoError(t, err)
 }
 
 // sabotage makes one thing of a mesh unsafe, until the test ends. What it changes
@@ -95,7 +98,7 @@ func TestDoctor(t *testing.T) {
 type sabotage struct {
 	check string
 	seen  string
-	do    func(t *testing.T, m *testMesh, patient *doctor.Mesh)
+	do    func(t *testing.T, m *testMesh, patient *doctor.Target)
 }
 
 // TestDoctorSeesWhatIsBroken breaks what each check looks at, on a real mesh or
@@ -112,7 +115,7 @@ func TestDoctorSeesWhatIsBroken(t *testing.T) {
 			eventually(t, func() bool { r = find(t, &own, s.check); return r.State == doctor.Failed }, "%s is not red", s.check)
 			assert.Contains(t, r.Seen, s.seen)
 			assert.NotEmpty(t, r.Fix)
-			require.ErrorContains(t, doctor.Verdict([]doctor.Result{r}), s.check)
+			require.ErrorContains(t, doctor.Results{r}.Err(false), s.check)
 		})
 	}
 	for _, c := range doctor.Checks() {
@@ -122,46 +125,46 @@ func TestDoctorSeesWhatIsBroken(t *testing.T) {
 
 func brokenSecrets() []sabotage {
 	const name = "nats_console_password"
-	replace := func(password string) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+	replace := func(password string) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
 			old := m.password(t, name)
 			if password == "" {
 				password = m.password(t, "nats_operator_password")
 			}
-			require.NoError(t, m.state.files().Put(name, "console", password))
-			t.Cleanup(func() { require.NoError(t, m.state.files().Put(name, "console", old)) })
+			require.NoError(t, m.State.SecretFiles().Put(name, "console", password))
+			t.Cleanup(func() { require.NoError(t, m.State.SecretFiles().Put(name, "console", old)) })
 		}
 	}
 	return []sabotage{
-		{"secret-modes", name + " has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"secret-modes", name + " has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			path := filepath.Join(m.state.secrets(), name)
+			path := filepath.Join(m.State.SecretsDir(), name)
 			require.NoError(t, os.Chmod(path, 0o644))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
-		{"secret-modes", "device.key has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"secret-modes", "device.key has mode 644", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			path := filepath.Join(m.state.devices(), mac.Dashed(), "device.key")
+			path := filepath.Join(m.State.DevicesDir(), mac.Dashed(), "device.key")
 			require.NoError(t, os.Chmod(path, 0o644))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
-		{"secret-modes", "passwords.conf has mode 640", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"secret-modes", "passwords.conf has mode 640", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			path := m.state.path("nats", "passwords.conf")
+			path := m.State.Path("nats", "passwords.conf")
 			require.NoError(t, os.Chmod(path, 0o640))
 			t.Cleanup(func() { require.NoError(t, os.Chmod(path, 0o600)) })
 		}},
 		{"secret-entropy", name + " is too short", replace("admin123")},
 		{"secret-entropy", name + " is too short or too simple", replace(strings.Repeat("ab", 20))},
 		{"secret-unique", "is the same as " + name, replace("")},
-		{"secret-logs", name + " is in", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"secret-logs", name + " is in", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			path := m.state.path("up.out")
+			path := m.State.Path("up.out")
 			require.NoError(t, os.WriteFile(path, []byte("logging in with "+m.password(t, name)+"\n"), 0o600))
 			t.Cleanup(func() { require.NoError(t, os.Remove(path)) })
 		}},
-		{"secret-arguments", name + " is in /proc/", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"secret-arguments", name + " is in /proc/", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
 			cmd := exec.Command("sh", "-c", "read line", "sh", m.password(t, name)) //nolint:noctx // ends with its input
 			in, err := cmd.StdinPipe()
@@ -177,7 +180,7 @@ func brokenSecrets() []sabotage {
 func brokenBroker() []sabotage {
 	open := strings.NewReplacer("allow_anonymous false", "allow_anonymous true", "password_file ", "#",
 		"require_certificate true", "require_certificate false", "use_identity_as_username true", "", "use_username_as_clientid true", "")
-	everything := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	everything := func(t *testing.T, m *testMesh, patient *doctor.Target) {
 		t.Helper()
 		path := filepath.Join(accounttest.TempDir(t), "acl")
 		require.NoError(t, os.WriteFile(path, []byte("pattern readwrite #\n"), 0o644))
@@ -185,35 +188,35 @@ func brokenBroker() []sabotage {
 			return regexp.MustCompile(`(?m)^acl_file .*$`).ReplaceAllString(conf, "acl_file "+path)
 		})
 	}
-	opened := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	opened := func(t *testing.T, m *testMesh, patient *doctor.Target) {
 		t.Helper()
 		m.otherBroker(t, patient, open.Replace)
 	}
-	itself := func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	itself := func(t *testing.T, m *testMesh, patient *doctor.Target) {
 		t.Helper()
-		cert, key := m.serverPair()
+		cert, key := m.ServerPair()
 		free, err := port.Pick("127.0.0.1", 0)
 		require.NoError(t, err)
 		m.otherBroker(t, patient, func(conf string) string {
 			return open.Replace(conf) + fmt.Sprintf("\nlistener %d 127.0.0.1\nprotocol websockets\ncertfile %s\nkeyfile %s\n", free, cert, key)
 		})
 		patient.Ports.WebSocket = free
-		opens(t, "tcp", m.address(free))
+		opens(t, "tcp", m.Address(free))
 	} // Mosquitto at 9001
 	return []sabotage{
-		{"mqtt-anonymous", "services: let in; people: let in; WebSocket: let in; controllers: let in", opened},
-		{"mqtt-password", "services: let in; people: let in; WebSocket: let in", opened},
-		{"mqtt-listeners", "operator at services: let in; bridge at people: let in; registrar at people: let in; bridge at WebSocket: let in", opened},
-		{"mqtt-client-id", "people: operator has the client id that it chose; WebSocket: operator has", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"mqtt-anonymous", "services: accepted; people: accepted; WebSocket: accepted; controllers: accepted", opened},
+		{"mqtt-password", "services: accepted; people: accepted; WebSocket: accepted", opened},
+		{"mqtt-listeners", "operator at services: accepted; bridge at people: accepted; registrar at people: accepted; bridge at WebSocket: accepted", opened},
+		{"mqtt-client-id", "people: operator may choose a client id; WebSocket: operator may", func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			m.otherBroker(t, patient, func(conf string) string {
 				before, people, _ := strings.Cut(conf, "\nlistener 0 ")
 				return before + "\nlistener 0 " + strings.Replace(people, "use_username_as_clientid true", "", 1)
 			})
 		}},
-		{"mqtt-origin", "a page of another host: let in", itself},
-		{"mqtt-connections", "9001 takes 128 connections of one address", itself},
-		{"mqtt-connections", "Mosquitto may have 1024 open files", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"mqtt-origin", "a page of another host: accepted", itself},
+		{"mqtt-connections", "the server accepts 128 idle connections of one address", itself},
+		{"mqtt-connections", "Mosquitto may have 1024 open files", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			cmd := exec.Command("sh", "-c", "ulimit -Sn 1024; read line") //nolint:noctx // ends with its input
 			in, err := cmd.StdinPipe()
@@ -225,23 +228,23 @@ func brokenBroker() []sabotage {
 			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
 			require.NoError(t, os.WriteFile(file, []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600))
 		}},
-		{"mqtt-no-certificate", "no certificate: let in", opened},
-		{"mqtt-wrong-certificate", "self-signed certificate: let in", opened},
+		{"mqtt-no-certificate", "no certificate: accepted", opened},
+		{"mqtt-wrong-certificate", "self-signed certificate: accepted", opened},
 		{"mqtt-topic-publish", "arrived: cmnd/f2-", everything},
 		{"mqtt-topic-subscribe", "arrived: tele/f2-", everything},
-		{"mqtt-failed-logins", "logged nothing", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"mqtt-failed-logins", "did not log the attempt", func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			m.otherBroker(t, patient, func(conf string) string { return strings.ReplaceAll(conf, "\nlog_type notice", "") })
 		}},
-		{"loss-broker-version", "cannot be tried", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"loss-broker-version", "the check could not run", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			free, err := port.Pick("127.0.0.1", 0)
 			require.NoError(t, err)
 			patient.Ports.People = free
 		}},
-		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"; memory_limit is ""`, func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"loss-broker-queue", `autosave_interval is "1800"; max_queued_messages is "1000"; memory_limit is ""`, func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
-			text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
+			text, err := os.ReadFile(m.State.Path("mosquitto", "mosquitto.conf"))
 			require.NoError(t, err)
 			patient.Dir = t.TempDir()
 			require.NoError(t, os.Mkdir(filepath.Join(patient.Dir, "mosquitto"), 0o700))
@@ -253,10 +256,10 @@ func brokenBroker() []sabotage {
 }
 
 // otherBroker runs Mosquitto with a changed configuration, and shows it to the doctor.
-func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(string) string) {
+func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Target, change func(string) string) {
 	t.Helper()
 	dir := accounttest.TempDir(t)
-	text, err := os.ReadFile(m.state.path("mosquitto", "mosquitto.conf"))
+	text, err := os.ReadFile(m.State.Path("mosquitto", "mosquitto.conf"))
 	require.NoError(t, err)
 	conf := regexp.MustCompile(`(?m)^(persistence_location|pid_file|persistence) .*$`).ReplaceAllString(string(text), "")
 	conf = strings.Replace(conf, "listener 0 data/", "listener 0 ", 1)
@@ -275,19 +278,19 @@ func (m *testMesh) otherBroker(t *testing.T, patient *doctor.Mesh, change func(s
 	if err != nil {
 		program = "/usr/sbin/mosquitto"
 	}
-	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Dir: dir, Log: m.log})
+	broker, err := process.Start(process.Config{Path: program, Args: []string{"-c", path}, Dir: dir, Log: m.Log})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = broker.Stop(context.Background(), syscall.SIGTERM) })
-	cert, key := m.serverPair()
-	folder, err := filepath.EvalSymlinks(m.state.path("mosquitto"))
+	cert, key := m.ServerPair()
+	folder, err := filepath.EvalSymlinks(m.State.Path("mosquitto"))
 	require.NoError(t, err)
 	doors, err := mosquitto.People{
-		Dir: folder, Socket: filepath.Join(dir, "people.sock"), CertFile: cert, KeyFile: key, Log: m.log,
-		Plain: m.address(patient.Ports.People), WebSocket: m.address(patient.Ports.WebSocket),
+		Dir: folder, Socket: filepath.Join(dir, "people.sock"), CertFile: cert, KeyFile: key, Log: m.Log,
+		Plain: m.Address(patient.Ports.People), WebSocket: m.Address(patient.Ports.WebSocket),
 	}.Open()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, doors.Close()) })
-	opens(t, "tcp", m.address(patient.Ports.MQTTTLS))
+	opens(t, "tcp", m.Address(patient.Ports.MQTTTLS))
 	opens(t, "unix", filepath.Join(dir, "people.sock"))
 }
 
@@ -305,33 +308,33 @@ func opens(t *testing.T, network, address string) {
 
 // brokenNATS has a NATS server that asks nobody for anything.
 func brokenNATS() []sabotage {
-	other := func(tls bool) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	other := func(tls bool) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			m.otherNATS(t, patient, tls)
 		}
 	}
 	return []sabotage{
-		{"nats-anonymous", "no user: let in", other(true)},
-		{"nats-password", "wrong password: let in", other(true)},
-		{"nats-tls", "does without TLS", other(false)},
+		{"nats-anonymous", "no user: accepted", other(true)},
+		{"nats-password", "wrong password: accepted", other(true)},
+		{"nats-tls", "does not require TLS", other(false)},
 		{"nats-permissions", "the user of nats_bridge_password may use f2.decoded.doctor", other(true)},
 		{"nats-permissions", "the user of nats_registrar_password may use $JS.API.STREAM.UPDATE.AUDIT", other(true)},
 		{"nats-permissions", "the user of nats_health_password may use f2.>", other(true)},
 		{"nats-permissions", "the user of nats_sys_password may use $JS.API.STREAM.NAMES", other(true)},
-		{"nats-replies", "the user of nats_writer_password has the server publish on f2.doctor.", other(true)},
-		{"nats-replies", "the user of nats_console_password has the server publish on f2.doctor.", rights(
+		{"nats-replies", "the user of nats_writer_password makes the server publish on f2.doctor.", other(true)},
+		{"nats-replies", "the user of nats_console_password makes the server publish on f2.doctor.", rights(
 			"{ user: operator, ", "{ user: console, password: $CONSOLE_PASSWORD }\n      { user: operator, ",
 			"      { user: console, password: $CONSOLE_PASSWORD }\n      { user: console_b", "      { user: console_b")},
-		{"nats-replies", "the user of nats_console_password has a consumer deliver where it likes", rights(
+		{"nats-replies", "the user of nats_console_password makes a consumer deliver to any subject", rights(
 			`{ service: "$JS.API.STREAM.>" }`, `{ service: "$JS.API.STREAM.>" }, { service: "$JS.API.CONSUMER.CREATE.>" }`,
 			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }`,
 			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }, { service: { account: F2, subject: "$JS.API.CONSUMER.CREATE.>" } }`)},
 		{"nats-permissions", "the user of nats_writer_password may use f2.decoded.doctor", rights(
 			`{ service: { account: F2, subject: "f2.dead.writer.>" } }`, `{ service: { account: F2, subject: "f2.decoded.>" } }`)},
-		{"loss-nats-sync", "before it is on disk", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"loss-nats-sync", "before it is on disk", func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
-			user, password, err := logIn(t.Context(), m.secrets, "nats_sys_password")
+			user, password, err := mesh.LogIn(t.Context(), m.Secrets, "nats_sys_password")
 			require.NoError(t, err)
 			sys := server.NewAccount("SYS")
 			m.otherNATS(t, patient, true, func(o *server.Options) {
@@ -339,8 +342,8 @@ func brokenNATS() []sabotage {
 				o.Users = []*server.User{{Username: user, Password: password, Account: sys}}
 			})
 		}},
-		{"loss-stream-files", "there is no stream COMMANDS", other(true)},
-		{"loss-days-to-full", "RAW is full after 0.", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"loss-stream-files", "stream COMMANDS does not exist", other(true)},
+		{"loss-days-to-full", "RAW is full after 0.", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
 			raw, err := m.js.Stream(t.Context(), "RAW")
 			require.NoError(t, err)
@@ -356,10 +359,10 @@ func brokenNATS() []sabotage {
 				require.NoError(t, err)
 			})
 		}},
-		{"loss-stream-limits", "the disk has 1 MiB left", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"loss-stream-limits", "the disk has 1 MiB free", func(_ *testing.T, _ *testMesh, patient *doctor.Target) {
 			patient.Free = func(string) (uint64, error) { return 1 << 20, nil }
 		}},
-		{"loss-stream-limits", "COMMANDS drops its oldest", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"loss-stream-limits", "COMMANDS drops its oldest", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
 			commands, err := m.js.Stream(t.Context(), "COMMANDS")
 			require.NoError(t, err)
@@ -377,10 +380,10 @@ func brokenNATS() []sabotage {
 }
 
 // rights changes the configuration of the running NATS server.
-func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
-	return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Target) {
+	return func(t *testing.T, m *testMesh, _ *doctor.Target) {
 		t.Helper()
-		path := m.state.path("nats", "nats-server.conf")
+		path := m.State.Path("nats", "nats-server.conf")
 		good, err := os.ReadFile(path)
 		require.NoError(t, err)
 		bad := string(good)
@@ -390,9 +393,9 @@ func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
 		}
 		write := func(text string) {
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-			user, password, err := m.secrets.logIn(context.Background(), "nats_sys_password")
+			user, password, err := m.Secrets.LogIn(context.Background(), "nats_sys_password")
 			require.NoError(t, err)
-			sys, err := nats.Connect("tls://"+m.address(m.ports().NATS), nats.UserInfo(user, password), nats.RootCAs(m.describe().CAFile))
+			sys, err := nats.Connect("tls://"+m.Address(m.Ports().NATS), nats.UserInfo(user, password), nats.RootCAs(m.Describe().CAFile))
 			require.NoError(t, err)
 			defer sys.Close()
 			_, err = sys.Request("$SYS.REQ.SERVER."+sys.ConnectedServerId()+".RELOAD", nil, 10*time.Second)
@@ -403,7 +406,7 @@ func rights(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
 	}
 }
 
-func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Mesh, encrypt bool, change ...func(*server.Options)) {
+func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Target, encrypt bool, change ...func(*server.Options)) {
 	t.Helper()
 	options := &server.Options{
 		Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
@@ -425,13 +428,13 @@ func (m *testMesh) otherNATS(t *testing.T, patient *doctor.Mesh, encrypt bool, c
 
 func (m *testMesh) serverTLS(t *testing.T) *tls.Config {
 	t.Helper()
-	certificate, err := tls.LoadX509KeyPair(m.serverPair())
+	certificate, err := tls.LoadX509KeyPair(m.ServerPair())
 	require.NoError(t, err)
 	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 }
 
 func brokenNetwork() []sabotage {
-	return []sabotage{{"network-listeners", "not on loopback", func(t *testing.T, _ *testMesh, _ *doctor.Mesh) {
+	return []sabotage{{"network-listeners", "not on mesh.Loopback", func(t *testing.T, _ *testMesh, _ *doctor.Target) {
 		t.Helper()
 		everywhere, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":0")
 		require.NoError(t, err)
@@ -440,50 +443,50 @@ func brokenNetwork() []sabotage {
 }
 
 func brokenDatabase() []sabotage {
-	statement := func(database, do, undo string) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+	statement := func(database, do, undo string) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
 			m.sql(t, database, do)
 			t.Cleanup(func() { m.sql(t, database, undo) })
 		}
 	}
-	trust := func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+	trust := func(t *testing.T, m *testMesh, _ *doctor.Target) {
 		t.Helper()
-		path := m.state.path("postgres", "pg_hba.conf")
+		path := m.State.Path("postgres", "pg_hba.conf")
 		good, err := os.ReadFile(path)
 		require.NoError(t, err)
 		write := func(text string) {
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-			m.sql(t, databaseAny, "SELECT pg_reload_conf()")
+			m.sql(t, mesh.DatabaseAny, "SELECT pg_reload_conf()")
 		}
 		write("host all all all trust\n" + string(good))
 		t.Cleanup(func() { write(string(good)) })
 	}
 	const device = ` ON fleet."Device" `
 	return []sabotage{
-		{"database-ports", "listens on ", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"database-ports", "listens on ", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			everywhere, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":0")
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = everywhere.Close() })
 			patient.Ports.Postgres = everywhere.Addr().(*net.TCPAddr).Port
 		}},
-		{"database-tls", "let in without TLS", trust},
-		{"database-password", "no password: let in; wrong password: let in", trust},
-		{"database-privileges", "the role of postgres_password may do this in metadata: UPDATE", statement(databaseMetadata,
-			"GRANT UPDATE"+device+"TO "+roleDecoder, "REVOKE UPDATE"+device+"FROM "+roleDecoder)},
-		{"database-privileges", "the role of timescale_password may do this in metadata: connect", statement(databaseMetadata,
-			"GRANT CONNECT ON DATABASE metadata TO "+roleWriter, "REVOKE CONNECT ON DATABASE metadata FROM "+roleWriter)},
-		{"database-failed-logins", "PostgreSQL logged nothing", statement(databaseAny,
+		{"database-tls", "without TLS: accepted", trust},
+		{"database-password", "no password: accepted; wrong password: accepted", trust},
+		{"database-privileges", "the role of postgres_password may do this in metadata: UPDATE", statement(mesh.DatabaseMetadata,
+			"GRANT UPDATE"+device+"TO "+mesh.RoleDecoder, "REVOKE UPDATE"+device+"FROM "+mesh.RoleDecoder)},
+		{"database-privileges", "the role of timescale_password may do this in metadata: connect", statement(mesh.DatabaseMetadata,
+			"GRANT CONNECT ON DATABASE metadata TO "+mesh.RoleWriter, "REVOKE CONNECT ON DATABASE metadata FROM "+mesh.RoleWriter)},
+		{"database-failed-logins", "PostgreSQL did not log the attempt", statement(mesh.DatabaseAny,
 			"ALTER SYSTEM SET log_min_messages = 'panic'", "ALTER SYSTEM RESET log_min_messages")},
-		{"loss-postgres-sync", "fsync is off", statement(databaseAny, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM RESET fsync")},
+		{"loss-postgres-sync", "fsync is off", statement(mesh.DatabaseAny, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM RESET fsync")},
 	}
 }
 
 // sql runs a statement as the superuser, and has the settings read again.
 func (m *testMesh) sql(t *testing.T, database, statement string) {
 	t.Helper()
-	conn, err := m.superuser(context.Background(), database)
+	conn, err := m.Superuser(context.Background(), database)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
 	for _, s := range []string{statement, "SELECT pg_reload_conf()"} {
@@ -494,10 +497,10 @@ func (m *testMesh) sql(t *testing.T, database, statement string) {
 
 // brokenPooler changes what the running PgBouncer reads.
 func brokenPooler() []sabotage {
-	change := func(name string, edit func(t *testing.T, m *testMesh, text string) string) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+	change := func(name string, edit func(t *testing.T, m *testMesh, text string) string) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			path := m.state.path("pgbouncer", name)
+			path := m.State.Path("pgbouncer", name)
 			good, err := os.ReadFile(path)
 			require.NoError(t, err)
 			write := func(text string) {
@@ -508,7 +511,7 @@ func brokenPooler() []sabotage {
 			write(edit(t, m, string(good)))
 		}
 	}
-	settings := func(replacements ...string) func(*testing.T, *testMesh, *doctor.Mesh) {
+	settings := func(replacements ...string) func(*testing.T, *testMesh, *doctor.Target) {
 		return change("pgbouncer.ini", func(t *testing.T, _ *testMesh, text string) string {
 			t.Helper()
 			changed := strings.NewReplacer(replacements...).Replace(text)
@@ -517,39 +520,36 @@ func brokenPooler() []sabotage {
 		})
 	}
 	return []sabotage{
-		{"database-pooler", "no password: let in; wrong password: let in", settings("auth_type = scram-sha-256", "auth_type = trust")},
-		{"database-pooler", "the pooler goes on without TLS", settings("client_tls_sslmode = require", "client_tls_sslmode = allow")},
-		{"database-pooler", "may command the pooler", settings("\nadmin_users =", "\nadmin_users = f2mesh_pgbouncer")},
-		{"database-pooler", "the role of postgres_reader_password: let in", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"database-pooler", "no password: accepted; wrong password: accepted", settings("auth_type = scram-sha-256", "auth_type = trust")},
+		{"database-pooler", "without TLS: accepted", settings("client_tls_sslmode = require", "client_tls_sslmode = allow")},
+		{"database-pooler", "the role of postgres_reader_password: accepted", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			m.sql(t, databaseTelemetry, "GRANT "+rolePooled+" TO "+roleReader)
-			t.Cleanup(func() { m.sql(t, databaseTelemetry, "REVOKE "+rolePooled+" FROM "+roleReader) })
+			m.sql(t, mesh.DatabaseTelemetry, "GRANT "+mesh.RolePooled+" TO "+mesh.RoleReader)
+			t.Cleanup(func() { m.sql(t, mesh.DatabaseTelemetry, "REVOKE "+mesh.RolePooled+" FROM "+mesh.RoleReader) })
 		}},
-		{"database-pooler", "the registrar on the console: let in", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"database-pooler", "the registrar on the console: accepted", func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper() // PgBouncer does not outlive one that it has looked up before
 			change("userlist.txt", func(t *testing.T, m *testMesh, text string) string {
 				t.Helper()
-				return text + fmt.Sprintf("%q %q\n", roleRegistrar, m.password(t, secretRegistry))
+				return text + fmt.Sprintf("%q %q\n", mesh.RoleRegistrar, m.password(t, mesh.SecretRegistry))
 			})(t, m, patient)
-			settings("stats_users = f2mesh_pgbouncer", "stats_users = f2mesh_pgbouncer, "+roleRegistrar)(t, m, patient)
+			settings("\nstats_users =", "\nstats_users = "+mesh.RoleRegistrar)(t, m, patient)
 		}},
 	}
 }
 
 func (m *testMesh) reloadPooler(t *testing.T) {
 	t.Helper()
-	text, err := os.ReadFile(m.state.path("pgbouncer", "pgbouncer.pid"))
-	require.NoError(t, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGHUP))
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
+	require.NoError(t, m.Pooler.Signal(syscall.SIGHUP))
 }
 
 // brokenHealth puts a server in the place of the health API that asks too little or
 // too much.
 func brokenHealth() []sabotage {
-	other := func(answer http.HandlerFunc) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	other := func(answer http.HandlerFunc) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Ports.HTTP = m.otherHTTPS(t, answer, func(*tls.Config) {})
 		}
@@ -559,31 +559,31 @@ func brokenHealth() []sabotage {
 		_, _ = io.WriteString(w, "{}")
 	})
 	return []sabotage{
-		{"health-anonymous", "/status: answered 200; /readyz: answered 200; /metrics: answered 200", open},
-		{"health-anonymous", "/healthz answers 200 and not just ok", open},
-		{"health-anonymous", "/healthz answers 401", other(func(w http.ResponseWriter, r *http.Request) {
+		{"health-anonymous", "/status: returned status 200; /readyz: returned status 200; /metrics: returned status 200", open},
+		{"health-anonymous", "/healthz returned more than ok", open},
+		{"health-anonymous", "/healthz returned status 401", other(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") == "" {
 				w.WriteHeader(http.StatusUnauthorized)
 			}
 		})},
-		{"health-password", "/status: answered 200", open},
-		{"health-password", "cannot be tried, the right password was answered 401", other(func(w http.ResponseWriter, _ *http.Request) {
+		{"health-password", "/status: returned status 200", open},
+		{"health-password", "the correct password returned status 401", other(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusUnauthorized)
 		})},
 		{"health-failed-logins", "a wrong password was not counted", other(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"failed_logins": 7}`)
 		})},
 		{"health-failed-logins", "/status counts no failed logins", open},
-		{"health-limits", "slow body: the server holds the connection", open},
-		{"health-limits", "large header: kept for", open},
-		{"health-limits", "it takes 128 connections of one address", open},
+		{"health-limits", "slow body: the server keeps the connection open", open},
+		{"health-limits", "large header: connection open for", open},
+		{"health-limits", "the server accepts 128 idle connections of one address", open},
 	}
 }
 
 // brokenEST puts a server in the place of EST that is too patient.
 func brokenEST() []sabotage {
-	other := func(status int) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	other := func(status int) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Ports.EST = m.otherHTTPS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost {
@@ -594,10 +594,10 @@ func brokenEST() []sabotage {
 		}
 	}
 	return []sabotage{
-		{"est-limits", "slow body: the server holds the connection", other(http.StatusOK)},
-		{"est-guessing", "12 wrong claiming codes were looked at", other(http.StatusUnauthorized)},
-		{"est-guessing", "a wrong claiming code was answered 400", other(http.StatusBadRequest)},
-		{"est-renewal", "a certificate that is not due is accepted for renewal (answered 400)", other(http.StatusBadRequest)},
+		{"est-limits", "slow body: the server keeps the connection open", other(http.StatusOK)},
+		{"est-guessing", "12 wrong claiming codes were compared", other(http.StatusUnauthorized)},
+		{"est-guessing", "a wrong claiming code returned status 400", other(http.StatusBadRequest)},
+		{"est-renewal", "a certificate that is not due is accepted for renewal (status 400)", other(http.StatusBadRequest)},
 	}
 }
 
@@ -618,39 +618,39 @@ func (m *testMesh) otherHTTPS(t *testing.T, answer http.Handler, change func(*tl
 // brokenTLS puts a server of old or weak TLS in the place of EST or of the health
 // API, or lets years pass.
 func brokenTLS() []sabotage {
-	weak := func(change func(*tls.Config)) func(*testing.T, *testMesh, *doctor.Mesh) {
-		return func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+	weak := func(change func(*tls.Config)) func(*testing.T, *testMesh, *doctor.Target) {
+		return func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Ports.EST = m.otherHTTPS(t, http.NotFoundHandler(), change)
 			patient.Ports.HTTP = m.otherHTTPS(t, http.NotFoundHandler(), change)
 		}
 	}
-	later := func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
+	later := func(_ *testing.T, _ *testMesh, patient *doctor.Target) {
 		patient.Now = func() time.Time { return time.Now().AddDate(2, 0, 0) }
 	}
 	return []sabotage{
-		{"tls-root-key", "lies where services read", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"tls-root-key", "is where services read", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			apart, beside := m.state.rootKey(), m.state.path("pki", "root.key")
+			apart, beside := m.State.RootKey(), m.State.Path("pki", "root.key")
 			require.NoError(t, os.Rename(apart, beside))
 			t.Cleanup(func() { require.NoError(t, os.Rename(beside, apart)) })
 		}},
-		{"tls-root-key", "f2mesh-registrar-1 mounts the volume root-key", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"tls-root-key", "f2mesh-registrar-1 mounts the volume root-key", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Containers = true
 			patient.Docker = dockerAPI(t, `{"Name":"f2mesh-registrar-1","Mounts":[{"Name":"f2mesh_root-key"}]}`)
 		}},
-		{"tls-versions", "EST: let in; health API: let in", weak(func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 })},
-		{"tls-ciphers", "EST: let in; health API: let in", weak(func(c *tls.Config) {
+		{"tls-versions", "EST: accepted; health API: accepted", weak(func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 })},
+		{"tls-ciphers", "EST: accepted; health API: accepted", weak(func(c *tls.Config) {
 			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 		})},
 		{"tls-certificates", "controllers (MQTT): tls: failed to verify certificate: x509: certificate has expired", later},
 		{"tls-certificates", "health API: tls: failed to verify certificate: x509: certificate has expired", later},
 		{"tls-certificates", "device.crt has expired", later},
 		{"tls-revocation", "the list of", later},
-		{"tls-revocation", "there is no list of", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"tls-revocation", "there is no list of", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			path := m.state.path("mosquitto", "devices.crl")
+			path := m.State.Path("mosquitto", "devices.crl")
 			lists, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(path, nil, 0o600))
@@ -661,7 +661,7 @@ func brokenTLS() []sabotage {
 
 func brokenMachine() []sabotage {
 	return []sabotage{
-		{"process-users", "Mosquitto runs as root", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"process-users", "Mosquitto runs as root", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Dir = t.TempDir()
 			for _, file := range []string{"mosquitto/data/mosquitto.pid", "postgres/data/postmaster.pid"} {
@@ -670,35 +670,35 @@ func brokenMachine() []sabotage {
 				require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600)) // the first process is root's
 			}
 		}},
-		{"container-hardening", "f2mesh-decoder-1 runs as root", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"container-hardening", "f2mesh-decoder-1 runs as root", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Docker = dockerAPI(t, `{"Name":"f2mesh-decoder-1","Config":{"User":""},"HostConfig":{}}`)
 		}},
-		{"container-hardening", "f2mesh-postgres-1 publishes 5432/tcp", func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"container-hardening", "f2mesh-postgres-1 publishes 5432/tcp", func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 			t.Helper()
 			patient.Docker = dockerAPI(t, strings.Replace(hardened, `"Ports":{}`, `"Ports":{"5432/tcp":[{"HostPort":"5432"}]}`, 1))
 		}},
-		{"input-injection", "hostile messages gave no dead letter", func(t *testing.T, m *testMesh, _ *doctor.Mesh) {
+		{"input-injection", "messages with SQL did not become dead letters", func(t *testing.T, m *testMesh, _ *doctor.Target) {
 			t.Helper()
-			require.NoError(t, m.Stop(partDecoder))
-			t.Cleanup(func() { require.NoError(t, m.Start(context.Background(), partDecoder)) })
+			require.NoError(t, m.Stop(local.PartDecoder))
+			t.Cleanup(func() { require.NoError(t, m.Start(context.Background(), local.PartDecoder)) })
 		}},
-		{"input-injection", "table telemetry.public.victim is gone", func(t *testing.T, m *testMesh, patient *doctor.Mesh) {
+		{"input-injection", "table telemetry.public.victim is missing", func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			logIns := 0 // as the superuser, to three databases before the messages and to three after
 			patient.LogIn = func(ctx context.Context, name string) (string, string, error) {
-				if name == secretSuperuser {
+				if name == mesh.SecretSuperuser {
 					switch logIns++; logIns % 6 {
 					case 1:
-						m.sql(t, databaseTelemetry, "CREATE TABLE IF NOT EXISTS public.victim ()")
+						m.sql(t, mesh.DatabaseTelemetry, "CREATE TABLE IF NOT EXISTS public.victim ()")
 					case 4:
-						m.sql(t, databaseTelemetry, "DROP TABLE public.victim") // as the messages would have it
+						m.sql(t, mesh.DatabaseTelemetry, "DROP TABLE public.victim") // as the messages would have it
 					}
 				}
-				return m.secrets.logIn(ctx, name)
+				return m.Secrets.LogIn(ctx, name)
 			}
 		}},
-		{"program-vulnerabilities", "Your code is affected", func(_ *testing.T, _ *testMesh, patient *doctor.Mesh) {
+		{"program-vulnerabilities", "Your code is affected", func(_ *testing.T, _ *testMesh, patient *doctor.Target) {
 			patient.Vulncheck = []string{"sh", "-c", "echo Your code is affected by 1 vulnerability; exit 3"}
 		}},
 	}
@@ -707,13 +707,13 @@ func brokenMachine() []sabotage {
 // brokenVault gives the doctor a Vault in which logins are good for ever and from
 // everywhere, and which records nothing.
 func brokenVault() []sabotage {
-	loose := func(t *testing.T, _ *testMesh, patient *doctor.Mesh) {
+	loose := func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 		t.Helper()
 		roles := vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour, CIDRs: []string{"0.0.0.0/0"}}
 		_, patient.Vault = vaultOf(t, roles, vault.Audit{})
 	}
 	return []sabotage{
-		{"vault-secret-ids", "the SecretIDs that bridge will get never end; the SecretIDs of bridge are good from every address; 1 SecretIDs of bridge never end", loose},
+		{"vault-secret-ids", "new SecretIDs of bridge never expire; SecretIDs of bridge are accepted from every address; 1 SecretIDs of bridge never expire", loose},
 		{"vault-audit", "no audit device", loose},
 	}
 }
@@ -740,9 +740,9 @@ func TestDoctorOnVault(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(operator.Close)
 	for _, check := range []string{"vault-secret-ids", "vault-audit"} {
-		r := find(t, &doctor.Mesh{Vault: administrator}, check)
+		r := find(t, &doctor.Target{Vault: administrator}, check)
 		assert.Equal(t, doctor.OK, r.State, r.Seen)
-		r = find(t, &doctor.Mesh{Vault: operator}, check)
+		r = find(t, &doctor.Target{Vault: operator}, check)
 		assert.Equal(t, doctor.Skipped, r.State, r.Seen)
 		assert.Contains(t, r.Seen, "VAULT_TOKEN")
 	}
@@ -770,9 +770,9 @@ func dockerAPI(t *testing.T, container string) (socket string) {
 
 // TestDoctorOnContainers has a hardened container pass.
 func TestDoctorOnContainers(t *testing.T) {
-	r := find(t, &doctor.Mesh{Docker: dockerAPI(t, hardened)}, "container-hardening")
+	r := find(t, &doctor.Target{Docker: dockerAPI(t, hardened)}, "container-hardening")
 	assert.Equal(t, doctor.OK, r.State, r.Seen)
-	r = find(t, &doctor.Mesh{Docker: filepath.Join(t.TempDir(), "none")}, "container-hardening")
+	r = find(t, &doctor.Target{Docker: filepath.Join(t.TempDir(), "none")}, "container-hardening")
 	assert.Equal(t, doctor.Skipped, r.State, r.Seen)
 }
 
@@ -781,9 +781,9 @@ func TestDoctorDoesNotGuess(t *testing.T) {
 	for script, want := range map[string]doctor.State{
 		"exit 0": doctor.OK, "exit 3": doctor.Failed, "echo fetching vulnerabilities: no route; exit 1": doctor.Skipped,
 	} {
-		r := find(t, &doctor.Mesh{Vulncheck: []string{"sh", "-c", script}}, "program-vulnerabilities")
+		r := find(t, &doctor.Target{Vulncheck: []string{"sh", "-c", script}}, "program-vulnerabilities")
 		assert.Equal(t, want, r.State, r.Seen)
 	}
-	_, err := doctor.Run(t.Context(), &doctor.Mesh{}, "stranger")
+	_, err := doctor.Run(t.Context(), &doctor.Target{}, "stranger")
 	require.ErrorContains(t, err, "stranger")
 }

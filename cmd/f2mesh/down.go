@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/secret/account"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 )
 
 type downCommand struct {
@@ -23,27 +20,27 @@ type downCommand struct {
 
 // Run stops the mesh and waits until it has.
 func (c *downCommand) Run(ctx context.Context, g *globals) error {
-	st := state{dir: g.StateDir}
+	st := g.state()
 	switch {
 	case c.DryRun && !c.Volumes:
 		return errors.New("--dry-run is for --volumes")
 	case c.DryRun:
-		return st.remove(os.Stdout, true)
-	case !st.locked():
-		fmt.Println("no mesh runs on", st.dir)
+		return local.Remove(st, os.Stdout, true)
+	case !st.Locked():
+		fmt.Println("no mesh runs on", st.Dir)
 	default:
 		if err := c.stop(ctx, st); err != nil {
 			return err
 		}
 	}
 	if c.Volumes {
-		return st.remove(os.Stdout, false)
+		return local.Remove(st, os.Stdout, false)
 	}
 	return nil
 }
 
-func (c *downCommand) stop(ctx context.Context, st state) error {
-	pid, err := st.holder()
+func (c *downCommand) stop(ctx context.Context, st mesh.State) error {
+	pid, err := st.Holder()
 	if err != nil {
 		return err
 	}
@@ -53,74 +50,15 @@ func (c *downCommand) stop(ctx context.Context, st state) error {
 	fmt.Println("stopping; messages in hand are stored first")
 	bounded, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	for st.locked() {
+	for st.Locked() {
 		select {
 		case <-bounded.Done():
-			return fmt.Errorf("process %d has not stopped yet: see %s", pid, st.logFile())
+			return fmt.Errorf("process %d has not stopped yet: see %s", pid, st.LogFile())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	if !c.Volumes {
-		fmt.Println("stopped; the data stay in", st.dir)
-	}
-	return nil
-}
-
-// stateNames are what a mesh makes in its state directory. What somebody else put
-// there stays.
-func stateNames() []string {
-	return []string{
-		"devices", "f2mesh.log", lockFile, "mosquitto", "nats", "pgbouncer", "pki", "postgres", restoringFile, rootFolder, "rotation", "run.json",
-		"run.json.new", "secrets", "simulate.lock", "up.done", "up.out", "vault",
-	}
-}
-
-// remove deletes what the mesh keeps, in the state directory and where account.Place
-// put it. In a dry run it shows that alone.
-func (s state) remove(out io.Writer, dry bool) error {
-	entries, err := os.ReadDir(s.dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintln(out, "nothing to remove:", s.dir, "is not there")
-		return nil
-	case err != nil:
-		return fmt.Errorf("reading the state directory: %w", err)
-	case !exists(s.path(lockFile)):
-		return fmt.Errorf("%s is no state directory of a mesh: nothing was removed", s.dir)
-	}
-	said := "removed"
-	if dry {
-		said = "would remove"
-	} else {
-		lock, err := s.lock()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = lock.Close() }()
-	}
-	left := 0
-	for _, e := range entries {
-		if !slices.Contains(stateNames(), e.Name()) {
-			fmt.Fprintln(out, "not the mesh's, stays:", s.path(e.Name()))
-			left++
-			continue
-		}
-		place := s.path(e.Name())
-		if target, err := os.Readlink(place); err == nil {
-			place += " and " + target
-		}
-		if !dry {
-			if err := account.Remove(s.path(e.Name())); err != nil {
-				return err
-			}
-		}
-		fmt.Fprintln(out, said, place)
-	}
-	if dry || left > 0 {
-		return nil
-	}
-	if err := os.Remove(filepath.Clean(s.dir)); err != nil {
-		return fmt.Errorf("removing the state directory: %w", err)
+		fmt.Println("stopped; the data stay in", st.Dir)
 	}
 	return nil
 }

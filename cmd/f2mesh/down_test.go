@@ -8,41 +8,44 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 )
 
 func TestDownRemovesVolumes(t *testing.T) {
 	t.Parallel()
-	st := state{dir: filepath.Join(t.TempDir(), "state")}
+	st := mesh.State{Dir: filepath.Join(t.TempDir(), "state")}
 	var out bytes.Buffer
-	require.NoError(t, st.remove(&out, false))
+	require.NoError(t, local.Remove(st, &out, false))
 	assert.Contains(t, out.String(), "nothing to remove")
 	for _, name := range []string{"nats", "secrets"} {
-		require.NoError(t, os.MkdirAll(st.path(name, "below"), 0o700))
+		require.NoError(t, os.MkdirAll(st.Path(name, "below"), 0o700))
 	}
-	require.ErrorContains(t, st.remove(&out, false), "no state directory", "a folder that no mesh ever used")
-	require.DirExists(t, st.path("nats"))
-	lock, err := st.lock()
+	require.ErrorContains(t, local.Remove(st, &out, false), "no state directory", "a folder that no mesh ever used")
+	require.DirExists(t, st.Path("nats"))
+	lock, err := st.Lock()
 	require.NoError(t, err)
 	elsewhere := t.TempDir()
-	require.NoError(t, os.Symlink(elsewhere, st.path("mosquitto")))
-	require.NoError(t, os.WriteFile(st.path("notes.txt"), nil, 0o600))
+	require.NoError(t, os.Symlink(elsewhere, st.Path("mosquitto")))
+	require.NoError(t, os.WriteFile(st.Path("notes.txt"), nil, 0o600))
 
-	require.ErrorIs(t, st.remove(&out, false), errAlreadyRunning)
+	require.ErrorIs(t, local.Remove(st, &out, false), mesh.ErrAlreadyRunning)
 	require.NoError(t, lock.Close())
 	out.Reset()
-	require.NoError(t, st.remove(&out, true))
-	assert.Contains(t, out.String(), "would remove "+st.path("mosquitto")+" and "+elsewhere)
-	assert.Contains(t, out.String(), "stays: "+st.path("notes.txt"))
-	require.DirExists(t, st.path("nats", "below"), "a dry run")
+	require.NoError(t, local.Remove(st, &out, true))
+	assert.Contains(t, out.String(), "would remove "+st.Path("mosquitto")+" and "+elsewhere)
+	assert.Contains(t, out.String(), "stays: "+st.Path("notes.txt"))
+	require.DirExists(t, st.Path("nats", "below"), "a dry run")
 
-	require.NoError(t, st.remove(&out, false))
+	require.NoError(t, local.Remove(st, &out, false))
 	require.DirExists(t, elsewhere, "a link that account.Place did not make")
-	require.NoDirExists(t, st.path("nats"))
-	require.FileExists(t, st.path("notes.txt"))
-	require.NoError(t, os.Remove(st.path("notes.txt")))
-	lock, err = st.lock()
+	require.NoDirExists(t, st.Path("nats"))
+	require.FileExists(t, st.Path("notes.txt"))
+	require.NoError(t, os.Remove(st.Path("notes.txt")))
+	lock, err = st.Lock()
 	require.NoError(t, err)
 	require.NoError(t, lock.Close())
-	require.NoError(t, st.remove(&out, false))
-	require.NoDirExists(t, st.dir)
+	require.NoError(t, local.Remove(st, &out, false))
+	require.NoDirExists(t, st.Dir)
 }

@@ -24,9 +24,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
 )
@@ -37,12 +40,12 @@ const newcomer topic.MAC = "aabbccddeeff"
 // claimable puts a device into the metadata.
 func (m *testMesh) claimable(t *testing.T, mac topic.MAC, id int, code string) {
 	t.Helper()
-	conn, err := m.superuser(t.Context(), databaseMetadata)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	_, err = conn.Exec(t.Context(), `
-INSERT INTO `+metadataSchema+`."Device" ("DeviceId", "DeviceName", "DeviceTemplateId", "ClaimingCode", "SerialNumber", "Uuid", "MacAddress")
-SELECT $1, 'new', min("DeviceTemplateId"), $2, 'SN-' || $1::int, gen_random_uuid(), $3 FROM `+metadataSchema+`."DeviceTemplate"`, id, code, string(mac))
+INSERT INTO `+mesh.MetadataSchema+`."Device" ("DeviceId", "DeviceName", "DeviceTemplateId", "ClaimingCode", "SerialNumber", "Uuid", "MacAddress")
+SELECT $1, 'new', min("DeviceTemplateId"), $2, 'SN-' || $1::int, gen_random_uuid(), $3 FROM `+mesh.MetadataSchema+`."DeviceTemplate"`, id, code, string(mac))
 	require.NoError(t, err)
 }
 
@@ -63,7 +66,7 @@ func (m *testMesh) enrol(t *testing.T, e enrolment) (status int, certificate *x5
 	transport := &http.Transport{TLSClientConfig: config}
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
-		"https://"+m.address(m.ports().EST)+"/.well-known/est/"+e.operation, bytes.NewReader(e.csr))
+		"https://"+m.Address(m.Ports().EST)+"/.well-known/est/"+e.operation, bytes.NewReader(e.csr))
 	require.NoError(t, err)
 	request.Header.Set("Content-Type", "application/pkcs10")
 	if e.user != "" {
@@ -101,7 +104,7 @@ func pairOf(certificate *x509.Certificate, key *ecdsa.PrivateKey) *tls.Certifica
 // openCore is the registrar's core as a command has it.
 func (m *testMesh) openCore(t *testing.T) *registry {
 	t.Helper()
-	r, err := openRegistry(context.WithoutCancel(t.Context()), m.state, m.cfg.Host, m.ports().Postgres, m.issuer, m.secrets, m.log)
+	r, err := openRegistry(context.WithoutCancel(t.Context()), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
 	require.NoError(t, err)
 	t.Cleanup(r.close)
 	return r
@@ -110,7 +113,7 @@ func (m *testMesh) openCore(t *testing.T) *registry {
 // audited is the audit trail as its stream has it.
 func (m *testMesh) audited(t *testing.T) (events []registrar.Event) {
 	t.Helper()
-	for _, data := range m.messages(t, registrar.AuditStream) {
+	for _, data := range m.messages(t, stream.Audit) {
 		var e registrar.Event
 		require.NoError(t, json.Unmarshal(data, &e))
 		events = append(events, e)
@@ -175,7 +178,7 @@ func TestEnrolment(t *testing.T) {
 	one, ok := credential.Find("mqtt_operator_password")
 	require.True(t, ok)
 	r := m.rotator(t)
-	_, err = r.run(t.Context(), r.config(t.Context(), one))
+	_, err = r.Run(t.Context(), r.Config(t.Context(), one))
 	require.NoError(t, err)
 
 	want := []string{"refuse wrong_code", "issue", "renew", "revoke", "refuse revoked", "refuse revoked", "refuse used_code", "rotate_secret"}
@@ -226,9 +229,9 @@ func TestForeignTopic(t *testing.T) {
 func TestRegistrarProcess(t *testing.T) {
 	m := startMesh(t)
 	m.claimable(t, newcomer, 9001, "one good code")
-	require.NoError(t, m.Stop(partRegistrar))
-	cmd := m.startProcess(t, partRegistrar)
-	eventually(t, func() bool { ready, _ := m.ready(t, partRegistrar); return ready }, "it does not get ready")
+	require.NoError(t, m.Stop(local.PartRegistrar))
+	cmd := m.startProcess(t, local.PartRegistrar)
+	eventually(t, func() bool { ready, _ := m.ready(t, local.PartRegistrar); return ready }, "it does not get ready")
 	_, csr := newRequest(t, pkix.Name{})
 	status, certificate := m.enrol(t, enrolment{operation: "simpleenroll", user: string(newcomer), code: "one good code", csr: csr})
 	require.Equal(t, http.StatusOK, status)

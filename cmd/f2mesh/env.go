@@ -6,34 +6,35 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 )
 
 type envCommand struct{}
 
 // Run prints shell variables for `eval`. Passwords are named by file.
 func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	st := state{dir: g.StateDir}
-	r, err := st.load()
+	st := g.state()
+	r, err := st.Load()
 	if err != nil {
 		return err
 	}
-	secrets, err := st.keeper(log)
+	secrets, err := st.Secrets(log)
 	if err != nil {
 		return err
 	}
-	defer secrets.close()
-	operator, _, err := logIn(ctx, secrets, secretMQTTOperator)
+	defer secrets.Close()
+	operator, _, err := mesh.LogIn(ctx, secrets, mesh.SecretMQTTOperator)
 	if err != nil {
 		return err
 	}
-	reader, _, err := logIn(ctx, secrets, secretReader)
+	reader, _, err := mesh.LogIn(ctx, secrets, mesh.SecretReader)
 	if err != nil {
 		return err
 	}
 	for _, v := range [][2]string{
-		{"F2MESH_STATE_DIR", st.dir},
-		{"F2MESH_SECRETS_DIR", st.secrets()},
+		{"F2MESH_STATE_DIR", st.Dir},
+		{"F2MESH_SECRETS_DIR", st.SecretsDir()},
 		{"F2MESH_CA", r.CAFile},
 		{"MQTT_HOST", r.Host},
 		{"MQTT_PORT", strconv.Itoa(r.Ports.People)},
@@ -42,32 +43,30 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		{"MQTT_WEBSOCKET_PORT", strconv.Itoa(r.Ports.WebSocket)},
 		{"MQTT_URL", "tcp://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.MQTT))},
 		{"MQTT_USERNAME", operator},
-		{"MQTT_PASSWORD_FILE", st.operatorPassword()},
+		{"MQTT_PASSWORD_FILE", st.OperatorPassword()},
 		{"NATS_URL", "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))},
 		{"NATS_CONTEXT", r.Context},
 		{"PGHOST", r.Host},
 		{"PGPORT", strconv.Itoa(r.Ports.Postgres)},
 		{"PGUSER", reader},
-		{"PGDATABASE", databaseTelemetry},
-		{"PGPASSFILE", st.passfile()},
+		{"PGDATABASE", mesh.DatabaseTelemetry},
+		{"PGPASSFILE", st.Passfile()},
 		{"PGSSLMODE", "verify-full"},
 		{"PGSSLROOTCERT", r.CAFile},
-		{"METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleDecoder, databaseMetadata)},
-		{"METADATA_POOLED_DSN", localPooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, roleDecoder, databaseMetadata)},
-		{"METADATA_SCHEMA", metadataSchema},
-		{"TIMESCALE_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleWriter, databaseTelemetry)},
-		{"TIMESCALE_POOLED_DSN", localPooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, roleWriter, databaseTelemetry)},
+		{"METADATA_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleDecoder, mesh.DatabaseMetadata)},
+		{"METADATA_POOLED_DSN", mesh.PooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, mesh.RoleDecoder, mesh.DatabaseMetadata)},
+		{"METADATA_SCHEMA", mesh.MetadataSchema},
+		{"TIMESCALE_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleWriter, mesh.DatabaseTelemetry)},
+		{"TIMESCALE_POOLED_DSN", mesh.PooledDSN(r.Host, r.Ports.PgBouncer, r.CAFile, mesh.RoleWriter, mesh.DatabaseTelemetry)},
 		{"USE_CONNECTION_POOLING", strconv.FormatBool(r.Ports.PgBouncer != 0)},
 		{"PGBOUNCER_PORT", strconv.Itoa(r.Ports.PgBouncer)},
-		{"REGISTRY_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseRegistry)},
-		{"REGISTRAR_METADATA_DSN", localDSN(r.Host, r.Ports.Postgres, r.CAFile, roleRegistrar, databaseMetadata)},
+		{"REGISTRY_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleRegistrar, mesh.DatabaseRegistry)},
+		{"REGISTRAR_METADATA_DSN", mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, mesh.RoleRegistrar, mesh.DatabaseMetadata)},
 		{"EST_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.EST)) + "/.well-known/est"},
-		{"F2MESH_HTTP_CURL", st.curlConfig()},
+		{"F2MESH_HTTP_CURL", st.CurlConfig()},
 		{"F2MESH_HTTP_URL", "https://" + net.JoinHostPort(r.Public, strconv.Itoa(r.Ports.HTTP))},
 	} {
-		fmt.Printf("export %s=%s\n", v[0], shellQuote(v[1]))
+		fmt.Printf("export %s=%s\n", v[0], mesh.ShellQuote(v[1]))
 	}
 	return nil
 }
-
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

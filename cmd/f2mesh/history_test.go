@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -96,19 +97,19 @@ func TestHistoryNeverStops(t *testing.T) {
 	}
 	perMessage := int64(state("RAW").Bytes / state("RAW").Msgs)
 
-	require.NoError(t, m.Stop(partWriter))
+	require.NoError(t, m.Stop(local.PartWriter))
 	send(int(3 * limit / perMessage))
 	eventually(t, func() bool { return full("RAW") && full("DECODED") }, "the streams are not full")
-	eventually(t, func() bool { return m.figures()["f2mesh_keeper_alarms"] > 0 }, "nobody is told")
+	eventually(t, func() bool { return m.Figures()["f2mesh_keeper_alarms"] > 0 }, "nobody is told")
 	assert.Less(t, rows(), sent, "the control: the writer has stopped")
-	require.NoError(t, m.Start(t.Context(), partWriter))
+	require.NoError(t, m.Start(t.Context(), local.PartWriter))
 	arrives("after the writer had stopped")
 
-	require.NoError(t, m.Stop(partKeeper))
+	require.NoError(t, m.Stop(local.PartKeeper))
 	send(int(2 * limit / perMessage))
 	eventually(t, func() bool { return full("RAW") || full("DECODED") }, "the control: without the keeper a stream is full")
 	assert.Less(t, rows(), sent)
-	require.NoError(t, m.Start(t.Context(), partKeeper))
+	require.NoError(t, m.Start(t.Context(), local.PartKeeper))
 	arrives("after the keeper had stopped")
 	assert.Equal(t, sent, m.count(t, "SELECT count(DISTINCT time) FROM measurement"))
 }

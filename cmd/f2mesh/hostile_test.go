@@ -28,8 +28,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/hostile"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
@@ -107,14 +108,14 @@ func TestHostileTraffic(t *testing.T) {
 	}
 	require.NoError(t, memory.stop(young))
 	fleet.once(t)
-	report, err := ledger.Audit(t.Context(), m.js, m.rows, ledger.Options{})
+	report, err := ledger.Audit(t.Context(), m.JetStream, m.rows, ledger.Options{})
 	require.NoError(t, err)
 	assert.True(t, report.Balanced())
 }
 
 // apartMesh is a mesh that is a process of its own.
 type apartMesh struct {
-	*client
+	*mesh.Mesh
 	rows *pgx.Conn // the reader's
 	tls  *tls.Config
 }
@@ -134,26 +135,26 @@ func upApart(t *testing.T, controllers int) *apartMesh {
 	}
 	t.Cleanup(func() { f2mesh("down", "--volumes") })
 	f2mesh("up", "--detach", "--no-simulate", "--controllers="+strconv.Itoa(controllers))
-	c, err := openClient(t.Context(), &globals{StateDir: dir}, slog.New(slog.DiscardHandler))
+	c, err := mesh.Open(t.Context(), mesh.State{Dir: dir}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	t.Cleanup(c.close)
-	rows, err := connectPostgres(t.Context(), localDSN(c.run.Host, c.run.Ports.Postgres, c.run.CAFile, "", databaseTelemetry), c.secrets, secretReader)
+	t.Cleanup(c.Close)
+	rows, err := mesh.ConnectPostgres(t.Context(), mesh.DSN(c.Description.Host, c.Description.Ports.Postgres, c.Description.CAFile, "", mesh.DatabaseTelemetry), c.Secrets, mesh.SecretReader)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = rows.Close(context.WithoutCancel(t.Context())) })
-	pem, err := os.ReadFile(c.run.CAFile)
+	pem, err := os.ReadFile(c.Description.CAFile)
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(pem))
-	return &apartMesh{client: c, rows: rows, tls: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}
+	return &apartMesh{Mesh: c, rows: rows, tls: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}
 }
 
 func (m *apartMesh) address(port int) string {
-	return net.JoinHostPort(m.run.Host, strconv.Itoa(port))
+	return net.JoinHostPort(m.Description.Host, strconv.Itoa(port))
 }
 
 func (m *apartMesh) certificate(t *testing.T, mac topic.MAC) tls.Certificate {
 	t.Helper()
-	return loadPair(t, filepath.Join(m.state.devices(), mac.Dashed()))
+	return loadPair(t, filepath.Join(m.State.DevicesDir(), mac.Dashed()))
 }
 
 func loadPair(t *testing.T, dir string) tls.Certificate {
@@ -168,7 +169,7 @@ func (m *apartMesh) controller(t *testing.T, mac topic.MAC, lost func(error)) mq
 	t.Helper()
 	config := m.tls.Clone()
 	config.Certificates = []tls.Certificate{m.certificate(t, mac)}
-	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("ssl://" + m.address(m.run.Ports.MQTTTLS)).
+	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("ssl://" + m.address(m.Description.Ports.MQTTTLS)).
 		SetTLSConfig(config).SetAutoReconnect(false).SetConnectTimeout(patience).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { lost(err) }))
 	token := client.Connect()
@@ -181,16 +182,16 @@ func (m *apartMesh) controller(t *testing.T, mac topic.MAC, lost func(error)) mq
 func (m *apartMesh) serves(t *testing.T, mac topic.MAC) {
 	t.Helper()
 	m.controller(t, mac, func(error) {}).Disconnect(100)
-	user, password, err := m.secrets.logIn(t.Context(), secretMQTTOperator)
+	user, password, err := m.Secrets.LogIn(t.Context(), mesh.SecretMQTTOperator)
 	require.NoError(t, err)
-	person := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("wss://" + m.address(m.run.Ports.WebSocket)).SetUsername(user).
+	person := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("wss://" + m.address(m.Description.Ports.WebSocket)).SetUsername(user).
 		SetPassword(password).SetTLSConfig(m.tls).SetAutoReconnect(false).SetConnectTimeout(patience))
 	token := person.Connect()
 	require.True(t, token.WaitTimeout(patience))
 	require.NoError(t, token.Error(), "a person's browser")
 	person.Disconnect(100)
 	ask := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: m.tls}}
-	for port, path := range map[int]string{m.run.Ports.EST: "/.well-known/est/cacerts", m.run.Ports.HTTP: "/healthz"} {
+	for port, path := range map[int]string{m.Description.Ports.EST: "/.well-known/est/cacerts", m.Description.Ports.HTTP: "/healthz"} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+m.address(port)+path, http.NoBody)
 		require.NoError(t, err)
 		response, err := ask.Do(request)
@@ -235,10 +236,10 @@ func (m *apartMesh) attackers(t *testing.T, neighbor topic.MAC, villains []fleet
 			all = append(all, &attacker{Attack: a, door: door, to: to})
 		}
 	}
-	add("MQTT", m.run.Ports.MQTTTLS, hostile.MQTT(string(neighbor)))
-	add("WebSocket", m.run.Ports.WebSocket, hostile.WebSocket())
-	add("EST", m.run.Ports.EST, hostile.Attacks("/.well-known/est/simpleenroll"))
-	add("health", m.run.Ports.HTTP, hostile.Attacks("/status"))
+	add("MQTT", m.Description.Ports.MQTTTLS, hostile.MQTT(string(neighbor)))
+	add("WebSocket", m.Description.Ports.WebSocket, hostile.WebSocket())
+	add("EST", m.Description.Ports.EST, hostile.Attacks("/.well-known/est/simpleenroll"))
+	add("health", m.Description.Ports.HTTP, hostile.Attacks("/status"))
 	return all
 }
 
@@ -286,7 +287,7 @@ func (m *apartMesh) flood(t *testing.T) (end func()) {
 	var opening sync.WaitGroup
 	var mu sync.Mutex // guards ends
 	var ends []func()
-	for name, port := range map[string]int{"WebSocket": m.run.Ports.WebSocket, "EST": m.run.Ports.EST, "health": m.run.Ports.HTTP, "MQTT": m.run.Ports.MQTTTLS} {
+	for name, port := range map[string]int{"WebSocket": m.Description.Ports.WebSocket, "EST": m.Description.Ports.EST, "health": m.Description.Ports.HTTP, "MQTT": m.Description.Ports.MQTTTLS} {
 		opening.Go(func() {
 			number := floodOfIdle
 			if name == "MQTT" {
@@ -570,7 +571,7 @@ type memoryPhase struct {
 
 func (m *apartMesh) watchMemory() *memory {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &memory{root: m.run.PID, cancel: cancel}
+	w := &memory{root: m.Description.PID, cancel: cancel}
 	w.done.Go(func() {
 		for ctx.Err() == nil {
 			now := resident(w.root)

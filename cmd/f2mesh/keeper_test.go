@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
@@ -19,14 +20,14 @@ import (
 )
 
 // vaultWithSecrets is a Vault that holds all secrets of a mesh.
-func vaultWithSecrets(t *testing.T) vaultFlags {
+func vaultWithSecrets(t *testing.T) mesh.VaultFlags {
 	t.Helper()
 	server := vaulttest.StartDev(t)
 	files := credential.Files(filepath.Join(t.TempDir(), "secrets"))
-	for _, name := range credentialNames() {
+	for _, name := range mesh.CredentialNames() {
 		require.NoError(t, files.Make(name))
 	}
-	flags := vaultFlags{Config: server.Config(filepath.Join(t.TempDir(), "vault"))}
+	flags := mesh.VaultFlags{Config: server.Config(filepath.Join(t.TempDir(), "vault"))}
 	b := vault.Bootstrap{
 		Config: flags.Config, SecretsDir: string(files), Report: func(vault.Step) {},
 		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: 24 * time.Hour, WrapTTL: 5 * time.Minute},
@@ -39,19 +40,19 @@ func vaultWithSecrets(t *testing.T) vaultFlags {
 // the operator's own login.
 func TestRotateInVault(t *testing.T) {
 	flags := vaultWithSecrets(t)
-	m := startMesh(t, quickPoll, func(c *meshConfig) { c.Secrets.vaultFlags = flags })
+	m := startMesh(t, quickPoll, func(c *meshConfig) { c.Secrets.VaultFlags = flags })
 	r := m.rotator(t)
 	tr := startTraffic(t, m.device(t, mac))
 	for _, name := range []string{"mqtt_password", "nats_writer_password", "timescale_password", "nats_operator_password"} {
 		c, _ := credential.Find(name)
-		_, before, err := logIn(t.Context(), r.keeper, name)
+		_, before, err := mesh.LogIn(t.Context(), r.Keeper, name)
 		require.NoError(t, err)
-		result, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+		result, err := rotation.Run(t.Context(), r.Config(t.Context(), c))
 		require.NoError(t, err, name)
 		assert.Equal(t, "vault 1 2", result.Source+" "+result.Old+" "+result.New)
-		require.NoError(t, r.connected(t.Context()))
+		require.NoError(t, r.Connected(t.Context()))
 		rotated(t, r, c, before)
-		assert.NoFileExists(t, filepath.Join(m.state.secrets(), name))
+		assert.NoFileExists(t, filepath.Join(m.State.SecretsDir(), name))
 	}
 	m.reconnectReaders(t)
 	tr.finish(t, m)
@@ -59,14 +60,14 @@ func TestRotateInVault(t *testing.T) {
 
 func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
 	flags := vaultWithSecrets(t)
-	st := state{dir: t.TempDir()}
-	inVault, err := newKeeper(&flags, st, slog.New(slog.DiscardHandler))
+	st := mesh.State{Dir: t.TempDir()}
+	inVault, err := mesh.OpenSecrets(&flags, st, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	defer inVault.close()
-	inFiles, err := newKeeper(&vaultFlags{}, st, slog.New(slog.DiscardHandler))
+	defer inVault.Close()
+	inFiles, err := mesh.OpenSecrets(&mesh.VaultFlags{}, st, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	require.NoError(t, inFiles.ensure(t.Context()))
-	for source, k := range map[string]*keeper{"vault": inVault, "file": inFiles} {
+	require.NoError(t, inFiles.Ensure(t.Context()))
+	for source, k := range map[string]*mesh.Secrets{"vault": inVault, "file": inFiles} {
 		first, err := k.Lookup(t.Context(), "mqtt_password")
 		require.NoError(t, err)
 		require.Equal(t, source, first.Source())
@@ -87,31 +88,31 @@ func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
 // TestCommandsDuringAnOutage log in with what stands below Vault. A rotation does
 // not: what is in Vault may be newer.
 func TestCommandsDuringAnOutage(t *testing.T) {
-	st := state{dir: t.TempDir()}
-	for _, name := range credentialNames() {
-		require.NoError(t, st.files().Make(name))
+	st := mesh.State{Dir: t.TempDir()}
+	for _, name := range mesh.CredentialNames() {
+		require.NoError(t, st.SecretFiles().Make(name))
 	}
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1") // nobody listens there
-	t.Setenv("F2MESH_VAULT_AUTH_DIR", st.path("vault"))
-	require.NoError(t, os.MkdirAll(st.path("vault"), 0o700))
+	t.Setenv("F2MESH_VAULT_AUTH_DIR", st.Path("vault"))
+	require.NoError(t, os.MkdirAll(st.Path("vault"), 0o700))
 	for _, name := range []string{"operator.role_id", "operator.secret_id"} {
-		require.NoError(t, os.WriteFile(st.path("vault", name), []byte("00000000-0000-0000-0000-000000000000\n"), 0o600))
+		require.NoError(t, os.WriteFile(st.Path("vault", name), []byte("00000000-0000-0000-0000-000000000000\n"), 0o600))
 	}
 	var log bytes.Buffer
-	lenient, err := st.keeper(slog.New(slog.NewTextHandler(&log, nil)))
+	lenient, err := st.Secrets(slog.New(slog.NewTextHandler(&log, nil)))
 	require.NoError(t, err)
-	defer lenient.close()
+	defer lenient.Close()
 	v, err := lenient.Lookup(t.Context(), "registry_password")
 	require.NoError(t, err)
 	assert.Equal(t, "file", v.Source())
 	assert.Contains(t, log.String(), "Vault cannot be asked")
 	assert.NotContains(t, log.String(), v.Reveal())
 
-	flags, err := environmentVault()
+	flags, err := vaultFromEnvironment()
 	require.NoError(t, err)
-	strict, err := newKeeper(&flags, st, slog.New(slog.DiscardHandler))
+	strict, err := mesh.OpenSecrets(&flags, st, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	defer strict.close()
+	defer strict.Close()
 	_, err = strict.Lookup(t.Context(), "registry_password")
 	require.ErrorIs(t, err, secret.ErrUnavailable, "the control")
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
@@ -40,12 +42,12 @@ type login struct {
 func (m *testMesh) logins(t *testing.T) []login {
 	t.Helper()
 	named := func(name string) func(context.Context) (string, string, error) {
-		return func(ctx context.Context) (string, string, error) { return logIn(ctx, m.state.files(), name) }
+		return func(ctx context.Context) (string, string, error) { return mesh.LogIn(ctx, m.State.SecretFiles(), name) }
 	}
 	servers := map[credential.Kind]rotation.Server{
-		credential.NATS:     natsserver.Admin{Dir: m.state.path("nats"), URL: m.nats.URL(), CAFile: m.authority.CAFile(), Sys: named("nats_sys_password")},
-		credential.MQTT:     mosquitto.Admin{Dir: m.state.path("mosquitto"), Address: m.address(m.ports().MQTT), People: m.address(m.ports().People)},
-		credential.Postgres: postgres.Admin{DSN: m.dsn("postgres", "postgres"), Superuser: named(secretSuperuser)},
+		credential.NATS:     natsserver.Admin{Dir: m.State.Path("nats"), URL: m.Nats.URL(), CAFile: m.Authority.CAFile(), Sys: named("nats_sys_password")},
+		credential.MQTT:     mosquitto.Admin{Dir: m.State.Path("mosquitto"), Address: m.Address(m.Ports().MQTT), People: m.Address(m.Ports().People)},
+		credential.Postgres: postgres.Admin{{DSN: m.DSN("postgres", "postgres"), Superuser: named(mesh.SecretSuperuser)}},
 	}
 	var all []login
 	for _, c := range credential.All() {
@@ -130,7 +132,7 @@ func TestCredentialChange(t *testing.T) {
 				nextUser, nextPassword := other(l.user, user), credential.Generate()
 				l.set(t, nextUser, nextPassword)
 				l.accepts(t, nextUser, nextPassword, true)
-				took := m.moves(t, l, func() error { return m.state.files().Put(l.secret, nextUser, nextPassword) })
+				took := m.moves(t, l, func() error { return m.State.SecretFiles().Put(l.secret, nextUser, nextPassword) })
 				l.sessions(t, user, false)
 				l.sessions(t, nextUser, true)
 				l.set(t, user, "")
@@ -154,7 +156,7 @@ func TestCredentialRevoked(t *testing.T) {
 			proof := m.startProof(t)
 			before, nextUser, nextPassword := m.status(t, l.service, l.secret), other(l.user, l.user), credential.Generate()
 			l.set(t, nextUser, nextPassword)
-			require.NoError(t, m.state.files().Put(l.secret, nextUser, nextPassword))
+			require.NoError(t, m.State.SecretFiles().Put(l.secret, nextUser, nextPassword))
 			time.Sleep(time.Second)
 			require.Equal(t, before, m.status(t, l.service, l.secret), "the control: nobody has told it")
 			l.sessions(t, nextUser, false)
@@ -163,7 +165,7 @@ func TestCredentialRevoked(t *testing.T) {
 			eventually(t, func() bool { return m.status(t, l.service, l.secret).Since.After(before.Since) }, "%s stays locked out", l.service)
 			l.sessions(t, nextUser, true)
 			proof.flows(t)
-			if l.secret == secretMQTTPassword {
+			if l.secret == mesh.SecretMQTTPassword {
 				// Mosquitto 2.0 takes the ACL from a session together with the login,
 				// and drops what is published until the next: the other user has to be
 				// in use before, as in TestCredentialChange.
@@ -188,17 +190,17 @@ func TestDowngrade(t *testing.T) {
 		require.NoError(t, json.Unmarshal(msg.Data, &a))
 		return a
 	}
-	downgraded := func() float64 { return m.figures()["f2mesh_secret_downgraded"] }
+	downgraded := func() float64 { return m.Figures()["f2mesh_secret_downgraded"] }
 	require.Zero(t, downgraded())
 
-	proof, file, aside := m.startProof(t), m.state.path("secrets", secretMQTTPassword), m.state.path("aside")
+	proof, file, aside := m.startProof(t), m.State.Path("secrets", mesh.SecretMQTTPassword), m.State.Path("aside")
 	require.NoError(t, os.Rename(file, aside))
 	raised := next()
 	assert.True(t, raised.Raised)
-	assert.Equal(t, secretMQTTPassword, raised.Subject)
+	assert.Equal(t, mesh.SecretMQTTPassword, raised.Subject)
 	assert.NotEmpty(t, raised.Detail)
 	assert.InDelta(t, 1, downgraded(), 0)
-	assert.True(t, m.status(t, "bridge", secretMQTTPassword).Downgraded)
+	assert.True(t, m.status(t, "bridge", mesh.SecretMQTTPassword).Downgraded)
 	proof.flows(t)
 
 	require.NoError(t, os.Rename(aside, file))
@@ -217,21 +219,21 @@ func TestDowngrade(t *testing.T) {
 func TestVaultLive(t *testing.T) {
 	server := vaulttest.StartFile(t)
 	m := startMesh(t, func(c *meshConfig) { c.Secrets.SecretPoll = poll })
-	cfg := server.Config(m.state.path("vault"))
+	cfg := server.Config(m.State.Path("vault"))
 	bootstrap := vault.Bootstrap{
-		Config: cfg, SecretsDir: m.state.secrets(), Report: func(vault.Step) {},
+		Config: cfg, SecretsDir: m.State.SecretsDir(), Report: func(vault.Step) {},
 		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour},
 	}
 	require.NoError(t, bootstrap.Run(t.Context(), server.Root))
-	parts := []string{partKeeper, partBridge, partDecoder, partWriter, partRegistrar, partHealth}
+	parts := []string{local.PartKeeper, local.PartBridge, local.PartDecoder, local.PartWriter, local.PartRegistrar, local.PartHealth}
 	for _, part := range parts {
 		require.NoError(t, m.Stop(part))
 	}
-	m.cfg.Secrets.Config = cfg
+	m.Cfg.Secrets.Config = cfg
 	for _, part := range parts {
 		require.NoError(t, m.Start(t.Context(), part))
 	}
-	operator, err := vault.OpenToken(cfg, server.Root, m.log)
+	operator, err := vault.OpenToken(cfg, server.Root, m.Log)
 	require.NoError(t, err)
 	t.Cleanup(operator.Close)
 	proof, logins := m.startProof(t), m.logins(t)
@@ -251,7 +253,7 @@ func TestVaultLive(t *testing.T) {
 	}
 	proof.flows(t)
 
-	downgraded := func() float64 { return m.figures()["f2mesh_secret_downgraded"] }
+	downgraded := func() float64 { return m.Figures()["f2mesh_secret_downgraded"] }
 	require.Zero(t, downgraded(), "the control")
 	server.Seal()
 	eventually(t, func() bool { return downgraded() >= float64(len(logins)) }, "no downgrade is told")
@@ -272,7 +274,7 @@ func other(first, user string) string {
 
 func (m *testMesh) password(t *testing.T, name string) string {
 	t.Helper()
-	v, err := secret.Files(m.state.secrets()).Lookup(t.Context(), name)
+	v, err := secret.Files(m.State.SecretsDir()).Lookup(t.Context(), name)
 	require.NoError(t, err)
 	return v.Reveal()
 }
@@ -297,7 +299,7 @@ func (m *testMesh) startProof(t *testing.T) *proof {
 	t.Helper()
 	m.settled(t)
 	p := &proof{
-		m: m, start: time.Now(), stop: make(chan struct{}), before: m.figures(),
+		m: m, start: time.Now(), stop: make(chan struct{}), before: m.Figures(),
 		events: m.count(t, "SELECT count(*) FROM device_event"),
 	}
 	client := m.device(t, mac)
@@ -385,7 +387,7 @@ func (p *proof) onceOnly(t *testing.T, reloaded bool) {
 	for _, s := range p.report.Stages {
 		assert.True(t, s.Copies == 0 || s.Name == "bridge", s.Name)
 	}
-	figures := p.m.figures()
+	figures := p.m.Figures()
 	for _, name := range []string{"bridge_messages_duplicate_total", "decoder_messages_duplicate_total", "writer_rows_duplicate_total"} {
 		assert.Zero(t, figures["f2mesh_"+name]-p.before["f2mesh_"+name], name)
 	}

@@ -20,7 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -30,7 +32,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 
 // testMesh is a mesh of real servers on free ports.
 type testMesh struct {
-	*mesh
+	*local.Mesh
 	js   jetstream.JetStream
 	rows *pgxpool.Pool // the reader's
 }
@@ -64,14 +65,14 @@ func startMesh(t *testing.T, change ...func(*meshConfig)) *testMesh {
 // startMeshLogging is startMesh with a log of the test's own.
 func startMeshLogging(t *testing.T, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
-	return startMeshIn(t, state{dir: filepath.Join(accounttest.TempDir(t), "state")}, log, change...)
+	return startMeshIn(t, mesh.State{Dir: filepath.Join(accounttest.TempDir(t), "state")}, log, change...)
 }
 
 // startMeshIn is startMeshLogging on a state directory that may hold a mesh.
-func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
+func startMeshIn(t *testing.T, st mesh.State, log *slog.Logger, change ...func(*meshConfig)) *testMesh {
 	t.Helper()
 	cfg := meshConfig{
-		Host: "127.0.0.1", Controllers: 3, Pooling: true,
+		Config: local.Config{Host: mesh.Loopback, Controllers: 3, Pooling: true},
 		Keeper: defaults[trimmer.Config](t),
 		Bridge: bridge.Config{
 			URL: "set later", ClientID: "f2mesh-bridge", Filter: "#", Batch: 1000, Linger: 2 * time.Millisecond,
@@ -79,7 +80,7 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 			Inflight: 8000, InflightBytes: 64 << 20,
 		},
 		Decoder: decoder.Config{
-			Schema: metadataSchema, Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 1000,
+			Schema: mesh.MetadataSchema, Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 1000,
 			Batch: 1000, Linger: 2 * time.Millisecond, Workers: 2, DrainTimeout: 5 * time.Second,
 		},
 		Writer: writer.Config{
@@ -96,14 +97,14 @@ func startMeshIn(t *testing.T, st state, log *slog.Logger, change ...func(*meshC
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		m.StopAll()
-		require.NoError(t, m.remove())
+		require.NoError(t, m.Remove())
 	})
 	if err := m.StartAll(t.Context()); errors.Is(err, mosquitto.ErrNotInstalled) || errors.Is(err, postgres.ErrNotInstalled) || errors.Is(err, pgbouncer.ErrNotInstalled) {
 		accounttest.SkipMissing(t, err)
 	} else {
 		require.NoError(t, err)
 	}
-	tm := &testMesh{mesh: m}
+	tm := &testMesh{Mesh: m}
 	tm.openReaders(t)
 	return tm
 }
@@ -121,18 +122,16 @@ func defaults[Config any](t *testing.T) (cfg Config) {
 // openReaders connects the test itself, to NATS over the wire and to the tables.
 func (m *testMesh) openReaders(t *testing.T) {
 	t.Helper()
-	h := &host{log: m.log}
-	h.nats.URL, h.nats.CAFile = m.nats.URL(), m.authority.CAFile()
-	h.secrets = secret.NewStore(secret.Chain{m.secretFiles()}, m.log)
-	nc, err := stream.Connect(h.nats, "operator", h.natsCredential("operator"), m.log)
+	store := secret.NewStore(secret.Chain{m.SecretFiles()}, m.Log)
+	nc, err := stream.Connect(stream.Config{URL: m.Nats.URL(), CAFile: m.Authority.CAFile()}, "operator", mesh.NatsCredential(store, "operator"), m.Log)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)
 	require.NoError(t, err)
-	config, err := pgxpool.ParseConfig(m.dsn("", databaseTelemetry))
+	config, err := pgxpool.ParseConfig(m.DSN("", mesh.DatabaseTelemetry))
 	require.NoError(t, err)
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.User, c.Password, err = logIn(ctx, m.secrets, secretReader)
+		c.User, c.Password, err = mesh.LogIn(ctx, m.Secrets, mesh.SecretReader)
 		return err
 	}
 	m.rows, err = pgxpool.NewWithConfig(context.Background(), config)
@@ -153,7 +152,7 @@ func testLog(t *testing.T) *slog.Logger {
 // certificate of mac.
 func (m *testMesh) device(t *testing.T, mac topic.MAC) mqtt.Client {
 	t.Helper()
-	dir := filepath.Join(m.state.devices(), mac.Dashed())
+	dir := filepath.Join(m.State.DevicesDir(), mac.Dashed())
 	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
 	require.NoError(t, err)
 	client, err := connectMQTT(m, &tls.Config{
@@ -166,7 +165,7 @@ func (m *testMesh) device(t *testing.T, mac topic.MAC) mqtt.Client {
 
 func connectMQTT(m *testMesh, config *tls.Config, id string) (mqtt.Client, error) {
 	client := mqtt.NewClient(mqtt.NewClientOptions().
-		AddBroker("ssl://" + m.address(m.ports().MQTTTLS)).SetClientID(id).SetTLSConfig(config).
+		AddBroker("ssl://" + m.Address(m.Ports().MQTTTLS)).SetClientID(id).SetTLSConfig(config).
 		SetAutoReconnect(true).SetMaxReconnectInterval(time.Second).SetConnectTimeout(5 * time.Second))
 	token := client.Connect()
 	token.WaitTimeout(10 * time.Second)
@@ -175,7 +174,7 @@ func connectMQTT(m *testMesh, config *tls.Config, id string) (mqtt.Client, error
 
 func (m *testMesh) roots(t *testing.T) *x509.CertPool {
 	t.Helper()
-	pem, err := os.ReadFile(m.authority.CAFile())
+	pem, err := os.ReadFile(m.Authority.CAFile())
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
 	require.True(t, pool.AppendCertsFromPEM(pem))
@@ -212,7 +211,7 @@ func (m *testMesh) count(t *testing.T, query string, args ...any) (n int) {
 // deadLetters lists those whose subject matches the filter.
 func (m *testMesh) deadLetters(t *testing.T, filter string) []jetstream.Msg {
 	t.Helper()
-	consumer, err := m.js.OrderedConsumer(t.Context(), deadletter.Stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
+	consumer, err := m.js.OrderedConsumer(t.Context(), stream.DeadLetter, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
 	require.NoError(t, err)
 	info, err := consumer.Info(t.Context())
 	require.NoError(t, err)

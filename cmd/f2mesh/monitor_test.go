@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	monitor "github.com/f2mesh/f2mesh/services/health"
@@ -47,7 +49,7 @@ func (m *testMesh) byService(t *testing.T) map[string]map[string]float64 {
 // api asks the health API with a password.
 func (m *testMesh) api(t *testing.T, path, password string) (code int, body string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+m.address(m.ports().HTTP)+path, http.NoBody)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+m.Address(m.Ports().HTTP)+path, http.NoBody)
 	require.NoError(t, err)
 	if password != "" {
 		request.SetBasicAuth("f2mesh", password)
@@ -82,7 +84,7 @@ func TestFiguresAgree(t *testing.T) {
 		return sum
 	}
 	eventually(t, func() bool { // a service counts when it has acknowledged
-		own := m.figures()
+		own := m.Figures()
 		return own["f2mesh_decoder_messages_decoded_total"] == good && own["f2mesh_writer_rows_written_total"] == good && dead(own) == bad
 	}, "not all messages are counted")
 
@@ -130,7 +132,7 @@ func TestFiguresAgree(t *testing.T) {
 		assert.False(t, status.CRLEnds.IsZero())
 		assert.NotEmpty(t, status.Streams)
 		assert.NotEmpty(t, status.Secrets)
-		for _, name := range append(credentialNames(), credential.HealthAPI) {
+		for _, name := range append(mesh.CredentialNames(), credential.HealthAPI) {
 			assert.NotContains(t, body, m.password(t, name), name)
 		}
 	})
@@ -153,7 +155,8 @@ func TestAlarmsAreShown(t *testing.T) {
 		s, err := (&statusCommand{}).observe(t.Context(), m.js)
 		require.NoError(t, err)
 		var out strings.Builder
-		require.NoError(t, printStatus(s, &out))
+		_, err = s.WriteTo(&out)
+		require.NoError(t, err)
 		return out.String()
 	}
 	assert.Contains(t, screen(), "no alarm is raised")
@@ -166,8 +169,8 @@ func TestAlarmsAreShown(t *testing.T) {
 	_, body := m.api(t, "/status", m.password(t, credential.HealthAPI))
 	assert.Contains(t, body, `"alarm": "dead_letters_rising"`)
 
-	require.NoError(t, m.Stop(partHealth))
-	assert.Contains(t, screen(), "health does not answer: its alarms are not known")
+	require.NoError(t, m.Stop(local.PartHealth))
+	assert.Contains(t, screen(), "health does not respond: its alarms are unknown")
 }
 
 // parseMetrics adds up the series of each name.

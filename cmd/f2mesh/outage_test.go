@@ -14,9 +14,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
+	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // traffic publishes numbered readings until it is stopped, and remembers which
@@ -119,7 +124,7 @@ func (tr *traffic) missing(t *testing.T, m *testMesh) int {
 // TestStopAndStart stops each part during traffic and starts it again.
 func TestStopAndStart(t *testing.T) {
 	m := startMesh(t)
-	for _, name := range []string{partBridge, partDecoder, partWriter, partMosquitto, partNATS, partPostgres, partPgBouncer} {
+	for _, name := range []string{local.PartBridge, local.PartDecoder, local.PartWriter, local.PartMosquitto, local.PartNATS, local.PartPostgres, local.PartPgBouncer} {
 		t.Run(name, func(t *testing.T) {
 			tr := startTraffic(t, m.device(t, mac))
 			time.Sleep(400 * time.Millisecond)
@@ -139,16 +144,16 @@ func TestStopAndStart(t *testing.T) {
 func TestCrash(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Autosave = mosquitto.Autosave{Changes: 1} })
 	kill := map[string]func() error{
-		partMosquitto: func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.mqtt.Kill() },
-		partPostgres:  func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.cluster.Kill() },
-		partPgBouncer: func() error { m.mu.Lock(); defer m.mu.Unlock(); return m.pooler.Kill() },
+		local.PartMosquitto: func() error { m.Mu.Lock(); defer m.Mu.Unlock(); return m.Mqtt.Kill() },
+		local.PartPostgres:  func() error { m.Mu.Lock(); defer m.Mu.Unlock(); return m.Cluster.Kill() },
+		local.PartPgBouncer: func() error { m.Mu.Lock(); defer m.Mu.Unlock(); return m.Pooler.Kill() },
 	}
 	for name, kill := range kill {
 		t.Run(name, func(t *testing.T) {
 			tr := startTraffic(t, m.device(t, mac))
 			for range 2 {
 				time.Sleep(600 * time.Millisecond)
-				if name == partMosquitto {
+				if name == local.PartMosquitto {
 					tr.mu.Lock()
 					tr.kills = append(tr.kills, time.Now())
 					tr.mu.Unlock()
@@ -165,7 +170,7 @@ func TestCrash(t *testing.T) {
 // traffic: no drain, no goodbye.
 func TestKilledService(t *testing.T) {
 	m := startMesh(t)
-	for _, name := range []string{partBridge, partDecoder, partWriter} {
+	for _, name := range []string{local.PartBridge, local.PartDecoder, local.PartWriter} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, m.Stop(name))
 			defer func() { require.NoError(t, m.Start(t.Context(), name)) }()
@@ -190,16 +195,18 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	r := m.registrarConfig()
+	local := m.Mesh
+	r, d := registrarOf(local, server.Config{}), decoderOf(local, decoder.Config{})
+	w := writerOf(local, writer.Config{})
 	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")
 	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1",
-		"NATS_URL="+m.nats.URL(), "F2MESH_CA="+m.authority.CAFile(), "F2MESH_SECRETS_DIR="+m.state.secrets(),
-		"MQTT_URL="+m.bridgeConfig().URL, "METADATA_DSN="+m.decoderConfig().DSN, "METADATA_SCHEMA="+metadataSchema,
-		"TIMESCALE_DSN="+m.writerConfig().DSN,
-		"METADATA_POOLED_DSN="+m.decoderConfig().PooledDSN, "TIMESCALE_POOLED_DSN="+m.writerConfig().PooledDSN,
+		"NATS_URL="+m.Nats.URL(), "F2MESH_CA="+m.Authority.CAFile(), "F2MESH_SECRETS_DIR="+m.State.SecretsDir(),
+		"MQTT_URL="+bridgeOf(local, bridge.Config{}).URL, "METADATA_DSN="+d.DSN, "METADATA_SCHEMA="+mesh.MetadataSchema,
+		"TIMESCALE_DSN="+w.DSN,
+		"METADATA_POOLED_DSN="+d.PooledDSN, "TIMESCALE_POOLED_DSN="+w.PooledDSN,
 		"REGISTRY_DSN="+r.RegistryDSN, "REGISTRAR_METADATA_DSN="+r.MetadataDSN, "REGISTRAR_EST="+r.Listen,
 		"REGISTRAR_EST_CERT="+r.CertFile, "REGISTRAR_EST_KEY="+r.KeyFile, "REGISTRAR_DEVICES="+r.Devices,
-		"REGISTRAR_BROKER_DIR="+r.Broker, "REGISTRAR_PKI_DIR="+m.state.path("pki"))
+		"REGISTRAR_BROKER_DIR="+r.Broker, "REGISTRAR_PKI_DIR="+m.State.Path("pki"))
 	cmd.Stderr = t.Output()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
@@ -232,7 +239,7 @@ func TestDeletedConsumer(t *testing.T) {
 	m := startMesh(t)
 	tr := startTraffic(t, m.device(t, mac))
 	eventually(t, func() bool { return tr.count() > 100 }, "no traffic")
-	for _, c := range [][2]string{{bridge.CommandStream, partBridge}, {bridge.RawStream, partDecoder}, {decoder.DecodedStream, partWriter}} {
+	for _, c := range [][2]string{{stream.Commands, local.PartBridge}, {stream.Raw, local.PartDecoder}, {stream.Decoded, local.PartWriter}} {
 		require.NoError(t, m.js.DeleteConsumer(t.Context(), c[0], c[1]))
 		eventually(t, func() bool {
 			_, err := m.js.Consumer(t.Context(), c[0], c[1])
@@ -264,8 +271,8 @@ func TestCommandsOnce(t *testing.T) {
 		if n%100 == 50 {
 			seen := count()
 			eventually(t, func() bool { return count() > seen }, "no command comes")
-			require.NoError(t, m.Stop(partBridge))
-			require.NoError(t, m.Start(t.Context(), partBridge))
+			require.NoError(t, m.Stop(local.PartBridge))
+			require.NoError(t, m.Start(t.Context(), local.PartBridge))
 		}
 	}
 	eventually(t, func() bool { return count() == commands }, "commands are missing")

@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -52,7 +53,7 @@ func TestPath(t *testing.T) {
 	})
 
 	t.Run("every event component", func(t *testing.T) {
-		for i, c := range []struct{ where, payload, state string }{
+		for i, c := range []struct{ where, payload, State string }{
 			{"access-control-mode/J2/strike-1", `{"timestamp":"%s","status":true}`, `{"status": true}`},
 			{"access-control-mode/J2/reader-1", `{"timestamp":"%s","data":"QR 4711"}`, `{"data": "QR 4711"}`},
 			{"access-control-mode/J2/door-sensors", `{"timestamp":"%s","door-sensor-1":false,"door-sensor-2":true}`, `{"door-sensor-1": false, "door-sensor-2": true}`},
@@ -68,7 +69,7 @@ func TestPath(t *testing.T) {
 				return m.rows.QueryRow(t.Context(), "SELECT state FROM device_event WHERE time = $1 AND mode = $2 AND component = $3 AND mac = $4",
 					at, parts[0], parts[2], string(mac)).Scan(&state) == nil
 			}, "no event of %s", c.where)
-			assert.JSONEq(t, c.state, state)
+			assert.JSONEq(t, c.State, state)
 		}
 	})
 
@@ -129,7 +130,7 @@ func TestPath(t *testing.T) {
 			require.NoError(t, err, reason)
 			assert.Equal(t, c.payload, string(message.Data), "the message is in RAW, where the letter says")
 		}
-		figures := m.figures()
+		figures := m.Figures()
 		assert.GreaterOrEqual(t, figures["f2mesh_bridge_dead_letters_total"], 2.0)
 		assert.GreaterOrEqual(t, figures["f2mesh_decoder_dead_letters_total"], 7.0)
 	})
@@ -189,7 +190,7 @@ func TestPath(t *testing.T) {
 // outcomes are those of all commands.
 func (m *testMesh) outcomes(t *testing.T) (all []outcome.Outcome) {
 	t.Helper()
-	consumer, err := m.js.OrderedConsumer(t.Context(), outcome.Stream, jetstream.OrderedConsumerConfig{})
+	consumer, err := m.js.OrderedConsumer(t.Context(), stream.Result, jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
 	for {
 		message, err := consumer.Next(jetstream.FetchMaxWait(100 * time.Millisecond))
@@ -238,14 +239,14 @@ func TestDoorIsLocked(t *testing.T) {
 
 	t.Run("without a password", func(t *testing.T) {
 		connect := func(user, password string) error {
-			client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + m.address(m.ports().People)).
+			client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + m.Address(m.Ports().People)).
 				SetClientID("password-" + user).SetUsername(user).SetPassword(password))
 			defer client.Disconnect(0)
 			return wait(client.Connect())
 		}
 		require.Error(t, connect("", ""))
 		require.Error(t, connect("operator", "guess"))
-		user, password, err := logIn(t.Context(), m.secrets, secretMQTTOperator)
+		user, password, err := mesh.LogIn(t.Context(), m.Secrets, mesh.SecretMQTTOperator)
 		require.NoError(t, err)
 		require.NoError(t, connect(user, password), "the control")
 	})
@@ -255,7 +256,7 @@ func TestDoorIsLocked(t *testing.T) {
 func TestMetadataChange(t *testing.T) {
 	m := startMesh(t)
 	client := m.device(t, mac)
-	conn, err := m.superuser(t.Context(), databaseMetadata)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	send := func(second int) string {
@@ -271,7 +272,7 @@ func TestMetadataChange(t *testing.T) {
 		return v
 	}
 	require.InDelta(t, 25.52, temperature(send(1)), 0)
-	_, err = conn.Exec(t.Context(), `UPDATE `+metadataSchema+`."DataPoint" SET "Decimals" = 1 WHERE "DataPointId" = 1`)
+	_, err = conn.Exec(t.Context(), `UPDATE `+mesh.MetadataSchema+`."DataPoint" SET "Decimals" = 1 WHERE "DataPointId" = 1`)
 	require.NoError(t, err)
 	second := 1
 	eventually(t, func() bool { second++; return temperature(send(second)) == 255.2 }, "the change has no effect")

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
@@ -78,10 +79,10 @@ func TestNobodyStopsTheFleet(t *testing.T) {
 // spoilRows runs statements before each row of a device is written, until the test ends.
 func (m *testMesh) spoilRows(t *testing.T, device int, statements string) {
 	t.Helper()
-	m.sql(t, databaseTelemetry, fmt.Sprintf(`CREATE OR REPLACE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+	m.sql(t, mesh.DatabaseTelemetry, fmt.Sprintf(`CREATE OR REPLACE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN IF NEW.device_id = %d THEN %s; END IF; RETURN NEW; END $$`, device, statements))
-	m.sql(t, databaseTelemetry, `CREATE TRIGGER trouble BEFORE INSERT ON public.measurement FOR EACH ROW EXECUTE FUNCTION public.trouble()`)
-	t.Cleanup(func() { m.sql(t, databaseTelemetry, `DROP TRIGGER trouble ON public.measurement`) })
+	m.sql(t, mesh.DatabaseTelemetry, `CREATE TRIGGER trouble BEFORE INSERT ON public.measurement FOR EACH ROW EXECUTE FUNCTION public.trouble()`)
+	t.Cleanup(func() { m.sql(t, mesh.DatabaseTelemetry, `DROP TRIGGER trouble ON public.measurement`) })
 }
 
 // latencies publishes a reading of each controller in turn, every 50 ms, and returns

@@ -8,12 +8,16 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // backends answers a number that the superuser sees, past the pooler.
 func (m *testMesh) backends(t *testing.T, query string) (n int) {
 	t.Helper()
-	conn, err := m.superuser(t.Context(), databaseTelemetry)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseTelemetry)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	require.NoError(t, conn.QueryRow(t.Context(), query).Scan(&n))
@@ -30,20 +34,20 @@ func TestPooled(t *testing.T) {
 	require.Eventually(t, func() bool { return tr.count() > 100 }, time.Minute, 20*time.Millisecond)
 	tr.finish(t, m)
 	through := m.clients(t)
-	assert.Positive(t, through[databaseTelemetry+"/"+roleWriter], "rows")
-	assert.Positive(t, through[databaseMetadata+"/"+roleDecoder], "metadata")
-	assert.Zero(t, through[databaseTelemetry+"/"+roleReader], "people")
+	assert.Positive(t, through[mesh.DatabaseTelemetry+"/"+mesh.RoleWriter], "rows")
+	assert.Positive(t, through[mesh.DatabaseMetadata+"/"+mesh.RoleDecoder], "metadata")
+	assert.Zero(t, through[mesh.DatabaseTelemetry+"/"+mesh.RoleReader], "people")
 	assert.Equal(t, 1, m.backends(t, listening))
 
 	// Without the pooler the services are not ready, and LISTEN goes on.
-	require.NoError(t, m.Stop(partPgBouncer))
-	for _, service := range []string{partWriter, partDecoder} {
+	require.NoError(t, m.Stop(local.PartPgBouncer))
+	for _, service := range []string{local.PartWriter, local.PartDecoder} {
 		ready, cause := m.ready(t, service)
 		assert.False(t, ready, "%s: %s", service, cause)
 	}
 	assert.Equal(t, 1, m.backends(t, listening))
-	require.NoError(t, m.Start(t.Context(), partPgBouncer))
-	for _, service := range []string{partWriter, partDecoder} {
+	require.NoError(t, m.Start(t.Context(), local.PartPgBouncer))
+	for _, service := range []string{local.PartWriter, local.PartDecoder} {
 		eventually(t, func() bool { ready, _ := m.ready(t, service); return ready }, "%s is not ready", service)
 	}
 }
@@ -51,9 +55,9 @@ func TestPooled(t *testing.T) {
 // clients counts those of the pooler, by database and user.
 func (m *testMesh) clients(t *testing.T) map[string]int {
 	t.Helper()
-	user, password, err := logIn(t.Context(), m.secrets, secretPgBouncer)
+	user, password, err := mesh.LogIn(t.Context(), m.Secrets, mesh.SecretPgBouncer)
 	require.NoError(t, err)
-	config, err := pgx.ParseConfig(m.pooledDSN(user, "pgbouncer"))
+	config, err := pgx.ParseConfig(m.PooledDSN(user, "pgbouncer"))
 	require.NoError(t, err)
 	config.Password, config.DefaultQueryExecMode = password, pgx.QueryExecModeSimpleProtocol
 	conn, err := pgx.ConnectConfig(t.Context(), config)
@@ -81,11 +85,11 @@ func (m *testMesh) clients(t *testing.T) map[string]int {
 // writer, for longer than it lets anybody wait.
 func TestPoolExhausted(t *testing.T) {
 	m := startMesh(t)
-	_, password, err := logIn(t.Context(), m.secrets, secretTimescale)
+	_, password, err := mesh.LogIn(t.Context(), m.Secrets, mesh.SecretTimescale)
 	require.NoError(t, err)
 	tr := startTraffic(t, m.device(t, mac))
 	require.Eventually(t, func() bool { return tr.count() > 100 }, time.Minute, 20*time.Millisecond)
-	config, err := pgx.ParseConfig(m.pooledDSN(roleWriter, databaseTelemetry))
+	config, err := pgx.ParseConfig(m.PooledDSN(mesh.RoleWriter, mesh.DatabaseTelemetry))
 	require.NoError(t, err)
 	config.Password, config.DefaultQueryExecMode = password, pgx.QueryExecModeCacheDescribe
 	const poolSize = 20
@@ -101,7 +105,7 @@ func TestPoolExhausted(t *testing.T) {
 		holders = append(holders, conn)
 		eventually(t, func() bool { _, err := conn.Exec(t.Context(), "BEGIN"); return err == nil }, "no connection")
 	}
-	retries := func() float64 { return m.figures()["f2mesh_writer_database_retries_total"] }
+	retries := func() float64 { return m.Figures()["f2mesh_writer_database_retries_total"] }
 	before, rows := retries(), m.count(t, "SELECT count(*) FROM measurement")
 	eventually(t, func() bool { return retries() > before }, "the writer was not made to wait")
 	assert.Equal(t, rows, m.count(t, "SELECT count(*) FROM measurement"), "the control: nothing goes through")
@@ -114,8 +118,8 @@ func TestPoolExhausted(t *testing.T) {
 // TestWithoutPooling has the services go to PostgreSQL directly.
 func TestWithoutPooling(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Pooling = false })
-	assert.NotContains(t, m.Names(), partPgBouncer)
-	assert.Empty(t, m.writerConfig().PooledDSN)
+	assert.NotContains(t, m.Names(), local.PartPgBouncer)
+	assert.Empty(t, writerOf(m.Mesh, writer.Config{}).PooledDSN)
 	tr := startTraffic(t, m.device(t, mac))
 	require.Eventually(t, func() bool { return tr.count() > 100 }, time.Minute, 20*time.Millisecond)
 	tr.finish(t, m)
@@ -128,8 +132,8 @@ func TestPoolingFlags(t *testing.T) {
 	assert.Empty(t, poolingFlags{Pooling: true}.choose(""), "there is none")
 	assert.Empty(t, poolingFlags{}.choose("postgres://pooler"), "USE_CONNECTION_POOLING=false")
 	for want, c := range map[bool][]upCommand{
-		true:  {{poolingFlags: poolingFlags{true}}, {poolingFlags: poolingFlags{true}, Parts: []string{partPostgres, partPgBouncer}}},
-		false: {{}, {Parts: []string{partPgBouncer}}, {poolingFlags: poolingFlags{true}, Parts: []string{partPostgres, partWriter}}},
+		true:  {{poolingFlags: poolingFlags{true}}, {poolingFlags: poolingFlags{true}, Parts: []string{local.PartPostgres, local.PartPgBouncer}}},
+		false: {{}, {Parts: []string{local.PartPgBouncer}}, {poolingFlags: poolingFlags{true}, Parts: []string{local.PartPostgres, local.PartWriter}}},
 	} {
 		for _, one := range c {
 			assert.Equal(t, want, one.pooled(), one.Parts)

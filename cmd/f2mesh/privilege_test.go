@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
@@ -89,8 +90,8 @@ func TestPrivileges(t *testing.T) {
 	m := startMesh(t)
 	m.settled(t)
 	var seen []string
-	for _, d := range append(localDatabases(), databaseOf{name: databaseAny}) {
-		conn, err := m.superuser(t.Context(), d.name)
+	for _, d := range append(mesh.LocalDatabases(), mesh.DatabaseOf{Name: mesh.DatabaseAny}) {
+		conn, err := m.Superuser(t.Context(), d.Name)
 		require.NoError(t, err)
 		for _, query := range []string{attributes, privileges} {
 			rows, err := conn.Query(t.Context(), query)
@@ -99,11 +100,11 @@ func TestPrivileges(t *testing.T) {
 			require.NoError(t, err)
 			for _, line := range lines {
 				switch {
-				case query == attributes && d.name != databaseAny:
+				case query == attributes && d.Name != mesh.DatabaseAny:
 				case query == attributes:
 					seen = append(seen, line)
 				case !strings.HasSuffix(strings.Fields(line)[0], "_b"):
-					seen = append(seen, d.name+": "+line)
+					seen = append(seen, d.Name+": "+line)
 				}
 			}
 		}
@@ -113,8 +114,8 @@ func TestPrivileges(t *testing.T) {
 	slices.Sort(seen)
 	compareGolden(t, "postgres-privileges.txt", seen)
 
-	m.sql(t, databaseTelemetry, "GRANT pg_read_all_data TO "+roleReader)
-	conn, err := m.superuser(t.Context(), databaseMetadata)
+	m.sql(t, mesh.DatabaseTelemetry, "GRANT pg_read_all_data TO "+mesh.RoleReader)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(t.Context())) }()
 	rows, err := conn.Query(t.Context(), privileges)
@@ -122,7 +123,7 @@ func TestPrivileges(t *testing.T) {
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
 	assert.True(t, slices.ContainsFunc(lines, func(line string) bool {
-		return strings.HasPrefix(line, roleReader+" table fleet.Device ") && strings.Contains(line, "SELECT")
+		return strings.HasPrefix(line, mesh.RoleReader+" table fleet.Device ") && strings.Contains(line, "SELECT")
 	}), "the control: what a role has by way of a group is seen")
 }
 
@@ -131,15 +132,15 @@ func TestPrivileges(t *testing.T) {
 func (m *testMesh) logIns(t *testing.T) (lines []string) {
 	t.Helper()
 	for _, c := range credential.Of(credential.Postgres) {
-		user, password, err := m.secrets.logIn(t.Context(), c.Name)
+		user, password, err := m.Secrets.LogIn(t.Context(), c.Name)
 		require.NoError(t, err)
-		for _, d := range append(localDatabases(), databaseOf{name: databaseAny}, databaseOf{name: "pgbouncer"}) {
-			for way, dsn := range map[string]string{"directly": m.dsn(user, d.name), "pooled": m.pooledDSN(user, d.name)} {
+		for _, d := range append(mesh.LocalDatabases(), mesh.DatabaseOf{Name: mesh.DatabaseAny}, mesh.DatabaseOf{Name: "pgbouncer"}) {
+			for way, dsn := range map[string]string{"directly": m.DSN(user, d.Name), "pooled": m.PooledDSN(user, d.Name)} {
 				config, err := pgx.ParseConfig(dsn)
 				require.NoError(t, err)
 				config.Password, config.DefaultQueryExecMode = password, pgx.QueryExecModeSimpleProtocol
 				if as, err := whoAmI(t.Context(), config); err == nil {
-					lines = append(lines, fmt.Sprintf("%s: %s logs in %s as %s", d.name, user, way, as))
+					lines = append(lines, fmt.Sprintf("%s: %s logs in %s as %s", d.Name, user, way, as))
 				}
 			}
 		}

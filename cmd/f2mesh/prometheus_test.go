@@ -31,7 +31,7 @@ func (m *testMesh) metricNames(t *testing.T) []string {
 	t.Helper()
 	named := regexp.MustCompile(`fqName: "([^"]+)"`)
 	var names []string
-	for _, s := range m.running() {
+	for _, s := range m.Services() {
 		registry, ok := s.Gatherer.(*prometheus.Registry)
 		require.True(t, ok, s.Name)
 		descriptions := make(chan *prometheus.Desc, 1000)
@@ -71,7 +71,7 @@ func TestMetrics(t *testing.T) {
 	require.Contains(t, names, "f2mesh_writer_dead_letters_total", "the control: counted or not")
 
 	t.Run("names and units", func(t *testing.T) {
-		for _, s := range m.running() {
+		for _, s := range m.Services() {
 			families, err := s.Gatherer.Gather()
 			require.NoError(t, err)
 			problems, err := promlint.NewWithMetricFamilies(families).Lint()
@@ -129,12 +129,12 @@ scrape_configs:
     scheme: https
     tls_config: {ca_file: %q}
     static_configs: [{targets: [%q]}]
-`, rules, m.authority.CAFile(), m.state.path("secrets", credential.HealthAPI), m.address(m.ports().HTTP), m.authority.CAFile(), m.address(m.ports().HTTP))
+`, rules, m.Authority.CAFile(), m.State.Path("secrets", credential.HealthAPI), m.Address(m.Ports().HTTP), m.Authority.CAFile(), m.Address(m.Ports().HTTP))
 	file := filepath.Join(dir, "prometheus.yml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	free, err := port.Pick("127.0.0.1", 0)
 	require.NoError(t, err)
-	p := prometheusServer{address: m.address(free), log: new(bytes.Buffer)}
+	p := prometheusServer{address: m.Address(free), log: new(bytes.Buffer)}
 	server := exec.Command(program(t, "prometheus"), "--config.file="+file, //nolint:noctx // killed below
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address)
 	server.Stderr = p.log

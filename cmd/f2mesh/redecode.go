@@ -2,22 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
-	"os"
-	"slices"
-	"text/tabwriter"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -25,43 +21,46 @@ import (
 
 // replaying is an operator's way to have messages decoded once more.
 type replaying struct {
-	client  *client
-	mesh    replay.Mesh
-	decoder *decoder.Redecoder
-	pools   []*pgxpool.Pool
+	client *mesh.Mesh
+	mesh   replay.Mesh
+	pools  []*pgxpool.Pool
 }
 
 // openReplay connects to the mesh that runs on the state directory. It reads the
 // metadata as its decoder does, and decodes with that one's settings.
 func openReplay(ctx context.Context, g *globals, log *slog.Logger) (*replaying, error) {
-	c, err := openClient(ctx, g, log)
+	c, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return nil, err
 	}
 	r := &replaying{client: c}
 	if err := r.open(ctx, log); err != nil {
-		r.close()
+		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
 func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
-	metadata, err := r.pool(ctx, databaseMetadata, secretPostgres)
+	metadata, err := r.pool(ctx, mesh.DatabaseMetadata, mesh.SecretPostgres)
 	if err != nil {
 		return err
 	}
-	tables, err := r.pool(ctx, databaseTelemetry, secretReader)
+	tables, err := r.pool(ctx, mesh.DatabaseTelemetry, mesh.SecretReader)
 	if err != nil {
 		return err
 	}
-	config := r.client.run.Decoder
-	config.Schema = metadataSchema
-	if r.decoder, err = decoder.NewRedecoder(config, metadata); err != nil {
+	var config decoder.Config
+	if err := json.Unmarshal(r.client.Description.Decoder, &config); err != nil {
+		return fmt.Errorf("reading the decoder's settings in run.json: %w", err)
+	}
+	config.Schema = mesh.MetadataSchema
+	redecoder, err := decoder.NewRedecoder(config, metadata)
+	if err != nil {
 		return err
 	}
-	r.mesh = replay.Mesh{Decoder: r.decoder, Log: log}
-	if r.mesh.Streams, err = stream.NewClient(r.client.js.Conn(), natsfiles.Files, log); err != nil {
+	r.mesh = replay.Mesh{Decoder: redecoder, Log: log}
+	if r.mesh.Streams, err = stream.NewClient(r.client.JetStream.Conn(), natsfiles.Files, log); err != nil {
 		return err
 	}
 	r.mesh.Tables, err = replay.NewTables(ctx, tables)
@@ -70,14 +69,14 @@ func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
 
 // pool opens connections as the user of a secret.
 func (r *replaying) pool(ctx context.Context, database, secretName string) (*pgxpool.Pool, error) {
-	run := r.client.run
-	config, err := pgxpool.ParseConfig(localDSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
+	run := r.client.Description
+	config, err := pgxpool.ParseConfig(mesh.DSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
 	config.MaxConns = 2
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.User, c.Password, err = logIn(ctx, r.client.secrets, secretName)
+		c.User, c.Password, err = mesh.LogIn(ctx, r.client.Secrets, secretName)
 		return err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -88,11 +87,11 @@ func (r *replaying) pool(ctx context.Context, database, secretName string) (*pgx
 	return pool, nil
 }
 
-func (r *replaying) close() {
+func (r *replaying) Close() {
 	for _, p := range r.pools {
 		p.Close()
 	}
-	r.client.close()
+	r.client.Close()
 }
 
 type redecodeCommand struct {
@@ -120,62 +119,13 @@ func (c *redecodeCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	progress, end := countOnBar("messages")
-	interval.Progress = progress
+	defer m.Close()
+	bar := progress.Count("messages")
+	interval.Progress = bar.Set
 	difference, err := m.mesh.Redecode(ctx, interval)
-	end()
+	bar.Finish()
 	if difference == nil {
 		return err
 	}
-	if c.JSON {
-		return errors.Join(err, printJSON(difference))
-	}
-	return errors.Join(err, printDifference(os.Stdout, difference, c.DryRun))
-}
-
-func printDifference(out io.Writer, d *replay.Difference, dryRun bool) error {
-	fmt.Fprintf(out, "messages %d, decoded %d\n", d.Messages, d.Decoded)
-	for _, reason := range slices.Sorted(maps.Keys(d.Refused)) {
-		fmt.Fprintf(out, "  refused, %s: %d\n", plain.Text(reason), d.Refused[reason])
-	}
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "DEVICE\tDATA POINT\tSAME\tCHANGED\tNEW\tGONE\tSECOND")
-	for i := range d.Points {
-		p := &d.Points[i]
-		device, point := fmt.Sprint(p.DeviceID), fmt.Sprintf("%d %s", p.DataPointID, plain.Text(p.Label))
-		if p.DeviceID == 0 {
-			device, point = "-", p.Label
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", device, point, p.Same, p.Changed, p.New, p.Gone, p.Second)
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for i := range d.Points {
-		p := &d.Points[i]
-		for _, e := range p.Examples {
-			if e.Before+e.After == "" {
-				continue // an event's state is not shown: it may be personal
-			}
-			fmt.Fprintf(out, "for example device %d, data point %d at %s: %s -> %s\n", p.DeviceID, p.DataPointID,
-				e.Time.UTC().Format(time.RFC3339Nano), orNone(e.Before), orNone(e.After))
-		}
-	}
-	switch {
-	case d.Changes() == 0:
-		fmt.Fprintln(out, "the tables hold what today's metadata say")
-	case dryRun:
-		fmt.Fprintln(out, "nothing was changed; without --dry-run these rows are written, and the previous values go to measurement_history")
-	default:
-		fmt.Fprintf(out, "%d messages were put on DECODED; the writer replaces the rows, and the previous values go to measurement_history\n", d.Stored)
-	}
-	return nil
-}
-
-func orNone(value string) string {
-	if value == "" {
-		return "none"
-	}
-	return plain.Text(value)
+	return errors.Join(err, printAs(c.JSON, difference))
 }

@@ -9,25 +9,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 )
 
-const (
-	secretRegistry      = "registry_password"
-	secretMQTTRegistrar = "mqtt_registrar_password" //nolint:gosec // the name of a secret, not a secret
-)
-
 type registrarCommand struct {
-	serviceFlags
-	issuerFlags
+	service.Flags
+	mesh.IssuerFlags
 	Authority string        `help:"Directory of the certificate authority." env:"REGISTRAR_PKI_DIR" default:"pki" type:"path" name:"pki-dir"`
 	Config    server.Config `embed:""`
 }
@@ -41,18 +37,18 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Config.ServerCAs == "" {
 		c.Config.ServerCAs = authority.CAFile()
 	}
-	issuer, err := c.open(authority, c.secretFlags.Config, secret.Value{}, log)
+	issuer, err := c.Open(authority, c.SecretFlags.Config, secret.Value{}, log)
 	if err != nil {
 		return err
 	}
-	return c.serve(ctx, "registrar", newRegistrar(c.Config, issuer), log)
+	return c.Serve(ctx, "registrar", version, newRegistrar(c.Config, issuer), log)
 }
 
-func newRegistrar(cfg server.Config, issuer identity.Issuer) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
+func newRegistrar(cfg server.Config, issuer identity.Issuer) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
 		return server.New(cfg, issuer, server.Logins{
-			Registry: secret.Credential{Store: h.secrets, Password: secretRegistry},
-			MQTT:     secret.Credential{Store: h.secrets, Password: secretMQTTRegistrar, User: "registrar"},
+			Registry: secret.Credential{Store: h.Secrets, Password: mesh.SecretRegistry},
+			MQTT:     secret.Credential{Store: h.Secrets, Password: mesh.SecretMQTTRegistrar, User: "registrar"},
 		}, streams, reg, log)
 	}
 }
@@ -69,24 +65,24 @@ func (r *registry) close() { r.pool.Close() }
 
 // openRegistry opens the registry of the mesh on the state directory. Nothing is
 // asked of PostgreSQL yet.
-func openRegistry(ctx context.Context, st state, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*registry, error) {
-	servers, err := identity.OpenAuthority(st.path("pki"))
+func openRegistry(ctx context.Context, st mesh.State, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*registry, error) {
+	servers, err := identity.OpenAuthority(st.Path("pki"))
 	if err != nil {
 		return nil, err
 	}
-	gate, err := mosquitto.OpenGate(st.path("mosquitto"))
+	gate, err := mosquitto.OpenGate(st.Path("mosquitto"))
 	if err != nil {
 		return nil, err
 	}
 	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
-	pool, err := database.Open(ctx, localDSN(host, number, servers.CAFile(), roleRegistrar, databaseRegistry),
-		secret.Credential{Store: store, Password: secretRegistry})
+	pool, err := database.Open(ctx, mesh.DSN(host, number, servers.CAFile(), mesh.RoleRegistrar, mesh.DatabaseRegistry),
+		secret.Credential{Store: store, Password: mesh.SecretRegistry})
 	if err != nil {
 		return nil, fmt.Errorf("opening the registry: %w", err)
 	}
 	core, err := registrar.New(registrar.Config{
-		Devices: st.devices(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
-		Credential: secret.Credential{Store: store, Password: secretMQTTRegistrar, User: "registrar"}.Get,
+		Devices: st.DevicesDir(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
+		Credential: secret.Credential{Store: store, Password: mesh.SecretMQTTRegistrar, User: "registrar"}.Get,
 	})
 	if err != nil {
 		pool.Close()
@@ -124,45 +120,4 @@ func (r *registry) due(ctx context.Context) ([]topic.MAC, error) {
 		}
 	}
 	return macs, err
-}
-
-// registrarConfig is that of the part of a local mesh.
-func (m *mesh) registrarConfig() server.Config {
-	cfg := m.cfg.Registrar
-	cfg.RegistryDSN = m.dsn(roleRegistrar, databaseRegistry)
-	cfg.MetadataDSN = m.dsn(roleRegistrar, databaseMetadata)
-	cfg.MetadataSchema = metadataSchema
-	cfg.Devices, cfg.Broker, cfg.ServerCAs = m.state.devices(), m.state.path("mosquitto"), m.authority.CAFile()
-	cfg.CertFile, cfg.KeyFile = m.serverPair()
-	if m.ports().EST == 0 {
-		// The service listens where it is told to.
-		if free, err := port.Pick(m.cfg.Public, 0); err == nil {
-			m.set(func() { m.cfg.Ports.EST = free })
-		}
-	}
-	cfg.Listen = m.public(m.ports().EST)
-	cfg.Watch.MQTTURL = "tcp://" + m.address(m.ports().MQTT)
-	return cfg
-}
-
-// observing notes the registrar that is built, for it to be told of denied
-// publishes.
-func (m *mesh) observing(inner build) build {
-	return func(h *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		r, err := inner(h, streams, reg, log)
-		if s, ok := r.(*server.Server); ok && err == nil {
-			m.set(func() { m.observe = s.Observe })
-		}
-		return r, err
-	}
-}
-
-// denied passes on what the broker tells of a denied publish.
-func (m *mesh) denied(line string) {
-	m.mu.Lock()
-	observe := m.observe
-	m.mu.Unlock()
-	if observe != nil {
-		observe(line)
-	}
 }

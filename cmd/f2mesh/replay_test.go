@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
@@ -16,14 +17,14 @@ import (
 // a template that was wrong is corrected, and the ledger knows of both.
 func TestReplayAndRedecode(t *testing.T) {
 	m := startMesh(t)
-	r := &replaying{client: &client{state: m.state, run: m.describe(), secrets: m.secrets, js: m.js}}
-	require.NoError(t, r.open(t.Context(), m.log))
+	r := &replaying{client: &mesh.Mesh{State: m.State, Description: m.Describe(), Secrets: m.Secrets, JetStream: m.js}}
+	require.NoError(t, r.open(t.Context(), m.Log))
 	t.Cleanup(func() {
 		for _, p := range r.pools {
 			p.Close()
 		}
 	})
-	conn, err := m.superuser(t.Context(), databaseMetadata)
+	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	change := func(sql string) {
@@ -44,9 +45,9 @@ func TestReplayAndRedecode(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, out.Refused["unknown_pin"], "the control")
 
-	change(`INSERT INTO ` + metadataSchema + `."Pin" ("PinId", "ConnectorId", "Position", "DeviceId")
-SELECT (SELECT max("PinId") + 1 FROM ` + metadataSchema + `."Pin"), "ConnectorId", 50, "DeviceId"
-FROM ` + metadataSchema + `."Pin" WHERE "PinId" = (SELECT min("PinId") FROM ` + metadataSchema + `."Pin")`)
+	change(`INSERT INTO ` + mesh.MetadataSchema + `."Pin" ("PinId", "ConnectorId", "Position", "DeviceId")
+SELECT (SELECT max("PinId") + 1 FROM ` + mesh.MetadataSchema + `."Pin"), "ConnectorId", 50, "DeviceId"
+FROM ` + mesh.MetadataSchema + `."Pin" WHERE "PinId" = (SELECT min("PinId") FROM ` + mesh.MetadataSchema + `."Pin")`)
 	require.NoError(t, r.reopen(t))
 	out, err = r.mesh.Replay(t.Context(), replay.Letters{Filter: deadletter.Filter{MAC: mac}})
 	require.NoError(t, err)
@@ -54,7 +55,7 @@ FROM ` + metadataSchema + `."Pin" WHERE "PinId" = (SELECT min("PinId") FROM ` + 
 	assert.Equal(t, 2*rows, m.count(t, "SELECT count(*) FROM measurement"))
 	assert.True(t, m.balance(t).Balanced())
 
-	change(`UPDATE ` + metadataSchema + `."DataPoint" SET "Decimals" = "Decimals" + 1 WHERE "DataPointId" = 1`)
+	change(`UPDATE ` + mesh.MetadataSchema + `."DataPoint" SET "Decimals" = "Decimals" + 1 WHERE "DataPointId" = 1`)
 	require.NoError(t, r.reopen(t))
 	d, err := r.mesh.Redecode(t.Context(), replay.Interval{DryRun: true})
 	require.NoError(t, err)

@@ -6,26 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
-	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
-	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
-	"github.com/f2mesh/f2mesh/pkg/server/postgres"
-	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
-	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 type restoreCommand struct {
@@ -79,10 +70,10 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 		fmt.Println("every part is as it was written; nothing was restored")
 		return nil
 	}
-	if err := restoreInto(ctx, archive, state{dir: g.StateDir}, os.Stdout, log); err != nil {
+	if err := local.Restore(ctx, archive, g.state(), migrations(), os.Stdout, log); err != nil {
 		return fmt.Errorf("restoring: %w", err)
 	}
-	fmt.Println("restored; start it with:", startCommand(state{dir: g.StateDir}, &archive.Manifest))
+	fmt.Println("restored; start it with:", startCommand(g.state(), &archive.Manifest))
 	return nil
 }
 
@@ -115,17 +106,17 @@ func (c *restoreCommand) fits(m *backup.Manifest) error {
 
 // startCommand is how a person starts the mesh of a backup. The demo fleet, which up
 // has by default, must not come into somebody's data.
-func startCommand(st state, m *backup.Manifest) string {
-	command := []string{st.command("up"), "--no-simulate", "--controllers=0"}
+func startCommand(st mesh.State, m *backup.Manifest) string {
+	command := []string{st.Command("up"), "--no-simulate", "--controllers=0"}
 	for _, argument := range m.Arguments {
-		command = append(command, shellQuote(argument))
+		command = append(command, mesh.ShellQuote(argument))
 	}
 	return strings.Join(command, " ")
 }
 
 // verifyProgress shows a bar where people look at it.
 func verifyProgress() func(done, total int64) {
-	if !isTerminal(os.Stderr) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return nil
 	}
 	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("checking"),
@@ -140,7 +131,7 @@ func describeBackup(out io.Writer, archive *backup.Reader) {
 	m := &archive.Manifest
 	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts, signed by %s\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts), cmp.Or(archive.Signer, "nobody"))
 	if i := slices.IndexFunc(m.Parts, func(p backup.Part) bool { return p.Name == volumesPart }); i >= 0 {
-		fmt.Fprintf(out, "  a mesh in containers: %d files of secrets/ and .env, %s of volumes\n", len(m.Parts)-1, size(m.Parts[i].Size))
+		fmt.Fprintf(out, "  a mesh in containers: %d files of secrets/ and .env, %s of volumes\n", len(m.Parts)-1, mesh.Size(m.Parts[i].Size))
 	}
 	for _, s := range m.Streams {
 		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
@@ -149,227 +140,6 @@ func describeBackup(out io.Writer, archive *backup.Reader) {
 		}
 	}
 	for _, d := range m.Databases {
-		fmt.Fprintf(out, "  database %-10s %9d rows\n", d.Database, total(&d))
+		fmt.Fprintf(out, "  database %-10s %9d rows\n", d.Database, mesh.Total(&d))
 	}
-}
-
-// restoringFile is in a state directory while a restore fills it. A mesh that has it
-// is not whole.
-const restoringFile = "restoring"
-
-// errRestoring is why up does not start.
-var errRestoring = errors.New("a restore into this state directory was broken off, and it has only a part of the mesh: restore again, which begins anew")
-
-// restoreInto fills a state directory that is empty, or not there, or that another
-// restore left.
-func restoreInto(ctx context.Context, archive *backup.Reader, st state, out io.Writer, log *slog.Logger) (err error) {
-	made := !exists(st.dir)
-	if err := st.empty(); err != nil {
-		return err
-	}
-	lock, err := st.lock()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
-	m := &mesh{
-		Supervisor: supervisor.New(log), cfg: meshConfig{Host: "127.0.0.1"}, state: st, log: log,
-	}
-	defer func() {
-		if err == nil {
-			return
-		}
-		if err = errors.Join(err, m.remove(), st.clear()); made {
-			err = errors.Join(err, os.RemoveAll(st.dir))
-		}
-	}()
-	if err := errors.Join(m.remove(), st.clear(), st.begin()); err != nil {
-		return err
-	}
-	if err := restoreFiles(archive, st); err != nil {
-		return err
-	}
-	if err := m.openRestored(); err != nil {
-		return err
-	}
-	defer m.secrets.close()
-	l := &loader{mesh: m, archive: archive, out: out}
-	if err := l.streams(ctx); err != nil {
-		return err
-	}
-	if err := l.databases(ctx); err != nil {
-		return err
-	}
-	syscall.Sync() // what the servers do not sync themselves, before it counts as restored
-	return os.Remove(st.path(restoringFile))
-}
-
-// empty refuses a directory that holds anything but what a restore left.
-func (s state) empty() error {
-	entries, err := os.ReadDir(s.dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && exists(s.path(restoringFile)) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("looking at the state directory: %w", err)
-	}
-	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockFile }) {
-		return fmt.Errorf("%s is not empty: name another --state-dir, or move what is there away", s.dir)
-	}
-	return nil
-}
-
-// clear empties the directory that empty did not refuse, but for the lock.
-func (s state) clear() (problems error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.Name() != lockFile {
-			problems = errors.Join(problems, os.RemoveAll(s.path(e.Name())))
-		}
-	}
-	return problems
-}
-
-// begin notes on disk that what comes is not whole yet.
-func (s state) begin() error {
-	file, err := os.OpenFile(s.path(restoringFile), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("beginning to restore: %w", err)
-	}
-	return errors.Join(file.Sync(), file.Close())
-}
-
-// restoreFiles writes the files of the backup's folders, and no others.
-func restoreFiles(archive *backup.Reader, st state) error {
-	root, err := os.OpenRoot(st.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	for _, part := range archive.Manifest.Parts {
-		name, ok := strings.CutPrefix(part.Name, filePart)
-		if !ok {
-			continue
-		}
-		folder, _, _ := strings.Cut(name, "/")
-		if !filepath.IsLocal(name) || path.Clean(name) != name || !slices.Contains(backupFolders(), folder) {
-			return fmt.Errorf("the backup has a file %q, which no backup should have", name)
-		}
-		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
-			return fmt.Errorf("making a folder: %w", err)
-		}
-		err := archive.Part(part.Name, func(r io.Reader) error {
-			data, err := io.ReadAll(r)
-			if err != nil {
-				return err
-			}
-			return root.WriteFile(name, data, archive.Mode(part.Name))
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// openRestored opens what the restored files hold. Secrets that are not among them
-// are in Vault.
-func (m *mesh) openRestored() error {
-	flags, err := environmentVault()
-	if err != nil {
-		return err
-	}
-	if m.secrets, err = newKeeper(&flags, m.state, m.log); err != nil {
-		return err
-	}
-	if !exists(m.state.path("pki")) {
-		return errors.New("the backup has no CA")
-	}
-	if m.authority, err = identity.OpenAuthority(m.state.path("pki")); err != nil {
-		return err
-	}
-	return m.prepareCertificates()
-}
-
-// loader restores into the servers of a state directory.
-type loader struct {
-	*mesh
-	archive *backup.Reader
-	out     io.Writer
-}
-
-// streams restores the streams in an order in which one that is filled from another
-// comes after it.
-func (l *loader) streams(ctx context.Context) (err error) {
-	server, err := l.startNATS(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stopped(ctx, server.Stop)) }()
-	h := &host{
-		nats:    stream.Config{URL: "nats://in-process", InProcess: server.InProcess()},
-		secrets: secret.NewStore(l.secrets.Chain, slog.New(slog.DiscardHandler)), log: l.log,
-	}
-	nc, err := stream.Connect(h.nats, natsserver.Operator, h.natsCredential(natsserver.Operator), l.log)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	if err := stream.WaitConnected(ctx, nc); err != nil {
-		return fmt.Errorf("connecting to NATS: %w", err)
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("opening JetStream: %w", err)
-	}
-	all := slices.Clone(l.archive.Manifest.Streams)
-	slices.SortStableFunc(all, func(x, y stream.Snapshot) int {
-		return -(rank([]string{latestStream}, x.Name) - rank([]string{latestStream}, y.Name))
-	})
-	for _, s := range all {
-		restore := func(r io.Reader) error { return stream.Restore(ctx, js, &s, r) }
-		if err := l.archive.Part(streamPart(s.Name), restore); err != nil {
-			return err
-		}
-		fmt.Fprintf(l.out, "restored stream %s\n", s.Name)
-	}
-	return nil
-}
-
-// databases makes roles and databases, and fills them.
-func (l *loader) databases(ctx context.Context) (err error) {
-	_, password, err := logIn(ctx, l.secrets, secretSuperuser)
-	if err != nil {
-		return err
-	}
-	// The new cluster knows only its first role yet, whoever's turn it is.
-	cluster, err := l.startPostgres(ctx, postgres.Superuser, password)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stopped(ctx, cluster.Stop)) }()
-	if err := l.roles(ctx, cluster.ConnString(postgres.Superuser, password, databaseAny)); err != nil {
-		return err
-	}
-	if l.archive.Manifest.Format == backup.FormatDumps {
-		return l.dumps(ctx, cluster)
-	}
-	return l.rows(ctx, cluster)
-}
-
-// roles makes the roles that log in, with the passwords of the secrets, and the empty
-// databases.
-func (l *loader) roles(ctx context.Context, dsn string) error {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return fmt.Errorf("connecting to PostgreSQL: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := ensureRoles(ctx, conn, l.secrets); err != nil {
-		return err
-	}
-	return ensureDatabases(ctx, conn)
 }

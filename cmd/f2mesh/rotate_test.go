@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
@@ -25,23 +27,23 @@ import (
 func quickPoll(c *meshConfig) { c.Secrets.SecretPoll = 200 * time.Millisecond }
 
 // rotator is what `f2mesh secret rotate` works with.
-func (m *testMesh) rotator(t *testing.T) *rotator {
+func (m *testMesh) rotator(t *testing.T) *mesh.Rotator {
 	t.Helper()
-	r := &rotator{state: m.state, running: m.describe(), keeper: m.secrets, log: m.log}
-	require.NoError(t, r.connect(t.Context()))
-	t.Cleanup(r.stop)
+	r := &mesh.Rotator{State: m.State, Running: m.Describe(), Keeper: m.Secrets, Log: m.Log}
+	require.NoError(t, r.Connect(t.Context()))
+	t.Cleanup(r.Stop)
 	return r
 }
 
 // lives tells which of a credential's users may log in with what is stored, or
 // with the password that they had before.
-func lives(t *testing.T, r *rotator, c credential.Credential, before string) (users []string) {
+func lives(t *testing.T, r *mesh.Rotator, c credential.Credential, before string) (users []string) {
 	t.Helper()
-	_, stored, err := logIn(t.Context(), r.keeper, c.Name)
+	_, stored, err := mesh.LogIn(t.Context(), r.Keeper, c.Name)
 	require.NoError(t, err)
 	for _, user := range []string{c.User, c.Other(c.User)} {
 		for _, password := range []string{stored, before} {
-			if in, err := r.server(c.Kind).LogIn(t.Context(), user, password); err == nil && in {
+			if in, err := r.Server(c.Kind).LogIn(t.Context(), user, password); err == nil && in {
 				users = append(users, user)
 				break
 			}
@@ -52,16 +54,16 @@ func lives(t *testing.T, r *rotator, c credential.Credential, before string) (us
 
 // rotated requires a rotation to have ended well: one user, with a new password,
 // on which the services are.
-func rotated(t *testing.T, r *rotator, c credential.Credential, before string) {
+func rotated(t *testing.T, r *mesh.Rotator, c credential.Credential, before string) {
 	t.Helper()
-	user, password, err := logIn(t.Context(), r.keeper, c.Name)
+	user, password, err := mesh.LogIn(t.Context(), r.Keeper, c.Name)
 	require.NoError(t, err)
 	assert.NotEqual(t, before, password, c.Name)
 	assert.Equal(t, []string{user}, lives(t, r, c, before), c.Name)
-	v, err := r.keeper.Lookup(t.Context(), c.Name)
+	v, err := r.Keeper.Lookup(t.Context(), c.Name)
 	require.NoError(t, err)
 	for _, service := range c.Services {
-		all, err := answers{r.nc}.Status(t.Context(), service, c.Name)
+		all, err := mesh.Services{Conn: r.Nc}.Status(t.Context(), service, c.Name)
 		require.NoError(t, err)
 		require.Len(t, all, 1, service)
 		assert.Equal(t, v.Version(), all[0].Version, service)
@@ -76,19 +78,19 @@ func TestRotateAll(t *testing.T) {
 	tr := startTraffic(t, m.device(t, mac))
 	for range 2 {
 		for _, c := range credential.All() {
-			_, before, err := logIn(t.Context(), r.keeper, c.Name)
+			_, before, err := mesh.LogIn(t.Context(), r.Keeper, c.Name)
 			require.NoError(t, err)
-			report, err := r.run(t.Context(), r.config(t.Context(), c))
+			report, err := r.Run(t.Context(), r.Config(t.Context(), c))
 			require.NoError(t, err, c.Name)
 			t.Log(report)
-			require.NoError(t, r.connected(t.Context()))
+			require.NoError(t, r.Connected(t.Context()))
 			rotated(t, r, c, before)
 		}
-		for _, name := range []string{partNATS, partPostgres, partPgBouncer, partMosquitto} {
+		for _, name := range []string{local.PartNATS, local.PartPostgres, local.PartPgBouncer, local.PartMosquitto} {
 			require.NoError(t, m.Stop(name))
 			require.NoError(t, m.Start(t.Context(), name))
 		}
-		require.NoError(t, r.connected(t.Context()))
+		require.NoError(t, r.Connected(t.Context()))
 	}
 	m.reconnectReaders(t)
 	tr.finish(t, m)
@@ -109,12 +111,12 @@ func TestRotationBrokenOff(t *testing.T) {
 	r := m.rotator(t)
 	tr := startTraffic(t, m.device(t, mac))
 	crash := errors.New("crash")
-	for _, name := range []string{"mqtt_password", "nats_decoder_password", "timescale_password", secretPgBouncer} {
+	for _, name := range []string{"mqtt_password", "nats_decoder_password", "timescale_password", mesh.SecretPgBouncer} {
 		c, _ := credential.Find(name)
 		for _, last := range []string{"grant", "verify", "store", "wait", "retire"} {
-			_, before, err := logIn(t.Context(), r.keeper, name)
+			_, before, err := mesh.LogIn(t.Context(), r.Keeper, name)
 			require.NoError(t, err)
-			cfg := r.config(t.Context(), c)
+			cfg := r.Config(t.Context(), c)
 			cfg.Done = func(step string) error {
 				if step == last {
 					return crash
@@ -123,15 +125,15 @@ func TestRotationBrokenOff(t *testing.T) {
 			}
 			_, err = rotation.Run(t.Context(), cfg)
 			require.ErrorIs(t, err, crash)
-			result, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+			result, err := rotation.Run(t.Context(), r.Config(t.Context(), c))
 			require.NoError(t, err, "%s behind %s", name, last)
 			assert.Equal(t, last != "grant" && last != "verify", result.Resumed)
 			rotated(t, r, c, before)
 		}
 	}
 	// Whoever logs in through the pooler now is looked up with what is stored.
-	require.NoError(t, m.Stop(partWriter))
-	require.NoError(t, m.Start(t.Context(), partWriter))
+	require.NoError(t, m.Stop(local.PartWriter))
+	require.NoError(t, m.Start(t.Context(), local.PartWriter))
 	tr.finish(t, m)
 }
 
@@ -141,18 +143,18 @@ func TestRotationWaitsForEveryInstance(t *testing.T) {
 	t.Setenv("F2MESH_SECRET_POLL", "2s")
 	m := startMesh(t, quickPoll)
 	r := m.rotator(t)
-	p := m.startProcess(t, partWriter)
+	p := m.startProcess(t, local.PartWriter)
 	for _, name := range []string{"timescale_password", "nats_writer_password"} {
 		c, _ := credential.Find(name)
 		eventually(t, func() bool {
-			all, err := answers{r.nc}.Status(t.Context(), partWriter, name)
+			all, err := mesh.Services{Conn: r.Nc}.Status(t.Context(), local.PartWriter, name)
 			return err == nil && len(all) == 2
 		}, "not two writers")
-		_, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+		_, err := rotation.Run(t.Context(), r.Config(t.Context(), c))
 		require.NoError(t, err)
-		v, err := r.keeper.Lookup(t.Context(), name)
+		v, err := r.Keeper.Lookup(t.Context(), name)
 		require.NoError(t, err)
-		all, err := answers{r.nc}.Status(t.Context(), partWriter, name)
+		all, err := mesh.Services{Conn: r.Nc}.Status(t.Context(), local.PartWriter, name)
 		require.NoError(t, err)
 		require.Len(t, all, 2)
 		for _, s := range all {
@@ -193,7 +195,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 		for _, name := range []string{"timescale_password", "mqtt_password", "nats_bridge_password", "nats_decoder_password", "nats_writer_password"} {
 			c, _ := credential.Find(name)
 			began := time.Now()
-			result, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+			result, err := rotation.Run(t.Context(), r.Config(t.Context(), c))
 			require.NoError(t, err)
 			longest := gaps.since(began)
 			t.Logf("%2d %-22s %s, longest time without a commit %s", n+1, name, result.Took.Round(time.Millisecond), longest.Round(time.Millisecond))
@@ -222,12 +224,12 @@ func TestRetiringTooEarlyStalls(t *testing.T) {
 	fleet := m.startFleet(t, 200)
 	gaps := m.watchCommits()
 	c, _ := credential.Find("timescale_password")
-	user, _, err := logIn(t.Context(), r.keeper, c.Name)
+	user, _, err := mesh.LogIn(t.Context(), r.Keeper, c.Name)
 	require.NoError(t, err)
 	began := time.Now()
-	require.NoError(t, r.server(c.Kind).SetPassword(t.Context(), user, ""))
+	require.NoError(t, r.Server(c.Kind).SetPassword(t.Context(), user, ""))
 	time.Sleep(outage)
-	_, err = rotation.Run(t.Context(), r.config(t.Context(), c))
+	_, err = rotation.Run(t.Context(), r.Config(t.Context(), c))
 	require.NoError(t, err)
 	sent := fleet.finish(t)
 	m.settled(t)
@@ -240,7 +242,7 @@ func TestRetiringTooEarlyStalls(t *testing.T) {
 
 func (m *testMesh) audit(t *testing.T) *ledger.Report {
 	t.Helper()
-	conn, err := connectPostgres(t.Context(), m.dsn("", databaseTelemetry), m.secrets, secretReader)
+	conn, err := mesh.ConnectPostgres(t.Context(), m.DSN("", mesh.DatabaseTelemetry), m.Secrets, mesh.SecretReader)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
 	js, err := jetstream.New(m.js.Conn())
@@ -263,12 +265,12 @@ func (m *testMesh) startFleet(t *testing.T, rate int) *simulatedFleet {
 	ctx, stop := context.WithCancel(t.Context())
 	f := &simulatedFleet{stop: stop}
 	cfg := simulator.Config{
-		Broker: "ssl://" + m.address(m.ports().MQTTTLS), CAFile: m.authority.CAFile(), Devices: m.state.devices(),
+		Broker: "ssl://" + m.Address(m.Ports().MQTTTLS), CAFile: m.Authority.CAFile(), Devices: m.State.DevicesDir(),
 		Rate: rate, Seed: 1,
 	}
-	controllers := fleet.Demo(m.cfg.Controllers)
-	f.done.Go(func() { f.report, f.err = simulator.New(cfg, controllers, m.log).Run(ctx) })
-	eventually(t, func() bool { return m.figures()[figureOut] > float64(rate) }, "no traffic")
+	controllers := fleet.Demo(m.Cfg.Controllers)
+	f.done.Go(func() { f.report, f.err = simulator.New(cfg, controllers, m.Log).Run(ctx) })
+	eventually(t, func() bool { return m.Figures()[mesh.FigureOut] > float64(rate) }, "no traffic")
 	return f
 }
 
@@ -301,7 +303,7 @@ func (m *testMesh) watchCommits() *commits {
 			case <-c.end:
 				return
 			case now := <-ticker.C:
-				if committed := m.figures()[figureOut]; committed != last {
+				if committed := m.Figures()[mesh.FigureOut]; committed != last {
 					last = committed
 					c.mu.Lock()
 					c.at = append(c.at, now)
@@ -339,15 +341,15 @@ func (c *commits) stop() (longest time.Duration) {
 func TestToolsFollowARotation(t *testing.T) {
 	m := startMesh(t, quickPoll)
 	r := m.rotator(t)
-	for _, name := range []string{secretReader, secretMQTTOperator, "nats_operator_password"} {
+	for _, name := range []string{mesh.SecretReader, mesh.SecretMQTTOperator, "nats_operator_password"} {
 		c, _ := credential.Find(name)
-		_, err := rotation.Run(t.Context(), r.config(t.Context(), c))
+		_, err := rotation.Run(t.Context(), r.Config(t.Context(), c))
 		require.NoError(t, err)
 	}
 	for path, want := range map[string]string{
-		m.state.passfile():         roleReader + "_b:",
-		m.state.natsContext():      `"user": "operator_b"`,
-		m.state.operatorPassword(): "",
+		m.State.Passfile():         mesh.RoleReader + "_b:",
+		m.State.NATSContext():      `"user": "operator_b"`,
+		m.State.OperatorPassword(): "",
 	} {
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)
@@ -356,9 +358,9 @@ func TestToolsFollowARotation(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm(), filepath.Base(path))
 	}
-	text, err := os.ReadFile(m.state.operatorPassword())
+	text, err := os.ReadFile(m.State.OperatorPassword())
 	require.NoError(t, err)
-	_, password, err := logIn(t.Context(), r.keeper, secretMQTTOperator)
+	_, password, err := mesh.LogIn(t.Context(), r.Keeper, mesh.SecretMQTTOperator)
 	require.NoError(t, err)
 	assert.Equal(t, password, string(text), "the password alone")
 }

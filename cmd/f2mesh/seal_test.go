@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -23,27 +24,27 @@ func TestRegistrarCannotForget(t *testing.T) {
 	admin, err := pgx.Connect(t.Context(), postgrestest.DSN(cluster, "postgres"))
 	require.NoError(t, err)
 	require.NoError(t, postgres.EnsureRole(t.Context(), admin, postgres.Superuser))
-	require.NoError(t, postgres.EnsureRole(t.Context(), admin, roleRegistrar))
+	require.NoError(t, postgres.EnsureRole(t.Context(), admin, mesh.RoleRegistrar))
 	const password = "only for tests"
-	require.NoError(t, postgres.SetPassword(t.Context(), admin, roleRegistrar, password))
-	require.NoError(t, postgres.SetPassword(t.Context(), admin, roleRegistrar+"_b", password))
+	require.NoError(t, postgres.SetPassword(t.Context(), admin, mesh.RoleRegistrar, password))
+	require.NoError(t, postgres.SetPassword(t.Context(), admin, mesh.RoleRegistrar+"_b", password))
 	provision := func() {
 		t.Helper()
-		require.NoError(t, ensureDatabase(t.Context(), admin, databaseRegistry, roleRegistrar, []string{roleRegistrar}))
-		super, err := pgx.Connect(t.Context(), postgrestest.DSN(cluster, databaseRegistry))
+		require.NoError(t, mesh.EnsureDatabase(t.Context(), admin, mesh.DatabaseRegistry, mesh.RoleRegistrar, []string{mesh.RoleRegistrar}))
+		super, err := pgx.Connect(t.Context(), postgrestest.DSN(cluster, mesh.DatabaseRegistry))
 		require.NoError(t, err)
-		require.NoError(t, sealAudit(t.Context(), super))
+		require.NoError(t, mesh.SealAudit(t.Context(), super))
 		require.NoError(t, super.Close(t.Context()))
 	}
 	provision() // there is no table yet
 	pool := func(user string) *pgxpool.Pool {
 		t.Helper()
-		p, err := pgxpool.New(t.Context(), cluster.ConnString(user, password, databaseRegistry))
+		p, err := pgxpool.New(t.Context(), cluster.ConnString(user, password, mesh.DatabaseRegistry))
 		require.NoError(t, err)
 		t.Cleanup(p.Close)
 		return p
 	}
-	own := pool(roleRegistrar)
+	own := pool(mesh.RoleRegistrar)
 	require.NoError(t, registrar.Migrate(t.Context(), own))
 	event := registrar.Event{Time: time.Now(), Actor: "operator", Action: registrar.Issue}
 	require.NoError(t, registrar.NewTrail(own).Record(t.Context(), event))
@@ -71,7 +72,7 @@ func TestRegistrarCannotForget(t *testing.T) {
 
 	provision()
 	provision() // again
-	for _, p := range []*pgxpool.Pool{own, pool(roleRegistrar + "_b")} {
+	for _, p := range []*pgxpool.Pool{own, pool(mesh.RoleRegistrar + "_b")} {
 		for _, statement := range append(attempts, "UPDATE audit SET actor = 'nobody'", "DELETE FROM audit", "TRUNCATE audit",
 			"SET ROLE f2mesh_audit", "GRANT f2mesh_audit TO f2mesh_registrar") {
 			var refused *pgconn.PgError

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -24,15 +25,8 @@ type secretCommands struct {
 }
 
 type secretStatusCommand struct {
-	vaultFlags
+	mesh.VaultFlags
 	JSON bool `help:"Print JSON."`
-}
-
-// secretStatus is one line of the screen: what one instance of a service says.
-type secretStatus struct {
-	Service string `json:"service"` // "" for what only people and our own commands use
-	secret.Status
-	Age time.Duration `json:"age_ns"` // of the version, as far as it is known
 }
 
 // errDowngraded makes the exit status say what the screen says.
@@ -40,17 +34,17 @@ var errDowngraded = errors.New("a secret fell back to a lower-priority source")
 
 // Run prints one screen.
 func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	m, err := openClient(ctx, g, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	keeper, err := newKeeper(&c.vaultFlags, m.state, log)
+	defer m.Close()
+	keeper, err := mesh.OpenSecrets(&c.VaultFlags, m.State, log)
 	if err != nil {
 		return err
 	}
-	defer keeper.close()
-	all, err := answers{m.js.Conn()}.all(ctx)
+	defer keeper.Close()
+	all, err := mesh.Services{Conn: m.JetStream.Conn()}.AllSecrets(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,23 +60,23 @@ func (c *secretStatusCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	} else {
 		err = printSecrets(os.Stdout, all)
 	}
-	if slices.ContainsFunc(all, func(s secretStatus) bool { return s.Downgraded }) {
+	if slices.ContainsFunc(all, func(s mesh.SecretStatus) bool { return s.Downgraded }) {
 		err = errors.Join(err, errDowngraded)
 	}
 	return err
 }
 
 // unserved are the credentials that no service uses, as we see them.
-func unserved(ctx context.Context, keeper *keeper) []secretStatus {
+func unserved(ctx context.Context, keeper *mesh.Secrets) []mesh.SecretStatus {
 	store := secret.NewStore(keeper.Chain, slog.New(slog.DiscardHandler)) // the screen tells
 	for _, c := range credential.All() {
 		if len(c.Services) == 0 {
 			_, _ = store.Get(ctx, c.Name)
 		}
 	}
-	var all []secretStatus
+	var all []mesh.SecretStatus
 	for _, s := range store.Status() {
-		all = append(all, secretStatus{Status: s})
+		all = append(all, mesh.SecretStatus{Status: s})
 	}
 	return all
 }
@@ -100,7 +94,7 @@ func age(now time.Time, s secret.Status) time.Duration {
 	return now.Sub(since)
 }
 
-func printSecrets(out io.Writer, all []secretStatus) error {
+func printSecrets(out io.Writer, all []mesh.SecretStatus) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SERVICE\tSECRET\tSOURCE\tVERSION\tAGE\tSTATE")
 	for _, s := range all {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
@@ -15,7 +17,7 @@ type setupCommand struct {
 	Force  bool   `help:"Replace existing secrets. The mesh must be stopped; use secret rotate for a running one."`
 	DryRun bool   `help:"Show what would be done without doing it."`
 
-	containerSetup
+	containers.Setup
 	streamSetup
 }
 
@@ -25,20 +27,20 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	case c.Streams && (c.Compose != "" || c.Force):
 		return errors.New("--compose and --force are not for --streams")
 	case c.Streams:
-		return c.streamSetup.run(ctx, state{dir: g.StateDir}, c.Dir, c.DryRun, log)
+		return c.streamSetup.run(ctx, g.state(), c.Dir, c.DryRun, log)
 	case c.Compose != "" && (c.Force || c.Dir != ""):
 		return errors.New("--force and --dir are not for --compose: move a secret's file away to have it made anew")
 	case c.Compose != "":
-		return c.containerSetup.run(ctx, c.DryRun)
+		return c.Setup.Run(ctx, c.DryRun)
 	}
-	st := state{dir: g.StateDir}
-	files := st.files()
+	st := g.state()
+	files := st.SecretFiles()
 	if c.Dir != "" {
 		files = credential.Files(c.Dir)
-	} else if c.Force && st.locked() {
+	} else if c.Force && st.Locked() {
 		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
 	}
-	for _, name := range append([]string{credential.Username, credential.HealthAPI}, credentialNames()...) {
+	for _, name := range append([]string{credential.Username, credential.HealthAPI}, mesh.CredentialNames()...) {
 		done, err := c.one(ctx, files, name, st)
 		if err != nil {
 			return err
@@ -49,25 +51,11 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	if c.Dir != "" || c.DryRun {
 		return nil
 	}
-	return st.refreshTools(ctx)
-}
-
-// refreshTools tells the command-line tools what a running mesh's secrets are now.
-func (s state) refreshTools(ctx context.Context) error {
-	r, err := s.load()
-	if err != nil {
-		return nil // no mesh runs: its start writes them
-	}
-	secrets, err := s.keeper(slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer secrets.close()
-	return s.tools(ctx, secrets, r)
+	return st.RefreshToolFiles(ctx)
 }
 
 // one makes one secret and answers what it did.
-func (c *setupCommand) one(ctx context.Context, files credential.Files, name string, st state) (string, error) {
+func (c *setupCommand) one(ctx context.Context, files credential.Files, name string, st mesh.State) (string, error) {
 	_, err := files.Lookup(ctx, name)
 	missing := errors.Is(err, secret.ErrNotFound)
 	if err != nil && !missing {
@@ -76,7 +64,7 @@ func (c *setupCommand) one(ctx context.Context, files credential.Files, name str
 	switch {
 	case !missing && !c.Force:
 		return "kept", nil
-	case !missing && name == secretSuperuser && c.Dir == "" && exists(st.path("postgres", "data")):
+	case !missing && name == mesh.SecretSuperuser && c.Dir == "" && mesh.Exists(st.Path("postgres", "data")):
 		return "kept: in use", nil // the cluster was made with it, and only a rotation can tell it another
 	}
 	does := "made"

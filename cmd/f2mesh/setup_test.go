@@ -9,15 +9,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 )
 
-func readSecrets(t *testing.T, st state) map[string]string {
+func readSecrets(t *testing.T, st mesh.State) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, name := range credentialNames() {
-		text, err := os.ReadFile(filepath.Join(st.secrets(), name))
+	for _, name := range mesh.CredentialNames() {
+		text, err := os.ReadFile(filepath.Join(st.SecretsDir(), name))
 		require.NoError(t, err)
 		all[name] = string(text)
 	}
@@ -25,11 +27,11 @@ func readSecrets(t *testing.T, st state) map[string]string {
 }
 
 func TestSetup(t *testing.T) {
-	st := state{dir: filepath.Join(t.TempDir(), "state")}
-	g := &globals{StateDir: st.dir}
+	st := mesh.State{Dir: filepath.Join(t.TempDir(), "state")}
+	g := &globals{StateDir: st.Dir}
 	run := func(c setupCommand) error { return c.Run(t.Context(), g, slog.New(slog.DiscardHandler)) }
 	require.NoError(t, run(setupCommand{DryRun: true}))
-	assert.NoDirExists(t, st.secrets())
+	assert.NoDirExists(t, st.SecretsDir())
 
 	require.NoError(t, run(setupCommand{}))
 	first := readSecrets(t, st)
@@ -43,21 +45,21 @@ func TestSetup(t *testing.T) {
 	require.NoError(t, run(setupCommand{DryRun: true, Force: true}))
 	assert.Equal(t, first, readSecrets(t, st), "nothing is replaced unasked")
 
-	require.NoError(t, os.MkdirAll(st.path("postgres", "data"), 0o700))
+	require.NoError(t, os.MkdirAll(st.Path("postgres", "data"), 0o700))
 	require.NoError(t, run(setupCommand{Force: true}))
 	for name, text := range readSecrets(t, st) {
-		assert.Equal(t, name == secretSuperuser, text == first[name], "%s: a cluster that is there knows the superuser's", name)
+		assert.Equal(t, name == mesh.SecretSuperuser, text == first[name], "%s: a cluster that is there knows the superuser's", name)
 	}
 
-	lock, err := st.lock()
+	lock, err := st.Lock()
 	require.NoError(t, err)
 	require.ErrorContains(t, run(setupCommand{Force: true}), "f2mesh secret rotate --all")
 	require.NoError(t, run(setupCommand{Force: true, Dir: filepath.Join(t.TempDir(), "other")}))
 	require.NoError(t, lock.Close())
 
-	require.ErrorContains(t, run(setupCommand{Force: true, containerSetup: containerSetup{Compose: t.TempDir()}}), "--force")
+	require.ErrorContains(t, run(setupCommand{Force: true, Setup: containers.Setup{Compose: t.TempDir()}}), "--force")
 
-	require.NoError(t, os.Chmod(st.secrets(), 0o755))
+	require.NoError(t, os.Chmod(st.SecretsDir(), 0o755))
 	require.ErrorContains(t, run(setupCommand{}), "chmod 700")
 }
 

@@ -8,7 +8,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 
@@ -17,39 +19,39 @@ import (
 func TestSimulateLeavesOthersAlone(t *testing.T) {
 	const own, more = 2, 3
 	m := startMesh(t, func(c *meshConfig) { c.Controllers = own })
-	m.Add(partSimulator, m.simulate(200*time.Millisecond))
-	require.NoError(t, m.Start(t.Context(), partSimulator))
-	r := m.describe()
+	m.Add(local.PartSimulator, simulate(m.Mesh, 200*time.Millisecond))
+	require.NoError(t, m.Start(t.Context(), local.PartSimulator))
+	r := m.Describe()
 	require.True(t, r.Simulating)
-	lock, err := m.state.lock()
+	lock, err := m.State.Lock()
 	require.NoError(t, err)
 	defer func() { _ = lock.Close() }()
-	require.NoError(t, hold(lock))
-	require.NoError(t, m.state.save(r))
+	require.NoError(t, mesh.NoteHolder(lock))
+	require.NoError(t, m.State.Save(r))
 
-	simulate := func() error {
+	play := func() error {
 		c := simulateCommand{Controllers: more, Config: simulator.Config{Messages: 120, Rate: 120}} // a second: each has its share
-		return c.Run(t.Context(), &globals{StateDir: m.state.dir}, m.log)
+		return c.Run(t.Context(), &globals{StateDir: m.State.Dir}, m.Log)
 	}
-	require.NoError(t, simulate())
+	require.NoError(t, play())
 	m.settled(t)
 	for i, controller := range fleet.Demo(own + more) {
 		n := m.count(t, "SELECT count(*) FROM device_event WHERE mac = $1", string(controller.MAC))
 		assert.Positive(t, n, "controller %d", i)
 	}
 
-	held, err := m.state.lockSimulation()
+	held, err := lockSimulation(m.State)
 	require.NoError(t, err)
-	require.ErrorContains(t, simulate(), "another `f2mesh simulate`")
+	require.ErrorContains(t, play(), "another `f2mesh simulate`")
 	require.NoError(t, held.Close())
 }
 
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	assert.Equal(t, fleet.Demo(5)[2:], running{Controllers: 2, Simulating: true}.others(3, &out))
+	assert.Equal(t, fleet.Demo(5)[2:], others(&mesh.Description{Controllers: 2, Simulating: true}, 3, &out))
 	assert.Contains(t, out.String(), "--no-simulate")
 	out.Reset()
-	assert.Equal(t, fleet.Demo(3), running{Controllers: 2}.others(3, &out))
+	assert.Equal(t, fleet.Demo(3), others(&mesh.Description{Controllers: 2}, 3, &out))
 	assert.Empty(t, out.String())
 }

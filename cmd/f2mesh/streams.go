@@ -7,51 +7,12 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 )
-
-// connectPatience is how long setup waits for the NATS server.
-const connectPatience = 30 * time.Second
-
-// operatorStreams is the operator's way to the streams.
-type operatorStreams struct {
-	config  stream.Config
-	secrets secret.Source
-	log     *slog.Logger
-}
-
-// setUp makes and updates streams and consumers, and returns what it changed.
-func (o operatorStreams) setUp(ctx context.Context, sizes stream.Sizes, dryRun bool) ([]string, error) {
-	h := &host{secrets: secret.NewStore(secret.Chain{o.secrets}, slog.New(slog.DiscardHandler))}
-	nc, err := stream.Connect(o.config, natsserver.Operator, h.natsCredential(natsserver.Operator), o.log)
-	if err != nil {
-		return nil, err
-	}
-	defer nc.Close()
-	bounded, cancel := context.WithTimeout(ctx, connectPatience)
-	defer cancel()
-	if err := stream.WaitConnected(bounded, nc); err != nil {
-		return nil, fmt.Errorf("connecting to NATS at %s: %w", o.config.URL, err)
-	}
-	streams, err := stream.NewClient(nc, natsfiles.Files, o.log)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := streams.SetUp(ctx, sizes, dryRun)
-	if err != nil {
-		return changes, fmt.Errorf("setting up the streams: %w", err)
-	}
-	return changes, nil
-}
 
 // streamSetup makes the streams of a mesh whose parts run anywhere.
 type streamSetup struct {
@@ -64,25 +25,25 @@ type streamSetup struct {
 // run sets up the streams of the mesh that runs on the state directory, or else those at
 // --nats-url, with the operator's password from the folder of secrets or from where the
 // mesh's are.
-func (c *streamSetup) run(ctx context.Context, st state, secretsDir string, dryRun bool, log *slog.Logger) error {
-	secrets, err := st.keeper(log)
+func (c *streamSetup) run(ctx context.Context, st mesh.State, secretsDir string, dryRun bool, log *slog.Logger) error {
+	secrets, err := st.Secrets(log)
 	if err != nil {
 		return err
 	}
-	defer secrets.close()
+	defer secrets.Close()
 	chain := secrets.Chain
 	if secretsDir != "" {
 		chain = append(secret.Chain{secret.Files(secretsDir)}, chain...)
 	}
-	to, sizes := operatorStreams{config: c.Config, secrets: chain, log: log}, c.Sizes
+	to, sizes := mesh.OperatorStreams{Config: c.Config, Secrets: chain, Log: log}, c.Sizes
 	if c.Disk != "" {
 		sizes.Free = func() (uint64, error) { return doctor.DiskFree(c.Disk) }
 	}
-	if r, err := st.load(); err == nil {
-		to.config = stream.Config{URL: "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS)), CAFile: r.CAFile}
-		sizes.Free = func() (uint64, error) { return doctor.DiskFree(st.path("nats")) }
+	if r, err := st.Load(); err == nil {
+		to.Config = stream.Config{URL: "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS)), CAFile: r.CAFile}
+		sizes.Free = func() (uint64, error) { return doctor.DiskFree(st.Path("nats")) }
 	}
-	changes, err := to.setUp(ctx, sizes, dryRun)
+	changes, err := to.SetUp(ctx, sizes, dryRun)
 	for _, change := range changes {
 		fmt.Println(change)
 	}
@@ -91,20 +52,4 @@ func (c *streamSetup) run(ctx context.Context, st state, secretsDir string, dryR
 	}
 	_, err = fmt.Fprintf(os.Stdout, "%d changes, %s\n", len(changes), map[bool]string{false: "done", true: "none made: a dry run"}[dryRun])
 	return err
-}
-
-type keeperCommand struct {
-	serviceFlags
-	Config trimmer.Config `embed:""`
-}
-
-// Run runs the keeper until it is stopped.
-func (c *keeperCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.serve(ctx, "keeper", newTrimmer(c.Config), log)
-}
-
-func newTrimmer(cfg trimmer.Config) build {
-	return func(_ *host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (runner, error) {
-		return trimmer.New(cfg, streams.JetStream(), reg, log)
-	}
 }

@@ -11,10 +11,11 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
-	"github.com/f2mesh/f2mesh/services/decoder"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 type tailCommand struct {
@@ -34,13 +35,13 @@ func (c *tailCommand) Run(ctx context.Context, g *globals, log *slog.Logger) err
 		}
 		filter = "f2.decoded." + string(mac) + ".>"
 	}
-	m, err := openClient(ctx, g, log)
+	m, err := mesh.Open(ctx, g.state(), log)
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	from := time.Now().Add(-c.Since)
-	consumer, err := m.js.OrderedConsumer(ctx, decoder.DecodedStream, jetstream.OrderedConsumerConfig{
+	consumer, err := m.JetStream.OrderedConsumer(ctx, stream.Decoded, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from,
 	})
 	if err != nil {

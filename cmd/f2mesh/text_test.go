@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
@@ -62,16 +63,18 @@ func TestTablesAreHarmless(t *testing.T) {
 			return nil
 		},
 		"status": func(out io.Writer, text string) error {
-			return printStatus(&monitor.Status{
+			_, err := (&monitor.Status{
 				Stages: []monitor.Stage{{Stage: "bridge", Cause: text}},
 				Alarms: []alarm.Alarm{{Kind: text, Service: text, Subject: text, Detail: text}}, AlarmsRaised: 1,
-			}, out)
+			}).WriteTo(out)
+			return err
 		},
 		"secret status": func(out io.Writer, text string) error {
-			return printSecrets(out, []secretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
+			return printSecrets(out, []mesh.SecretStatus{{Service: text, Status: secret.Status{Name: text, Source: text, Version: text, Problem: text}}})
 		},
 		"doctor": func(out io.Writer, text string) error {
-			return printResults(out, []doctor.Result{{Name: "x", Finding: doctor.Finding{State: doctor.Failed, Seen: text}, Fix: text}})
+			_, err := doctor.Results{{Name: "x", Finding: doctor.Finding{State: doctor.Failed, Seen: text}, Fix: text}}.WriteTo(out)
+			return err
 		},
 	}
 	for name, print := range tables {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 )
@@ -76,10 +77,10 @@ func TestUp(t *testing.T) {
 // Who signed at the last start does so at the next.
 func TestIssuerAsBefore(t *testing.T) {
 	t.Parallel()
-	st := state{dir: t.TempDir()}
-	assert.Equal(t, issuerFlags{}, new(upCommand).issuer(st), "the first start")
-	vault, files := issuerFlags{Issuer: issuerVault, Mount: "pki"}, issuerFlags{Issuer: "files"}
-	require.NoError(t, st.save(running{Issuer: vault}))
+	st := mesh.State{Dir: t.TempDir()}
+	assert.Equal(t, mesh.IssuerFlags{}, new(upCommand).issuer(st), "the first start")
+	vault, files := mesh.IssuerFlags{Issuer: mesh.IssuerVault, Mount: "pki"}, mesh.IssuerFlags{Issuer: "files"}
+	require.NoError(t, st.Save(mesh.Description{Issuer: vault}))
 	assert.Equal(t, vault, new(upCommand).issuer(st))
 	assert.Equal(t, files, (&upCommand{Issuer: files}).issuer(st), "unless somebody says")
 }
@@ -136,9 +137,9 @@ func rotateFromCommandLine(t *testing.T, f2mesh func(...string) (string, error),
 // TestFleetSize: a mesh without the demo fleet stays so.
 func TestFleetSize(t *testing.T) {
 	t.Parallel()
-	st, one := state{dir: t.TempDir()}, 1
+	st, one := mesh.State{Dir: t.TempDir()}, 1
 	assert.Equal(t, demoControllers, (&upCommand{}).fleetSize(st))
-	require.NoError(t, st.save(running{Controllers: 0}))
+	require.NoError(t, st.Save(mesh.Description{Controllers: 0}))
 	assert.Zero(t, (&upCommand{}).fleetSize(st))
 	assert.False(t, (&upCommand{Simulate: true}).simulates(0))
 	assert.Equal(t, 1, (&upCommand{Controllers: &one}).fleetSize(st), "the control: who says so gets it")
@@ -157,15 +158,15 @@ func TestPublicAddress(t *testing.T) {
 		}
 		return err == nil
 	}
-	p := m.ports()
+	p := m.Ports()
 	for name, number := range map[string]int{"controllers": p.MQTTTLS, "browsers": p.WebSocket, "EST": p.EST, "health": p.HTTP} {
 		eventually(t, func() bool { return reached(elsewhere, number) }, "%s", name)
 	}
 	for name, number := range map[string]int{"services": p.MQTT, "tools": p.People, "NATS": p.NATS, "PostgreSQL": p.Postgres, "PgBouncer": p.PgBouncer} {
 		assert.False(t, reached(elsewhere, number), name)
-		assert.True(t, reached(loopback, number), "%s, the control", name)
+		assert.True(t, reached(mesh.Loopback, number), "%s, the control", name)
 	}
-	patient := m.state.patient(m.describe(), m.secrets.logIn)
+	patient := patient(m.State, m.Describe(), m.Secrets.LogIn)
 	for _, check := range []string{"network-listeners", "mqtt-listeners", "tls-certificates", "health-password"} {
 		r := find(t, patient, check)
 		assert.Equal(t, doctor.OK, r.State, "%s: %s", check, r.Seen)

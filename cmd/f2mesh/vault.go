@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
@@ -50,7 +51,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 	if err != nil {
 		return err
 	}
-	b, err := c.bootstrap(ctx, state{dir: g.StateDir})
+	b, err := c.bootstrap(ctx, g.state())
 	if err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 	return nil
 }
 
-func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault.Bootstrap, error) {
+func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st mesh.State) (*vault.Bootstrap, error) {
 	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, Audit: c.Audit, SecretsDir: c.SecretsDir, Reissue: c.Reissue, Folders: c.Folders, DryRun: c.DryRun}
 	if slices.Contains(b.Reissue, "all") {
 		b.Reissue = vault.Services
@@ -76,8 +77,8 @@ func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault
 			return nil, fmt.Errorf("--reissue %s: unknown service; known: %v", service, vault.Services)
 		}
 	}
-	if _, err := os.Stat(st.secrets()); b.SecretsDir == "" && err == nil {
-		b.SecretsDir = st.secrets()
+	if _, err := os.Stat(st.SecretsDir()); b.SecretsDir == "" && err == nil {
+		b.SecretsDir = st.SecretsDir()
 	}
 	if c.PKI {
 		b.PKI = &vault.PKI{Mount: c.PKIMount, Import: c.PKIImport}
@@ -85,7 +86,7 @@ func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st state) (*vault
 	if !c.Database {
 		return b, nil
 	}
-	password, err := secret.Chain{secret.Files(b.SecretsDir), secret.Environment("F2MESH_")}.Lookup(ctx, secretSuperuser)
+	password, err := secret.Chain{secret.Files(b.SecretsDir), secret.Environment("F2MESH_")}.Lookup(ctx, mesh.SecretSuperuser)
 	if err != nil {
 		return nil, err
 	}

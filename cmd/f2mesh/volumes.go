@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/term"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/volume"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
@@ -18,13 +21,13 @@ type volumesCommands struct {
 	Load volumesLoadCommand `cmd:"" help:"Fill empty volumes from standard input."`
 }
 
-type volumesFolder struct {
+type VolumesFolder struct {
 	Volumes string `help:"Directory in which each volume of compose.yaml is mounted under its name." default:"/volumes" type:"existingdir"`
 }
 
 // names are the volumes that hold data: the program is put there at each start, and
 // which broker runs is nothing to keep.
-func (c *volumesFolder) names() ([]string, error) {
+func (c *VolumesFolder) names() ([]string, error) {
 	entries, err := os.ReadDir(c.Volumes)
 	if err != nil {
 		return nil, fmt.Errorf("looking for the volumes: %w", err)
@@ -39,12 +42,12 @@ func (c *volumesFolder) names() ([]string, error) {
 }
 
 // still refuses volumes whose servers run: their files would not fit each other.
-func (c *volumesFolder) still() error {
-	if err := c.complete(); err != nil {
+func (c *VolumesFolder) still() error {
+	if err := c.Complete(); err != nil {
 		return err
 	}
 	for _, server := range []string{"postgres", "timescaledb"} {
-		if exists(filepath.Join(c.Volumes, server+"-data", "pgdata", "postmaster.pid")) {
+		if mesh.Exists(filepath.Join(c.Volumes, server+"-data", "pgdata", "postmaster.pid")) {
 			return fmt.Errorf("the server %s runs, or was killed: let it start and stop in order first", server)
 		}
 	}
@@ -55,7 +58,7 @@ func (c *volumesFolder) still() error {
 }
 
 type volumesSaveCommand struct {
-	volumesFolder
+	VolumesFolder
 	DryRun bool `help:"Only show the contents. Servers may be running."`
 }
 
@@ -69,7 +72,7 @@ func (c *volumesSaveCommand) Run(ctx context.Context) error {
 	if c.DryRun {
 		return c.measure(ctx, names)
 	}
-	if isTerminal(os.Stdout) {
+	if term.IsTerminal(int(os.Stdout.Fd())) {
 		return errors.New("refusing to print unencrypted secrets to a terminal: use f2mesh backup --compose")
 	}
 	if err := c.still(); err != nil {
@@ -95,7 +98,7 @@ func describeVolumes(out io.Writer, all []volume.Volume) error {
 	var files int
 	for _, v := range all {
 		files += v.Files
-		fmt.Fprintf(out, "  volume %-20s %6d files  %s\n", v.Name, v.Files, size(v.Bytes))
+		fmt.Fprintf(out, "  volume %-20s %6d files  %s\n", v.Name, v.Files, mesh.Size(v.Bytes))
 	}
 	if files == 0 {
 		return errors.New("the volumes are empty: they contain no mesh")
@@ -103,7 +106,7 @@ func describeVolumes(out io.Writer, all []volume.Volume) error {
 	return nil
 }
 
-type volumesLoadCommand struct{ volumesFolder }
+type volumesLoadCommand struct{ VolumesFolder }
 
 // Run fills the volumes of a mesh that was never started.
 func (c *volumesLoadCommand) Run(ctx context.Context) error {
@@ -121,8 +124,8 @@ func (c *volumesLoadCommand) Run(ctx context.Context) error {
 	return describeVolumes(os.Stderr, loaded)
 }
 
-// complete refuses volumes that a restore was to fill when it was killed.
-func (c *volumesFolder) complete() error {
+// Complete refuses volumes that a restore was to fill when it was killed.
+func (c *VolumesFolder) Complete() error {
 	if volume.Incomplete(c.Volumes) {
 		return errors.New("a restore into these volumes broke off: `./task compose:down -- --volumes`, and restore again")
 	}

@@ -6,13 +6,13 @@
 // and devices. Servers and devices hand out the issuing certificate with their
 // own, and trust CAFile, which holds the root and all issuing CAs in use. Keys are
 // ECDSA P-256 in PKCS #8, in files of mode 600; RSA keys are accepted, of a device
-// as of the authority itself. The root's key is needed only for Rotate and is
-// belongs elsewhere: MoveRootKey takes it out of the folder. Every file is written whole under another name and then
-// put in place, so that a reader or a crash never meets half of one; two processes
-// that open the same new authority at once end up with one.
+// as of the authority itself. The root's key is needed only for Rotate and belongs
+// elsewhere: MoveRootKey takes it out of the folder. Every file is written under another
+// name and then renamed, so that nobody reads half of one; two processes that open the
+// same new authority at once end up with one.
 //
-// The package keeps no registry of what it issued, decides who is revoked nowhere,
-// and does not write broker configuration.
+// The package keeps no registry of what it issued, does not decide who is revoked, and
+// does not write broker configuration.
 package identity
 
 import (
@@ -78,10 +78,10 @@ func OpenAuthority(dir string) (*Authority, error) {
 	return a, nil
 }
 
-// MoveRootKey takes the root's key out of an authority's folder, which services read,
-// into another, where Rotate can be pointed at it. Where the key is not any more there
-// is nothing to do.
-func MoveRootKey(dir, to string) error {
+// MoveRootKey moves the root's key from an authority's folder, which services read, to
+// another, where Rotate can be pointed at it. Without a key there is nothing to do.
+func MoveRootKey(dir, to string) (err error) {
+	defer wrap(&err, "moving the root's key")
 	from, target := filepath.Join(dir, rootKeyName), filepath.Join(to, rootKeyName)
 	text, err := os.ReadFile(from) //nolint:gosec // of our own authority
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,7 +91,7 @@ func MoveRootKey(dir, to string) error {
 		err = os.MkdirAll(to, 0o700)
 	}
 	if err != nil {
-		return fmt.Errorf("moving the root's key: %w", err)
+		return err
 	}
 	there, err := os.ReadFile(target) //nolint:gosec // the same
 	switch {
@@ -101,12 +101,16 @@ func MoveRootKey(dir, to string) error {
 		err = fmt.Errorf("%s is another one: move that away", target)
 	}
 	if err != nil {
-		return fmt.Errorf("moving the root's key: %w", err)
+		return err
 	}
-	if err := os.Remove(from); err != nil {
-		return fmt.Errorf("moving the root's key: %w", err)
+	return os.Remove(from)
+}
+
+// wrap adds to an error what was being done.
+func wrap(err *error, doing string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", doing, *err)
 	}
-	return nil
 }
 
 // load reads the folder, which another process may have changed, and brings CAFile
@@ -168,7 +172,8 @@ func create(dir string) error {
 }
 
 func fill(dir string) error {
-	root, rootKey, err := selfSigned()
+	t := authorityTemplate("f2mesh root CA", rootLife, 1)
+	root, rootKey, err := sign(t, t, nil)
 	if err != nil {
 		return err
 	}

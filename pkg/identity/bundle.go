@@ -6,11 +6,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
@@ -50,39 +48,31 @@ type deviceConfig struct {
 
 // Write makes the folder and the bundle in it, the certificate last. It does not
 // wait for the disk.
-func (b *Bundle) Write(folder string) error {
+func (b *Bundle) Write(folder string) (err error) {
+	defer wrap(&err, "writing device bundle")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return fmt.Errorf("writing device bundle: %w", err)
+		return err
 	}
 	config, err := json.MarshalIndent(deviceConfig{
 		ClientID: b.MAC.Dashed(), SerialNumber: b.SerialNumber,
 		CAFile: deviceTrustFile, CertFile: DeviceCertificateFile, KeyFile: deviceKeyFile,
 	}, "", "  ")
 	if err != nil {
-		return fmt.Errorf("writing device bundle: %w", err)
+		return err
 	}
-	for _, file := range []struct {
-		name string
-		data []byte
-		mode fs.FileMode
-	}{
-		{deviceTrustFile, b.Trusted, 0o644},
-		{deviceConfigFile, append(config, '\n'), 0o600},
-	} {
-		if err := os.WriteFile(filepath.Join(folder, file.name), file.data, file.mode); err != nil {
-			return fmt.Errorf("writing device bundle: %w", err)
-		}
+	if err := os.WriteFile(filepath.Join(folder, deviceTrustFile), b.Trusted, 0o644); err != nil { //nolint:gosec // certificates are public
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(folder, deviceConfigFile), append(config, '\n'), 0o600); err != nil {
+		return err
 	}
 	if err := b.writeKey(folder); err != nil {
-		return fmt.Errorf("writing device bundle: %w", err)
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(folder, DeviceCertificateFile), b.Chain(), 0o644); err != nil { //nolint:gosec // a certificate is public
-		return fmt.Errorf("writing device bundle: %w", err)
-	}
-	return nil
+	return os.WriteFile(filepath.Join(folder, DeviceCertificateFile), b.Chain(), 0o644) //nolint:gosec // a certificate is public
 }
 
-// writeKey leaves no earlier key beside a certificate that it does not fit.
+// writeKey removes an earlier key that does not belong to the certificate.
 func (b *Bundle) writeKey(folder string) error {
 	path := filepath.Join(folder, deviceKeyFile)
 	if b.Key == nil {
@@ -125,7 +115,3 @@ func deviceTemplate(mac topic.MAC, serialNumber string) *x509.Certificate {
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return t
 }
-
-// Due reports whether the certificate should be renewed: two thirds of its life
-// are over (design 9).
-func Due(certificate *x509.Certificate, now time.Time) bool { return !fresh(certificate, now) }

@@ -28,24 +28,25 @@ func template(subject pkix.Name, life time.Duration) *x509.Certificate {
 	}
 }
 
-// sign makes a new key and a certificate for it.
+// sign makes a new key and a certificate for it. Without a signer it signs itself.
 func sign(t, parent *x509.Certificate, signer crypto.Signer) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
-		return nil, nil, fmt.Errorf("generating key: %w", err)
+		return nil, nil, err
+	}
+	if signer == nil {
+		signer = key
 	}
 	certificate, err := certify(t, parent, &key.PublicKey, signer)
 	return certificate, key, err
 }
 
-func selfSigned() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func newKey() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("generating key: %w", err)
+		return nil, fmt.Errorf("generating key: %w", err)
 	}
-	t := authorityTemplate("f2mesh root CA", rootLife, 1)
-	certificate, err := certify(t, t, &key.PublicKey, key)
-	return certificate, key, err
+	return key, nil
 }
 
 // certify signs the template for the public key, under a random serial number.
@@ -72,11 +73,11 @@ func matches(certificate *x509.Certificate, key crypto.Signer) bool {
 	return ok && public.Equal(certificate.PublicKey)
 }
 
-// fresh reports whether less than two thirds of the certificate's life are over
-// (design 9): after that it is due for another.
-func fresh(certificate *x509.Certificate, now time.Time) bool {
+// Due reports whether a certificate should be renewed: two thirds of its life are over
+// (design 9).
+func Due(certificate *x509.Certificate, now time.Time) bool {
 	life := certificate.NotAfter.Sub(certificate.NotBefore)
-	return now.After(certificate.NotBefore) && now.Before(certificate.NotBefore.Add(life/3*2))
+	return !now.After(certificate.NotBefore) || !now.Before(certificate.NotBefore.Add(life/3*2))
 }
 
 // signedBy reports whether the issuing CA that signs now signed the certificate.

@@ -18,7 +18,7 @@ func encodeCertificate(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
-// writePair writes a key and then its certificate: whoever sees the certificate
+// writePair writes a key and then its certificate: a reader that finds the certificate
 // finds the key.
 func writePair(certificateFile, keyFile string, chain []byte, key crypto.Signer) error {
 	text, err := encodeKey(key)

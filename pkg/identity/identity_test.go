@@ -157,7 +157,7 @@ func TestIssueDevice(t *testing.T) {
 	assert.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
 }
 
-func TestDeviceBundleIsKeptUnlessSpoilt(t *testing.T) {
+func TestDeviceBundleIsKeptUnlessDamaged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	a, other := open(t, filepath.Join(dir, "certs")), open(t, filepath.Join(dir, "other"))
@@ -180,11 +180,11 @@ func TestDeviceBundleIsKeptUnlessSpoilt(t *testing.T) {
 	require.False(t, issue(other))
 }
 
-func TestFreshUntilTwoThirds(t *testing.T) {
+func TestDueAfterTwoThirds(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	certificate := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(300 * time.Hour)}
 	for hours, want := range map[int]bool{-1: false, 1: true, 199: true, 201: false, 301: false} {
-		assert.Equal(t, want, fresh(certificate, begin.Add(time.Duration(hours)*time.Hour)), "after %d h", hours)
+		assert.Equal(t, !want, Due(certificate, begin.Add(time.Duration(hours)*time.Hour)), "after %d h", hours)
 	}
 }

@@ -91,5 +91,5 @@ func (a *Authority) usable(certFile, keyFile string) (*x509.Certificate, bool) {
 	if err != nil || !matches(certificate, key) {
 		return nil, false
 	}
-	return certificate, a.signedBy(certificate) && fresh(certificate, time.Now())
+	return certificate, a.signedBy(certificate) && !Due(certificate, time.Now())
 }

@@ -16,7 +16,7 @@ import (
 // Issuer signs devices' certificates and the lists of those that are revoked. An
 // Authority is one.
 type Issuer interface {
-	// Authorities answers the CAs that devices' certificates may come from.
+	// Authorities returns the CAs that devices' certificates may come from.
 	Authorities(ctx context.Context) (Authorities, error)
 	// SignDevice signs the public key of a request that CheckRequest has passed.
 	SignDevice(ctx context.Context, csr *x509.CertificateRequest, mac topic.MAC, serialNumber string) (Signed, error)
@@ -68,25 +68,24 @@ func (a *Authority) Authorities(context.Context) (Authorities, error) {
 func (a *Authority) SignDevice(_ context.Context, csr *x509.CertificateRequest, mac topic.MAC, serialNumber string) (Signed, error) {
 	by := a.current()
 	certificate, err := certify(deviceTemplate(mac, serialNumber), by.certificate, csr.PublicKey, by.key)
-	if err != nil {
-		return Signed{}, fmt.Errorf("issuing device certificate: %w", err)
-	}
-	return Signed{Certificate: certificate, Issuer: by.certificate}, nil
+	wrap(&err, "issuing device certificate")
+	return Signed{Certificate: certificate, Issuer: by.certificate}, err
 }
 
 // SignList signs with the key of the issuing CA, which may be an earlier one.
 func (a *Authority) SignList(_ context.Context, issuer *x509.Certificate, list *x509.RevocationList) ([]byte, error) {
 	for _, one := range a.loaded.Load().issuers {
-		if !one.certificate.Equal(issuer) {
-			continue
+		if one.certificate.Equal(issuer) {
+			der, err := x509.CreateRevocationList(rand.Reader, list, issuer, one.key)
+			wrap(&err, "signing revocation list")
+			return der, err
 		}
-		der, err := x509.CreateRevocationList(rand.Reader, list, issuer, one.key)
-		if err != nil {
-			return nil, fmt.Errorf("signing revocation list: %w", err)
-		}
-		return der, nil
 	}
-	return nil, fmt.Errorf("signing revocation list: no key of issuing CA %s", KeyID(issuer))
+	return nil, errNoIssuer(issuer)
+}
+
+func errNoIssuer(issuer *x509.Certificate) error {
+	return fmt.Errorf("signing revocation list: no key of issuing CA %s", KeyID(issuer))
 }
 
 // EncodeList is a revocation list in PEM.
@@ -95,16 +94,16 @@ func EncodeList(der []byte) []byte {
 }
 
 // ParseLists reads the revocation lists of a PEM file.
-func ParseLists(text []byte) ([]*x509.RevocationList, error) {
-	var all []*x509.RevocationList
+func ParseLists(text []byte) (all []*x509.RevocationList, err error) {
+	defer wrap(&err, "reading revocation lists")
 	for len(bytes.TrimSpace(text)) > 0 {
 		block, rest := pem.Decode(text)
 		if block == nil || block.Type != "X509 CRL" {
-			return nil, fmt.Errorf("reading revocation lists: %w", errNoPEM)
+			return nil, errNoPEM
 		}
 		list, err := x509.ParseRevocationList(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("reading revocation lists: %w", err)
+			return nil, err
 		}
 		all, text = append(all, list), rest
 	}

@@ -12,10 +12,10 @@ import (
 	"fmt"
 )
 
-// ErrRequest means that a certificate request cannot be granted whoever asks.
+// ErrRequest means that a certificate request is not acceptable from anybody.
 var ErrRequest = errors.New("unacceptable certificate request")
 
-// Bounds of RSA keys. A larger key is slow to check for everybody who meets it.
+// Bounds of RSA keys. A larger key is slow to check.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
@@ -23,7 +23,7 @@ const (
 
 const maxRequestSize = 64 << 10 // of a file; the largest acceptable key needs a tenth
 
-// CheckRequest tells whether the request may be signed: it proves possession of
+// CheckRequest reports whether the request may be signed: it proves possession of
 // its key, and the key is ECDSA P-256 or P-384, or RSA of 2,048 to 8,192 bits. Name
 // and extensions do not matter, they are not taken over. Errors are ErrRequest.
 func CheckRequest(csr *x509.CertificateRequest) error {
@@ -71,9 +71,9 @@ func ParseRequest(text []byte) (*x509.CertificateRequest, error) {
 
 // NewRequest makes a key, ECDSA P-256, and a request for it.
 func NewRequest() (crypto.Signer, *x509.CertificateRequest, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
-		return nil, nil, fmt.Errorf("generating key: %w", err)
+		return nil, nil, err
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 // the second one's has a "-2", and so on.
 const issuerName = "issuer"
 
-// ErrRootOffline is returned by Rotate where the root's key is not at hand.
-var ErrRootOffline = errors.New("the root's key is not here")
+// ErrRootOffline is returned by Rotate where the root's key is missing.
+var ErrRootOffline = errors.New("the root's key is missing")
 
 // ErrInUse is returned by Retire for the issuing CA that signs.
 var ErrInUse = errors.New("the issuing CA is in use")
@@ -27,56 +27,51 @@ var ErrInUse = errors.New("the issuing CA is in use")
 // Rotate makes a new issuing CA, which signs from now on. The earlier ones stay
 // trusted, and sign their revocation lists, until Retire. rootKeyFile is where the
 // root's key is; "" is root.key in the authority's folder.
-func (a *Authority) Rotate(_ context.Context, rootKeyFile string) (*x509.Certificate, error) {
+func (a *Authority) Rotate(_ context.Context, rootKeyFile string) (certificate *x509.Certificate, err error) {
+	defer wrap(&err, "rotating the issuing CA")
 	if rootKeyFile == "" {
 		rootKeyFile = filepath.Join(a.dir, rootKeyName)
 	}
 	key, err := readKey(rootKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("rotating the issuing CA: %w: %s does not exist; bring it from where it is kept offline for this one command", ErrRootOffline, rootKeyFile)
+		return nil, fmt.Errorf("%w: %s does not exist; bring it from where it is kept offline for this one command", ErrRootOffline, rootKeyFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rotating the issuing CA: %w", err)
+		return nil, err
 	}
 	if err := a.load(); err != nil {
-		return nil, fmt.Errorf("rotating the issuing CA: %w", err)
+		return nil, err
 	}
 	l := a.loaded.Load()
 	if !matches(l.root, key) {
-		return nil, fmt.Errorf("rotating the issuing CA: %s is not the key of this authority's root", rootKeyFile)
+		return nil, fmt.Errorf("%s is not the key of this authority's root", rootKeyFile)
 	}
-	certificate, err := addIssuer(a.dir, l.issuers[0].number+1, l.root, key)
-	if err != nil {
-		return nil, fmt.Errorf("rotating the issuing CA: %w", err)
+	if certificate, err = addIssuer(a.dir, l.issuers[0].number+1, l.root, key); err != nil {
+		return nil, err
 	}
-	if err := a.load(); err != nil {
-		return nil, fmt.Errorf("rotating the issuing CA: %w", err)
-	}
-	return certificate, nil
+	return certificate, a.load()
 }
 
-// Retire takes an earlier issuing CA and its key away. Whatever it signed is worth
-// nothing to a server that asks for a revocation list.
-func (a *Authority) Retire(_ context.Context, certificate *x509.Certificate) error {
+// Retire removes an earlier issuing CA and its key. A server that asks for a revocation
+// list no longer accepts what it signed.
+func (a *Authority) Retire(_ context.Context, certificate *x509.Certificate) (err error) {
+	defer wrap(&err, "retiring an issuing CA")
 	if err := a.load(); err != nil {
-		return fmt.Errorf("retiring an issuing CA: %w", err)
+		return err
 	}
 	for i, one := range a.loaded.Load().issuers {
 		if !one.certificate.Equal(certificate) {
 			continue
 		}
 		if i == 0 {
-			return fmt.Errorf("retiring an issuing CA: %w", ErrInUse)
+			return ErrInUse
 		}
 		certFile, keyFile := issuerFiles(a.dir, one.number)
 		if err := errors.Join(os.Remove(certFile), os.Remove(keyFile)); err != nil {
-			return fmt.Errorf("retiring an issuing CA: %w", err)
+			return err
 		}
 	}
-	if err := a.load(); err != nil {
-		return fmt.Errorf("retiring an issuing CA: %w", err)
-	}
-	return nil
+	return a.load()
 }
 
 func issuerFiles(dir string, number int) (certFile, keyFile string) {

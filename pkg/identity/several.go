@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
@@ -62,5 +61,5 @@ func (s Several) SignList(ctx context.Context, issuer *x509.Certificate, list *x
 	if failed != nil {
 		return nil, failed
 	}
-	return nil, fmt.Errorf("signing revocation list: no key of issuing CA %s", KeyID(issuer))
+	return nil, errNoIssuer(issuer)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -91,26 +92,29 @@ func TestWritesGatherWhileOneIsUnderWay(t *testing.T) {
 }
 
 func TestWriteBlocksWhenFull(t *testing.T) {
-	gate := newGatedConn()
-	c := Buffer(gate)
-	write(t, c, "first")
-	<-gate.entered
-	full := bytes.Repeat([]byte("x"), writeLimit)
-	write(t, c, string(full)) // gathers while the first is under way
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		write(t, c, "late") //nolint:testifylint // what follows does not depend on it
-	}()
-	select {
-	case <-done:
-		t.Fatal("a Write beyond the limit did not block")
-	case <-time.After(50 * time.Millisecond):
-	}
-	close(gate.gate)
-	<-done
-	require.NoError(t, c.Close())
-	require.Equal(t, []string{"first", string(full), "late"}, gate.written())
+	synctest.Test(t, func(t *testing.T) {
+		gate := newGatedConn()
+		c := Buffer(gate)
+		write(t, c, "first")
+		<-gate.entered
+		full := bytes.Repeat([]byte("x"), writeLimit)
+		write(t, c, string(full)) // gathers while the first is under way
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			write(t, c, "late") //nolint:testifylint // what follows does not depend on it
+		}()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Fatal("a Write beyond the limit did not block")
+		default:
+		}
+		close(gate.gate)
+		<-done
+		require.NoError(t, c.Close())
+		require.Equal(t, []string{"first", string(full), "late"}, gate.written())
+	})
 }
 
 func TestLargeWriteIsTakenWhole(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
@@ -24,23 +23,23 @@ const (
 )
 
 // ErrTooLarge is the error of an Append with a message that the server or the
-// stream takes from nobody, because of its size.
-var ErrTooLarge = errors.New("a message is larger than the stream or the server takes")
+// stream never accepts, because of its size.
+var ErrTooLarge = errors.New("a message is larger than the stream or the server accepts")
 
 // OvertakenError is the error of an Append that stored nothing more because
-// somebody else had stored messages first: those from First to Last. The next Append
-// stores behind them.
+// another writer had stored messages first: those from First to Last. The next Append
+// stores after them.
 type OvertakenError struct {
 	Stream      string
 	First, Last uint64
 }
 
 func (e *OvertakenError) Error() string {
-	return fmt.Sprintf("somebody else stored %d to %d on stream %s", e.First, e.Last, e.Stream)
+	return fmt.Sprintf("another writer stored %d to %d on stream %s", e.First, e.Last, e.Stream)
 }
 
 // Appender stores messages on a stream of which it is the only regular writer. Each
-// attempt says which sequence it follows, and the server refuses it behind any
+// attempt states the sequence that it follows, and the server refuses it after any
 // other: so an attempt whose outcome is unknown is either found at that place or
 // repeated for the same place, and one of the two is stored at most. It does not
 // need ids of messages. One goroutine appends.
@@ -100,9 +99,7 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 	first := messages[0]
 	first.Header[jetstream.ExpectedLastSeqHeader] = []string{strconv.FormatUint(a.last, 10)}
 	defer delete(first.Header, jetstream.ExpectedLastSeqHeader) // its place may change
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval = 50 * time.Millisecond
-	wait.MaxInterval = 5 * time.Second
+	wait := retryWait()
 	for {
 		err := a.attempt(ctx, messages)
 		if err == nil {
@@ -124,7 +121,7 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 		}
 		a.note(err)
 		next := wait.NextBackOff()
-		a.client.log.Warn("stream did not store, will retry", "stream", a.stream, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond).String())
+		a.client.logRetry(a.stream, len(messages), err, next)
 		select {
 		case <-ctx.Done():
 		case <-time.After(next):
@@ -134,27 +131,24 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 
 // attempt stores all messages or none. A single one needs no batch.
 func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
-	c := a.client
-	if err := c.gate.Acquire(ctx, 1); err != nil {
-		return err
+	store := a.client.atomic
+	if len(messages) == 1 {
+		store = a.client.singly
 	}
-	defer c.gate.Release(1)
-	if len(messages) > 1 {
-		_, err := c.atomic(ctx, messages)
+	return a.client.gated(ctx, func() error {
+		_, err := store(ctx, messages)
 		return err
-	}
-	_, err := c.singly(ctx, messages)
-	return err
+	})
 }
 
 // settle finds out what became of an attempt, by what the stream holds where it
-// belongs: it is not anywhere else. The server answers for all that it has
-// acknowledged; what is still on its way to it will find its place taken.
+// belongs: it is not anywhere else. The server reports all that it has
+// acknowledged; what has not arrived yet will find its place taken.
 func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem error) (stored bool, err error) {
 	a.note(problem)
 	var next *jetstream.RawStreamMsg
 	var last uint64
-	err = a.client.untilAnswered(ctx, "what "+a.stream+" holds", func(ctx context.Context) (err error) {
+	err = a.client.untilAnswered(ctx, "the end of "+a.stream, func(ctx context.Context) (err error) {
 		info, err := a.client.Info(ctx, a.stream) // before the other: an attempt may arrive in between
 		if err != nil {
 			return err
@@ -173,7 +167,7 @@ func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem err
 		a.last += uint64(len(messages))
 		a.note(nil)
 		return true, nil
-	case last != a.last: // less than that: the stream was made anew
+	case last != a.last: // less than that: the stream was recreated
 		overtaken := &OvertakenError{Stream: a.stream, First: a.last + 1, Last: last}
 		a.last = last
 		return false, overtaken
@@ -181,7 +175,7 @@ func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem err
 	return false, nil
 }
 
-// same tells whether a stored message is m, by its subject, content and headers.
+// same reports whether a stored message is m, by its subject, content and headers.
 func same(stored *jetstream.RawStreamMsg, m *nats.Msg) bool {
 	if stored.Subject != m.Subject || string(stored.Data) != string(m.Data) {
 		return false
@@ -198,7 +192,7 @@ func same(stored *jetstream.RawStreamMsg, m *nats.Msg) bool {
 	return true
 }
 
-// refused tells whether the server said that it has not stored the attempt, and
+// refused reports whether the server said that it has not stored the attempt, and
 // not because of the place.
 func refused(err error) bool {
 	var apiErr *jetstream.APIError
@@ -206,7 +200,7 @@ func refused(err error) bool {
 		apiErr.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence && apiErr.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// tooLarge tells whether an attempt was refused because of a message's size.
+// tooLarge reports whether an attempt was refused because of a message's size.
 func (a *Appender) tooLarge(ctx context.Context, messages []*nats.Msg, problem error) bool {
 	var apiErr *jetstream.APIError
 	if !errors.As(problem, &apiErr) {

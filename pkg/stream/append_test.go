@@ -46,9 +46,9 @@ func TestAppend(t *testing.T) {
 	requireStored(t, c, "TEST", 2502)
 }
 
-// TestAppendAfterALostAnswer: what the server has stored is found there. The
+// TestAppendAfterALostResponse: what the server has stored is found there. The
 // control is that Store, which does not look, has it twice.
-func TestAppendAfterALostAnswer(t *testing.T) {
+func TestAppendAfterALostResponse(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 50} {
 		server := natsservertest.Start(t, natsservertest.Config(t))
@@ -72,9 +72,9 @@ func TestAppendAfterALostAnswer(t *testing.T) {
 	}
 }
 
-// TestAppendBehindOthers: what somebody else has stored is reported, and nothing is
+// TestAppendAfterAnotherWriter: what somebody else has stored is reported, and nothing is
 // stored in front of the decision what to do about it.
-func TestAppendBehindOthers(t *testing.T) {
+func TestAppendAfterAnotherWriter(t *testing.T) {
 	t.Parallel()
 	c, _ := newTestStream(t, -1)
 	a := c.NewAppender("TEST", 0)

@@ -25,11 +25,11 @@ type Client struct {
 	moves    sync.Mutex          // one Reconnect at a time
 
 	mu       sync.Mutex                // guards the fields below
-	lost     chan struct{}             // closed when the connection is lost, then made anew
+	lost     chan struct{}             // closed when the connection is lost, then recreated
 	handover map[chan<- *move]struct{} // of each Consume
 }
 
-// NewClient returns a client on nc, which ends with nc; files holds stream_<name>.json and
+// NewClient returns a client on nc, with which it ends; files holds stream_<name>.json and
 // consumer_<stream>_<name>.json.
 func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
 	js, err := jetstream.New(nc)
@@ -44,7 +44,7 @@ func NewClient(nc *nats.Conn, files fs.FS, log *slog.Logger) (*Client, error) {
 	return c, nil
 }
 
-// watch tells those who wait for an answer that it will not come.
+// watch cancels waits for responses when the connection is lost.
 func (c *Client) watch(changes chan nats.Status) {
 	defer c.nc.RemoveStatusListener(changes)
 	for status := range changes {
@@ -97,10 +97,8 @@ func (c *Client) Last(ctx context.Context, streamName, subject string) (last *je
 	return last, err
 }
 
-// Ready asks the server for a stream, and so proves that JetStream answers.
+// Ready asks the server for a stream, and so proves that JetStream responds.
 func (c *Client) Ready(ctx context.Context, streamName string) error {
-	if _, err := c.js.Stream(ctx, streamName); err != nil {
-		return fmt.Errorf("asking JetStream for %s: %w", streamName, err)
-	}
-	return nil
+	_, err := c.Info(ctx, streamName)
+	return err
 }

@@ -32,7 +32,7 @@ const reconnectWait = 250 * time.Millisecond
 // Connect returns a connection of the given user, at once: if the server is
 // away it goes on trying for ever. Each connect and reconnect asks credential,
 // whose user may be another than the given one, such as its alternate in a
-// rotation. Replies arrive on _INBOX_<user>. A refusal is told to credential; a
+// rotation. Replies arrive on _INBOX_<user>. A refusal is reported to credential; a
 // change of it is for Client.Reconnect.
 func Connect(cfg Config, user string, credential secret.Credential, log *slog.Logger) (*nats.Conn, error) {
 	login := &login{credential: credential, log: log}

@@ -43,13 +43,13 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 }
 
 // A password that is rotated at the server first is wrong for a while. The
-// control shows that this ends a connection for good unless it is told otherwise.
+// control shows that this ends a connection for good unless it is set otherwise.
 func TestConnectOutlivesAWrongPassword(t *testing.T) {
 	t.Parallel()
 	const user = natsserver.Bridge
 	cfg := natsservertest.Config(t)
 	server := natsservertest.Start(t, cfg)
-	// The store looks again only when it is told that the server refused.
+	// The store looks again only when a refusal is reported to it.
 	credential, source := secrettest.Changing(t, user, natsservertest.Password(user), time.Hour)
 	nc := connect(t, Config{URL: server.URL(), CAFile: cfg.CAFile}, user, credential, new(journal))
 	require.NoError(t, WaitConnected(t.Context(), nc))

@@ -10,40 +10,47 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrConsumerGone is why a service ends whose channel from Consume was closed
-// before its time: somebody deleted the consumer or its stream. Whoever starts
-// the service again has it make both anew.
+// ErrConsumerGone is the error of a service whose channel from Consume was closed
+// although nobody stopped the service: the consumer or its stream was deleted. The
+// service waits for both when it is started again.
 var ErrConsumerGone = errors.New("the consumer was deleted")
 
-// MinPrefetchBytes is the least that Consume takes for its bytes: the server's
-// max_payload and room for headers, or one message could stop the flow for good.
+// MinPrefetchBytes is the smallest byte limit of a Consume: the server's max_payload
+// and room for headers. With less, one large message would stop the flow for good.
 const MinPrefetchBytes = 4 << 20
 
 const (
-	// handedOver is how many messages wait in the channel of Consume. The others wait
-	// where their bytes are counted.
+	// handedOver is the capacity of Consume's channel. Other messages wait in the NATS
+	// client, which limits their bytes.
 	handedOver = 16
-	// defaultPullWait is how long the server keeps a pull that it cannot fill. Each is waited
-	// for to its end: what is on its way to another account when nobody listens there
-	// any more the server does not put back, and it would wait for its ack_wait.
+	// defaultPullWait is how long the server keeps a pull request that it cannot fill.
+	// Every request is awaited to its end: the server does not put back a message that
+	// was on its way to another account when the subscription there ended, and that
+	// message would wait for its ack_wait.
 	defaultPullWait = 500 * time.Millisecond
 )
 
-// Consume delivers the consumer's messages on the returned channel until ctx
-// ends, release is called or the consumer is deleted, and closes it when the last has
-// been put there. The caller has to call release when it reads no more: it gives
-// back what was not read, and returns when nothing is on its way. At most prefetch
-// messages are on their way, and at most maxBytes of them, or MinPrefetchBytes if that
-// is more: a reader that does not take them stops the flow. A message that nobody acknowledges is delivered again after the
-// consumer's ack_wait. One of a subject that is not the stream's by its file is
-// refused: nobody but the subject's owner can put it there.
+// Consume delivers the consumer's messages on the returned channel. It closes the
+// channel after the last message: when ctx ends, release is called or the consumer is
+// deleted. The caller must call release when it stops reading; release gives unread
+// messages back and returns when none is in flight.
+//
+// At most prefetch messages are in flight, and at most maxBytes, but never less than
+// MinPrefetchBytes. A caller that does not read stops the flow. A message that is not
+// acknowledged is delivered again after the consumer's ack_wait. A message whose subject
+// the stream's file does not declare is refused: only an account that owns that subject
+// can have stored it.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
 	return c.consume(ctx, consumer, prefetch, maxBytes, false)
 }
 
-// ConsumeRewinding is Consume for a reader that knows what it has had already: after a
-// lost connection what was on its way comes at once, and what is in its hands again.
+// ConsumeRewinding is Consume after a Rewind, and again after each lost connection:
+// messages that were in flight come at once. It is for a caller that recognises a
+// message that it has received before.
 func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
+	if err := c.Rewind(ctx, consumer); err != nil {
+		return nil, nil, fmt.Errorf("consuming: %w", err)
+	}
 	return c.consume(ctx, consumer, prefetch, maxBytes, true)
 }
 
@@ -83,7 +90,7 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			}
 			if now := c.nc.Stats().Reconnects; rewind && now != connection {
 				if err := c.Rewind(ctx, consumer); err != nil {
-					c.log.Warn("what was on its way when the connection was lost waits for its ack_wait", "error", err)
+					c.log.Warn("messages that were in flight when the connection was lost come after their ack_wait", "error", err)
 				}
 				connection = now
 			}
@@ -93,29 +100,29 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	return p.messages, release, nil
 }
 
-// subjects is what the subjects of a stream's messages begin with, by its file.
+// subjects returns the prefix of a stream's subjects, as its file declares them.
 func (c *Client) subjects(streamName string) (prefix string, err error) {
 	var file jetstream.StreamConfig
 	if err := readJSON(c.files, streamFile(streamName), &file); err != nil {
 		return "", err
 	}
 	if len(file.Subjects) != 1 {
-		return "", fmt.Errorf("stream %s has %d subjects in its file, should have 1", streamName, len(file.Subjects))
+		return "", fmt.Errorf("stream %s declares %d subjects in %s; it must declare 1", streamName, len(file.Subjects), streamFile(streamName))
 	}
 	return strings.TrimRight(file.Subjects[0], ">*"), nil
 }
 
-// puller is a Consume at work, in one goroutine.
+// puller is a running Consume, in one goroutine.
 type puller struct {
 	client   *Client
 	consumer jetstream.Consumer
-	prefix   string // of the subjects that are taken
+	prefix   string // of the subjects that are accepted
 	messages chan jetstream.Msg
 	fetch    func() (jetstream.MessageBatch, error)
-	gone     bool // the consumer is
+	gone     bool // the consumer was deleted
 }
 
-// pull hands over what one request brings.
+// pull hands over the messages of one request.
 func (p *puller) pull(ctx context.Context) {
 	batch, err := p.fetch()
 	if err == nil {
@@ -143,10 +150,10 @@ func (p *puller) pull(ctx context.Context) {
 	}
 }
 
-// put waits until there is room, or ctx ends: then the message is for somebody else.
+// put waits until there is room. If ctx ends first, it gives the message back.
 func (p *puller) put(ctx context.Context, m jetstream.Msg) {
 	if !strings.HasPrefix(m.Subject(), p.prefix) {
-		p.client.log.Error("refusing a message of a subject that is not the stream's", "subject", m.Subject(), "prefix", p.prefix)
+		p.client.log.Error("refusing a message: its subject is not one of the stream's", "subject", m.Subject(), "prefix", p.prefix)
 		_ = m.Term() // else it comes again
 		return
 	}
@@ -157,8 +164,8 @@ func (p *puller) put(ctx context.Context, m jetstream.Msg) {
 	}
 }
 
-// Acknowledge acknowledges the messages, and is not cut off by Reconnect. What
-// it cannot acknowledge is delivered again.
+// Acknowledge acknowledges the messages. Reconnect waits for it. A message that it
+// cannot acknowledge is delivered again.
 func (c *Client) Acknowledge(ctx context.Context, messages ...jetstream.Msg) error {
 	if err := c.gate.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("acknowledging: %w", err)
@@ -173,10 +180,10 @@ func (c *Client) Acknowledge(ctx context.Context, messages ...jetstream.Msg) err
 	return failed
 }
 
-// Rewind makes what was delivered but never acknowledged, by a process that
-// died, due again at once and in stream order, instead of after ack_wait behind
-// newer messages. It leaves the consumer alone while another process is pulling
-// from it: that one still holds its messages.
+// Rewind has the server deliver again what a process that died had received and not
+// acknowledged: at once and in stream order, instead of after ack_wait and behind newer
+// messages. It does nothing while another process pulls from the consumer: that process
+// still holds its messages.
 func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error {
 	info, err := consumer.Info(ctx)
 	if err != nil {
@@ -185,15 +192,15 @@ func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error 
 	if info.NumAckPending == 0 || info.NumWaiting > 0 {
 		return nil
 	}
-	c.log.Info("redelivering what was in flight", "consumer", info.Name, "messages", info.NumAckPending)
+	c.log.Info("redelivering messages that were in flight", "consumer", info.Name, "messages", info.NumAckPending)
 	if _, err := c.js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
 		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
 	}
 	return nil
 }
 
-// DrainContext returns a context that ends timeout after ctx does: for work
-// that a stop should let finish.
+// DrainContext returns a context that ends timeout after ctx: for work that may finish
+// after a stop was requested.
 func DrainContext(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	draining, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(timeout, cancel) })

@@ -39,11 +39,18 @@ func makeRAW(t *testing.T, server *natsserver.Server) {
 // consume is one process of the decoder. stop ends it as a crash does.
 func consume(t *testing.T, server *natsserver.Server) (consumer jetstream.Consumer, messages <-chan jetstream.Msg, stop func()) {
 	t.Helper()
+	return consumeBy(t, server, (*Client).Consume)
+}
+
+type consumeFunc func(*Client, context.Context, jetstream.Consumer, int, int) (<-chan jetstream.Msg, func(), error)
+
+func consumeBy(t *testing.T, server *natsserver.Server, by consumeFunc) (consumer jetstream.Consumer, messages <-chan jetstream.Msg, stop func()) {
+	t.Helper()
 	c, _ := newClient(t, Config{InProcess: server.InProcess()}, natsserver.Decoder, natsfiles.Files)
 	consumer, err := c.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	messages, _, err = c.Consume(ctx, consumer, 100, MinPrefetchBytes)
+	messages, _, err = by(c, ctx, consumer, 100, MinPrefetchBytes)
 	require.NoError(t, err)
 	return consumer, messages, func() {
 		cancel()
@@ -95,7 +102,7 @@ func TestRewind(t *testing.T) {
 		require.NoError(t, m.DoubleAck(t.Context()))
 	}
 
-	// While the process lives its messages stay its own.
+	// While the process lives it keeps its messages.
 	require.NoError(t, observer.Rewind(t.Context(), consumer))
 	info, err := consumer.Info(t.Context())
 	require.NoError(t, err)
@@ -103,7 +110,7 @@ func TestRewind(t *testing.T) {
 	assert.Equal(t, 15, info.NumAckPending)
 	requireSilence(t, messages)
 
-	// Without Rewind the next process gets what is new, and nothing of the last.
+	// Without Rewind the next process gets new messages only.
 	stop()
 	requireNobodyPulls(t, observer)
 	_, err = bridge.Store(t.Context(), "RAW", numbered("f2.raw.test", 20, 25))
@@ -114,11 +121,10 @@ func TestRewind(t *testing.T) {
 	assert.Equal(t, sequence(20, 25), numbers)
 	requireSilence(t, messages)
 
-	// With it all comes, what is acknowledged excepted.
+	// With Rewind every message comes that is not acknowledged.
 	stop()
-	consumer = requireNobodyPulls(t, observer)
-	require.NoError(t, observer.Rewind(t.Context(), consumer))
-	_, messages, stop = consume(t, server)
+	requireNobodyPulls(t, observer)
+	consumer, messages, stop = consumeBy(t, server, (*Client).ConsumeRewinding)
 	defer stop()
 	taken, numbers = take(t, messages, 20)
 	assert.Equal(t, sequence(5, 25), numbers)
@@ -132,7 +138,7 @@ func TestRewind(t *testing.T) {
 }
 
 // requireNobodyPulls waits until the server has seen that the process is gone.
-func requireNobodyPulls(t *testing.T, c *Client) jetstream.Consumer {
+func requireNobodyPulls(t *testing.T, c *Client) {
 	t.Helper()
 	consumer, err := c.Open(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
@@ -140,7 +146,6 @@ func requireNobodyPulls(t *testing.T, c *Client) jetstream.Consumer {
 		info, err := consumer.Info(t.Context())
 		return err == nil && info.NumWaiting == 0
 	}, patience, 10*time.Millisecond)
-	return consumer
 }
 
 func TestDrainContext(t *testing.T) {

@@ -91,15 +91,15 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 	}
 	for i := range streams {
 		file := &streams[i]
-		current, err := c.js.Stream(ctx, file.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			lines = append(lines, "there is no stream "+file.Name)
+		current, err := Find(ctx, c.js, file.Name)
+		if err != nil {
+			return nil, err
+		}
+		if current == nil {
+			lines = append(lines, "stream "+file.Name+" does not exist")
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("comparing stream %s with its file: %w", file.Name, err)
-		}
-		config := current.CachedInfo().Config
+		config := current.Config
 		if config.Metadata[rateKey] != "" {
 			config.MaxBytes = file.MaxBytes
 		}
@@ -111,15 +111,15 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 	}
 	for i := range consumers {
 		d := &consumers[i]
-		current, err := c.js.Consumer(ctx, d.stream, d.Durable)
-		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-			lines = append(lines, "there is no "+d.name())
+		current, err := FindConsumer(ctx, c.js, d.stream, d.Durable)
+		if err != nil {
+			return nil, err
+		}
+		if current == nil {
+			lines = append(lines, d.name()+" does not exist")
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("comparing %s with its file: %w", d.name(), err)
-		}
-		lines = append(lines, differences(d.name(), current.CachedInfo().Config, d.ConsumerConfig)...)
+		lines = append(lines, differences(d.name(), current.Config, d.ConsumerConfig)...)
 	}
 	return lines, nil
 }
@@ -129,21 +129,21 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit *limit, dryRun bool) (changes []string, err error) {
 	err = c.untilAnswered(ctx, "stream "+file.Name, func(ctx context.Context) error {
 		changes = nil
-		current, err := c.js.Stream(ctx, file.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
+		current, err := Find(ctx, c.js, file.Name)
+		if err != nil {
+			return err
+		}
+		if current == nil {
 			want := *file
 			limit.set(&want)
-			changes = []string{fmt.Sprintf("stream %s: made, %s at most", want.Name, bytesText(want.MaxBytes))}
+			changes = []string{fmt.Sprintf("stream %s: created, limit %s", want.Name, bytesText(want.MaxBytes))}
 			if !dryRun {
 				_, err = c.js.CreateStream(ctx, want)
 				return err
 			}
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		now := current.CachedInfo().Config
+		now := current.Config
 		want := merge(now, *file)
 		limit.set(&want)
 		if changes = differences("stream "+file.Name, now, want); len(changes) == 0 || dryRun {
@@ -194,7 +194,7 @@ func (c *Client) ensureConsumer(ctx context.Context, d *consumerFile, dryRun boo
 		want := d.ConsumerConfig
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerNotFound), dryRun && errors.Is(err, jetstream.ErrStreamNotFound):
-			changes = []string{d.name() + ": made"}
+			changes = []string{d.name() + ": created"}
 		case err != nil:
 			return err
 		default:

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// holdLease is how long consumers stay still after the last renewal: whoever
-	// holds them may die.
+	// holdLease is how long consumers stay paused after the last renewal: the process
+	// that holds them may die.
 	holdLease = 30 * time.Second
 	// holdSettle bounds the wait for what consumers had delivered before.
 	holdSettle = 15 * time.Second
@@ -35,6 +35,8 @@ type heldConsumer struct {
 	stream, name string
 	ackFloor     uint64 // when it had come to rest
 }
+
+func (c heldConsumer) String() string { return "consumer " + c.name + " of " + c.stream }
 
 // NewHold pauses the consumers of the streams and waits until they have nothing
 // delivered that is not acknowledged, but not for long: what is left counts as not
@@ -66,7 +68,7 @@ func (h *Hold) pause(ctx context.Context) error {
 	for i := range h.consumers {
 		c := &h.consumers[i] // settle may be writing its ackFloor
 		if _, err := h.js.PauseConsumer(ctx, c.stream, c.name, time.Now().Add(holdLease)); err != nil {
-			return fmt.Errorf("pausing consumer %s of %s: %w", c.name, c.stream, err)
+			return fmt.Errorf("pausing %v: %w", c, err)
 		}
 	}
 	return nil
@@ -97,7 +99,7 @@ func (h *Hold) settle(ctx context.Context) error {
 		for {
 			consumer, err := h.js.Consumer(ctx, c.stream, c.name)
 			if err != nil {
-				return fmt.Errorf("waiting for consumer %s of %s: %w", c.name, c.stream, err)
+				return fmt.Errorf("waiting for %v: %w", c, err)
 			}
 			info := consumer.CachedInfo()
 			if c.ackFloor = info.AckFloor.Stream; info.NumAckPending == 0 || time.Now().After(deadline) {
@@ -113,7 +115,7 @@ func (h *Hold) settle(ctx context.Context) error {
 	return nil
 }
 
-// Check tells whether the consumers have been still until now: nobody else resumed
+// Check reports whether the consumers have been still until now: nobody else resumed
 // one, no renewal came too late, and nothing that was in hand was acknowledged.
 func (h *Hold) Check(ctx context.Context) error {
 	h.mu.Lock()
@@ -125,11 +127,11 @@ func (h *Hold) Check(ctx context.Context) error {
 	for _, c := range h.consumers {
 		consumer, err := h.js.Consumer(ctx, c.stream, c.name)
 		if err != nil {
-			return fmt.Errorf("looking at consumer %s of %s: %w", c.name, c.stream, err)
+			return fmt.Errorf("looking at %v: %w", c, err)
 		}
 		// It may have gone on and be paused again: by a renewal, or by another Hold.
 		if info := consumer.CachedInfo(); !info.Paused || info.AckFloor.Stream != c.ackFloor {
-			return fmt.Errorf("consumer %s of %s went on meanwhile: try again", c.name, c.stream)
+			return fmt.Errorf("%v processed messages during the pause: try again", c)
 		}
 	}
 	return nil
@@ -145,7 +147,7 @@ func (h *Hold) Release(ctx context.Context) (problems error) {
 	defer cancel()
 	for _, c := range h.consumers {
 		if _, err := h.js.ResumeConsumer(ctx, c.stream, c.name); err != nil {
-			problems = errors.Join(problems, fmt.Errorf("resuming consumer %s of %s: %w", c.name, c.stream, err))
+			problems = errors.Join(problems, fmt.Errorf("resuming %v: %w", c, err))
 		}
 	}
 	h.consumers = nil

@@ -28,15 +28,15 @@ type Query struct {
 func (c *Client) Message(ctx context.Context, streamName string, q Query) (*jetstream.RawStreamMsg, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
-		return nil, fmt.Errorf("reading a message of %s: %w", streamName, err)
+		return nil, err
 	}
 	reply, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+streamName, body)
 	if err != nil {
 		return nil, fmt.Errorf("reading a message of %s: %w", streamName, err)
 	}
 	m, err := parseMessage(reply.Data)
-	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, fmt.Errorf("reading a message of %s: %w", streamName, err)
+	if err != nil {
+		err = fmt.Errorf("reading a message of %s: %w", streamName, err)
 	}
 	return m, err
 }
@@ -61,7 +61,7 @@ func parseMessage(data []byte) (*jetstream.RawStreamMsg, error) {
 	case answer.Error != nil:
 		return nil, answer.Error
 	case answer.Message == nil:
-		return nil, errors.New("the answer has no message")
+		return nil, errors.New("the response contains no message")
 	}
 	s := answer.Message
 	m := &jetstream.RawStreamMsg{Subject: s.Subject, Sequence: s.Sequence, Header: nats.Header{}, Data: s.Data, Time: s.Time}

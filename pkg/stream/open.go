@@ -12,9 +12,9 @@ import (
 // Services open streams and consumers, and wait for them: setup makes them.
 
 // missing is what a log line says of a stream or consumer that is not there.
-const missing = "not there yet: `f2mesh up` and the containers' provision job make it, or `f2mesh setup --streams`"
+const missing = "does not exist yet: `f2mesh up`, the containers' provision job and `f2mesh setup --streams` create it"
 
-// sayAgain is how often somebody who waits says so.
+// sayAgain is how often a wait is logged.
 const sayAgain = time.Minute
 
 // Wait returns when the streams are there. It waits for as long as ctx lasts.
@@ -42,8 +42,8 @@ func (c *Client) Open(ctx context.Context, streamName, name string) (consumer je
 }
 
 // untilAnswered repeats what until it succeeds or the server refuses it for good; a
-// stream or consumer that somebody has yet to make is waited for, and named at once
-// and then every minute.
+// stream or consumer that does not exist yet is waited for, and logged at once and then
+// every minute.
 func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(context.Context) error) error {
 	var said time.Time
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
@@ -76,7 +76,7 @@ func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(co
 // storageExceeded is the code of the server's error when max_file_store is spent.
 const storageExceeded = 10047
 
-// final tells whether the server will not answer otherwise another time.
+// final reports whether the server would return the same error again.
 func final(err error) bool {
 	var apiErr *jetstream.APIError
 	return errors.As(err, &apiErr) && (apiErr.Code == 400 || apiErr.ErrorCode == storageExceeded)

@@ -26,8 +26,8 @@ const errorCodeDuplicate jetstream.ErrorCode = 10201
 const attemptTimeout = 10 * time.Second
 
 // Store returns when the stream has stored every message: it retries with
-// backoff for as long as it takes, and gives up only when ctx ends. It answers
-// how many the stream knew already by their Nats-Msg-Id. After a lost answer a
+// backoff for as long as it takes, and gives up only when ctx ends. It returns
+// how many the stream knew already by their Nats-Msg-Id. After a lost response a
 // message without such an id may be stored twice. The messages keep their
 // order; they must have a Header, which Store may change.
 func (c *Client) Store(ctx context.Context, streamName string, messages []*nats.Msg) (duplicates int, err error) {
@@ -59,27 +59,39 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 	if len(messages) == 1 {
 		attempt = c.singly
 	}
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval = 50 * time.Millisecond
-	wait.MaxInterval = 5 * time.Second
-	operation := func() (int, error) {
-		if err := c.gate.Acquire(ctx, 1); err != nil {
-			return 0, err
-		}
-		defer c.gate.Release(1)
-		duplicates, err := attempt(ctx, messages)
-		var apiErr *jetstream.APIError
-		if errors.As(err, &apiErr) && apiErr.ErrorCode == errorCodeDuplicate {
-			attempt = c.singly
+	operation := func() (duplicates int, err error) {
+		err = c.gated(ctx, func() (err error) {
 			duplicates, err = attempt(ctx, messages)
-		}
+			var apiErr *jetstream.APIError
+			if errors.As(err, &apiErr) && apiErr.ErrorCode == errorCodeDuplicate {
+				attempt = c.singly
+				duplicates, err = attempt(ctx, messages)
+			}
+			return err
+		})
 		return duplicates, err
 	}
-	return backoff.Retry(ctx, operation,
-		backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0),
-		backoff.WithNotify(func(err error, next time.Duration) {
-			c.log.Warn("stream did not store, will retry", "stream", streamName, "messages", len(messages), "error", err, "retry_in", next.Round(time.Millisecond).String())
-		}))
+	return backoff.Retry(ctx, operation, backoff.WithBackOff(retryWait()), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, next time.Duration) { c.logRetry(streamName, len(messages), err, next) }))
+}
+
+// gated runs an attempt that a Reconnect must not cut off.
+func (c *Client) gated(ctx context.Context, attempt func() error) error {
+	if err := c.gate.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer c.gate.Release(1)
+	return attempt()
+}
+
+func retryWait() *backoff.ExponentialBackOff {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 5*time.Second
+	return wait
+}
+
+func (c *Client) logRetry(streamName string, messages int, err error, next time.Duration) {
+	c.log.Warn("stream did not store, will retry", "stream", streamName, "messages", messages, "error", err, "retry_in", next.Round(time.Millisecond).String())
 }
 
 // atomic stores all messages or none, with one sync for all.
@@ -90,10 +102,9 @@ func (c *Client) atomic(ctx context.Context, messages []*nats.Msg) (int, error) 
 	return 0, err
 }
 
-// singly stores one message after the other, and none behind one that was not
+// singly stores one message after the other, and none after one that was not
 // stored: room that a full stream gets meanwhile would be taken out of order.
-// Those that succeeded before an error are told apart as duplicates at the next
-// attempt.
+// Those that succeeded before an error are duplicates at the next attempt.
 func (c *Client) singly(ctx context.Context, messages []*nats.Msg) (duplicates int, err error) {
 	ctx, cancel := c.whileConnected(ctx, attemptTimeout)
 	defer cancel()

@@ -25,7 +25,32 @@ func (c *Client) Info(ctx context.Context, streamName string) (*jetstream.Stream
 	return s.CachedInfo(), nil
 }
 
-// Range hands the stored messages from first to last to yield, in their order. What
+// Find returns a stream's configuration and state, or nil where there is no such stream.
+func Find(ctx context.Context, js jetstream.JetStream, streamName string) (*jetstream.StreamInfo, error) {
+	s, err := js.Stream(ctx, streamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking JetStream for stream %s: %w", streamName, err)
+	}
+	return s.CachedInfo(), nil
+}
+
+// FindConsumer returns a consumer's configuration and state, or nil where there is no such
+// consumer or stream.
+func FindConsumer(ctx context.Context, js jetstream.JetStream, streamName, name string) (*jetstream.ConsumerInfo, error) {
+	c, err := js.Consumer(ctx, streamName, name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking JetStream for consumer %s of %s: %w", name, streamName, err)
+	}
+	return c.CachedInfo(), nil
+}
+
+// Range passes the stored messages from first to last to yield, in their order. What
 // is no longer there is left out. It waits for the server for as long as ctx lasts.
 // The user needs the right to get single messages of the stream, and no more.
 func (c *Client) Range(ctx context.Context, streamName string, first, last uint64, yield func(*jetstream.RawStreamMsg)) error {

@@ -25,13 +25,13 @@ type move struct {
 	done  chan struct{} // closed when the connection is there again
 }
 
-// Reconnect logs in anew, with the credential as it is now, and waits a few
-// seconds for it; a connection that is not there by then goes on trying. What is
+// Reconnect logs in again, with the current credential, and waits a few seconds for it;
+// a connection that is not there by then continues to try. What is
 // on its way is let through before: batches that are being stored,
-// acknowledgements, deliveries. So nothing is stored twice for want of an answer,
+// acknowledgements, deliveries. So nothing is stored twice for lack of a response,
 // and nothing has to wait for the consumer's ack_wait to be delivered again. The
 // server may put back a few messages that it was just going to deliver, and then
-// those come behind some newer ones.
+// those come after some newer ones.
 func (c *Client) Reconnect(ctx context.Context) error {
 	c.moves.Lock()
 	defer c.moves.Unlock()
@@ -42,12 +42,12 @@ func (c *Client) Reconnect(ctx context.Context) error {
 		defer open()
 	}
 	if err := c.nc.ForceReconnect(); err != nil {
-		return fmt.Errorf("logging in to NATS anew: %w", err)
+		return fmt.Errorf("logging in to NATS again: %w", err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
 	if err := WaitConnected(bounded, c.nc); err != nil {
-		return fmt.Errorf("logging in to NATS anew: %w", err)
+		return fmt.Errorf("logging in to NATS again: %w", err)
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func (c *Client) quiesce(ctx context.Context, m *move) (open func()) {
 		open = func() { c.gate.Release(everybody) }
 	}
 	if err := c.nc.FlushWithContext(ctx); err != nil {
-		c.log.Warn("logging in to NATS anew before everything was answered", "error", err)
+		c.log.Warn("logging in to NATS again before all requests were answered", "error", err)
 	}
 	return open
 }

@@ -142,9 +142,9 @@ func TestReconnectWithoutAServer(t *testing.T) {
 	require.Error(t, c.Reconnect(t.Context()))
 }
 
-// TestReconnectWhileNobodyTakes is a service that is stuck: what it has not taken
+// TestReconnectWhileNothingIsConsumed is a service that is stuck: what it has not taken
 // stays, and comes behind the change.
-func TestReconnectWhileNobodyTakes(t *testing.T) {
+func TestReconnectWhileNothingIsConsumed(t *testing.T) {
 	t.Parallel()
 	server := natsservertest.Start(t, natsservertest.Config(t))
 	makeRAW(t, server)

@@ -9,48 +9,46 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// replace makes a stream anew that is persisted otherwise than its file says, which
-// JetStream cannot change: LATEST of the releases in which the server filled it. Its
-// messages go, by mirrors, to a stream beside it and from there to the new one, with
-// their times. What is broken off goes on at the next call. Nobody may store in it
-// meanwhile.
-func (c *Client) replace(ctx context.Context, file *jetstream.StreamConfig) error {
+// replace makes a stream anew if JetStream cannot change how it is persisted to what its
+// file says: LATEST of the releases in which the server filled it. Mirrors copy its
+// messages, with their times, to a stream beside it and from there to the new one. If
+// that is interrupted, the next call continues. Nothing may be stored in it meanwhile.
+func (c *Client) replace(ctx context.Context, file *jetstream.StreamConfig) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("replacing stream %s: %w", file.Name, err)
+		}
+	}()
 	aside := jetstream.StreamConfig{
 		Name: file.Name + "_FORMER", Description: "What " + file.Name + " held, while setup makes it anew",
 		Storage: file.Storage, Compression: file.Compression,
 	}
-	current, err := c.js.Stream(ctx, file.Name)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-	case err != nil:
-		return fmt.Errorf("replacing stream %s: %w", file.Name, err)
-	case current.CachedInfo().Config.PersistMode != file.PersistMode:
+	current, err := Find(ctx, c.js, file.Name)
+	if err != nil {
+		return err
+	}
+	if current != nil && current.Config.PersistMode != file.PersistMode {
 		if err := c.mirror(ctx, file.Name, aside); err != nil {
-			return fmt.Errorf("replacing stream %s: %w", file.Name, err)
+			return err
 		}
 		if err := c.js.DeleteStream(ctx, file.Name); err != nil {
-			return fmt.Errorf("replacing stream %s: %w", file.Name, err)
+			return err
 		}
 	}
-	if _, err := c.js.Stream(ctx, aside.Name); errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil // there is nothing to replace, or it is done
-	} else if err != nil {
-		return fmt.Errorf("replacing stream %s: %w", file.Name, err)
+	if former, err := Find(ctx, c.js, aside.Name); former == nil || err != nil {
+		return err // nothing to replace, or it is done
 	}
 	// As a mirror it can have neither subjects nor batches; then it becomes a stream of
 	// its own.
 	mirror := *file
 	mirror.Subjects, mirror.AllowAtomicPublish = nil, false
 	if err := c.mirror(ctx, aside.Name, mirror); err != nil {
-		return fmt.Errorf("replacing stream %s: %w", file.Name, err)
+		return err
 	}
 	if _, err := c.js.UpdateStream(ctx, *file); err != nil { // it has subjects again
-		return fmt.Errorf("replacing stream %s: %w", file.Name, err)
+		return err
 	}
-	if err := c.js.DeleteStream(ctx, aside.Name); err != nil {
-		return fmt.Errorf("replacing stream %s: %w", file.Name, err)
-	}
-	return nil
+	return c.js.DeleteStream(ctx, aside.Name)
 }
 
 // mirror makes a stream that has everything that from has, and is a mirror until it

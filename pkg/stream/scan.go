@@ -30,10 +30,10 @@ type Scan struct {
 	First       uint64    // sequence, in place of Since
 	Last        uint64    // sequence; 0: what is there now
 	HeadersOnly bool
-	// Begin, if set, is told how many messages there are, before the first of them.
+	// Begin, if set, is called with the number of messages, before the first of them.
 	// With Last it is too many.
 	Begin func(messages uint64)
-	// Progress, if set, is told of each thousand messages that were read.
+	// Progress, if set, is called for each thousand messages that were read.
 	Progress func(messages uint64)
 }
 
@@ -54,14 +54,11 @@ var ErrStop = errors.New("stop")
 // empty.
 func (s Scan) Read(ctx context.Context, js jetstream.JetStream, visit func(*Message) error) error {
 	if s.Last == 0 {
-		found, err := js.Stream(ctx, s.Stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
+		found, err := Find(ctx, js, s.Stream)
+		if err != nil || found == nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("stream %s: %w", s.Stream, err)
-		}
-		s.Last = found.CachedInfo().State.LastSeq
+		s.Last = found.State.LastSeq
 	}
 	consumer, err := js.OrderedConsumer(ctx, s.Stream, s.config())
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 	rawMessage     = 400
 	decodedMessage = 700
 	// leastBytes is the smallest size: half of it is free for a batch, and there is
-	// history besides.
+	// history as well.
 	leastBytes = 64 << 20
 	// diskShare is how much of what the disk has the streams may take: the databases
 	// need the rest.
@@ -68,24 +69,19 @@ func (l *limit) set(want *jetstream.StreamConfig) {
 		return
 	}
 	want.MaxBytes = l.bytes
-	metadata := map[string]string{}
-	for key, value := range want.Metadata {
-		if key != rateKey {
-			metadata[key] = value
-		}
-	}
+	want.Metadata = maps.Clone(want.Metadata)
+	delete(want.Metadata, rateKey)
 	if l.rate > 0 {
-		metadata[rateKey] = strconv.Itoa(l.rate)
+		if want.Metadata == nil {
+			want.Metadata = map[string]string{}
+		}
+		want.Metadata[rateKey] = strconv.Itoa(l.rate)
 	}
-	want.Metadata = metadata
 }
 
 // DeclaredRate is the rate that a stream was sized for; 0: for none.
 func DeclaredRate(c *jetstream.StreamConfig) int {
-	rate, err := strconv.Atoi(c.Metadata[rateKey])
-	if err != nil {
-		return 0
-	}
+	rate, _ := strconv.Atoi(c.Metadata[rateKey])
 	return rate
 }
 
@@ -95,7 +91,7 @@ func MessageBytes(streamName string, state *jetstream.StreamState) float64 {
 	switch {
 	case state.Msgs >= 1000:
 		return float64(state.Bytes) / float64(state.Msgs)
-	case streamName == "RAW":
+	case streamName == Raw:
 		return rawMessage
 	}
 	return decodedMessage
@@ -105,7 +101,7 @@ func MessageBytes(streamName string, state *jetstream.StreamState) float64 {
 // the same rate already keeps what it has.
 func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.StreamConfig) (chosen map[string]*limit, explained []string, err error) {
 	chosen = map[string]*limit{}
-	own := map[string]int64{"RAW": sizes.RawBytes, "DECODED": sizes.DecodedBytes}
+	own := map[string]int64{Raw: sizes.RawBytes, Decoded: sizes.DecodedBytes}
 	for name, bytes := range own {
 		if bytes > 0 {
 			chosen[name] = &limit{bytes: bytes}
@@ -120,15 +116,14 @@ func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.Stre
 		name := files[i].Name
 		limit, bytes := files[i].MaxBytes, int64(0)
 		err := c.untilAnswered(ctx, "stream "+name, func(ctx context.Context) error {
-			current, err := c.js.Stream(ctx, name)
-			switch {
-			case errors.Is(err, jetstream.ErrStreamNotFound):
-				sized = sized && !history(name)
-				return nil
-			case err != nil:
+			info, err := Find(ctx, c.js, name)
+			if err != nil {
 				return err
 			}
-			info := current.CachedInfo()
+			if info == nil {
+				sized = sized && !history(name)
+				return nil
+			}
 			limit, bytes = info.Config.MaxBytes, int64(info.State.Bytes) //nolint:gosec // at most the limit
 			sized = sized && (!history(name) || chosen[name] != nil || DeclaredRate(&info.Config) == sizes.Rate)
 			return nil
@@ -154,7 +149,7 @@ func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.Stre
 		room = max(0, int64(diskShare*float64(free))+held-others)
 	}
 	raw, decoded := chooseBytes(sizes.Rate, room)
-	for name, bytes := range map[string]int64{"RAW": raw, "DECODED": decoded} {
+	for name, bytes := range map[string]int64{Raw: raw, Decoded: decoded} {
 		if chosen[name] == nil {
 			chosen[name] = &limit{bytes: bytes, rate: sizes.Rate}
 		}
@@ -162,8 +157,8 @@ func (c *Client) choose(ctx context.Context, sizes Sizes, files []jetstream.Stre
 	return chosen, []string{explain(sizes.Rate, raw, decoded, room)}, nil
 }
 
-// history tells whether a stream's size follows the rate.
-func history(name string) bool { return name == "RAW" || name == "DECODED" }
+// history reports whether a stream's size follows the rate.
+func history(name string) bool { return name == Raw || name == Decoded }
 
 // chooseBytes are the limits of RAW and DECODED for a rate; room is what both may have
 // together, -1 if nobody knows.
@@ -183,7 +178,7 @@ func explain(rate int, raw, decoded, room int64) string {
 	days := func(bytes int64, message float64, share float64) float64 {
 		return share * float64(bytes) / message / float64(rate) / 86400
 	}
-	disk := "the streams' disk is not seen from here"
+	disk := "the free space of the streams' disk is not known here"
 	if room >= 0 {
 		disk = "the disk has " + bytesText(room) + " for both"
 	}

@@ -50,7 +50,7 @@ func (p Position) from(first uint64) uint64 { return max(p.AckFloor+1, first) }
 // incarnationKey is the metadata of a stream that was restored.
 const incarnationKey = "f2mesh_incarnation"
 
-// Incarnation tells a stream that was deleted and made anew from the first: it is when
+// Incarnation distinguishes a stream from one of the same name that was deleted: it is when
 // the stream was first created, in nanoseconds since 1970. nats-server does not keep
 // that in a restore, which therefore writes it into the stream's metadata.
 func Incarnation(info *jetstream.StreamInfo) uint64 {
@@ -65,33 +65,38 @@ func Incarnation(info *jetstream.StreamInfo) uint64 {
 // may or may not be in it, and a consumer that goes on meanwhile may be saved beyond
 // the last message: see Hold.
 func Save(ctx context.Context, js jetstream.JetStream, name string, w io.Writer) (s Snapshot, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("saving stream %s: %w", name, err)
+		}
+	}()
 	info, err := js.Stream(ctx, name)
 	if err != nil {
-		return s, fmt.Errorf("saving stream %s: %w", name, err)
+		return s, err
 	}
 	s.Incarnation = Incarnation(info.CachedInfo())
 	if s.Consumers, err = positions(ctx, js, name); err != nil {
-		return s, fmt.Errorf("saving stream %s: %w", name, err)
+		return s, err
 	}
 	nc := js.Conn()
 	inbox := nc.NewInbox()
 	chunks, err := nc.SubscribeSync(inbox)
 	if err != nil {
-		return s, fmt.Errorf("saving stream %s: %w", name, err)
+		return s, err
 	}
 	defer func() { _ = chunks.Unsubscribe() }()
 	request := map[string]any{"deliver_subject": inbox, "chunk_size": chunkSize, "jsck": true}
 	var answer struct{ Config, State json.RawMessage }
 	if err := call(ctx, nc, "$JS.API.STREAM.SNAPSHOT."+name, snapshotBegin, request, &answer); err != nil {
-		return s, fmt.Errorf("saving stream %s: %w", name, err)
+		return s, err
 	}
 	if err := receive(ctx, chunks, w); err != nil {
-		return s, fmt.Errorf("saving stream %s: %w", name, err)
+		return s, err
 	}
 	s.Name, s.Config, s.State = name, answer.Config, answer.State
 	var state jetstream.StreamState
 	if err := json.Unmarshal(s.State, &state); err != nil {
-		return s, fmt.Errorf("saving stream %s: %w", name, err)
+		return s, err
 	}
 	s.Messages, s.LastSequence = state.Msgs, state.LastSeq
 	return s, nil
@@ -108,7 +113,7 @@ func receive(ctx context.Context, chunks *nats.Subscription, w io.Writer) error 
 		}
 		if len(msg.Data) == 0 {
 			if status := msg.Header.Get("Status"); status != "" && status != "204" {
-				return fmt.Errorf("the server broke off: %s %s", status, msg.Header.Get("Description"))
+				return fmt.Errorf("the server stopped sending: %s %s", status, msg.Header.Get("Description"))
 			}
 			return nil
 		}
@@ -124,31 +129,36 @@ func receive(ctx context.Context, chunks *nats.Subscription, w io.Writer) error 
 	}
 }
 
-// Restore makes a stream with its consumers of what Save wrote, and lets those go on
-// that a Hold had paused. The stream must not be there. Messages beyond the stream's
-// age limit go at once.
-func Restore(ctx context.Context, js jetstream.JetStream, s *Snapshot, r io.Reader) error {
+// Restore makes a stream with its consumers of what Save wrote, and resumes those that a
+// Hold had paused. The stream must not exist. Messages beyond the stream's age limit are
+// removed at once.
+func Restore(ctx context.Context, js jetstream.JetStream, s *Snapshot, r io.Reader) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("restoring stream %s: %w", s.Name, err)
+		}
+	}()
 	if err := restore(ctx, js, s, r); err != nil {
-		return fmt.Errorf("restoring stream %s: %w", s.Name, err)
+		return err
 	}
 	info, err := js.Stream(ctx, s.Name)
 	if err != nil {
-		return fmt.Errorf("restoring stream %s: %w", s.Name, err)
+		return err
 	}
 	if last := info.CachedInfo().State.LastSeq; last < s.LastSequence {
-		return fmt.Errorf("restoring stream %s: it ends at message %d of %d", s.Name, last, s.LastSequence)
+		return fmt.Errorf("it ends at message %d of %d", last, s.LastSequence)
 	}
 	now, err := positions(ctx, js, s.Name)
 	if err != nil {
-		return fmt.Errorf("restoring stream %s: %w", s.Name, err)
+		return err
 	}
 	first := info.CachedInfo().State.FirstSeq
 	if !slices.EqualFunc(now, s.Consumers, func(a, b Position) bool { return a.Name == b.Name && a.from(first) == b.from(first) }) {
-		return fmt.Errorf("restoring stream %s: its consumers are at %v, and were at %v", s.Name, now, s.Consumers)
+		return fmt.Errorf("its consumers are at %v, and were at %v", now, s.Consumers)
 	}
 	for _, p := range now {
 		if _, err := js.ResumeConsumer(ctx, s.Name, p.Name); err != nil {
-			return fmt.Errorf("resuming consumer %s of %s: %w", p.Name, s.Name, err)
+			return fmt.Errorf("resuming consumer %s: %w", p.Name, err)
 		}
 	}
 	return nil
@@ -237,7 +247,7 @@ func send(ctx context.Context, nc *nats.Conn, subject string, timeout time.Durat
 		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &problem); err != nil {
-		return fmt.Errorf("reading the server's answer: %w", err)
+		return fmt.Errorf("reading the server's response: %w", err)
 	}
 	if problem.Error != nil {
 		return problem.Error

@@ -138,7 +138,7 @@ func TestHold(t *testing.T) {
 
 	_, err = js.ResumeConsumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
-	require.ErrorContains(t, hold.Check(t.Context()), "went on meanwhile")
+	require.ErrorContains(t, hold.Check(t.Context()), "processed messages during the pause")
 
 	require.NoError(t, hold.Release(t.Context()))
 	require.NoError(t, hold.Release(t.Context()))
@@ -152,7 +152,7 @@ func TestHold(t *testing.T) {
 	require.NoError(t, next(20*time.Second))
 	_, err = js.PauseConsumer(t.Context(), "RAW", "decoder", time.Now().Add(time.Minute))
 	require.NoError(t, err)
-	require.ErrorContains(t, hold.Check(t.Context()), "went on meanwhile")
+	require.ErrorContains(t, hold.Check(t.Context()), "processed messages during the pause")
 	require.NoError(t, hold.Release(t.Context()))
 	_, err = stream.NewHold(t.Context(), js, []string{"NONE"})
 	require.Error(t, err)

@@ -43,10 +43,12 @@ func (j *journal) Write(p []byte) (int, error) {
 	return j.text.Write(p)
 }
 
-func (j *journal) has(text string) bool {
+func (j *journal) has(text string) bool { return j.count(text) > 0 }
+
+func (j *journal) count(text string) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return strings.Contains(j.text.String(), text)
+	return strings.Count(j.text.String(), text)
 }
 
 // connect is Connect, and waits at the end until nothing of the connection runs.

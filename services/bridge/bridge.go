@@ -4,16 +4,16 @@
 // broker's queue. In the other direction package command publishes COMMANDS to
 // controllers.
 //
-// It does not look into payloads; the decoder does. It drops what the broker sends
-// again and RAW has (see window), and copies of retained messages; both are counted
-// in letters (see copies). It must be the only regular writer of RAW, since packet
-// identifiers are of one session; an attempt to store whose outcome is unknown is
-// settled by what RAW holds (see stream.Appender).
+// It does not look into payloads; the decoder does. It drops messages that the broker
+// sends again and that RAW has (see window), and copies of retained messages; dead letters
+// count both (see copies). It must be the only regular writer of RAW, since packet
+// identifiers belong to one session. If the outcome of a store is unknown, the bridge
+// reads it from RAW (see stream.Appender).
 //
-// Its memory is bounded in bytes, see Config.InflightBytes: what has arrived and is
-// not yet stored takes at most that and 1 KiB for each of Config.Inflight messages,
-// whatever their sizes and QoS; beyond it nothing is read from the broker. Batches
-// are part of it. The window takes half a MiB and the events of the last minutes 8.
+// Its memory is limited: messages that are not stored yet take at most
+// Config.InflightBytes and 1 KiB for each of Config.Inflight messages, whatever their
+// sizes and QoS, batches included. At the limit nothing is read from the broker. In
+// addition, the window takes half a MiB and the events of the last minutes 8 MiB.
 package bridge
 
 import (
@@ -28,16 +28,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/batch"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
-
-// RawStream is the stream of messages as the devices sent them.
-const RawStream = "RAW"
 
 // Bridge is one bridge; run it once.
 type Bridge struct {
@@ -50,15 +46,15 @@ type Bridge struct {
 	clock      receiveClock
 	window     *window
 	raw        atomic.Pointer[stream.Appender] // nil until the end of RAW was read
-	letters    *deadletter.Recorder
+	letters    *deadletter.Recorder            // of refused messages; copies has its own
 	copies     *copies
 	session    atomic.Pointer[session] // the current one
 	moves      sync.Mutex              // one change of session at a time
 	commands   *command.Commands
 }
 
-// New returns a bridge. credential is followed where it changes; the bridge's
-// metrics are in reg.
+// New returns a bridge. It logs in again when credential changes, and registers its metrics
+// in reg.
 func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Bridge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
@@ -79,11 +75,11 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	}, nil
 }
 
-// Run bridges until ctx ends. Then it takes nothing more, stores what has arrived
-// and disconnects when the broker has read the acknowledgements, within
-// DrainTimeout. The broker keeps the rest. Run may be called once.
+// Run bridges until ctx ends. Then it stores the messages that have arrived and
+// disconnects once the broker has read the acknowledgements, within DrainTimeout. The
+// broker keeps the rest. Run may be called once.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.streams.Wait(ctx, RawStream, deadletter.Stream, CommandStream, outcome.Stream); err != nil {
+	if err := b.streams.Wait(ctx, stream.Raw, stream.DeadLetter, stream.Commands, stream.Result); err != nil {
 		return err
 	}
 	first, err := b.newSession()
@@ -91,9 +87,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	b.session.Store(first)
-	first.client.Connect() // goes on trying until it succeeds or Disconnect
+	first.client.Connect() // it tries until it succeeds or Disconnect is called
 	defer func() {
-		b.moves.Lock() // a change that has begun ends first, and there is none behind ctx
+		b.moves.Lock() // waits for a change that has begun; none begins after ctx has ended
 		defer b.moves.Unlock()
 		b.session.Load().client.Disconnect(disconnectWait)
 	}()
@@ -118,22 +114,22 @@ func (b *Bridge) Run(ctx context.Context) error {
 	return nil
 }
 
-// drain returns when all that has arrived is stored and the broker knows it, or ctx
-// ends.
+// drain returns when all messages that have arrived are stored and the broker has read
+// their acknowledgements, or ctx ends.
 func (b *Bridge) drain(ctx context.Context) {
 	b.moves.Lock()
 	defer b.moves.Unlock()
 	b.session.Load().drain(ctx)
 }
 
-// store is the hot loop: gather, store, acknowledge. It ends when the queue is
-// closed: a stop must not tear a batch that is on its way to disk.
+// store is the hot loop: gather, store, acknowledge. It ends when the queue is closed, so
+// that a stop does not interrupt a batch that is being stored.
 func (b *Bridge) store(ctx context.Context) error {
 	last, err := b.window.recall(ctx, b.streams)
 	if err != nil {
 		return b.stopped(ctx, err)
 	}
-	b.raw.Store(b.streams.NewAppender(RawStream, last))
+	b.raw.Store(b.streams.NewAppender(stream.Raw, last))
 	buf := make([]arrival, 0, b.cfg.Batch)
 	for {
 		buf = batch.Gather(b.arrived.open, b.arrived.items, buf[:0], b.cfg.Batch, b.cfg.Linger)
@@ -147,17 +143,17 @@ func (b *Bridge) store(ctx context.Context) error {
 	}
 }
 
-// stopped is how a part ends: without an error where a stop took too long.
+// stopped returns err, or nil if the stop took too long, which it logs.
 func (b *Bridge) stopped(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	b.log.Warn("stopped before everything was stored; the broker keeps it", "error", err)
+	b.log.Warn("stopped before all messages were stored; the broker keeps them", "error", err)
 	return nil
 }
 
-// storeBatch returns when every message of the batch is on disk, and
-// acknowledged in the order of arrival.
+// storeBatch returns when every message of the batch is on disk and acknowledged, in the
+// order of arrival.
 func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
 	s := b.sort(arrivals)
 	b.metrics.received.Add(float64(len(arrivals)))
@@ -179,11 +175,11 @@ func (b *Bridge) storeBatch(ctx context.Context, arrivals []arrival) error {
 	return nil
 }
 
-// stalled is how long RAW may refuse everything before the bridge is not ready.
+// stalled is how long RAW may refuse all messages before the bridge is not ready.
 const stalled = 3 * time.Second
 
-// Ready proves that the broker lets the bridge in, that JetStream answers and that
-// RAW takes messages.
+// Ready returns an error unless the bridge is connected to the broker, JetStream responds
+// and RAW stores messages.
 func (b *Bridge) Ready(ctx context.Context) error {
 	if s := b.session.Load(); s == nil || !s.client.IsConnectionOpen() {
 		return errors.New("not connected to the MQTT broker at " + b.cfg.URL)
@@ -191,20 +187,20 @@ func (b *Bridge) Ready(ctx context.Context) error {
 	if err := b.commands.Ready(); err != nil {
 		return err
 	}
-	info, err := b.streams.Info(ctx, RawStream)
+	info, err := b.streams.Info(ctx, stream.Raw)
 	if err != nil {
 		return err
 	}
 	if limit, room := info.Config.MaxBytes, info.Config.MaxBytes-int64(info.State.Bytes); limit > 0 && room <= int64(b.cfg.MaxPayload) { //nolint:gosec // below limit
-		return fmt.Errorf("%s is full, %d of %d bytes: the decoder has not taken what it holds; start the decoder or see its log, or give the stream more room: nats stream edit %s --max-bytes", RawStream, info.State.Bytes, limit, RawStream)
+		return fmt.Errorf("%s is full (%d of %d bytes) because the decoder has not decoded its messages: start the decoder or see its log, or raise the limit with nats stream edit %s --max-bytes", stream.Raw, info.State.Bytes, limit, stream.Raw)
 	}
 	raw := b.raw.Load()
 	if raw == nil {
-		return errors.New("reading the end of " + RawStream + " to know what the broker may send again")
+		return errors.New("starting: reading the end of " + stream.Raw + ", to recognise messages that the broker sends again")
 	}
 	if since, problem := raw.Failing(); !since.IsZero() && time.Since(since) > stalled {
-		return fmt.Errorf("%s has taken nothing for %s; see that it has room (nats stream info %s) and that the NATS server's disk has: %w",
-			RawStream, time.Since(since).Round(time.Second), RawStream, problem)
+		return fmt.Errorf("%s has stored nothing for %s; check that the stream (nats stream info %s) and the NATS server's disk are not full: %w",
+			stream.Raw, time.Since(since).Round(time.Second), stream.Raw, problem)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// TestMain is also the process that TestKilledProcess kills.
+// TestMain runs the tests. In the process that TestKilledProcess kills, it runs a bridge.
 func TestMain(m *testing.M) {
 	if url := os.Getenv(processVariable); url != "" {
 		runUntilKilled(url)
@@ -55,7 +55,7 @@ func newBridge(tb testing.TB) *Bridge {
 	return b
 }
 
-// sent is a message as paho hands it over.
+// sent is a message as paho passes it to the handler.
 type sent struct {
 	mqtt.Message
 	topic    string
@@ -71,7 +71,7 @@ func (s *sent) MessageID() uint16 { return s.id }
 func (s *sent) Duplicate() bool   { return s.dup }
 func (s *sent) Retained() bool    { return s.retained }
 
-// convert is what a message becomes that comes alone.
+// convert returns what a message becomes that is alone in its batch.
 func convert(b *Bridge, name string, payload []byte) (*nats.Msg, *deadletter.Letter) {
 	b.window = newWindow(b.cfg.Inflight)
 	s := b.sort([]arrival{{Message: &sent{topic: name, payload: payload, id: 7}, at: moment}})
@@ -81,8 +81,8 @@ func convert(b *Bridge, name string, payload []byte) (*nats.Msg, *deadletter.Let
 	return s.raw[0], nil
 }
 
-// TestConvert has one component's spellings, which are one subject, and what
-// becomes a dead letter.
+// TestConvert: all spellings of a component become one subject, and other topics become dead
+// letters.
 func TestConvert(t *testing.T) {
 	t.Parallel()
 	b := newBridge(t)
@@ -122,7 +122,7 @@ func TestConvert(t *testing.T) {
 	}
 }
 
-// TestPayloadLimit has the longest payload, and one byte more.
+// TestPayloadLimit: the longest payload is stored, and one that is a byte longer is not.
 func TestPayloadLimit(t *testing.T) {
 	t.Parallel()
 	b := newBridge(t)
@@ -141,7 +141,7 @@ func TestPayloadLimit(t *testing.T) {
 	}
 }
 
-// requireSubject refuses what NATS would not store, or would route elsewhere.
+// requireSubject fails on a subject that NATS would not store or would route elsewhere.
 func requireSubject(t *testing.T, subject string, tokens ...int) {
 	t.Helper()
 	for _, c := range []byte(subject) {
@@ -152,8 +152,7 @@ func requireSubject(t *testing.T, subject string, tokens ...int) {
 	require.NotContains(t, list, "", subject)
 }
 
-// FuzzConvert sees that whatever anybody publishes ends in one place, and that
-// NATS can take it.
+// FuzzConvert: every message goes to exactly one place, and NATS accepts it.
 func FuzzConvert(f *testing.F) {
 	for _, name := range []string{
 		sensor, "cmnd/f2-E4-FD-45-F6-54-BE/access-control-mode/4/reader-99/success", "stat/f2-e4:fd:45:f6:54:be/alarm-mode/0/siren-0",

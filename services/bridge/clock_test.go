@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestReceiveClock has messages arrive at one moment, and the machine's clock go back.
+// TestReceiveClock: messages arrive at the same time, and the machine's clock steps back.
 func TestReceiveClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"crypto/tls"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,18 +10,12 @@ import (
 	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
 
-// CommandStream is the stream of commands for controllers.
-const CommandStream = command.Stream
-
-// newCommands makes the other direction. It has a connection of its own to the
-// broker, with the bridge's credential.
+// newCommands returns the other direction. It has its own connection to the broker, with
+// the bridge's credential.
 func newCommands(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*command.Commands, error) {
-	var config *tls.Config
-	if cfg.CAFile != "" {
-		var err error
-		if config, err = tlsConfig(cfg.CAFile); err != nil {
-			return nil, err
-		}
+	config, err := tlsConfig(cfg.CAFile)
+	if err != nil {
+		return nil, err
 	}
 	return command.New(command.Config{
 		URL: cfg.URL, TLS: config, ClientID: cfg.ClientID + "-commands", Consumer: command.ConsumerName(cfg.ClientID),

@@ -23,26 +23,26 @@ type Config struct {
 	DrainTimeout  time.Duration `help:"Maximum time, at a stop, to store messages that have arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
-// maxInflight is how many messages of RAW are never trimmed.
+// maxInflight is how many messages the keeper never trims from RAW.
 const maxInflight = 1 << 14
 
-// Validate names the first setting that cannot work.
+// Validate returns an error for the first invalid setting.
 func (c *Config) Validate() error {
 	switch {
 	case c.URL == "" || c.ClientID == "" || c.Filter == "":
 		return errors.New("mqtt-url, mqtt-client-id and mqtt-filter must not be empty")
 	case c.Batch < 1 || c.Batch > 1000:
-		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
+		return errors.New("batch must be 1 to 1000, the limit of JetStream")
 	case c.Linger < 0 || c.DrainTimeout <= 0:
 		return errors.New("linger must not be negative; drain-timeout must be positive")
 	case c.Inflight < 1 || c.Inflight > maxInflight:
-		return errors.New("mqtt-inflight must be 1..16384, what trimming always leaves of RAW")
+		return errors.New("mqtt-inflight must be 1 to 16384, the number of messages that the keeper never trims from RAW")
 	case c.InflightBytes < 2<<20:
-		return errors.New("mqtt-inflight-bytes must be at least 2097152, the largest MQTT message and one more")
+		return errors.New("mqtt-inflight-bytes must be at least 2097152, twice the largest MQTT message")
 	case c.CommandMaxAge < command.MinAge || c.CommandMaxAge > command.MaxAge:
 		return fmt.Errorf("command-max-age must be %s to %s", command.MinAge, command.MaxAge)
 	case c.MaxPayload < 1 || c.MaxPayload > 1<<20:
-		return errors.New("max-payload must be 1..1048576")
+		return errors.New("max-payload must be 1 to 1048576")
 	}
 	return nil
 }

@@ -9,14 +9,15 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // stage is the bridge's name in subjects and dead letters.
-const stage = "bridge"
+const stage = stream.StageBridge
 
-// read parses a message's topic. It returns the dead letter if that fails or if the
-// payload is too large.
+// read parses a message's topic. It returns a dead letter if the topic is invalid or the
+// payload too large.
 func (b *Bridge) read(a *arrival) (topic.Topic, *deadletter.Letter) {
 	name := a.Topic()
 	t, err := topic.Parse(name)
@@ -30,7 +31,7 @@ func (b *Bridge) read(a *arrival) (topic.Topic, *deadletter.Letter) {
 	}
 	if len(a.Payload()) > b.cfg.MaxPayload {
 		return t, refusal(t.MAC, "payload_too_large",
-			strconv.Itoa(len(a.Payload()))+" bytes, the limit is "+strconv.Itoa(b.cfg.MaxPayload), a)
+			strconv.Itoa(len(a.Payload()))+" bytes; the limit is "+strconv.Itoa(b.cfg.MaxPayload), a)
 	}
 	return t, nil
 }
@@ -42,7 +43,7 @@ func refusal(mac topic.MAC, reason, detail string, a *arrival) *deadletter.Lette
 	}
 }
 
-// rawMessage is a message as RAW gets it, for a subject that was made of t.
+// rawMessage returns the message for RAW. subject is t's.
 func rawMessage(t topic.Topic, subject string, a *arrival, v verdict) *nats.Msg {
 	header := nats.Header{event.HeaderReceived: {a.at.UTC().Format(time.RFC3339Nano)}}
 	if id := a.MessageID(); id != 0 {

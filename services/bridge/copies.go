@@ -9,23 +9,17 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Reasons of letters that are no failures: they count what the broker sent and RAW
-// does not get, for the ledger.
-const (
-	reasonCopy     = "repeated_delivery"
-	reasonRetained = "retained"
-)
-
-// copyPause is how long copies wait for others, so that each controller has one
-// letter in that time.
+// copyPause is how long copies are collected, so that each controller has one letter in
+// that time.
 const copyPause = 200 * time.Millisecond
 
-// copies counts dropped copies in letters, one for each controller and reason at a
-// time. Nobody waits for it: to read how many there have been of a controller takes
-// a round trip, and after an outage a batch may have copies of a thousand.
+// copies counts dropped messages in dead letters, for the ledger: one letter at a time for
+// each controller and reason. It runs beside the hot loop and has its own Recorder: the
+// first letter of a controller takes a round trip to read its count, and after an outage a
+// batch may have copies of a thousand controllers.
 type copies struct {
 	recorder *deadletter.Recorder
-	wake     chan struct{} // holds one item while something waits
+	wake     chan struct{} // holds one item while letters wait
 
 	mu      sync.Mutex
 	waiting map[copyKey]*deadletter.Letter
@@ -55,8 +49,7 @@ func (c *copies) add(l deadletter.Letter) {
 	}
 }
 
-// run stores what is added, until ctx ends or last is closed: nothing is added
-// behind that.
+// run stores the letters until last is closed, after which none is added, or ctx ends.
 func (c *copies) run(ctx context.Context, last <-chan struct{}) error {
 	for ended := false; !ended; {
 		select {

@@ -26,22 +26,22 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// step is what happens to the bridge.
+// step is one step of a schedule.
 type step int
 
 const (
 	opens step = iota
 	closes
-	waits      // for what is on its way
-	losesAcks  // the broker reads no acknowledgement of this bridge any more
-	goesDeaf   // the bridge hears nothing of NATS any more
-	holdsBatch // what the bridge says reaches NATS when the next bridge lives, or never
+	waits      // some milliseconds
+	losesAcks  // the broker gets no further acknowledgement of this bridge
+	goesDeaf   // the bridge gets no further bytes from NATS
+	holdsBatch // the bridge's further bytes reach NATS when the next bridge runs, or never
 	dies
 	stops
 	steps
 )
 
-// play has the steps happen and returns what was published and what RAW got.
+// play runs the steps. It returns the published messages and those that RAW got.
 func (r *rig) play(t *testing.T, schedule []step, noDUP bool) (published, got []string) {
 	t.Helper()
 	controller := r.publisher(t)
@@ -101,8 +101,8 @@ func (r *rig) play(t *testing.T, schedule []step, noDUP bool) (published, got []
 	return published, got[:len(got)-1]
 }
 
-// TestSchedules: a door opens and closes and the bridge is killed or stopped in
-// between, at any point of the way of a message: RAW has each event once, in order.
+// TestSchedules: a door opens and closes while the bridge is killed or stopped at any time.
+// RAW has each event once, in order.
 func TestSchedules(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -122,7 +122,7 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// TestSchedulesWithoutDUP is the control: without DUP the same shows copies.
+// TestSchedulesWithoutDUP is the control: without DUP, RAW gets copies.
 func TestSchedulesWithoutDUP(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -130,9 +130,8 @@ func TestSchedulesWithoutDUP(t *testing.T) {
 	assert.Less(t, len(published), len(got))
 }
 
-// TestStandingClock: ten equal events are ten, also where the bridge dies between
-// each two of them.
-func TestStandingClock(t *testing.T) {
+// TestEqualEvents: ten equal events are ten, even if the bridge dies between any two of them.
+func TestEqualEvents(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	published, got := r.play(t, slices.Repeat([]step{opens, waits, losesAcks, opens, waits, dies}, 5), false)
@@ -140,9 +139,9 @@ func TestStandingClock(t *testing.T) {
 	assert.Equal(t, published, got)
 }
 
-// traffic publishes numbered events as fast as the broker takes them, but no more
-// than 10,000 ahead of RAW, until it is stopped, and returns those that the broker
-// acknowledged: what waits at the end has to come within the test's patience.
+// traffic publishes numbered events as fast as the broker accepts them, but at most 10,000
+// ahead of RAW, so that all arrive within the test's patience. stop returns the events that
+// the broker acknowledged.
 func (r *rig) traffic(tb testing.TB, template string) (stop func() []string) {
 	tb.Helper()
 	controller := r.publisher(tb)
@@ -151,7 +150,7 @@ func (r *rig) traffic(tb testing.TB, template string) (stop func() []string) {
 	go func() {
 		var acked []string
 		for n := 0; ctx.Err() == nil; {
-			if last, err := r.operator.LastSequence(ctx, RawStream); err != nil || uint64(n) > last+10_000 {
+			if last, err := r.operator.LastSequence(ctx, stream.Raw); err != nil || uint64(n) > last+10_000 {
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
@@ -176,7 +175,7 @@ var templates = map[string]string{
 	"with timestamps": `{"timestamp":"2026-07-01 12:00:00","status":true,"n":%d}`, "without timestamps": `{"status":true,"n":%d}`,
 }
 
-// requireOnce fails unless RAW has what was published, once and in order.
+// requireOnce fails unless RAW has all published messages once and in order.
 func (r *rig) requireOnce(tb testing.TB, published []string) {
 	tb.Helper()
 	require.Greater(tb, len(published), 1000, "too little traffic to tell anything")
@@ -221,12 +220,12 @@ func TestRestartsUnderLoad(t *testing.T) {
 	}
 }
 
-// processVariable is set in a process that is a bridge.
+// processVariable is set in the environment of a process that runs a bridge.
 const processVariable = "F2MESH_TEST_BRIDGE"
 
 type processConfig struct{ NATS, CA, MQTT string }
 
-// runUntilKilled is what TestKilledProcess kills.
+// runUntilKilled runs the bridge that TestKilledProcess kills.
 func runUntilKilled(text string) {
 	var c processConfig
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -275,7 +274,7 @@ func TestKilledProcess(t *testing.T) {
 				return cmd
 			}
 			p := start()
-			r.awaitMore(t, 0) // the session is there
+			r.awaitSession(t)
 			stop := r.traffic(t, template)
 			for range 5 {
 				r.awaitMore(t, 1000)
@@ -288,26 +287,30 @@ func TestKilledProcess(t *testing.T) {
 	}
 }
 
-// awaitMore waits until RAW has n messages more; 0 is for a bridge that is there.
+// awaitSession waits until the broker keeps messages for the bridge. It leaves RAW empty.
+func (r *rig) awaitSession(tb testing.TB) {
+	tb.Helper()
+	controller := r.publisher(tb)
+	siren := strings.Replace(door, "strike", "siren", 1)
+	require.Eventually(tb, func() bool {
+		publish(tb, controller, siren, "1")
+		return r.lastSequence(tb) > 0
+	}, patience, 20*time.Millisecond)
+	publish(tb, controller, siren, "last")
+	controller.Disconnect(100)
+	r.awaitStored(tb, 0, "last")
+	require.NoError(tb, r.raw.Purge(tb.Context()))
+}
+
+// awaitMore waits until RAW has n more messages.
 func (r *rig) awaitMore(tb testing.TB, n uint64) {
 	tb.Helper()
-	if n == 0 {
-		controller := r.publisher(tb)
-		require.Eventually(tb, func() bool {
-			publish(tb, controller, strings.Replace(door, "strike", "siren", 1), "1")
-			return r.lastSequence(tb) > 0
-		}, patience, 20*time.Millisecond)
-		controller.Disconnect(100)
-		time.Sleep(100 * time.Millisecond)
-		require.NoError(tb, r.raw.Purge(tb.Context()))
-		return
-	}
 	before := r.lastSequence(tb)
 	require.Eventually(tb, func() bool { return r.lastSequence(tb) > before+n }, patience, time.Millisecond)
 }
 
-// TestLateBatch: what a killed bridge had sent reaches the server when the next one
-// has already read the end of RAW. Its messages are in RAW once.
+// TestLateBatch: a batch of a killed bridge reaches the server after the next bridge has read
+// the end of RAW. RAW has its messages once.
 func TestLateBatch(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -319,7 +322,7 @@ func TestLateBatch(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return testutil.ToFloat64(killed.metrics.received) > 0 }, patience, time.Millisecond)
 	sent := testutil.ToFloat64(killed.metrics.received) // the first batch
-	time.Sleep(time.Second)                             // nothing tells when it is in the wire
+	time.Sleep(time.Second)                             // the connection is encrypted: the test cannot see the batch
 	killed.kill()
 
 	next := r.start(t, func(_ *Config, l *life) { l.mqtt.hold() })

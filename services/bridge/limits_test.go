@@ -14,11 +14,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// TestRetained: what the broker sends at each subscription is no event, however
-// often the bridge comes; what is published with the flag is one.
+// TestRetained: the copy of a retained message that the broker sends at each subscription is
+// not an event. A new message with the retain flag is one.
 func TestRetained(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -39,14 +40,14 @@ func TestRetained(t *testing.T) {
 	}
 	got, _ := bodies(r.stored(t, 0))
 	assert.Equal(t, []string{"kept"}, got)
-	last, err := r.operator.Last(t.Context(), deadletter.Stream, "f2.dead.bridge.retained.e4fd45f654be")
+	last, err := r.operator.Last(t.Context(), stream.DeadLetter, "f2.dead.bridge.retained.e4fd45f654be")
 	require.NoError(t, err)
 	assert.Contains(t, []string{"2", "3"}, last.Header.Get(deadletter.HeaderCount), "the killed one may not have come to count")
 	assert.Empty(t, last.Data)
 }
 
-// TestPoison: one sender's large payloads on topics that do not parse hold up nobody,
-// and their letters are bounded.
+// TestPoison: large payloads of one sender on invalid topics delay no other messages, and
+// their dead letters are limited.
 func TestPoison(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -59,22 +60,22 @@ func TestPoison(t *testing.T) {
 	}
 	r.awaitStored(t, 0, "39")
 	require.Eventually(t, func() bool { return testutil.ToFloat64(l.metrics.deadLetters.WithLabelValues("bad_mode")) == 40 }, patience, time.Millisecond)
-	last, err := r.operator.Last(t.Context(), deadletter.Stream, "f2.dead.bridge.bad_mode.e4fd45f654be")
+	last, err := r.operator.Last(t.Context(), stream.DeadLetter, "f2.dead.bridge.bad_mode.e4fd45f654be")
 	require.NoError(t, err)
 	assert.Equal(t, "40", last.Header.Get(deadletter.HeaderCount))
 	assert.Equal(t, "1048576", last.Header.Get(deadletter.HeaderPayloadLength))
-	info, err := r.operator.Info(t.Context(), deadletter.Stream)
+	info, err := r.operator.Info(t.Context(), stream.DeadLetter)
 	require.NoError(t, err)
 	assert.Less(t, info.State.Bytes, uint64(40*(deadletter.MaxPayload+2048)))
 	l.stop(t)
 }
 
-// TestTooLargeForRAW: a limit of the stream below the bridge's makes letters, and
-// does not stop the rest.
+// TestTooLargeForRAW: if the stream's limit is below the bridge's, large messages become dead
+// letters and the others are stored.
 func TestTooLargeForRAW(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	info, err := r.operator.Info(t.Context(), RawStream)
+	info, err := r.operator.Info(t.Context(), stream.Raw)
 	require.NoError(t, err)
 	l := r.start(t, func(c *Config, _ *life) { c.Linger = 50 * time.Millisecond }).ready(t)
 	config := info.Config
@@ -94,18 +95,18 @@ func TestTooLargeForRAW(t *testing.T) {
 	l.stop(t)
 }
 
-// TestReady: the bridge is not ready while RAW refuses everything, and says why.
+// TestReady: the bridge is not ready while RAW refuses all messages, and returns why.
 func TestReady(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	l := r.start(t).ready(t)
 	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, l.Ready(t.Context())) }, 10*time.Second, time.Millisecond)
-	info, err := r.operator.Info(t.Context(), RawStream)
+	info, err := r.operator.Info(t.Context(), stream.Raw)
 	require.NoError(t, err)
 	config := info.Config
 	for name, limit := range map[string]func(*jetstream.StreamConfig){
-		"has taken nothing for": func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 },
-		"is full":               func(c *jetstream.StreamConfig) { c.MaxBytes = 10_000 },
+		"has stored nothing for": func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 },
+		"is full":                func(c *jetstream.StreamConfig) { c.MaxBytes = 10_000 },
 	} {
 		full := config
 		limit(&full)
@@ -126,8 +127,8 @@ func TestReady(t *testing.T) {
 	l.stop(t)
 }
 
-// TestQueueIsBoundedInBytes: large messages wait for room, and a closed queue lets
-// go who waits.
+// TestQueueIsBoundedInBytes: large messages wait for room, and closing the queue ends the
+// wait.
 func TestQueueIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	metrics := newMetrics(prometheus.NewRegistry())
@@ -154,9 +155,9 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	require.NoError(t, ctx.Err())
 }
 
-// TestLatency stores 4,000 events over a way of 25 ms to NATS and back, first all
-// new, then all of them copies, and half of each. It reports the rates; the bound
-// only tells a bridge that lives from one that stores copies one by one.
+// TestLatency stores 4,000 events over a connection to NATS with 25 ms of latency: first all
+// new, then all copies, then half of each. It logs the rates. The limit only catches a bridge
+// that stores copies one by one.
 func TestLatency(t *testing.T) {
 	t.Parallel()
 	const n = 4000

@@ -5,8 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// metrics are what the bridge has done since it started. The labels are
-// bounded: reasons are a fixed set.
+// metrics of the bridge. The labels are bounded: reasons are a fixed set.
 type metrics struct {
 	received, stored, repeats, duplicates, retained prometheus.Counter
 	deadLetters                                     *prometheus.CounterVec
@@ -19,19 +18,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return f.NewCounter(prometheus.CounterOpts{Namespace: "f2mesh", Subsystem: stage, Name: name, Help: help})
 	}
 	return &metrics{
-		received:   counter("messages_received_total", "Messages taken from the MQTT broker."),
+		received:   counter("messages_received_total", "Messages received from the MQTT broker."),
 		stored:     counter("messages_stored_total", "Messages stored on RAW."),
-		repeats:    counter("messages_repeat_total", "Messages stored on RAW with the mark that they may repeat an earlier event."),
+		repeats:    counter("messages_repeat_total", "Messages stored on RAW and marked as possible repeats of an earlier event."),
 		duplicates: counter("messages_duplicate_total", "Messages dropped because the broker sent them again and RAW has them."),
-		retained:   counter("messages_retained_total", "Copies of retained messages, dropped."),
+		retained:   counter("messages_retained_total", "Dropped copies of retained messages."),
 		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages stored on DEAD_LETTER.",
 		}, []string{"reason"}),
 		connected: f.NewGauge(prometheus.GaugeOpts{
-			Namespace: "f2mesh", Subsystem: stage, Name: "mqtt_connected", Help: "1 while subscribed at the MQTT broker.",
+			Namespace: "f2mesh", Subsystem: stage, Name: "mqtt_connected", Help: "1 while subscribed to the MQTT broker, else 0.",
 		}),
 		waiting: f.NewGauge(prometheus.GaugeOpts{
-			Namespace: "f2mesh", Subsystem: stage, Name: "waiting_bytes", Help: "Memory of messages taken from the broker and not yet stored.",
+			Namespace: "f2mesh", Subsystem: stage, Name: "waiting_bytes", Help: "Memory of messages received from the broker and not stored yet.",
 		}),
 	}
 }

@@ -14,15 +14,18 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
 
-// newClient makes the session's client. The broker keeps what is not
-// acknowledged for the client id, whoever logs in under it. The handler is in
-// place before it connects: the broker sends what it kept right after CONNACK,
-// before any SUBSCRIBE.
+// newClient returns the session's client. The broker keeps unacknowledged messages for the
+// client id, whichever user logs in with it. The handler must be set before the client
+// connects: the broker sends kept messages right after CONNACK, before any SUBSCRIBE.
 func (b *Bridge) newClient(s *session) (mqtt.Client, error) {
+	config, err := tlsConfig(b.cfg.CAFile)
+	if err != nil {
+		return nil, err
+	}
 	options := mqtt.NewClientOptions().
 		AddBroker(b.cfg.URL).
 		SetClientID(b.cfg.ClientID).
-		SetProtocolVersion(4). // or a refused login is tried a second time, with MQTT 3.1
+		SetProtocolVersion(4). // otherwise a refused login is tried again with MQTT 3.1
 		SetCredentialsProvider(b.login).
 		SetCleanSession(false).
 		SetAutoAckDisabled(true).
@@ -40,11 +43,7 @@ func (b *Bridge) newClient(s *session) (mqtt.Client, error) {
 			b.log.Warn("mqtt connection lost", "error", err)
 		}).
 		SetReconnectingHandler(func(mqtt.Client, *mqtt.ClientOptions) { b.log.Info("connecting to mqtt", "broker", b.cfg.URL) })
-	if b.cfg.CAFile != "" {
-		config, err := tlsConfig(b.cfg.CAFile)
-		if err != nil {
-			return nil, err
-		}
+	if config != nil {
 		options.SetTLSConfig(config)
 	}
 	options.SetCustomOpenConnectionFn(func(broker *url.URL, o mqtt.ClientOptions) (net.Conn, error) {
@@ -55,7 +54,7 @@ func (b *Bridge) newClient(s *session) (mqtt.Client, error) {
 	return mqtt.NewClient(options), nil
 }
 
-// login is the credential as it is now.
+// login returns the current credential.
 func (b *Bridge) login() (user, password string) {
 	user, password, err := b.credential.Get(context.Background())
 	if err != nil {
@@ -64,8 +63,8 @@ func (b *Bridge) login() (user, password string) {
 	return user, password
 }
 
-// noStore keeps no packets over a reconnect, where paho would keep all that are
-// unacknowledged. Nothing is lost by it: the broker delivers again what came in.
+// noStore keeps no packets over a reconnect; paho would keep all unacknowledged ones.
+// Nothing is lost: the broker delivers them again.
 type noStore struct{}
 
 func (noStore) Open()                             {}
@@ -76,7 +75,11 @@ func (noStore) Del(string)                        {}
 func (noStore) Close()                            {}
 func (noStore) Reset()                            {}
 
+// tlsConfig returns nil if there is no CA file: the connection is without TLS.
 func tlsConfig(caFile string) (*tls.Config, error) {
+	if caFile == "" {
+		return nil, nil //nolint:nilnil // without TLS
+	}
 	pool, err := identity.Pool(caFile)
 	if err != nil {
 		return nil, err

@@ -11,31 +11,30 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// overhead is more than what a message takes beside its payload and topic, until it
-// is stored.
+// overhead is an upper bound of a message's memory, without payload and topic, until it is
+// stored.
 const overhead = 1024
 
-// arrival is a message as it came from the broker.
+// arrival is a message from the broker.
 type arrival struct {
 	mqtt.Message
 	at      time.Time
 	session *session
-	size    int64  // memory that it counts for
+	size    int64  // memory, as the queue counts it
 	digest  uint64 // for the window
 	topic   topic.Topic
 }
 
-// queue holds what has arrived and is not yet stored, bounded in bytes: all that the
-// broker sends before the first acknowledgement, so that the handler does not block
-// paho's loop. Only where JetStream is away and the connection breaks again and
-// again do the same messages, sent anew, fill it, or messages of QoS 0: then the
-// handler waits.
+// queue holds messages that have arrived and are not stored yet. Its limit in bytes is as
+// large as what the broker sends before the first acknowledgement, so that the handler does
+// not block paho's loop. The handler waits only if repeated deliveries fill the queue, when
+// JetStream is away and the connection is lost again and again, or messages with QoS 0.
 type queue struct {
 	items  chan arrival
 	room   *semaphore.Weighted
 	limit  int64
 	bytes  prometheus.Gauge
-	open   context.Context //nolint:containedctx // it ends when nobody takes any more
+	open   context.Context //nolint:containedctx // ends when the queue is closed
 	cancel context.CancelFunc
 }
 
@@ -53,7 +52,7 @@ func (q *queue) put(a arrival) bool {
 		return false
 	}
 	q.bytes.Add(float64(a.size))
-	q.items <- a // there is room, since nothing counts for less than overhead
+	q.items <- a // never blocks: every message counts for overhead at least
 	return true
 }
 

@@ -37,7 +37,7 @@ const (
 	door = "cmnd/f2-e4fd45f654be/access-control-mode/J3/strike-1"
 )
 
-// rig is a broker and a NATS server between which bridges live one after the other.
+// rig is a broker and a NATS server. Bridges run between them, one after the other.
 type rig struct {
 	cfg      mosquitto.Config
 	broker   *mosquitto.Broker
@@ -68,7 +68,7 @@ func newRig(tb testing.TB) *rig {
 	r.operator = r.connect(tb, natsserver.Operator, r.server.URL())
 	_, err = r.operator.SetUp(tb.Context(), stream.Sizes{}, false)
 	require.NoError(tb, err)
-	r.raw, err = r.operator.JetStream().Stream(tb.Context(), RawStream)
+	r.raw, err = r.operator.JetStream().Stream(tb.Context(), stream.Raw)
 	require.NoError(tb, err)
 	return r
 }
@@ -84,7 +84,7 @@ func (r *rig) connect(tb testing.TB, user, url string) *stream.Client {
 	return client
 }
 
-// life is one bridge, from its start to its stop or its death.
+// life is one bridge, from its start until it is stopped or killed.
 type life struct {
 	*Bridge
 	mqtt, nats *wire
@@ -121,14 +121,14 @@ func (l *life) ready(tb testing.TB) *life {
 	return l
 }
 
-// stop is orderly.
+// stop stops the bridge in order.
 func (l *life) stop(tb testing.TB) {
 	tb.Helper()
 	l.end()
 	require.NoError(tb, <-l.ended)
 }
 
-// kill has nothing of the bridge get out any more. Its remains end by themselves.
+// kill ends the bridge so that nothing more leaves it.
 func (l *life) kill() {
 	l.mqtt.cut()
 	l.nats.cut()
@@ -141,7 +141,7 @@ func (r *rig) publisher(tb testing.TB) mqtt.Client {
 	return r.connectMQTT(tb, "controller")
 }
 
-// publisher2 is another one's.
+// publisher2 is the connection of another controller.
 func (r *rig) publisher2(tb testing.TB) mqtt.Client {
 	tb.Helper()
 	return r.connectMQTT(tb, "other controller")
@@ -165,7 +165,7 @@ func publish(tb testing.TB, client mqtt.Client, topic, body string) {
 	require.NoError(tb, token.Error())
 }
 
-// stored are the messages on RAW behind a sequence.
+// stored returns the messages on RAW after a sequence.
 func (r *rig) stored(tb testing.TB, behind uint64) (all []*nats.Msg) {
 	tb.Helper()
 	info, err := r.raw.Info(tb.Context())
@@ -199,7 +199,8 @@ func bodies(all []*nats.Msg) (list []string, marked int) {
 	return list, marked
 }
 
-// awaitStored waits until RAW ends with a body, and returns all behind a sequence.
+// awaitStored waits until the last message of RAW has a body. It returns all messages after a
+// sequence.
 func (r *rig) awaitStored(tb testing.TB, behind uint64, last string) []*nats.Msg {
 	tb.Helper()
 	require.Eventually(tb, func() bool {
@@ -211,7 +212,7 @@ func (r *rig) awaitStored(tb testing.TB, behind uint64, last string) []*nats.Msg
 
 func (r *rig) lastSequence(tb testing.TB) uint64 {
 	tb.Helper()
-	last, err := r.operator.LastSequence(tb.Context(), RawStream)
+	last, err := r.operator.LastSequence(tb.Context(), stream.Raw)
 	require.NoError(tb, err)
 	return last
 }

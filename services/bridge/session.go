@@ -13,29 +13,29 @@ import (
 )
 
 const (
-	// quietTimeout bounds how long a change of session waits for what is on its
-	// way. What is not done by then the broker sends again.
+	// quietTimeout is how long a change of session waits until messages that have arrived
+	// are stored. The broker sends the others again.
 	quietTimeout = 3 * time.Second
-	// moveTimeout bounds how long a change waits for the new session, which goes
-	// on trying behind it.
+	// moveTimeout is how long a change waits for the new session, which tries to connect
+	// even after that.
 	moveTimeout = 5 * time.Second
 	// disconnectWait is how many milliseconds a DISCONNECT may take to be sent.
 	disconnectWait = 250
 )
 
-// session is one client of the broker, from one login to the next. What arrives
-// in it can be acknowledged in it alone.
+// session is one client of the broker, from one login to the next. A message can only be
+// acknowledged in the session in which it arrived.
 type session struct {
 	bridge      *Bridge
 	client      mqtt.Client
-	connections atomic.Uint64 // how often the broker let it in
-	refused     atomic.Bool   // the last attempt was, which is logged
+	connections atomic.Uint64 // successful connections
+	refused     atomic.Bool   // the last login was refused, and that was logged
 	open        sync.Once
-	subscribed  chan struct{} // closed when it first is
+	subscribed  chan struct{} // closed at the first subscription
 
 	mu      sync.Mutex    // guards the fields below
-	pending int           // arrived and not yet stored and acknowledged
-	closing bool          // takes nothing more
+	pending int           // messages that arrived and are not acknowledged yet
+	closing bool          // no further message is taken
 	idle    chan struct{} // closed when closing and nothing is pending
 }
 
@@ -45,10 +45,10 @@ func (b *Bridge) newSession() (s *session, err error) {
 	return s, err
 }
 
-// move logs in anew with the credential as it is now, under the same client id:
-// the broker keeps what it has for it meanwhile. What has arrived is stored and
-// acknowledged before, so that nothing has to be sent again: of a message without a
-// timestamp a second copy cannot be told from a second message.
+// move logs in again with the current credential and the same client id, so that the
+// broker keeps its messages meanwhile. Messages that have arrived are stored and
+// acknowledged first, so that the broker sends none of them again: a copy of a message
+// without a timestamp cannot be told from a second message.
 func (b *Bridge) move(ctx context.Context) {
 	b.moves.Lock()
 	defer b.moves.Unlock()
@@ -74,16 +74,16 @@ func (b *Bridge) move(ctx context.Context) {
 		b.log.Info("mqtt credential changed", "took", time.Since(started).Round(time.Millisecond).String())
 	case <-ctx.Done():
 	case <-time.After(moveTimeout):
-		b.log.Warn("mqtt credential changed, the broker does not let the bridge in yet")
+		b.log.Warn("mqtt credential changed, but the broker has not accepted it yet")
 	}
 }
 
-// noFilter is one that the bridge never subscribes to.
+// noFilter is a filter that the bridge never subscribes to.
 const noFilter = "f2mesh/nothing"
 
-// drain takes nothing more, and returns when what has arrived is stored and the
-// broker has read the acknowledgements, or ctx ends. Without a connection there is
-// nothing to acknowledge on.
+// drain takes no further message. It returns when the messages that have arrived are
+// stored and the broker has read the acknowledgements, when there is no connection to
+// acknowledge on, or when ctx ends.
 func (s *session) drain(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
@@ -99,9 +99,9 @@ func (s *session) drain(ctx context.Context) {
 	if !s.client.IsConnectionOpen() {
 		return
 	}
-	// MQTT does not answer a PUBACK, but the answer to what was sent behind it says
-	// that it was read. A connection that is closed with messages unread is reset,
-	// and then the broker may not read what is on its way to it.
+	// A PUBACK has no response. But the response to an UNSUBSCRIBE that was sent after it
+	// proves that the broker has read the PUBACK. This is needed: closing a connection
+	// with unread data resets it, and the broker may then not read the last PUBACKs.
 	answer := s.client.Unsubscribe(noFilter)
 	look := time.NewTicker(100 * time.Millisecond)
 	defer look.Stop()
@@ -116,20 +116,20 @@ func (s *session) drain(ctx context.Context) {
 	}
 }
 
-// arrive queues a message for storing; see queue for why it does not block.
-// Acknowledging a message of an earlier connection is a no-op in paho, and the
-// broker delivers it again, as it does with what a closing session drops here.
+// arrive queues a message; see queue for why it does not block. A closing session drops
+// it, and the broker delivers it again. So it does for a message of an earlier connection,
+// whose acknowledgement paho ignores.
 func (s *session) arrive(_ mqtt.Client, m mqtt.Message) {
 	if s.take() && !s.bridge.arrived.put(arrival{Message: m, at: s.bridge.clock.now(), session: s}) {
 		s.give()
 	}
 }
 
-// receiveClock gives each message a microsecond of its own: PostgreSQL tells readings
-// without a timestamp of their own apart by it. It is safe for concurrent use.
+// receiveClock gives each message its own microsecond: it is the key of readings without a
+// timestamp in PostgreSQL. It is safe for concurrent use.
 type receiveClock struct{ last atomic.Int64 }
 
-// stepBack is how far the machine's clock has to go back for this one to follow.
+// stepBack is how far the machine's clock must step back before receiveClock follows it.
 const stepBack = time.Second
 
 func (c *receiveClock) now() time.Time {
@@ -144,7 +144,7 @@ func (c *receiveClock) now() time.Time {
 	}
 }
 
-// take books a message that has to be stored, unless the session is closing.
+// take counts a message as pending, unless the session is closing.
 func (s *session) take() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,10 +179,10 @@ func (s *session) subscribe(client mqtt.Client) {
 		token.Wait()
 		err := token.Error()
 		if sub, ok := token.(*mqtt.SubscribeToken); ok && err == nil && sub.Result()[b.cfg.Filter] == 0x80 {
-			err = fmt.Errorf("the broker refused the filter %q: check its ACL", b.cfg.Filter)
+			err = fmt.Errorf("the broker refused the filter %q: check the ACL of the bridge's user", b.cfg.Filter)
 		}
 		if err != nil {
-			b.log.Error("subscribing", "error", err)
+			b.log.Error("subscribing to mqtt", "error", err)
 			return
 		}
 		b.metrics.connected.Set(1)
@@ -191,7 +191,7 @@ func (s *session) subscribe(client mqtt.Client) {
 	}()
 }
 
-// notice has the credential looked up again if the broker refused it.
+// notice looks the credential up again if the broker refused it.
 func (s *session) notice(_ mqtt.Client, n mqtt.ConnectionNotification) {
 	failed, ok := n.(mqtt.ConnectionNotificationFailed)
 	if !ok || !errors.Is(failed.Reason, packets.ErrorRefusedBadUsernameOrPassword) && !errors.Is(failed.Reason, packets.ErrorRefusedNotAuthorised) {

@@ -15,14 +15,14 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// sorted is a batch of arrivals by where they go.
+// sorted is a batch of arrivals by destination.
 type sorted struct {
 	raw     []*nats.Msg
-	from    []*arrival // of each of raw
+	from    []*arrival // the arrivals of raw
 	letters []deadletter.Letter
 }
 
-// sort judges each arrival, and counts what goes nowhere.
+// sort decides on the destination of each arrival, and counts the dropped ones.
 func (b *Bridge) sort(arrivals []arrival) *sorted {
 	s := &sorted{raw: make([]*nats.Msg, 0, len(arrivals)), from: make([]*arrival, 0, len(arrivals))}
 	for i := range arrivals {
@@ -31,7 +31,7 @@ func (b *Bridge) sort(arrivals []arrival) *sorted {
 		a.topic = t
 		if a.Retained() {
 			b.window.pass(a.MessageID(), a.Duplicate())
-			b.drop(t.MAC, reasonRetained, "a copy of a retained message is not an event", a)
+			b.drop(t.MAC, deadletter.ReasonRetained, "a copy of a retained message is not an event", a)
 			continue
 		}
 		place := a.Topic()
@@ -57,22 +57,22 @@ func (b *Bridge) sort(arrivals []arrival) *sorted {
 }
 
 func (b *Bridge) dropCopy(mac topic.MAC, a *arrival) {
-	b.drop(mac, reasonCopy, "the broker sent it again after a reconnect, and it is stored", a)
+	b.drop(mac, deadletter.ReasonCopy, "the broker sent the message again after a reconnect; it is already stored", a)
 }
 
 func (b *Bridge) drop(mac topic.MAC, reason, detail string, a *arrival) {
 	b.copies.add(deadletter.Letter{
 		Stage: stage, Reason: reason, Detail: detail, MAC: mac, Topic: a.Topic(), Received: a.at, Time: time.Now(),
 	})
-	if reason == reasonCopy {
+	if reason == deadletter.ReasonCopy {
 		b.metrics.duplicates.Inc()
 	} else {
 		b.metrics.retained.Inc()
 	}
 }
 
-// append stores what goes to RAW. What RAW turns out to have, or does not take from
-// anybody, is taken out.
+// append stores messages on RAW. It removes those that RAW already has, and those that are
+// too large for RAW.
 func (b *Bridge) append(ctx context.Context, s *sorted) error {
 	raw := b.raw.Load()
 	for len(s.raw) > 0 {
@@ -107,12 +107,12 @@ func (b *Bridge) count(stored []*nats.Msg) {
 	}
 }
 
-// withoutStored takes out what somebody else has stored meanwhile: a bridge that
-// was killed may have sent a batch that the server reads only now.
+// withoutStored removes the messages that another process has stored meanwhile: a killed
+// bridge may have sent a batch that the server reads only now.
 func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.OvertakenError) error {
 	stored := make(map[uint16]uint64)
 	reach := uint64(b.cfg.Inflight) //nolint:gosec // Config.Validate: positive
-	err := b.streams.Range(ctx, RawStream, max(o.First, o.Last-min(o.Last, reach)+1), o.Last, func(m *jetstream.RawStreamMsg) {
+	err := b.streams.Range(ctx, stream.Raw, max(o.First, o.Last-min(o.Last, reach)+1), o.Last, func(m *jetstream.RawStreamMsg) {
 		if m := b.window.stored(m); m.id != 0 {
 			stored[m.id] = m.digest
 		}
@@ -133,10 +133,10 @@ func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.Overtak
 	return nil
 }
 
-// withoutTooLarge makes letters of what is larger than the stream or the server
-// takes: an operator may have set a limit below the bridge's own.
+// withoutTooLarge makes dead letters of messages that are too large for the stream or the
+// server: an operator may have set a lower limit than the bridge's.
 func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) error {
-	limit, err := b.streams.MaxMessage(ctx, RawStream)
+	limit, err := b.streams.MaxMessage(ctx, stream.Raw)
 	if err != nil {
 		return err
 	}
@@ -145,13 +145,13 @@ func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) er
 		a := s.from[i]
 		if size := int64(len(m.Data)) + headerSize; size > limit {
 			s.letters = append(s.letters, *refusal(a.topic.MAC, "payload_too_large",
-				fmt.Sprintf("%d bytes with headers, %s takes %d", size, RawStream, limit), a))
+				fmt.Sprintf("%d bytes with headers; the limit of %s is %d", size, stream.Raw, limit), a))
 			continue
 		}
 		raw, from = append(raw, m), append(from, a)
 	}
 	if len(raw) == len(s.raw) {
-		b.log.Error("a message is too large for a stream that should take it", "stream", RawStream, "limit", limit, "error", cause)
+		b.log.Error("the stream refused a message as too large, but it is below the stream's limit; will retry", "stream", stream.Raw, "limit", limit, "error", cause)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -162,5 +162,5 @@ func (b *Bridge) withoutTooLarge(ctx context.Context, s *sorted, cause error) er
 	return nil
 }
 
-// headerSize is more than what the headers of a message on RAW take.
+// headerSize is an upper bound of the size of a message's headers on RAW.
 const headerSize = 1024

@@ -17,34 +17,33 @@ import (
 )
 
 const (
-	// repeatWithin is how soon an event with the bytes of an earlier one may be its repeat.
+	// repeatWithin is how long after an event another one with the same bytes counts as a
+	// possible repeat.
 	repeatWithin = 5 * time.Minute
-	// maxRecent bounds of how many events that is remembered: some 8 MiB of memory.
+	// maxRecent is how many events are remembered for that: some 8 MiB of memory.
 	maxRecent = 1 << 16
-	// packetIDs is how many packet identifiers there are: 1 to 65,535.
+	// packetIDs is the number of packet identifiers: 1 to 65,535.
 	packetIDs = math.MaxUint16
 )
 
-// window tells what the broker sends again from what is new (design 5.3). One
-// goroutine uses it.
+// window tells messages that the broker sends again from new ones (design 5.3). It is not
+// safe for concurrent use.
 //
-// Mosquitto numbers the messages of a session with packet identifiers in their
-// order, and a message keeps its own. What it had handed over and has no
-// acknowledgement of comes again after a reconnect or restart with DUP and the same
-// identifier, in the same order, and there are at most max_inflight_messages. DUP
-// alone says nothing: Mosquitto sets it also on what never reached the bridge. So a
-// message is a copy if it has DUP, the identifier and the bytes of one that was
-// stored, and the identifier is one of the last max_inflight_messages up to the last
-// that was taken. Those before are of an earlier round of the identifiers, those
-// behind have not been taken yet.
+// Mosquitto numbers the messages of a session with packet identifiers, in order. After a
+// reconnect or restart it sends unacknowledged messages again: with DUP, with the same
+// identifier, in the same order, and at most max_inflight_messages of them. DUP alone
+// proves nothing: Mosquitto also sets it on messages that never reached the bridge. So a
+// message is a copy if it has DUP, has the identifier and the bytes of a stored message,
+// and its identifier is among the last max_inflight_messages up to the last one taken.
+// Earlier identifiers belong to the previous round, later ones have not been taken yet.
 //
-// After a crash of the broker the identifiers go on from its last save. The first
-// message with one that was used since moves the window back.
+// After a crash of the broker the identifiers continue from its last save. The first
+// message with an identifier that was used since then moves the window back.
 type window struct {
 	inflight int
 	seed     maphash.Seed
-	byID     [packetIDs + 1]uint64 // digest of the last message with an identifier; 0 is none
-	last     uint16                // identifier of the last message in the broker's order; 0 is none
+	byID     [packetIDs + 1]uint64 // digest of the last message with each identifier; 0: none
+	last     uint16                // identifier of the last message in the broker's order; 0: none
 	recent   *lru.Cache[uint64, time.Time]
 }
 
@@ -56,17 +55,17 @@ func newWindow(inflight int) *window {
 	return &window{inflight: inflight, seed: maphash.MakeSeed(), recent: recent}
 }
 
-// message is what the window looks at.
+// message is what the window needs of a message.
 type message struct {
 	id     uint16 // 0: QoS 0
 	dup    bool
 	digest uint64
-	event  bool // not a reading, which has its natural key
-	letter bool // RAW does not get it
+	event  bool // not a reading: readings have a natural key
+	letter bool // it goes to DEAD_LETTER and not to RAW
 	at     time.Time
 }
 
-// digest is never 0. It means nothing to another process.
+// digest returns a hash, never 0, that is valid in this process only.
 func (w *window) digest(place string, payload []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(w.seed)
@@ -76,16 +75,16 @@ func (w *window) digest(place string, payload []byte) uint64 {
 	return max(h.Sum64(), 1)
 }
 
-// verdict is what a message is.
+// verdict is what the window decides about a message.
 type verdict int
 
 const (
-	first  verdict = iota // a message of its own
-	repeat                // may be a repeat of an earlier event
-	copied                // was taken before
+	first  verdict = iota // a new message
+	repeat                // a possible repeat of an earlier event
+	copied                // a copy of a message that was taken before
 )
 
-// take judges the next message, and remembers it.
+// take decides about the next message, and remembers it.
 func (w *window) take(m message) verdict {
 	held := w.holds(m.id, m.digest)
 	if held && m.dup {
@@ -107,7 +106,7 @@ func (w *window) holds(id uint16, digest uint64) bool {
 	return w.behind(id) && w.byID[id] == digest
 }
 
-// behind tells whether an identifier is one of the last up to the last taken.
+// behind reports whether an identifier is in the window, which ends with the last one taken.
 func (w *window) behind(id uint16) bool {
 	return id != 0 && w.last != 0 && (int(w.last)-int(id)+packetIDs)%packetIDs < w.inflight
 }
@@ -117,41 +116,41 @@ func (w *window) remember(m message) {
 		return
 	}
 	w.byID[m.id] = m.digest
-	// RAW does not tell the next process of a letter: one that comes again is not
-	// news, and those behind it may well be in RAW.
+	// The next process does not find a letter in RAW. A letter that comes again must not
+	// move the window: the messages after it may be in RAW.
 	if !m.letter || !m.dup || !w.behind(m.id) {
 		w.last = m.id
 	}
 }
 
-// pass takes note of a retained copy, which has an identifier, too. It has the
-// retain flag also where it comes again.
+// pass remembers a copy of a retained message: it has an identifier, too. It has the retain
+// flag even if the broker sends it again.
 func (w *window) pass(id uint16, dup bool) {
 	if id != 0 && !dup {
 		w.byID[id], w.last = 0, id
 	}
 }
 
-// recall reads the end of RAW, as far back as the broker's window reaches, and
-// returns the last sequence.
+// recall reads the end of RAW, as many messages as the broker may send again, and returns
+// the last sequence.
 func (w *window) recall(ctx context.Context, streams *stream.Client) (last uint64, err error) {
-	if last, err = streams.LastSequence(ctx, RawStream); err != nil {
+	if last, err = streams.LastSequence(ctx, stream.Raw); err != nil {
 		return 0, err
 	}
 	begin := uint64(1)
 	if reach := uint64(w.inflight); last > reach { //nolint:gosec // Config.Validate: positive
 		begin = last - reach + 1
 	}
-	err = streams.Range(ctx, RawStream, begin, last, func(m *jetstream.RawStreamMsg) {
+	err = streams.Range(ctx, stream.Raw, begin, last, func(m *jetstream.RawStreamMsg) {
 		w.take(w.stored(m))
 	})
 	if err != nil {
-		return 0, fmt.Errorf("reading what the broker may send again: %w", err)
+		return 0, fmt.Errorf("reading the messages that the broker may send again: %w", err)
 	}
 	return last, nil
 }
 
-// stored is a message of RAW as it was taken.
+// stored returns a message of RAW as take saw it.
 func (w *window) stored(m *jetstream.RawStreamMsg) message {
 	id, _ := strconv.ParseUint(m.Header.Get(event.HeaderPacketID), 10, 16) // 0: QoS 0, or not of a bridge
 	at, err := time.Parse(time.RFC3339Nano, m.Header.Get(event.HeaderReceived))

@@ -10,9 +10,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is a broker with one session and a bridge with RAW, as Mosquitto does it: a
-// message keeps the identifier that it got when it was queued, what is in flight
-// comes again in order with DUP, and so does what never reached the bridge.
+// model is a broker with one session and a bridge with RAW. Like Mosquitto, the broker gives a
+// message its identifier when it queues the message, and sends messages in flight again in
+// order with DUP, even those that never reached the bridge.
 type model struct {
 	inflight int
 	id       uint16
@@ -34,7 +34,7 @@ func newModel(inflight int, start uint16, judge func(*model, message) verdict) *
 	return &model{inflight: inflight, id: start, window: newWindow(inflight), judge: judge}
 }
 
-// judges: the window, and what must be found out.
+// judges decide about messages: the window, and wrong ones that the test must detect.
 func byWindow(m *model, x message) verdict { return m.window.take(x) }
 
 func byDigestAlone(m *model, x message) verdict {
@@ -63,8 +63,7 @@ func (m *model) publish(number, content int) {
 	m.queue = append(m.queue, modelMessage{number: number, content: content, id: m.id})
 }
 
-// receive hands over up to n messages. The bridge stores them; then acked of them
-// are acknowledged.
+// receive delivers up to n messages. The bridge stores them and acknowledges acked of them.
 func (m *model) receive(n, acked int) {
 	n = min(n, len(m.queue), m.inflight)
 	for i := m.handed; i < n; i++ {
@@ -82,7 +81,7 @@ func (m *model) receive(n, acked int) {
 	m.queue, m.handed = m.queue[acked:], m.handed-acked
 }
 
-// reconnect has everything sent again; lost of it did not reach the bridge before.
+// reconnect sends everything again. lost messages had not reached the bridge before.
 func (m *model) reconnect(lost int) {
 	for i := range min(len(m.queue), m.handed+lost, m.inflight) {
 		m.queue[i].dup = true
@@ -90,7 +89,7 @@ func (m *model) reconnect(lost int) {
 	m.handed = 0
 }
 
-// restart is a new bridge process.
+// restart starts a new bridge process.
 func (m *model) restart(lost int) {
 	m.window = newWindow(m.inflight)
 	for _, x := range m.raw[max(0, len(m.raw)-m.inflight):] {
@@ -114,7 +113,7 @@ func (m *model) check(published int) (missing, twice int) {
 	return missing, twice
 }
 
-// schedule draws what happens to a model, and has everything arrive at the end.
+// schedule draws the steps of a model, and delivers everything at the end.
 func schedule(t *rapid.T, judge func(*model, message) verdict) (m *model, published int) {
 	inflight := rapid.IntRange(1, 8).Draw(t, "inflight")
 	start := rapid.SampledFrom([]uint16{0, 17, packetIDs - 5, packetIDs}).Draw(t, "last identifier")
@@ -139,8 +138,8 @@ func schedule(t *rapid.T, judge func(*model, message) verdict) (m *model, publis
 	return m, published
 }
 
-// TestWindow: of events with one of two contents, open and closed, none is missing
-// and none is there twice, whenever the connection breaks or the bridge dies.
+// TestWindow: no event is missing or stored twice, whenever the connection is lost or the
+// bridge dies. Events have only two different bodies.
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -154,7 +153,7 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// TestWindowControls: the schedules find out ways to judge that look right.
+// TestWindowControls: the schedules detect plausible but wrong judges.
 func TestWindowControls(t *testing.T) {
 	t.Parallel()
 	for name, control := range map[string]struct {
@@ -176,8 +175,8 @@ func TestWindowControls(t *testing.T) {
 	}
 }
 
-// TestWindowDoor: the second open was handed over and not stored; it comes with DUP
-// and is an event of its own.
+// TestWindowDoor: the second open was delivered and not stored. It comes again with DUP and is
+// a new event.
 func TestWindowDoor(t *testing.T) {
 	t.Parallel()
 	m := newModel(8, 0, byWindow)
@@ -194,7 +193,7 @@ func TestWindowDoor(t *testing.T) {
 	assert.Equal(t, 1, m.marked, "it may be a repeat of the first")
 }
 
-// TestWindowAfterACrashOfTheBroker: identifiers go on from the last save.
+// TestWindowAfterACrashOfTheBroker: identifiers continue from the broker's last save.
 func TestWindowAfterACrashOfTheBroker(t *testing.T) {
 	t.Parallel()
 	w := newWindow(8)
@@ -230,8 +229,8 @@ func TestWindowOfQoS0AndRetained(t *testing.T) {
 	assert.Equal(t, copied, w.take(message{id: 5, dup: true, digest: digest, at: moment}))
 }
 
-// TestRepeats: an event with the bytes of an earlier one is marked for some minutes,
-// and a reading never is.
+// TestRepeats: an event with the same bytes as an earlier one is marked for some minutes; a
+// reading never is.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	w := newWindow(8)

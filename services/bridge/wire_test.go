@@ -14,20 +14,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// wire is a way to a server that breaks as a test says. It stays in the middle of
-// one bridge's connections.
+// wire is a proxy between one bridge and a server, with faults that a test chooses.
 type wire struct {
 	listener net.Listener
 	target   string
 	latency  atomic.Int64 // nanoseconds, each way
 	mqtt     atomic.Bool  // the wire reads packets
 
-	noAcks    atomic.Bool // the bridge's PUBACKs vanish
-	noDUP     atomic.Bool // no message of the broker has DUP
-	noAnswers atomic.Bool // what the server says vanishes
+	noAcks    atomic.Bool // the bridge's PUBACKs are dropped
+	noDUP     atomic.Bool // DUP is removed from the broker's messages
+	noAnswers atomic.Bool // the server's bytes are dropped
 
 	mu    sync.Mutex
-	held  chan struct{} // what the bridge says waits until it is closed
+	held  chan struct{} // the bridge's bytes wait until it is closed
 	conns []net.Conn
 	tasks sync.WaitGroup
 }
@@ -67,8 +66,8 @@ func (w *wire) accept() {
 	}
 }
 
-// join carries one connection. Of MQTT it reads packets, but not those of version 5,
-// which the connection for commands speaks.
+// join forwards one connection. It parses the packets of MQTT 3.1.1; the connection for
+// commands uses MQTT 5.
 func (w *wire) join(client, server net.Conn) {
 	up, down := w.bytesUp, w.bytesDown
 	if w.mqtt.Load() {
@@ -82,17 +81,17 @@ func (w *wire) join(client, server net.Conn) {
 	w.tasks.Go(func() { down(server, client) })
 }
 
-// buffered is a connection whose first bytes have been looked at.
+// buffered is a connection whose first bytes were peeked.
 type buffered struct {
 	net.Conn
 
 	in *bufio.Reader
 }
 
-// Read is net.Conn's.
+// Read implements net.Conn.
 func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
-// cut is the end of the bridge's side. What the bridge has said goes on its way.
+// cut closes the bridge's connections. Bytes that the bridge has sent are still forwarded.
 func (w *wire) cut() {
 	_ = w.listener.Close()
 	w.mu.Lock()
@@ -102,7 +101,7 @@ func (w *wire) cut() {
 	}
 }
 
-// hold has what the bridge says from now on, and its next connection, wait for release.
+// hold makes the bridge's further bytes, and its next connection, wait for release.
 func (w *wire) hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -129,7 +128,7 @@ func (w *wire) waitHeld() {
 	}
 }
 
-// later is what arrives after the latency, in order.
+// later is bytes that are forwarded after the latency, in order.
 type later struct {
 	at   time.Time
 	data []byte
@@ -148,7 +147,7 @@ func (w *wire) copyLate(from, to net.Conn, wait func()) {
 	down := to.RemoteAddr().String() != w.target
 	w.tasks.Go(func() {
 		for l := range late {
-			time.Sleep(time.Until(l.at))
+			time.Sleep(time.Until(l.at)) // the latency of the network
 			wait()
 			if down && w.noAnswers.Load() {
 				continue
@@ -167,7 +166,7 @@ func (w *wire) copyLate(from, to net.Conn, wait func()) {
 			late <- later{time.Now().Add(time.Duration(w.latency.Load())), buf[:n]}
 		}
 		if err != nil {
-			return // and the rest is still written
+			return // the rest is still forwarded
 		}
 	}
 }

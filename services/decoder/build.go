@@ -15,12 +15,12 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// builder makes a controller of rows.
+// builder builds a controller from rows.
 type builder struct {
-	devices []string // of the MAC address
+	devices []string // "DeviceId"s with the MAC address
 	c       *controller
 	pins    map[pin][]pinRow
-	points  map[pointKey]*row // what was read of a data point
+	points  map[pointKey]*row // the row of each data point
 	unread  map[string]bool
 	version hash.Hash
 	absent  map[string][]*string // by "DataPointId"
@@ -43,7 +43,7 @@ func newBuilder() *builder {
 	}
 }
 
-// add takes a row. They come in the order of the controllers' ids.
+// add adds a row. Rows come in the order of the controllers' ids.
 func (b *builder) add(r *row) {
 	if !slices.Contains(b.devices, r.controller) {
 		b.devices = append(b.devices, r.controller)
@@ -99,7 +99,7 @@ func (b *builder) addToPin(at pin, r *row) {
 		return
 	}
 	if known.sameDataPoint(r) {
-		return // the device is on the pin twice
+		return // the device is wired to the pin twice
 	}
 	for i := range s.points {
 		if p := &s.points[i]; strconv.Itoa(int(p.id)) == *r.dataPoint {
@@ -130,7 +130,7 @@ func (s *sensor) addPoint(r *row) {
 	s.points = append(s.points, p)
 }
 
-// readField reads where in a frame the data point lies.
+// readField reads the data point's place in a frame.
 func (p *dataPoint) readField(r *row) *refusal {
 	var err error
 	for _, column := range []struct {
@@ -159,7 +159,7 @@ func (p *dataPoint) readField(r *row) *refusal {
 	return nil
 }
 
-// noteUnread notes a row that may be the one that a message looks for.
+// noteUnread notes an unreadable row that a message may need.
 func (b *builder) noteUnread(format string, args ...any) {
 	const most = 8
 	note := fmt.Sprintf(format, args...)
@@ -169,7 +169,7 @@ func (b *builder) noteUnread(format string, args ...any) {
 	}
 }
 
-// addAbsent takes a row of the table of values that mean "not available".
+// addAbsent adds a row of the table of values that mean "not available".
 func (b *builder) addAbsent(id string, raw *string) {
 	b.absent[id] = append(b.absent[id], raw)
 	b.hash(&id, raw)
@@ -201,7 +201,7 @@ func (b *builder) build() *controller {
 	c.id = int32(id) //nolint:gosec // bounded
 	if len(b.devices) > 1 {
 		c.refusal = &refusal{reasonAmbiguousController, fmt.Sprintf(
-			"\"Device\" rows %s have this MAC address in \"MacAddress\"; one may have it", enumerate(b.devices))}
+			"\"Device\" rows %s have this MAC address in \"MacAddress\"; only one may have it", enumerate(b.devices))}
 	}
 	for at, s := range c.pins {
 		b.finish(at, s)
@@ -209,7 +209,7 @@ func (b *builder) build() *controller {
 	return c
 }
 
-// finish says what of a sensor has more than one meaning, once all of it is known.
+// finish finds ambiguities of a sensor after all its rows were added.
 func (b *builder) finish(at pin, s *sensor) {
 	rows := b.pins[at]
 	if slices.ContainsFunc(rows, func(r pinRow) bool { return r.device != rows[0].device }) {
@@ -218,7 +218,7 @@ func (b *builder) finish(at pin, s *sensor) {
 			names[i] = fmt.Sprintf("%s (device %s, connector %s)", r.id, r.device, r.connector)
 		}
 		s.refusal = &refusal{reasonAmbiguousPin, fmt.Sprintf(
-			"\"Pin\" rows %s are position %d of connector %d; one device may be there", enumerate(names), at.position, at.connector)}
+			"\"Pin\" rows %s are position %d of connector %d; only one device may be there", enumerate(names), at.position, at.connector)}
 	}
 	slices.SortFunc(s.points, func(a, b dataPoint) int { return int(int64(a.id) - int64(b.id)) })
 	same := map[string][]string{}
@@ -244,7 +244,7 @@ func (b *builder) finish(at pin, s *sensor) {
 	}
 }
 
-// addAbsent takes a value that means "not available", in hex: 8000, 0x8000 or 8000h.
+// addAbsent adds a value that means "not available", in hex: 8000, 0x8000 or 8000h.
 func (p *dataPoint) addAbsent(raw *string) {
 	if p.refusal != nil {
 		return

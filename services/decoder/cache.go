@@ -15,29 +15,29 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// cache holds the metadata of the controllers heard of last, unknown ones too.
-// It is safe for concurrent use.
+// cache holds the metadata of the controllers that sent last, also of unknown ones. It is
+// safe for concurrent use.
 type cache struct {
 	load            func(context.Context, topic.MAC) (*controller, error)
 	ttl, unknownTTL time.Duration
 	entries         *lru.Cache[topic.MAC, entry]
 	log             *slog.Logger
 	metrics         *metrics
-	// generation counts invalidations: what was read before one must not be
-	// stored after it.
+	// generation counts invalidations: metadata that was read before an invalidation must
+	// not be stored after it.
 	generation   atomic.Uint64
-	invalidating sync.Mutex // an invalidation does not fall between store's look and its Add
-	// away is until when PostgreSQL is taken to be away, in Unix nanoseconds.
+	invalidating sync.Mutex // keeps invalidations out of store's check and Add
+	// away is until when PostgreSQL counts as unavailable, in Unix nanoseconds.
 	away atomic.Int64
 	// changed is called after an invalidation: of one controller, or of all with "".
 	changed func(topic.MAC)
 }
 
 const (
-	// readTimeout bounds one reading of metadata. After one that failed PostgreSQL is
-	// left alone for as long, or a whole fleet would wait for it one by one.
+	// readTimeout is how long one query for metadata may take. After a failure no query is
+	// made for as long: otherwise each controller of the fleet would wait in turn.
 	readTimeout = 5 * time.Second
-	// lookupBudget bounds how long one batch waits for metadata, in all.
+	// lookupBudget is how long one batch waits for metadata in total.
 	lookupBudget = time.Second
 )
 
@@ -58,13 +58,12 @@ func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, e
 	}, nil
 }
 
-// errAway is why a controller is not looked up: PostgreSQL did not answer a moment
-// ago.
+// errAway is the error while no query is made because a recent one failed.
 var errAway = errors.New("the metadata database does not respond")
 
-// get returns nil for a controller that the metadata does not know. It never
-// waits for longer than ctx and readTimeout allow: while the metadata cannot be
-// read it returns what it last knew, and fails where it never knew.
+// get returns a controller's metadata, or nil for an unknown controller. It waits no longer
+// than ctx and readTimeout. While the metadata cannot be read, it returns the last known
+// metadata, or an error if there is none.
 func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	generation := c.generation.Load()
 	known, ok := c.entries.Get(mac)
@@ -84,14 +83,14 @@ func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	if err == nil || !ok {
 		return found, err
 	}
-	c.log.Warn("metadata cannot be read, using what was known", "mac", mac, "error", err)
-	known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // ask again soon, not for every message
+	c.log.Warn("cannot read metadata, using the last known metadata", "mac", mac, "error", err)
+	known.loaded = time.Now().Add(c.unknownTTL - c.ttl) // read again soon, but not for every message
 	c.store(mac, known, generation)
 	return known.controller, nil
 }
 
-// read asks PostgreSQL. Where it is PostgreSQL that fails, and not the query for
-// this controller, all others leave it alone for a while.
+// read queries PostgreSQL. If PostgreSQL itself fails, and not the query for this controller,
+// no further query is made for a while.
 func (c *cache) read(ctx context.Context, mac topic.MAC, generation uint64) (*controller, error) {
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -101,15 +100,15 @@ func (c *cache) read(ctx context.Context, mac topic.MAC, generation uint64) (*co
 		c.store(mac, entry{controller: found, loaded: time.Now()}, generation)
 		return found, nil
 	}
-	// The time that ctx allows may have been used up by those who asked before.
+	// Earlier queries of the batch may have used up the time of ctx.
 	if everybodys(err) && (ctx.Err() == nil || time.Since(began) > lookupBudget/2) && !errors.Is(ctx.Err(), context.Canceled) {
 		c.leaveAlone(generation)
 	}
 	return nil, err
 }
 
-// everybodys tells a failure that the next controller would meet, too, from one of
-// this controller's rows.
+// everybodys reports whether an error would hit every controller, and is not about this
+// controller's rows.
 func everybodys(err error) bool {
 	var refusal *pgconn.PgError
 	if !errors.As(err, &refusal) {
@@ -126,7 +125,7 @@ func everybodys(err error) bool {
 	return false
 }
 
-// store keeps e unless there was an invalidation since generation.
+// store stores e unless there was an invalidation since generation.
 func (c *cache) store(mac topic.MAC, e entry, generation uint64) {
 	c.invalidating.Lock()
 	defer c.invalidating.Unlock()
@@ -135,7 +134,8 @@ func (c *cache) store(mac topic.MAC, e entry, generation uint64) {
 	}
 }
 
-// leaveAlone takes PostgreSQL to be away, unless it has just told of a change.
+// leaveAlone marks PostgreSQL as unavailable, unless there was an invalidation since
+// generation.
 func (c *cache) leaveAlone(generation uint64) {
 	c.invalidating.Lock()
 	defer c.invalidating.Unlock()
@@ -151,14 +151,13 @@ func (c *cache) lifetime(e entry) time.Duration {
 	return c.ttl
 }
 
-// forget drops what is known of one controller.
+// forget drops the metadata of one controller.
 func (c *cache) forget(mac topic.MAC) {
 	c.invalidate(func() { c.entries.Remove(mac) })
 	c.changed(mac)
 }
 
-// expire makes everything due for reading again, but keeps it for the case that
-// PostgreSQL does not answer.
+// expire has all metadata read again, but keeps it in case PostgreSQL is not available.
 func (c *cache) expire() {
 	c.invalidate(func() {
 		for _, mac := range c.entries.Keys() {

@@ -18,7 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// source is the metadata of one controller, and how often it was read.
+// source is the metadata of one controller. It counts how often they were read.
 type source struct {
 	controller *controller
 	err        error
@@ -53,7 +53,7 @@ func (c *cache) mustGet(t *testing.T) *controller {
 	return found
 }
 
-// age makes the entry older, in place of waiting.
+// age makes the entry older, instead of waiting.
 func (c *cache) age(t *testing.T, by time.Duration) {
 	t.Helper()
 	e, ok := c.entries.Get(mac)
@@ -89,7 +89,7 @@ func TestCacheLifetimes(t *testing.T) {
 	}
 }
 
-// invalidations are the ways in which a change of metadata reaches the cache.
+// invalidations are the ways in which a change of the metadata reaches the cache.
 var invalidations = map[string]func(*cache){
 	"forget": func(c *cache) { c.forget(mac) },
 	"expire": (*cache).expire,
@@ -116,8 +116,8 @@ func TestCacheIsInvalidated(t *testing.T) {
 	assert.Equal(t, 1, s.reads, "another controller's change")
 }
 
-// TestReadBeforeInvalidation has metadata change while the old ones are on
-// their way: these serve the message that asked, and no later one.
+// TestReadBeforeInvalidation: the metadata change while they are being read. The old ones are
+// used for that message, and for no later one.
 func TestReadBeforeInvalidation(t *testing.T) {
 	t.Parallel()
 	s := &source{controller: &controller{id: 7}}
@@ -148,9 +148,9 @@ func TestOutageUsesWhatIsKnown(t *testing.T) {
 	assert.EqualValues(t, 8, c.mustGet(t).id, "it asks again soon")
 }
 
-// TestOutageIsOneForAll has a fleet whose metadata are all due: a database that
-// does not answer must not hold up each controller for itself.
-func TestOutageIsOneForAll(t *testing.T) {
+// TestOutageDelaysTheFleetOnce: the metadata of a whole fleet are due while the database does not
+// respond. Not every controller waits for it.
+func TestOutageDelaysTheFleetOnce(t *testing.T) {
 	t.Parallel()
 	s := &source{controller: &controller{id: 7}}
 	c := newTestCache(t, s)
@@ -172,9 +172,8 @@ func TestOutageIsOneForAll(t *testing.T) {
 	get(8)
 }
 
-// TestOutageKeepsNothingForgotten has the change announced while the read of it
-// fails.
-func TestOutageKeepsNothingForgotten(t *testing.T) {
+// TestInvalidationDuringOutage: a change is announced while the query fails.
+func TestInvalidationDuringOutage(t *testing.T) {
 	t.Parallel()
 	for name, invalidate := range invalidations {
 		s := &source{controller: &controller{id: 7}}
@@ -188,9 +187,8 @@ func TestOutageKeepsNothingForgotten(t *testing.T) {
 	}
 }
 
-// TestOutageFailsAtOnce has messages of controllers that were never known: nobody
-// waits for the database, which is left alone, and the outage is not remembered as
-// unknown.
+// TestOutageFailsAtOnce: for unknown controllers no message waits for a database that is away,
+// and the controllers are not cached as unknown.
 func TestOutageFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := &source{err: errors.New("away")}
@@ -207,9 +205,9 @@ func TestOutageFailsAtOnce(t *testing.T) {
 	assert.EqualValues(t, 7, c.mustGet(t).id, "the control: it ends with the outage")
 }
 
-// TestFailureOfOne has a query that PostgreSQL refuses for one controller's sake: the
-// next one is looked up all the same.
-func TestFailureOfOne(t *testing.T) {
+// TestQueryRefusedForOneController: PostgreSQL refuses the query for one controller. The next one is read
+// nevertheless.
+func TestQueryRefusedForOneController(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		err   error

@@ -10,8 +10,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 )
 
-// readInteger reads a column that stands for an integer, whatever its type is.
-// The error says what it is.
+// readInteger reads an integer from a column of any type. The error begins with "is".
 func readInteger(text *string, least, most int) (int, error) {
 	if text == nil {
 		return 0, errors.New("is NULL")
@@ -35,7 +34,7 @@ func readInteger(text *string, least, most int) (int, error) {
 	return int(f), nil
 }
 
-// quoteValue is a column's value for people.
+// quoteValue returns a column's value for people.
 func quoteValue(text *string) string {
 	if text == nil {
 		return "NULL"
@@ -43,7 +42,7 @@ func quoteValue(text *string) string {
 	return payload.QuoteName(*text)
 }
 
-// enumerate is "a and b" or "a, b and c".
+// enumerate returns "a and b" or "a, b and c".
 func enumerate(items []string) string {
 	last := len(items) - 1
 	if last < 1 {

@@ -25,7 +25,7 @@ type Config struct {
 	DrainTimeout     time.Duration `help:"Maximum time, at a stop, to store messages being decoded." env:"DECODER_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
-// Validate names the first setting that cannot work.
+// Validate returns an error for the first invalid setting.
 func (c *Config) Validate() error {
 	switch {
 	case c.DSN == "" || c.Schema == "":
@@ -33,9 +33,9 @@ func (c *Config) Validate() error {
 	case c.CacheTTL < 1 || c.CacheUnknownTTL < 1 || c.CacheControllers < 1:
 		return errors.New("cache-ttl, cache-unknown-ttl and cache-controllers must be positive")
 	case c.MaxPayload < 0 || c.MaxPayload > 1<<20:
-		return errors.New("max-payload must be 0..1048576; 0 is 65536")
+		return errors.New("max-payload must be 0 to 1048576; 0 means 65536")
 	case c.Batch < 1 || c.Batch > 1000:
-		return errors.New("batch must be 1..1000, the most that JetStream takes in one")
+		return errors.New("batch must be 1 to 1000, the limit of JetStream")
 	case c.Workers < 0 || c.Linger < 0 || c.DrainTimeout <= 0:
 		return errors.New("workers and linger must not be negative; drain-timeout must be positive")
 	case c.MaxClockAhead < 0 || c.MaxLate < 0:

@@ -13,23 +13,24 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 // stage is the decoder's name in subjects and dead letters.
-const stage = "decoder"
+const stage = stream.StageDecoder
 
-// message is a RAW message, taken apart.
+// message is a parsed RAW message.
 type message struct {
 	topic    topic.Topic
 	subject  string
 	id       event.ID
 	received time.Time
 	body     []byte
-	repeat   bool // it may be a repeat of an earlier one
+	repeat   bool // a possible repeat of an earlier message
 }
 
-// settings are what the configuration says of decoding.
+// settings are the part of the configuration that decode needs.
 type settings struct {
 	refuseWrongCRC         bool
 	maxClockAhead, maxLate time.Duration // 0: the default
@@ -40,17 +41,17 @@ func newSettings(cfg *Config, members *memberMemory) settings {
 	return settings{refuseWrongCRC: cfg.RefuseWrongCRC, maxClockAhead: cfg.MaxClockAhead, maxLate: cfg.MaxLate, members: members}
 }
 
-// outcome is what became of a message.
+// outcome is the result of decoding a message.
 type outcome struct {
-	ok             bool // something of the message was decoded
+	ok             bool // at least a part of the message was decoded
 	dead           []deadletter.Letter
-	wrongCRC       bool // the frame is a Modbus answer whose CRC is wrong
+	wrongCRC       bool // the frame is a Modbus response with a wrong CRC
 	unknownMembers int  // members of the payload that match no data point
 }
 
-// refusal is why something cannot be decoded.
+// refusal is why a message or a part of it cannot be decoded.
 type refusal struct {
-	reason string // a word of a bounded set: of package frame, of package payload, or below
+	reason string // of a fixed set: of package frame, of package payload, or below
 	detail string
 }
 
@@ -61,17 +62,16 @@ const (
 	reasonUnknownPin          = "unknown_pin"
 	reasonNoDataPoints        = "no_data_points"
 	reasonUnknownLabel        = "unknown_label"
-	reasonAmbiguousController = "ambiguous_controller" // two devices of one MAC address
+	reasonAmbiguousController = "ambiguous_controller" // two devices with one MAC address
 	reasonAmbiguousPin        = "ambiguous_pin"        // two devices on a pin
-	reasonAmbiguousDataPoint  = "ambiguous_data_point" // two data points of one id
-	reasonAmbiguousLabel      = "ambiguous_label"      // two data points of one label
-	reasonBadMetadata         = "bad_metadata"         // a row that cannot be read, with no reason of its own
-	reasonNotAvailable        = "not_available"        // the value that the metadata declare to mean that
+	reasonAmbiguousDataPoint  = "ambiguous_data_point" // two data points with one id
+	reasonAmbiguousLabel      = "ambiguous_label"      // two data points with one label
+	reasonBadMetadata         = "bad_metadata"         // an unreadable row without a reason of its own
+	reasonNotAvailable        = "not_available"        // a value that the metadata declare as "not available"
 )
 
-// decode turns a message into a decoded one, dead letters, or both: what cannot
-// be decoded does not take the rest with it (design 4). c is nil for a controller
-// that the metadata does not know. It does no I/O.
+// decode decodes a message into d, dead letters, or both: a part that cannot be decoded does
+// not affect the others (design 4). c is nil for an unknown controller. It does no I/O.
 func decode(m *message, parser *payload.Parser, c *controller, set *settings, now time.Time, d *event.Decoded) outcome {
 	w := decoding{m: m, c: c, set: set, now: now, d: d}
 	p, err := parser.ParseAt(m.topic, m.body, m.received)
@@ -115,7 +115,7 @@ func decode(m *message, parser *payload.Parser, c *controller, set *settings, no
 	return w.out
 }
 
-// decoding is one message on its way.
+// decoding is the state of one call of decode.
 type decoding struct {
 	m   *message
 	c   *controller
@@ -125,8 +125,8 @@ type decoding struct {
 	out outcome
 }
 
-// refuse adds a letter. A message has at most one of each reason and data point:
-// by these a letter is known when it comes again.
+// refuse adds a letter. A message has at most one letter for each reason and data point, so
+// that a letter is recognised when it comes again.
 func (w *decoding) refuse(r refusal, dataPoint int32) *deadletter.Letter {
 	letter := deadletter.Letter{
 		Stage: stage, Reason: r.reason, Detail: r.detail, MAC: w.m.topic.MAC, Topic: w.m.subject, ID: w.m.id,
@@ -139,7 +139,7 @@ func (w *decoding) refuse(r refusal, dataPoint int32) *deadletter.Letter {
 	return &w.out.dead[len(w.out.dead)-1]
 }
 
-// missing says which link of the metadata is not there, or is there twice.
+// missing returns a refusal if the metadata of the sensor are missing or ambiguous.
 func missing(c *controller, s *sensor, t *topic.Topic) *refusal {
 	switch {
 	case !c.numbers[t.Connector]:
@@ -154,18 +154,17 @@ func missing(c *controller, s *sensor, t *topic.Topic) *refusal {
 	return nil
 }
 
-// sensor takes the values of a sensor's payload. A refusal is that of the whole
-// message.
+// sensor decodes a sensor's payload. It returns a refusal if the whole message is refused.
 func (w *decoding) sensor(s *sensor, p *payload.Payload) *refusal {
 	if p.Frame == nil {
 		w.takeMembers(s, p)
 		return nil
 	}
-	answer, err := frame.ReadAnswer(p.Frame, s.layout)
+	response, err := frame.ReadResponse(p.Frame, s.layout)
 	if err == nil {
-		w.out.wrongCRC = answer.CRC == frame.CRCWrong
+		w.out.wrongCRC = response.CRC == frame.CRCWrong
 		if w.set.refuseWrongCRC {
-			err = answer.CheckCRC()
+			err = response.CheckCRC()
 		}
 	}
 	if err != nil {
@@ -177,22 +176,22 @@ func (w *decoding) sensor(s *sensor, p *payload.Payload) *refusal {
 		w.refuse(refusal{reasonBadMetadata, s.unread}, 0)
 	}
 	for i := range s.points {
-		w.takePoint(&s.points[i], p.Frame, answer)
+		w.takePoint(&s.points[i], p.Frame, response)
 	}
 	return nil
 }
 
 // takePoint decodes one data point of a frame.
-func (w *decoding) takePoint(p *dataPoint, data []byte, answer frame.Answer) {
+func (w *decoding) takePoint(p *dataPoint, data []byte, response frame.Response) {
 	if p.refusal != nil {
 		w.refuse(*p.refusal, p.id)
 		return
 	}
 	var v frame.Value
-	err := answer.Check(p.field)
+	err := response.Check(p.field)
 	switch {
 	case err == nil && p.isAbsent(data):
-		w.refuse(refusal{reasonNotAvailable, p.describe("its value means \"not available\", as " + notAvailableTable + " has it")}, p.id)
+		w.refuse(refusal{reasonNotAvailable, p.describe("its value means \"not available\", according to " + notAvailableTable)}, p.id)
 		return
 	case err == nil:
 		v, err = p.field.Decode(data)
@@ -209,9 +208,9 @@ func (w *decoding) takePoint(p *dataPoint, data []byte, answer frame.Answer) {
 	w.d.Values = append(w.d.Values, out)
 }
 
-// takeMembers takes the numbers of a payload, which the device has scaled itself,
-// and refuses the members that are none of its data points' or were left out. s is
-// nil for components that are no sensors.
+// takeMembers takes the numbers of a payload, which the device has scaled itself. It refuses
+// members that match no data point, and those that the parser left out. s is nil for
+// components that are not sensors.
 func (w *decoding) takeMembers(s *sensor, p *payload.Payload) {
 	var odd, unknown []payload.Refused
 	for _, n := range p.Numbers {
@@ -238,19 +237,19 @@ func (w *decoding) takeMembers(s *sensor, p *payload.Payload) {
 	}
 	w.refuseMembers(odd)
 	if len(unknown) > 0 {
-		// A message of which nothing else is left has its letter always.
+		// A message without any value always has its letter.
 		w.refuseUnknown(s, unknown, p.Frame == nil && len(w.d.Values) == 0 && len(w.out.dead) == 0)
 	}
 }
 
-// takes says whether the payload's member has a meaning to the sensor.
+// takes reports whether a member of the payload is meant for a data point.
 func (s *sensor) takes(member string) bool {
 	label := strings.ToLower(member)
 	_, known := s.labels[label]
 	return known || s.ambiguous[label] != "" || label == "data"
 }
 
-// refuseMembers makes a letter of each reason, which names all its members.
+// refuseMembers adds a letter for each reason, which names all its members.
 func (w *decoding) refuseMembers(odd []payload.Refused) {
 	slices.SortStableFunc(odd, func(a, b payload.Refused) int { return strings.Compare(a.Reason, b.Reason) })
 	for len(odd) > 0 {
@@ -267,8 +266,8 @@ func (w *decoding) refuseMembers(odd []payload.Refused) {
 	}
 }
 
-// refuseUnknown names the members that are no data points, each once a day if not
-// always: a device sends them in every message.
+// refuseUnknown adds a letter for members that match no data point. Unless always is set, it
+// names each member once a day: a device sends them in every message.
 func (w *decoding) refuseUnknown(s *sensor, unknown []payload.Refused, always bool) {
 	w.out.unknownMembers = len(unknown)
 	var named []payload.Refused
@@ -285,7 +284,7 @@ func (w *decoding) refuseUnknown(s *sensor, unknown []payload.Refused, always bo
 		return
 	}
 	names := quoteMembers(named)
-	detail := fmt.Sprintf("device %d (%s) has no data point with the label of %s", s.id, payload.QuoteName(s.name), names)
+	detail := fmt.Sprintf("device %d (%s) has no data point with the label %s", s.id, payload.QuoteName(s.name), names)
 	w.refuse(refusal{reasonUnknownLabel, detail}, 0).Member = names
 }
 
@@ -297,7 +296,7 @@ func quoteMembers(members []payload.Refused) string {
 	return strings.Join(names, ", ")
 }
 
-// refusalOf is what an error of package payload or frame says.
+// refusalOf returns the refusal for an error of package payload or frame.
 func refusalOf(err error) refusal {
 	var payloadErr *payload.Error
 	var frameErr *frame.Error
@@ -310,17 +309,16 @@ func refusalOf(err error) refusal {
 	return refusal{"undecodable", err.Error()}
 }
 
-// How far a device's clock may be off where the configuration does not say.
+// How far a device's clock may be off, if the configuration does not say.
 const (
 	defaultMaxClockAhead = 24 * time.Hour
 	defaultMaxLate       = 90 * 24 * time.Hour
 )
 
-// plausible splits what a device's clock says, zero if nothing, into the time of
-// its values and, if that is not what the clock says, what it does: a clock that
-// is too far ahead or behind the receive time is wrong, and the values are those
-// of the receive time. timestamptz holds microseconds, and the time is part of a
-// row's key.
+// plausible returns the time of a device's values. That is the timestamp of the device, or
+// the receive time if the device sent none or if its clock is too far ahead or behind. In the
+// last case deviceTime is the implausible timestamp, else zero. Times are in microseconds, as
+// in timestamptz, since the time is part of a row's key.
 func plausible(claimed, received time.Time, maxAhead, maxLate time.Duration) (at, deviceTime time.Time) {
 	received = received.Truncate(time.Microsecond)
 	claimed = claimed.Truncate(time.Microsecond)
@@ -333,7 +331,7 @@ func plausible(claimed, received time.Time, maxAhead, maxLate time.Duration) (at
 	return claimed, time.Time{}
 }
 
-// describe says which data point a detail is about.
+// describe returns a detail with the data point that it is about.
 func (p *dataPoint) describe(detail string) string {
 	return "data point " + strconv.Itoa(int(p.id)) + " (" + payload.QuoteName(p.label) + "): " + detail
 }

@@ -43,8 +43,8 @@ var environment = []point{
 	{"CO2", 7, 2, "Uint16", 0, "ppm"},
 }
 
-// newController is controller 7 with the points on connector 1 as sensor-1, a
-// device without data points as sensor-2, and the empty connector 2.
+// newController returns controller 7: the points are on connector 1 as sensor-1, sensor-2 has
+// no data points, and connector 2 is empty.
 func newController(points ...point) *controller {
 	b := newBuilder()
 	at := func(connector, number, pin, position, device, name string) row {
@@ -65,12 +65,12 @@ func newController(points ...point) *controller {
 	return c
 }
 
-// asConfigured are the settings' defaults.
+// asConfigured returns the default settings.
 func asConfigured() *settings {
 	return &settings{members: newMemberMemory(10)}
 }
 
-// decodeBody decodes a message of a place such as "tele sensor-mode.1.sensor-1".
+// decodeBody decodes a message. place is like "tele sensor-mode.1.sensor-1".
 func decodeBody(t *testing.T, place, body string, c *controller) (bool, event.Decoded, []deadletter.Letter) {
 	t.Helper()
 	out, d := decodeWith(t, place, body, c, asConfigured(), event.PlaceID(1, 1))
@@ -111,7 +111,7 @@ func frameBody(frame string) string {
 	return `{"timestamp":"2026-07-01 12:00:00.1234567","data":"` + frame + `"}`
 }
 
-// outline is values or letters in short.
+// outline returns values and letters in short form.
 func outline(d *event.Decoded, dead []deadletter.Letter) string {
 	var b strings.Builder
 	for i := range d.Values {
@@ -147,8 +147,8 @@ func TestContractFrame(t *testing.T) {
 	}, d, "with the time in the microseconds of the rows' key")
 }
 
-// TestSensor has readings that give values, letters, or both. A point that
-// cannot be decoded takes no other with it.
+// TestSensor covers readings that give values, letters, or both. A point that cannot be
+// decoded does not affect the others.
 func TestSensor(t *testing.T) {
 	t.Parallel()
 	whole := newController(environment...)
@@ -161,7 +161,7 @@ func TestSensor(t *testing.T) {
 	}{
 		{"the control", "tele sensor-mode.1.sensor-1", frameBody(contract), whole, "1=25.52 °C 2=50 % 3=700 ppm"},
 		{"older firmware's root", "cmnd sensor-mode.1.sensor-1", frameBody(contract), whole, "1=25.52 °C 2=50 % 3=700 ppm"},
-		{"answer ends before a point", "tele sensor-mode.1.sensor-1", frameBody("01 03 04 09 F8 13 88 02"), whole, "1=25.52 °C 2=50 % !out_of_range@3 of a message with 2"},
+		{"response ends before a point", "tele sensor-mode.1.sensor-1", frameBody("01 03 04 09 F8 13 88 02"), whole, "1=25.52 °C 2=50 % !out_of_range@3 of a message with 2"},
 		{"frame ends before all", "tele sensor-mode.1.sensor-1", frameBody("01 03"), whole, "!out_of_range@1 of a message with 0 !out_of_range@2 of a message with 0 !out_of_range@3 of a message with 0"},
 		{"bytes end before a point", "tele sensor-mode.1.sensor-1", frameBody("AA 55 04 09 F8 13"), newController(environment[:2]...), "1=25.52 °C !out_of_range@2 of a message with 1"},
 		{"byte count beyond the end", "tele sensor-mode.1.sensor-1", frameBody("01 03 0C 09 F8 13 88 02"), whole, "!short_answer"},
@@ -206,7 +206,7 @@ func TestSensor(t *testing.T) {
 	}
 }
 
-// TestEvents has each component but the sensor: it needs no pin.
+// TestEvents covers each component except the sensor. They need no pin.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	c := newController(environment...)
@@ -244,7 +244,7 @@ func TestEvents(t *testing.T) {
 	assert.Equal(t, time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), d.Time, "the control: a payload's own time")
 }
 
-// TestDetails has the texts that an operator acts on.
+// TestDetails covers the details of letters, which operators act on.
 func TestDetails(t *testing.T) {
 	t.Parallel()
 	const sensor1 = "tele sensor-mode.1.sensor-1"
@@ -255,17 +255,17 @@ func TestDetails(t *testing.T) {
 	}{
 		{frameBody(contract), []point{{"Voltage", 3, 4, "FLOAT32-IEEE", 0, ""}}, `data point 1 ("Voltage"): unknown encoding "FLOAT32-IEEE"; known: Int8, Uint8, Int16, Uint16, `, ""},
 		{frameBody(contract), []point{{"Voltage", 3, 2, "Int32", 0, ""}}, `data point 1 ("Voltage"): "Length" is 2; Int32 takes 4`, ""},
-		{frameBody("01 04 02 01 31 79 74"), []point{{"Humidity", 5, 2, "Uint16", 1, ""}}, `data point 1 ("Humidity"): beyond the answer's byte count of 2 (bytes 3 to 4): bytes 5 to 6`, ""},
+		{frameBody("01 04 02 01 31 79 74"), []point{{"Humidity", 5, 2, "Uint16", 1, ""}}, `data point 1 ("Humidity"): beyond the response's byte count of 2 (bytes 3 to 4): bytes 5 to 6`, ""},
 		{frameBody("AA BB CC"), []point{{"Humidity", 2, 2, "Uint16", 1, ""}}, `data point 1 ("Humidity"): beyond the frame's 3 bytes: bytes 2 to 3`, ""},
 		{frameBody("01 83 02 C0 F1"), environment, `Modbus exception 2 (illegal data address) to function 3`, ""},
 		{`{"co2":"secret","temperature":1}`, environment, `member "co2": a string, not a number`, `"co2"`},
 		{`{"co2":"secret","humidity":null,"temperature":1}`, environment, `member "co2": a string, not a number; member "humidity": null, not a number`, `"co2", "humidity"`},
-		{`{"model":"secret","battery":"secret","temperature":1}`, environment, `device 8 ("Hall") has no data point with the label of "model", "battery"`, `"model", "battery"`},
+		{`{"model":"secret","battery":"secret","temperature":1}`, environment, `device 8 ("Hall") has no data point with the label "model", "battery"`, `"model", "battery"`},
 		{`{"temperature":1}`, []point{environment[0], {"temperature", 5, 2, "Uint16", 1, ""}}, `member "temperature": ambiguous label: data points 1 and 2`, `"temperature"`},
 		{`{"data":"01 03 secret"}`, environment, `member "data": not hex at character 7: a byte is two hex digits`, ""},
 		{`{"temperature":1,`, environment, `the body ends within the JSON value, at byte 17`, ""},
 		{`{"temperature":secret}`, environment, `not JSON at byte 15 of 22`, ""},
-		{`{"timestamp":"secret","temperature":1}`, environment, `member "timestamp": not a time as YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339 has it`, ""},
+		{`{"timestamp":"secret","temperature":1}`, environment, `member "timestamp": not a time of the form YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339`, ""},
 		{`{"timestamp":1772359200,"temperature":1}`, environment, `member "timestamp": a number, not a string of YYYY-MM-DD`, ""},
 	} {
 		_, _, dead := decodeBody(t, sensor1, test.body, newController(test.points...))
@@ -274,52 +274,6 @@ func TestDetails(t *testing.T) {
 		assert.Equal(t, test.member, dead[0].Member, test.body)
 		assert.NotContains(t, dead[0].Detail, "secret", "a letter's detail does not repeat the payload's values")
 	}
-}
-
-// TestUnknownMemberOnceADay has a device that says more than its metadata know in
-// every message: one letter a day names each member.
-func TestUnknownMemberOnceADay(t *testing.T) {
-	t.Parallel()
-	c, set := newController(environment...), asConfigured()
-	sequence := uint64(0)
-	send := func(body string) (outcome, string) {
-		sequence++
-		out, d := decodeWith(t, "tele sensor-mode.1.sensor-1", body, c, set, event.PlaceID(1, sequence))
-		return out, outline(&d, out.dead)
-	}
-	out, got := send(`{"CO2":1,"battery":"OK","rssi":-60}`)
-	assert.Equal(t, "3=1 ppm !unknown_label of a message with 1", got)
-	assert.Equal(t, `"rssi", "battery"`, out.dead[0].Member)
-	for _, body := range []string{`{"CO2":1,"battery":"OK","rssi":-60}`, `{"CO2":1,"Battery":"low"}`, `{"CO2":1,"rssi":null}`} {
-		out, got = send(body)
-		assert.Equal(t, "3=1 ppm", got, body)
-		assert.Positive(t, out.unknownMembers, "it is counted")
-	}
-	out, got = send(`{"CO2":1,"battery":"OK","fan":1}`)
-	assert.Equal(t, "3=1 ppm !unknown_label of a message with 1", got)
-	assert.Equal(t, `"fan"`, out.dead[0].Member, "a new one")
-	out, _ = send(`{"data":"` + contract + `","rssi":-60}`)
-	assert.Empty(t, out.dead, "beside a frame, too")
-	_, got = send(`{"rssi":-60}`)
-	assert.Equal(t, "!unknown_label of a message with 0", got, "a message of which nothing is left has its letter")
-}
-
-func TestMemberMemory(t *testing.T) {
-	t.Parallel()
-	memory := newMemberMemory(2)
-	first, second := event.PlaceID(1, 1), event.PlaceID(1, 2)
-	assert.True(t, memory.first("a", "rssi", first, received))
-	assert.True(t, memory.first("a", "rssi", first, received), "delivered again: the letter may be lost")
-	assert.False(t, memory.first("a", "RSSI", second, received))
-	assert.True(t, memory.first("b", "rssi", second, received), "another controller")
-	assert.True(t, memory.first("a", "rssi", second, received.Add(24*time.Hour)), "another day")
-	for i := range mostMembers - 1 {
-		assert.True(t, memory.first("a", strconv.Itoa(i), second, received.Add(24*time.Hour)))
-	}
-	assert.False(t, memory.first("a", "one too many", second, received.Add(24*time.Hour)), "names that change with every message are bounded")
-	assert.True(t, memory.first("c", "rssi", second, received))
-	assert.Equal(t, 2, memory.controllers.Len())
-	assert.True(t, (*memberMemory)(nil).first("a", "rssi", second, received))
 }
 
 func TestPlausible(t *testing.T) {
@@ -359,7 +313,7 @@ func TestPlausible(t *testing.T) {
 	assert.Equal(t, time.Unix(7, 0).UTC(), d.DeviceTime)
 }
 
-// TestWrongCRC has it counted, and refused where the configuration says so.
+// TestWrongCRC: a wrong CRC is counted, and refused if the configuration asks for it.
 func TestWrongCRC(t *testing.T) {
 	t.Parallel()
 	c := newController(environment[:2]...)
@@ -384,8 +338,8 @@ func TestWrongCRC(t *testing.T) {
 	}
 }
 
-// TestShard has one controller's messages with one worker, which keeps them in
-// order, and the controllers spread.
+// TestShard: messages of one controller go to one worker, and controllers are spread over the
+// workers.
 func TestShard(t *testing.T) {
 	t.Parallel()
 	const controllers = 1000
@@ -419,37 +373,4 @@ func TestRecent(t *testing.T) {
 	r.mark(5 + size)
 	assert.False(t, r.seen(5, 2), "forgotten: it is decoded once more")
 	assert.True(t, r.seen(5+size, 3))
-}
-
-func TestConfigIsValidated(t *testing.T) {
-	t.Parallel()
-	for name, spoil := range map[string]func(*Config){
-		"no DSN":               func(c *Config) { c.DSN = "" },
-		"no schema":            func(c *Config) { c.Schema = "" },
-		"no TTL":               func(c *Config) { c.CacheTTL = 0 },
-		"no unknown TTL":       func(c *Config) { c.CacheUnknownTTL = 0 },
-		"no cache":             func(c *Config) { c.CacheControllers = 0 },
-		"payload over NATS's":  func(c *Config) { c.MaxPayload = 1<<20 + 1 },
-		"negative payload":     func(c *Config) { c.MaxPayload = -1 },
-		"no batch":             func(c *Config) { c.Batch = 0 },
-		"batch over the limit": func(c *Config) { c.Batch = 1001 },
-		"negative workers":     func(c *Config) { c.Workers = -1 },
-		"negative linger":      func(c *Config) { c.Linger = -1 },
-		"no time to drain":     func(c *Config) { c.DrainTimeout = 0 },
-		"negative clock bound": func(c *Config) { c.MaxClockAhead = -1 },
-		"negative lateness":    func(c *Config) { c.MaxLate = -1 },
-		"unknown zone":         func(c *Config) { c.Zone = "Mars/Olympus" },
-	} {
-		c := testConfig()
-		require.NoError(t, c.Validate(), "the control")
-		spoil(&c)
-		require.Error(t, c.Validate(), name)
-	}
-}
-
-func testConfig() Config {
-	return Config{
-		DSN: "postgres://", Schema: "public", Zone: "UTC", CacheTTL: 600, CacheUnknownTTL: 30, CacheControllers: 100,
-		Batch: 1000, DrainTimeout: time.Second,
-	}
 }

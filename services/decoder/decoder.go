@@ -1,21 +1,20 @@
-// Package decoder turns RAW messages into DECODED ones with the fleet's
-// metadata: a frame becomes the values of the sensor device wired to that pin,
-// every other component's payload becomes an event. What cannot be decoded goes
-// to DEAD_LETTER. A RAW message is acknowledged only after its outcome is
-// stored (design 5.2). The last state of each component goes to LATEST.
+// Package decoder decodes RAW messages with the fleet's metadata and stores them on DECODED:
+// a frame becomes the values of the sensor device that is wired to the pin, the payload of
+// every other component becomes an event. Messages that cannot be decoded go to DEAD_LETTER.
+// A RAW message is acknowledged only after its outcome is stored (design 5.2). The last state
+// of each component goes to LATEST.
 //
-// Batches are decoded by several workers; the messages of one controller go to
-// the same worker, and results are stored in RAW's order.
+// Several workers decode a batch. Messages of one controller go to the same worker, and
+// results are stored in RAW's order.
 //
-// A controller whose metadata cannot be read now waits by itself: its messages go
-// to PARKED, the newer ones too, until they can be read. Then what is parked is
-// decoded in order and removed, and newer messages flow again (parking.go knows
-// who waits, park.go stores, unpark.go decodes). A crash between these steps makes
-// messages that were stored on DECODED be stored there again, with the same id.
+// A controller whose metadata cannot be read waits without delaying others: its messages,
+// also newer ones, go to PARKED. When the metadata can be read again, its parked messages are
+// decoded in order and removed, and newer ones flow again. parking.go tracks the waiting
+// controllers, park.go stores their messages, unpark.go decodes them. After a crash between
+// these steps, messages may be stored on DECODED again, with the same id.
 //
-// Several decoders on one consumer each get some of a controller's messages, and
-// between them these may pass one another: the rows are the same, LATEST may be of
-// an older one.
+// Several decoders on one consumer each get some of a controller's messages, which may then
+// overtake one another. The rows are the same, but LATEST may have an older state.
 package decoder
 
 import (
@@ -38,15 +37,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Names of the streams that the decoder reads and writes.
-const (
-	RawStream     = "RAW"
-	DecodedStream = "DECODED"
-	LatestStream  = "KV_LATEST"
-	ParkedStream  = "PARKED"
-)
-
-// maxBatchBytes bounds what of RAW is decoded together, and what is prefetched.
+// maxBatchBytes limits the messages that are decoded together, and those that are prefetched.
 const maxBatchBytes = 8 << 20
 
 // Decoder is one decoder; run it once.
@@ -58,7 +49,7 @@ type Decoder struct {
 	metrics    *metrics
 	parser     payload.Parser
 	settings   settings
-	running    atomic.Pointer[running] // nil: not yet
+	running    atomic.Pointer[running] // nil: starting
 	progress   progress
 	parking    *parking
 	room       room
@@ -69,22 +60,21 @@ type Decoder struct {
 	cache       *cache
 	latest      *latest
 	done        recent // messages of RAW whose outcome is stored
-	replayed    recent // those of them that were parked, and decoded since
-	recording   sync.Mutex
-	recorder    *deadletter.Recorder // guarded by recording
+	replayed    recent // messages of RAW that were parked and have been decoded since
+	recorder    *deadletter.Recorder
 }
 
-// running is what Ready asks.
+// running is what Ready needs.
 type running struct {
 	pool     *database.Pool
 	consumer jetstream.Consumer
 }
 
-// turn is who may work now: a batch, or the last step of unparking a controller
-// that goes on sending.
+// turn is a lock for a batch, or for the last step of unparking a controller that keeps on
+// sending.
 type turn chan struct{}
 
-// acquire is false if ctx ended before.
+// acquire returns false if ctx ends first.
 func (t turn) acquire(ctx context.Context) bool {
 	select {
 	case t <- struct{}{}:
@@ -96,8 +86,8 @@ func (t turn) acquire(ctx context.Context) bool {
 
 func (t turn) release() { <-t }
 
-// New returns a decoder. credential is the metadata role's, and is followed where
-// it changes; the decoder's metrics are in reg.
+// New returns a decoder. credential is the metadata role's; the decoder connects again when it
+// changes. It registers its metrics in reg.
 func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Decoder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("decoder: %w", err)
@@ -119,12 +109,12 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	}, nil
 }
 
-// Run decodes until ctx ends, then stores and acknowledges what it has in hand.
+// Run decodes until ctx ends, then stores and acknowledges the messages that it has.
 func (d *Decoder) Run(ctx context.Context) error {
-	if err := d.streams.Wait(ctx, DecodedStream, LatestStream, ParkedStream, deadletter.Stream); err != nil {
+	if err := d.streams.Wait(ctx, stream.Decoded, stream.Latest, stream.Parked, stream.DeadLetter); err != nil {
 		return err
 	}
-	consumer, err := d.streams.Open(ctx, RawStream, stage)
+	consumer, err := d.streams.Open(ctx, stream.Raw, stage)
 	if err != nil {
 		return err
 	}
@@ -144,9 +134,6 @@ func (d *Decoder) Run(ctx context.Context) error {
 	all.Go(func() { listen(beside, pool, d.cache, d.log) })
 	all.Go(func() { d.unpark(beside) })
 
-	if err := d.streams.Rewind(ctx, consumer); err != nil {
-		return err
-	}
 	messages, release, err := d.streams.ConsumeRewinding(ctx, consumer, 2*d.cfg.Batch, maxBatchBytes)
 	if err != nil {
 		return err
@@ -155,11 +142,11 @@ func (d *Decoder) Run(ctx context.Context) error {
 	return d.process(ctx, messages)
 }
 
-// prepare reads what has to be known before the first message is decoded.
+// prepare reads the state that the first message needs.
 func (d *Decoder) prepare(ctx context.Context, pool *database.Pool) (err error) {
-	raw, err := d.streams.JetStream().Stream(ctx, RawStream)
+	raw, err := d.streams.JetStream().Stream(ctx, stream.Raw)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", RawStream, err)
+		return fmt.Errorf("reading %s: %w", stream.Raw, err)
 	}
 	d.incarnation = stream.Incarnation(raw.CachedInfo())
 	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
@@ -172,8 +159,8 @@ func (d *Decoder) prepare(ctx context.Context, pool *database.Pool) (err error) 
 	return d.findParked(ctx)
 }
 
-// process takes batches until messages is closed, which it is soon after ctx
-// ends, or with the consumer.
+// process decodes batches until messages is closed: soon after ctx ends, or when the consumer
+// is deleted.
 func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) error {
 	draining, cancel := stream.DrainContext(ctx, d.cfg.DrainTimeout)
 	defer cancel()
@@ -183,13 +170,13 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 		w.messages = batch.GatherBytes(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger, size, maxBatchBytes)
 		if len(w.messages) == 0 {
 			if ctx.Err() == nil {
-				return fmt.Errorf("reading %s: %w", RawStream, stream.ErrConsumerGone)
+				return fmt.Errorf("reading %s: %w", stream.Raw, stream.ErrConsumerGone)
 			}
 			return nil
 		}
 		if err := d.processBatch(draining, w); err != nil {
 			if ctx.Err() != nil {
-				d.log.Warn("stopped before everything was decoded; RAW keeps it", "messages", len(w.messages), "error", err)
+				d.log.Warn("stopped before all messages were decoded; RAW keeps them", "messages", len(w.messages), "error", err)
 				return nil
 			}
 			return err

@@ -17,24 +17,25 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
 	latestPrefix  = "$KV.LATEST."
 	decodedPrefix = "f2.decoded."
-	// maxComponents bounds what one controller can put into LATEST.
+	// maxComponents is how many components of one controller LATEST gets.
 	maxComponents = 256
-	// maxHeld bounds the components whose moments are held in memory. Those of the
-	// controllers that were heard longest ago are read from LATEST again.
+	// maxHeld is how many components' moments are held in memory. Those of the controllers
+	// that have not sent for the longest time are read from LATEST again.
 	maxHeld = 500_000
-	// ahead is how far a device's clock may be ahead of the receive time before the
-	// receive time counts: a clock that is ahead must not freeze a door.
+	// ahead is how far a device's clock may be ahead of the receive time. Beyond it the
+	// receive time counts: with a clock in the future, a door's state would never change again.
 	ahead = 5 * time.Minute
 )
 
-// latest knows which state of each component LATEST has, so that it gets newer ones
-// only (design 5.9): of two states the one with the later moment is the newer. At
-// one time one goroutine is at work for a controller.
+// latest remembers which state of each component LATEST has, so that LATEST gets only newer
+// ones (design 5.9). Of two states, the one with the later moment is newer. Only one goroutine
+// at a time may work for a controller.
 type latest struct {
 	js jetstream.JetStream
 
@@ -43,7 +44,7 @@ type latest struct {
 	held  int // components in known
 }
 
-// component is one of a controller.
+// component is a component of a controller.
 type component struct {
 	mode      topic.Mode
 	connector int
@@ -52,7 +53,7 @@ type component struct {
 
 // moment orders the states of a component.
 type moment struct {
-	at int64 // the device's time, but not long after the receive time, in Unix microseconds
+	at int64 // the device's time, or the receive time plus ahead if that is earlier, in Unix microseconds
 	id event.ID
 }
 
@@ -64,7 +65,7 @@ func momentOf(d *event.Decoded) moment {
 	return moment{at: at.UnixMicro(), id: d.ID}
 }
 
-// before tells whether other is newer. Of equal times the later place in RAW is.
+// before reports whether other is newer. With equal times, the later place in RAW is newer.
 func (m moment) before(other moment) bool {
 	if m.at != other.at {
 		return m.at < other.at
@@ -72,7 +73,7 @@ func (m moment) before(other moment) bool {
 	return bytes.Compare(m.id[:], other.id[:]) < 0
 }
 
-// state is what a DECODED message says of a component now.
+// state is the state of a component in a DECODED message.
 type state struct {
 	mac        topic.MAC
 	component  component
@@ -81,8 +82,8 @@ type state struct {
 	deviceTime time.Time
 }
 
-// stateOf is false for what is a request and not a state. Older firmware publishes
-// readings under cmnd.
+// stateOf returns false for a message that is a command and not a state. Older firmware
+// publishes readings under cmnd.
 func stateOf(t *topic.Topic, d *event.Decoded) (state, bool) {
 	if t.Root == topic.Cmnd && t.Component.Kind != topic.Sensor {
 		return state{}, false
@@ -100,9 +101,9 @@ func newLatest(js jetstream.JetStream, controllers int) (*latest, error) {
 	return l, err
 }
 
-// newer returns messages for LATEST of those results that are newer than what it
-// has, the last of each component, and how many it does not take because their
-// controller has too many components. Once they are stored keep is to be called.
+// newer returns messages for LATEST: the last result of each component, if it is newer than
+// the one in LATEST. refused is how many results are left out because their controller has too
+// many components. The caller calls keep after the messages are stored.
 func (l *latest) newer(ctx context.Context, results []result) (messages []*nats.Msg, refused int, keep func(), err error) {
 	held, err := l.all(ctx, results)
 	if err != nil {
@@ -173,7 +174,7 @@ func (s *state) message(decoded *nats.Msg) *nats.Msg {
 	return m
 }
 
-// all returns what LATEST has of the controllers of results.
+// all returns the moments that LATEST has of the controllers of results.
 func (l *latest) all(ctx context.Context, results []result) (map[topic.MAC]map[component]moment, error) {
 	held := map[topic.MAC]map[component]moment{}
 	var unknown []topic.MAC
@@ -214,7 +215,7 @@ func (l *latest) all(ctx context.Context, results []result) (map[topic.MAC]map[c
 	return held, nil
 }
 
-// read asks the server, until it answers.
+// read reads a controller's moments from LATEST. It tries until ctx ends.
 func (l *latest) read(ctx context.Context, mac topic.MAC) (map[component]moment, error) {
 	for {
 		of, err := l.readOnce(ctx, mac)
@@ -229,14 +230,14 @@ func (l *latest) read(ctx context.Context, mac topic.MAC) (map[component]moment,
 	}
 }
 
-// readOnce reads page by page: an older version let a controller fill LATEST with
-// more components than the server returns at once.
+// readOnce reads page by page: an earlier version stored more components of a controller than
+// the server returns at once.
 func (l *latest) readOnce(ctx context.Context, mac topic.MAC) (map[component]moment, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	of := map[component]moment{}
 	for next := uint64(1); ; {
-		page, err := jetstreamext.GetBatch(ctx, l.js, LatestStream, chunk,
+		page, err := jetstreamext.GetBatch(ctx, l.js, stream.Latest, chunk,
 			jetstreamext.GetBatchSubject(latestPrefix+string(mac)+".>"), jetstreamext.GetBatchSeq(next), jetstreamext.GetBatchMaxBytes(chunkBytes))
 		if err != nil {
 			return nil, err
@@ -252,11 +253,11 @@ func (l *latest) readOnce(ctx context.Context, mac topic.MAC) (map[component]mom
 			next = m.Sequence + 1
 			var d event.Decoded
 			t, err := topic.ParseSubject(decodedPrefix + strings.TrimPrefix(m.Subject, latestPrefix))
-			if err == nil && event.ParseDecoded(m.Data, &d) == nil { // else it is not ours, and older than all
+			if err == nil && event.ParseDecoded(m.Data, &d) == nil { // otherwise the decoder did not store it, and it counts as the oldest
 				of[component{t.Mode, t.Connector, t.Component}] = momentOf(&d)
 			}
 		}
-		if ctx.Err() != nil { // the iteration just ends
+		if ctx.Err() != nil { // the iteration does not return it
 			return nil, ctx.Err()
 		}
 		if next == first {

@@ -49,7 +49,7 @@ func newBoard(t *testing.T) *board {
 	return b
 }
 
-// restart forgets what is in memory, as a new process.
+// restart drops what is in memory, like a new process.
 func (b *board) restart(t *testing.T) {
 	t.Helper()
 	var err error
@@ -57,7 +57,7 @@ func (b *board) restart(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// report is a message of a door, or of another place below the MAC.
+// report is a message of a door, or of another component of the controller.
 type report struct {
 	root, place    string
 	received, time time.Duration // after midnight; without time the receive time counts
@@ -119,7 +119,7 @@ func (b *board) states(t *testing.T) map[string]string {
 	return all
 }
 
-// seventyYears is 2096-11-11 on the clock of a report.
+// seventyYears is 2096-11-11 in the timestamp of a report.
 const seventyYears = 70 * 365 * 24 * time.Hour
 
 const (
@@ -205,7 +205,7 @@ func TestLatestHasStatesAlone(t *testing.T) {
 	assert.Contains(t, b.states(t), "sensor-mode.1.sensor-1", "readings of older firmware are telemetry")
 }
 
-// TestLatestIsBounded has a controller report components that do not exist.
+// TestLatestIsBounded: a controller reports components that do not exist.
 func TestLatestIsBounded(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t)
@@ -232,7 +232,7 @@ func TestLatestHeaders(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t)
 	b.batch(t, report{received: time.Hour, state: open}, report{received: time.Hour, state: open, place: "access-control-mode.4.door-sensors", time: seventyYears})
-	s, err := b.js.Stream(t.Context(), LatestStream)
+	s, err := b.js.Stream(t.Context(), stream.Latest)
 	require.NoError(t, err)
 	m, err := s.GetLastMsgForSubject(t.Context(), latestPrefix+string(mac)+"."+door)
 	require.NoError(t, err)
@@ -243,8 +243,9 @@ func TestLatestHeaders(t *testing.T) {
 	assert.Equal(t, "2096-11-11T00:00:00Z", m.Header.Get(event.HeaderDeviceTime))
 }
 
-// TestLatestForgetsWhoIsSilent bounds what is held in memory.
-func TestLatestForgetsWhoIsSilent(t *testing.T) {
+// TestLatestForgetsSilentControllers: the memory is limited, and silent controllers are dropped
+// first.
+func TestLatestForgetsSilentControllers(t *testing.T) {
 	t.Parallel()
 	l, err := newLatest(nil, 2)
 	require.NoError(t, err)

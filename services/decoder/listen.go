@@ -11,14 +11,13 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// channel is where the metadata's trigger notifies: the payload is the MAC
-// address of the controller concerned, or "*".
+// channel is the channel of the metadata's trigger. The payload is the MAC address of the
+// changed controller, or "*".
 const channel = "f2mesh_metadata"
 
-// listen drops cached metadata as soon as PostgreSQL says that it has changed,
-// until ctx ends. It needs a connection of its own: LISTEN does not go through
-// a pooler. Whatever changed while it was not listening is found by expiring
-// the whole cache at every connect.
+// listen drops cached metadata as soon as PostgreSQL reports a change, until ctx ends. It
+// needs its own connection: LISTEN does not work through a pooler. It expires the whole cache
+// at every connect, because of changes while it was not listening.
 func listen(ctx context.Context, pool *database.Pool, c *cache, log *slog.Logger) {
 	for ctx.Err() == nil {
 		err := listenOnce(ctx, pool, c, log)
@@ -28,7 +27,7 @@ func listen(ctx context.Context, pool *database.Pool, c *cache, log *slog.Logger
 		if errors.Is(err, errChanged) {
 			continue // at once
 		}
-		log.Warn("metadata notifications interrupted, will listen again", "error", err)
+		log.Warn("listening for metadata changes failed, will retry", "error", err)
 		select {
 		case <-ctx.Done():
 		case <-pool.Changed():
@@ -37,7 +36,7 @@ func listen(ctx context.Context, pool *database.Pool, c *cache, log *slog.Logger
 	}
 }
 
-// errChanged ends a connection whose credential is an old one.
+// errChanged ends a connection after its credential has changed.
 var errChanged = errors.New("the credential has changed")
 
 func listenOnce(ctx context.Context, pool *database.Pool, c *cache, log *slog.Logger) error {

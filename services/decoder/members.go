@@ -12,27 +12,27 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// mostMembers is how many members of one controller have a letter of their own a
-// day; the others are only counted.
+// mostMembers is how many members of one controller get a letter on one day; the others are
+// only counted.
 const mostMembers = 32
 
-// memberMemory remembers which members that match no data point have had their
-// letter today, of the controllers heard of last. It is safe for concurrent use;
-// a nil one remembers nothing.
+// memberMemory remembers which members that match no data point have had their letter today,
+// for the controllers that sent last. It is safe for concurrent use. A nil one remembers
+// nothing.
 type memberMemory struct {
 	seed        maphash.Seed
 	mu          sync.Mutex
 	controllers *lru.Cache[topic.MAC, *namedMembers]
 }
 
-// namedMembers are those of one controller on one day, by a hash of the name, and
-// the message whose letter names them.
+// namedMembers are the members of one controller on one day: a hash of the name, and the
+// message whose letter names it.
 type namedMembers struct {
 	day     int64
 	letters map[uint64]event.ID
 }
 
-// newMemberMemory returns a memory for at most so many controllers.
+// newMemberMemory returns a memory for a number of controllers.
 func newMemberMemory(controllers int) *memberMemory {
 	cache, err := lru.New[topic.MAC, *namedMembers](controllers)
 	if err != nil {
@@ -41,9 +41,9 @@ func newMemberMemory(controllers int) *memberMemory {
 	return &memberMemory{seed: maphash.MakeSeed(), controllers: cache}
 }
 
-// first says whether the message is the first of its day, in UTC, to have the
-// member, whatever the case of its name. It says so again when the same message is
-// delivered again: its letter may not have been stored.
+// first reports whether the message is the first of its day, in UTC, with the member,
+// ignoring case. It returns true again if the same message is delivered again: its letter may
+// not have been stored.
 func (n *memberMemory) first(mac topic.MAC, member string, id event.ID, received time.Time) bool {
 	if n == nil {
 		return true

@@ -13,18 +13,18 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// controller is what the metadata says of one controller. It is never changed
-// once it is loaded, so it may be shared.
+// controller is the metadata of one controller. It does not change once it is loaded, so it
+// may be shared.
 type controller struct {
 	id      int32
 	version string // a hash of everything below: the same metadata has the same version
 	pins    map[pin]*sensor
 	numbers map[int]bool // connectors that exist
-	unread  string       // behind what is missing: rows that may be what is missed
-	refusal *refusal     // nothing of the controller can be decoded
+	unread  string       // unreadable rows, for the detail of what is missing
+	refusal *refusal     // why nothing of the controller can be decoded
 }
 
-// pin is where a sensor is wired: connector number and position.
+// pin is the place of a sensor: connector number and position.
 type pin struct{ connector, position int }
 
 type sensor struct {
@@ -34,8 +34,8 @@ type sensor struct {
 	layout    frame.Layout
 	labels    map[string]int    // lower-case label -> index of points
 	ambiguous map[string]string // lower-case label -> the data points that share it
-	unread    string            // data points without an id that can be read
-	refusal   *refusal          // nothing of the sensor can be decoded
+	unread    string            // data points whose id cannot be read
+	refusal   *refusal          // why nothing of the sensor can be decoded
 }
 
 type dataPoint struct {
@@ -43,10 +43,10 @@ type dataPoint struct {
 	label, unit string
 	field       frame.Field
 	absent      []uint64 // raw values that mean "not available"
-	refusal     *refusal // the metadata of this data point cannot be used
+	refusal     *refusal // why the data point cannot be decoded
 }
 
-// isAbsent says whether the frame has one of the values that mean "not available".
+// isAbsent reports whether the frame has a value that means "not available".
 func (p *dataPoint) isAbsent(data []byte) bool {
 	if len(p.absent) == 0 {
 		return false
@@ -57,8 +57,8 @@ func (p *dataPoint) isAbsent(data []byte) bool {
 
 // loader reads metadata from PostgreSQL. It is safe for concurrent use.
 //
-// It reads every column as text: the types are the fleet's, and a value that
-// cannot be read as what it stands for spoils its own data point and no query.
+// It reads every column as text: the fleet decides on the types, and an unreadable value
+// affects its own data point only, not the query.
 type loader struct {
 	pool        *pgxpool.Pool
 	query       string
@@ -66,8 +66,8 @@ type loader struct {
 	absentQuery string
 }
 
-// notAvailableTable holds the raw values of data points that mean "not available".
-// It is ours, and optional.
+// notAvailableTable holds raw values of data points that mean "not available". It is f2mesh's
+// own table, and optional.
 const notAvailableTable = "f2mesh_not_available"
 
 func newLoader(pool *pgxpool.Pool, schema string) *loader {
@@ -93,7 +93,7 @@ ORDER BY c."DeviceId", n."ConnectorNumber", n."ConnectorId", p."Position", p."Pi
 	}
 }
 
-// row is one line of the query: outer joins leave the right side null.
+// row is one row of the query. Outer joins leave the right side null.
 type row struct {
 	controller                                       string
 	connector, number                                *string // "ConnectorId", "ConnectorNumber"
@@ -103,7 +103,7 @@ type row struct {
 	decimals                                         *string
 }
 
-// load answers nil if no device has that MAC address, in any usual spelling.
+// load returns nil if no device has that MAC address, in any usual spelling.
 func (l *loader) load(ctx context.Context, mac topic.MAC) (*controller, error) {
 	spellings := []string{string(mac), mac.Dashed(), strings.ReplaceAll(mac.Dashed(), "-", ":")}
 	rows, err := l.pool.Query(ctx, l.query, spellings, l.absentTable)

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
@@ -28,7 +28,7 @@ const (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestMetadata shares one server between its parts.
+// TestMetadata uses one server for its subtests.
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	address := postgrestest.DSN(postgrestest.Start(t), "postgres")
@@ -50,7 +50,7 @@ func TestMetadata(t *testing.T) {
 	t.Run("listen", func(t *testing.T) { testListen(t, l, pool, source, admin) })
 }
 
-// testLoad reads the demo as it was described.
+// testLoad reads the metadata of the demo fleet.
 func testLoad(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	for _, demo := range fleet.Demo(3) {
 		c, err := l.load(t.Context(), demo.MAC)
@@ -110,8 +110,8 @@ func testLoad(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a 
 	exec(t, admin, `UPDATE "DataPoint" SET "DataEncoding" = 'Int16' WHERE "DataPointId" = 1`)
 }
 
-// testOdd has a fleet whose columns have other types, and rows that cannot be read
-// as one meaning: each spoils what it is about, and no query.
+// testOdd uses a fleet with other column types and with invalid or ambiguous rows. Each
+// affects only its own part, and never the query.
 func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	const odd = "odd"
 	ctx := t.Context()
@@ -182,7 +182,7 @@ func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thel
 	assert.Equal(t, right, sends(load(fleet.FirstMAC)), "the same device twice is one meaning")
 	change(`UPDATE "Pin" SET "DeviceId" = 3 WHERE "PinId" = 900`)
 	assert.Equal(t, "!ambiguous_pin", sends(load(fleet.FirstMAC)))
-	assert.Equal(t, `"Pin" rows 1 (device 2, connector 1) and 900 (device 3, connector 1) are position 1 of connector 1; one device may be there`, detail(load(fleet.FirstMAC)))
+	assert.Equal(t, `"Pin" rows 1 (device 2, connector 1) and 900 (device 3, connector 1) are position 1 of connector 1; only one device may be there`, detail(load(fleet.FirstMAC)))
 	_, d, _ := decodeBody(t, "tele sensor-mode.2.sensor-1", frameBody(contract), load(fleet.FirstMAC))
 	assert.NotEmpty(t, d.Values, "another pin of the controller")
 	change(`DELETE FROM "Pin" WHERE "PinId" = 900`)
@@ -194,8 +194,8 @@ func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thel
 	assert.Equal(t, right, sends(load(other)), "the other controller goes on throughout")
 }
 
-// testListen sees that a change of the metadata reaches a cache whose own
-// lifetimes are far longer than the test.
+// testListen: a change of the metadata reaches a cache whose lifetimes are much longer than
+// the test.
 func testListen(t *testing.T, l *loader, pool *database.Pool, source *secrettest.Source, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	cfg := testConfig()
 	c, err := newCache(&cfg, l.load, newMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(t.Output(), nil)))

@@ -12,12 +12,12 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const parkedPrefix = "f2.parked."
 
-// parkedMessage is m as PARKED holds it, until the controller's metadata can be
-// read: all that decoding it takes.
+// parkedMessage returns m for PARKED, with everything that decoding needs.
 func parkedMessage(m *message) *nats.Msg {
 	out := &nats.Msg{
 		Subject: parkedPrefix + string(m.topic.MAC),
@@ -34,15 +34,15 @@ func parkedMessage(m *message) *nats.Msg {
 	return out
 }
 
-// park stores messages on PARKED. Where that is full it waits: there is nowhere
-// else to go, and RAW holds what comes behind.
+// park stores messages on PARKED. If PARKED is full, it waits: there is no other place for
+// them, and newer messages stay in RAW.
 func (d *Decoder) park(ctx context.Context, messages []*nats.Msg) error {
 	for len(messages) > 0 {
 		n, err := d.room.fit(ctx, messages)
 		if err != nil {
 			return err
 		}
-		if _, err := d.streams.Store(ctx, ParkedStream, messages[:n]); err != nil {
+		if _, err := d.streams.Store(ctx, stream.Parked, messages[:n]); err != nil {
 			return err
 		}
 		messages = messages[n:]
@@ -50,8 +50,8 @@ func (d *Decoder) park(ctx context.Context, messages []*nats.Msg) error {
 	return nil
 }
 
-// room counts the bytes that PARKED still takes. What removes messages from
-// PARKED has to be stored there itself, so a reserve stays free for that.
+// room counts the free bytes of PARKED. A reserve stays free for the messages that remove
+// others from PARKED.
 type room struct {
 	js   jetstream.JetStream
 	left int64
@@ -60,12 +60,12 @@ type room struct {
 
 const (
 	parkedReserve = 1 << 20
-	// storedExtra is what the server counts for a message beside its parts, and more.
+	// storedExtra is an upper bound of what the server counts for a message beside its parts.
 	storedExtra = 128
 )
 
-// fit returns how many of the messages have room, at least one, and counts them. It
-// waits until there is.
+// fit waits for room. It returns how many of the messages have room, at least one, and counts
+// them.
 func (r *room) fit(ctx context.Context, messages []*nats.Msg) (n int, err error) {
 	for {
 		for _, m := range messages {
@@ -86,8 +86,8 @@ func (r *room) fit(ctx context.Context, messages []*nats.Msg) (n int, err error)
 		if r.left >= int64(messageSize(messages[0])+storedExtra) {
 			continue
 		}
-		why := fmt.Sprintf("%s is full: messages of controllers whose metadata cannot be read hold back %s; see the log for the metadata's errors, or raise max_bytes of %s",
-			ParkedStream, RawStream, ParkedStream)
+		why := fmt.Sprintf("%s is full of messages of controllers whose metadata cannot be read, so %s is not decoded: see the log for the metadata's errors, or raise max_bytes of %s",
+			stream.Parked, stream.Raw, stream.Parked)
 		r.full.Store(&why)
 		select {
 		case <-ctx.Done():
@@ -97,11 +97,11 @@ func (r *room) fit(ctx context.Context, messages []*nats.Msg) (n int, err error)
 	}
 }
 
-// look asks the server, until it answers.
+// look reads the free bytes from the server. It tries until ctx ends.
 func (r *room) look(ctx context.Context) error {
 	for {
 		bounded, cancel := context.WithTimeout(ctx, readTimeout)
-		s, err := r.js.Stream(bounded, ParkedStream)
+		s, err := r.js.Stream(bounded, stream.Parked)
 		cancel()
 		if err == nil {
 			info := s.CachedInfo()
@@ -113,7 +113,7 @@ func (r *room) look(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("asking for the size of %s: %w", ParkedStream, ctx.Err())
+			return fmt.Errorf("asking for the size of %s: %w", stream.Parked, ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -129,16 +129,15 @@ func messageSize(m *nats.Msg) int {
 	return size
 }
 
-// findParked has the controllers wait that have messages in PARKED from before the
-// start.
+// findParked marks the controllers as waiting that have messages in PARKED at the start.
 func (d *Decoder) findParked(ctx context.Context) error {
-	s, err := d.streams.JetStream().Stream(ctx, ParkedStream)
+	s, err := d.streams.JetStream().Stream(ctx, stream.Parked)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", ParkedStream, err)
+		return fmt.Errorf("reading %s: %w", stream.Parked, err)
 	}
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(parkedPrefix+"*"))
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", ParkedStream, err)
+		return fmt.Errorf("reading %s: %w", stream.Parked, err)
 	}
 	for subject := range info.State.Subjects {
 		if mac, err := topic.ParseMAC(strings.TrimPrefix(subject, parkedPrefix)); err == nil {

@@ -8,31 +8,31 @@ import (
 )
 
 const (
-	// firstPause is how long a controller whose metadata could not be read waits
-	// before they are read again; it doubles up to longestPause.
+	// firstPause is how long after a failure a controller's metadata are read again; it
+	// doubles up to longestPause.
 	firstPause   = time.Second
 	longestPause = 30 * time.Second
 )
 
-// parking knows the controllers whose messages wait in PARKED because their
-// metadata cannot be read now. It is safe for concurrent use.
+// parking tracks the controllers whose messages wait in PARKED because their metadata cannot
+// be read. It is safe for concurrent use.
 type parking struct {
 	mu      sync.Mutex
 	waiting map[topic.MAC]*waiting
 	changed chan struct{} // holds one item if a controller may be due
 }
 
-// waiting is what is known of one of these controllers.
+// waiting is the state of one of these controllers.
 type waiting struct {
-	// decided and stored count the messages that batches have decided to park, and
-	// those of them that PARKED has.
+	// decided counts the messages that batches have decided to park; stored, those of them
+	// that are in PARKED.
 	decided, stored uint64
 	due             time.Time // when its metadata are read again
 	pause           time.Duration
-	unparking       bool   // it is at work
-	woken           bool   // meanwhile something has changed
-	next            uint64 // where to go on in PARKED
-	last            uint64 // the last message that was decoded, or the removal
+	unparking       bool   // it is being unparked
+	woken           bool   // its metadata have changed meanwhile
+	next            uint64 // the next sequence to read from PARKED
+	last            uint64 // sequence of the last decoded message, or of the removal
 }
 
 func newParking() *parking {
@@ -54,8 +54,7 @@ func (p *parking) found(mac topic.MAC) {
 	p.signal()
 }
 
-// joins decides to park a message of a controller that waits. It is false for all
-// others.
+// joins decides to park a message if its controller waits, and reports whether it does.
 func (p *parking) joins(mac topic.MAC) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,8 +72,7 @@ func (p *parking) add(mac topic.MAC) {
 	p.waiting[mac] = &waiting{next: 1, decided: 1}
 }
 
-// keep books messages of a controller that PARKED has now, once everything of
-// their batch is stored.
+// keep counts messages of a controller as stored. It is called when the whole batch is stored.
 func (p *parking) keep(mac topic.MAC, messages uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,8 +92,8 @@ func (p *parking) wake(mac topic.MAC) {
 	p.signal()
 }
 
-// take returns a controller that is due, or how long there is none. Until the
-// first batch with messages of it is stored it is not due.
+// take returns a controller that is due, or how long to wait for one. A controller is not due
+// before its first parked messages are stored.
 func (p *parking) take(now time.Time) (mac topic.MAC, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,8 +112,7 @@ func (p *parking) take(now time.Time) (mac topic.MAC, wait time.Duration) {
 	return "", wait
 }
 
-// postpone gives back a controller that must wait on: for pause, or for longer
-// each time if that is 0.
+// postpone has a taken controller wait again: for pause, or, if that is 0, longer each time.
 func (p *parking) postpone(mac topic.MAC, now time.Time, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,15 +128,15 @@ func (p *parking) postpone(mac topic.MAC, now time.Time, pause time.Duration) {
 	p.signal()
 }
 
-// failed tells whether an attempt before this one did not succeed.
+// failed reports whether an earlier attempt failed.
 func (p *parking) failed(mac topic.MAC) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.waiting[mac].pause > 0
 }
 
-// mark returns a number for leave. ok is false while messages of the controller
-// are on their way to PARKED.
+// mark returns a number for leave. ok is false while messages of the controller are being
+// stored on PARKED.
 func (p *parking) mark(mac topic.MAC) (mark uint64, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,8 +144,7 @@ func (p *parking) mark(mac topic.MAC) (mark uint64, ok bool) {
 	return w.decided, w.decided == w.stored
 }
 
-// leave ends the wait of a controller if none of its messages was parked since
-// mark.
+// leave ends a controller's wait if none of its messages was parked since mark.
 func (p *parking) leave(mac topic.MAC, mark uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +155,8 @@ func (p *parking) leave(mac topic.MAC, mark uint64) bool {
 	return true
 }
 
-// place is where unparking goes on. Only who has taken the controller asks.
+// place returns the state of a controller. Only the goroutine that has taken the controller
+// may call it.
 func (p *parking) place(mac topic.MAC) *waiting {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// TestParking goes through the steps by which a controller waits and leaves: none of
-// its messages may be on its way to PARKED when newer ones flow again.
+// TestParking goes through all steps of waiting and leaving. None of the controller's messages
+// may be on its way to PARKED when newer ones flow again.
 func TestParking(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -64,8 +64,8 @@ func TestParking(t *testing.T) {
 	assert.Equal(t, mac, taken(time.Second), "it changed while it was at work")
 }
 
-// TestNewerMessagesWait has a controller whose metadata can be read again while older
-// messages of it are still parked: newer ones do not overtake them.
+// TestNewerMessagesWait: while older messages of a controller are parked, newer ones do not
+// overtake them, even if its metadata can be read again.
 func TestNewerMessagesWait(t *testing.T) {
 	t.Parallel()
 	d := &Decoder{cache: newTestCache(t, &source{controller: newController(environment...)}), parking: newParking(), settings: *asConfigured()}

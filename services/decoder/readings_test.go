@@ -28,7 +28,7 @@ type reading struct {
 	Strict [][2]string // where the configuration refuses wrong CRCs, and writes nothing
 }
 
-// column is a value of the metadata as PostgreSQL gives it as text, nil for NULL.
+// column is a value of the metadata as text, nil for NULL.
 type column struct{ text *string }
 
 func (c *column) UnmarshalJSON(data []byte) error {
@@ -84,7 +84,7 @@ func (r *reading) decode(t *testing.T, set *settings) (out outcome, d event.Deco
 	return out, d
 }
 
-// TestReadings has messages as fleets send them, with what is right.
+// TestReadings covers messages of real fleets, with the expected values and letters.
 func TestReadings(t *testing.T) {
 	t.Parallel()
 	for _, r := range readings(t) {

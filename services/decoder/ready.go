@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -17,15 +18,15 @@ const (
 	slowAfter = 10 * time.Second
 )
 
-// progress knows what the decoder waits for. It is safe for concurrent use.
+// progress notices if the decoder waits too long. It is safe for concurrent use.
 type progress struct {
 	mu       sync.Mutex
-	stores   map[*string]time.Time // the streams that have not yet stored something, since when
+	stores   map[*string]time.Time // the streams that are storing, since when
 	ackFloor uint64
-	moved    time.Time // when ackFloor did, or nothing was waiting
+	moved    time.Time // when ackFloor last changed, or no message was waiting
 }
 
-// storing runs store, which stores something on a stream.
+// storing runs store, which stores messages on a stream.
 func (p *progress) storing(stream string, store func() error) error {
 	p.mu.Lock()
 	if p.stores == nil {
@@ -41,13 +42,13 @@ func (p *progress) storing(stream string, store func() error) error {
 	return store()
 }
 
-// look says what does not get on.
+// look returns an error if the decoder makes no progress.
 func (p *progress) look(now time.Time, info *jetstream.ConsumerInfo) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for stream, since := range p.stores {
 		if waited := now.Sub(since); waited > slowAfter {
-			return fmt.Errorf("stream %s has not stored what it was given %s ago: see the log for its errors, and whether it is full", *stream, waited.Round(time.Second))
+			return fmt.Errorf("storing on stream %s has taken %s so far: see the log for errors, and check whether the stream is full", *stream, waited.Round(time.Second))
 		}
 	}
 	waiting := info.NumPending + uint64(info.NumAckPending) //nolint:gosec // not negative
@@ -55,13 +56,13 @@ func (p *progress) look(now time.Time, info *jetstream.ConsumerInfo) error {
 		p.ackFloor, p.moved = info.AckFloor.Stream, now
 	}
 	if stood := now.Sub(p.moved); stood > stalledAfter {
-		return fmt.Errorf("%d messages wait on %s, and none was acknowledged for %s", waiting, RawStream, stood.Round(time.Second))
+		return fmt.Errorf("%d messages wait on %s, and none was acknowledged for %s", waiting, stream.Raw, stood.Round(time.Second))
 	}
 	return nil
 }
 
-// Ready proves that JetStream and the metadata's PostgreSQL answer, and that what
-// waits on RAW is decoded and stored.
+// Ready returns an error unless JetStream and the metadata's PostgreSQL respond, and messages
+// that wait on RAW are decoded and stored.
 func (d *Decoder) Ready(ctx context.Context) error {
 	run := d.running.Load()
 	if run == nil {
@@ -72,13 +73,13 @@ func (d *Decoder) Ready(ctx context.Context) error {
 	}
 	info, err := run.consumer.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("asking JetStream for the place in %s: %w", RawStream, err)
+		return fmt.Errorf("asking JetStream for the consumer of %s: %w", stream.Raw, err)
 	}
 	if err := d.progress.look(time.Now(), info); err != nil {
 		return err
 	}
 	if err := run.pool.Ping(ctx); err != nil {
-		return fmt.Errorf("asking the metadata database: %w", err)
+		return fmt.Errorf("connecting to the metadata database: %w", err)
 	}
-	return d.streams.Ready(ctx, DecodedStream)
+	return d.streams.Ready(ctx, stream.Decoded)
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 func TestProgress(t *testing.T) {
@@ -26,9 +28,9 @@ func TestProgress(t *testing.T) {
 	require.NoError(t, p.look(start.Add(3*time.Hour+time.Second), position(12, 1)), "what has just come is not late")
 
 	began := time.Now()
-	require.NoError(t, p.storing(DecodedStream, func() error {
+	require.NoError(t, p.storing(stream.Decoded, func() error {
 		require.NoError(t, p.look(began.Add(time.Second), position(12, 0)))
-		assert.ErrorContains(t, p.look(began.Add(time.Minute), position(12, 0)), "stream DECODED has not stored")
+		assert.ErrorContains(t, p.look(began.Add(time.Minute), position(12, 0)), "storing on stream DECODED has taken")
 		return nil
 	}))
 	require.NoError(t, p.look(began.Add(time.Minute), position(12, 0)), "now it has")

@@ -15,8 +15,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Redecoder decodes messages of RAW once more, as a Decoder with the same Config
-// would that has just started. It stores nothing. One goroutine uses it.
+// Redecoder decodes messages of RAW again, like a Decoder with the same Config that has just
+// started. It stores nothing. It is not safe for concurrent use.
 type Redecoder struct {
 	loader      *loader
 	parser      payload.Parser
@@ -24,8 +24,8 @@ type Redecoder struct {
 	controllers map[topic.MAC]*controller // nil: unknown
 }
 
-// NewRedecoder returns a Redecoder that reads the metadata through pool. Each
-// controller's it reads once.
+// NewRedecoder returns a Redecoder. It reads the metadata of each controller once, through
+// pool.
 func NewRedecoder(cfg Config, pool *pgxpool.Pool) (*Redecoder, error) {
 	zone, err := time.LoadLocation(cfg.Zone)
 	if err != nil {
@@ -37,7 +37,7 @@ func NewRedecoder(cfg Config, pool *pgxpool.Pool) (*Redecoder, error) {
 	}, nil
 }
 
-// Decode decodes a message of RAW whose place is id.
+// Decode decodes a message of RAW. id is its place in RAW.
 func (r *Redecoder) Decode(ctx context.Context, raw *stream.Message, id event.ID) (replay.Result, error) {
 	m, letter := take(raw.Subject, raw.Header, raw.Data, id, raw.Time)
 	if letter != nil {
@@ -67,8 +67,8 @@ func (r *Redecoder) controller(ctx context.Context, mac topic.MAC) (*controller,
 	return c, err
 }
 
-// Points returns the data points of the sensor that a message is of, none for another
-// component or where the metadata do not know it.
+// Points returns the data points of a sensor: none for another component, or for an unknown
+// sensor.
 func (r *Redecoder) Points(ctx context.Context, t topic.Topic) ([]replay.Point, error) {
 	c, err := r.controller(ctx, t.MAC)
 	if err != nil || c == nil || t.Component.Kind != topic.Sensor {

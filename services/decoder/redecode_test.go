@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// testRedecode has a Redecoder decode what a Decoder would, with the metadata of now.
+// testRedecode: a Redecoder decodes like a Decoder, with the current metadata.
 func testRedecode(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	demo := fleet.Demo(1)[0]
 	var place topic.Topic

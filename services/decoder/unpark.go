@@ -14,29 +14,30 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
-	// unparked is how many controllers are unparked at once.
+	// unparked is how many controllers are unparked at the same time.
 	unparked = 8
-	// chunk and chunkBytes bound what is read of PARKED at once.
+	// chunk and chunkBytes limit what is read of PARKED at once.
 	chunk      = 500
 	chunkBytes = 1 << 20
-	// askTimeout bounds one request to JetStream.
+	// askTimeout is how long one request to JetStream may take.
 	askTimeout = 5 * time.Second
-	// turnTimeout bounds the wait for a batch to end: it may itself wait for room in
-	// PARKED, which others make.
+	// turnTimeout is how long unparking waits for the end of a batch. The batch may itself
+	// wait for room in PARKED, which other controllers' unparking makes.
 	turnTimeout = time.Second
-	// lonely is how often a controller that goes on sending may escape before its
-	// unparking has the batches stand still.
+	// lonely is how often unparking a controller that keeps on sending is tried before
+	// batches have to wait for it.
 	lonely = 3
 )
 
-// errBusy ends an attempt to unpark that is to be repeated soon.
+// errBusy is the error of an attempt to unpark that is to be repeated soon.
 var errBusy = errors.New("the batch has not ended")
 
-// unpark decodes what is parked, of each controller whose metadata can be read
-// again, until ctx ends.
+// unpark decodes the parked messages of controllers whose metadata can be read again, until
+// ctx ends.
 func (d *Decoder) unpark(ctx context.Context) {
 	slots := make(chan struct{}, unparked)
 	var all sync.WaitGroup
@@ -68,7 +69,7 @@ func (d *Decoder) unpark(ctx context.Context) {
 
 func (d *Decoder) unparkOne(ctx context.Context, mac topic.MAC) {
 	var pause time.Duration
-	failed := d.parking.failed(mac) // and the log has it
+	failed := d.parking.failed(mac) // then it was logged
 	c, err := d.cache.get(ctx, mac)
 	switch {
 	case errors.Is(err, errAway):
@@ -81,19 +82,19 @@ func (d *Decoder) unparkOne(ctx context.Context, mac topic.MAC) {
 	if err == nil {
 		d.metrics.waiting.Set(float64(d.parking.len()))
 		if failed {
-			d.log.Info("metadata can be read again, the controller's parked messages are decoded", "mac", mac)
+			d.log.Info("metadata can be read again; the controller's parked messages were decoded", "mac", mac)
 		}
 		return
 	}
 	if ctx.Err() == nil && pause == 0 && !failed {
-		d.log.Warn("a controller's messages stay parked, its metadata are read again and again", "mac", mac, "error", err)
+		d.log.Warn("a controller's messages stay parked; will read its metadata again", "mac", mac, "error", err)
 	}
 	d.parking.postpone(mac, time.Now(), max(pause, 0))
 }
 
-// replay decodes the controller's parked messages in their order, removes them and
-// lets newer ones flow again. What it has stored before it fails is stored again by
-// a later process only: it goes on where it stopped.
+// replay decodes the controller's parked messages in order, removes them and lets newer ones
+// flow again. After an error it continues where it stopped; only another process stores those
+// messages again.
 func (d *Decoder) replay(ctx context.Context, mac topic.MAC, c *controller) error {
 	w := d.parking.place(mac)
 	var own worker
@@ -119,12 +120,12 @@ func (d *Decoder) replay(ctx context.Context, mac topic.MAC, c *controller) erro
 			return nil
 		}
 		if try > lonely {
-			return errBusy // PARKED is not read as it was written
+			return errBusy // PARKED does not return what was just stored
 		}
 	}
 }
 
-// replayAll decodes all that PARKED has of the controller now.
+// replayAll decodes all messages that PARKED has of the controller.
 func (d *Decoder) replayAll(ctx context.Context, mac topic.MAC, w *waiting, c *controller, own *worker) error {
 	for {
 		messages, err := d.readParked(ctx, mac, w.next)
@@ -149,11 +150,11 @@ func (d *Decoder) replayChunk(ctx context.Context, messages []*jetstream.RawStre
 		}
 		id, err := event.ParseID(parked.Header.Get(event.HeaderID))
 		if err != nil {
-			d.log.Warn("a message on PARKED is not ours, left out", "sequence", parked.Sequence, "error", err)
+			d.log.Warn("skipping a message on PARKED: the decoder did not store it", "sequence", parked.Sequence, "error", err)
 			continue
 		}
 		if id.Incarnation() == d.incarnation && d.replayed.seen(id.Sequence(), 2) {
-			continue // it was delivered again, and parked again
+			continue // it was redelivered, and parked again
 		}
 		m, letter := take(parked.Header.Get(event.HeaderSubject), parked.Header, parked.Data, id, parked.Time)
 		out := result{id: id}
@@ -176,33 +177,33 @@ func (d *Decoder) replayChunk(ctx context.Context, messages []*jetstream.RawStre
 	return nil
 }
 
-// readParked returns some of the controller's messages, from the sequence next on.
-// There are none if it is empty.
+// readParked returns some of the controller's messages, from the sequence next on, or none if
+// there are no more.
 func (d *Decoder) readParked(ctx context.Context, mac topic.MAC, next uint64) (messages []*jetstream.RawStreamMsg, err error) {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	all, err := jetstreamext.GetBatch(bounded, d.streams.JetStream(), ParkedStream, chunk,
+	all, err := jetstreamext.GetBatch(bounded, d.streams.JetStream(), stream.Parked, chunk,
 		jetstreamext.GetBatchSubject(parkedPrefix+string(mac)), jetstreamext.GetBatchSeq(next), jetstreamext.GetBatchMaxBytes(chunkBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", ParkedStream, err)
+		return nil, fmt.Errorf("reading %s: %w", stream.Parked, err)
 	}
 	for m, err := range all {
 		if errors.Is(err, jetstreamext.ErrNoMessages) {
 			return nil, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", ParkedStream, err)
+			return nil, fmt.Errorf("reading %s: %w", stream.Parked, err)
 		}
 		messages = append(messages, m)
 	}
-	if bounded.Err() != nil { // the iteration just ends
-		return nil, fmt.Errorf("reading %s: %w", ParkedStream, bounded.Err())
+	if bounded.Err() != nil { // the iteration does not return it
+		return nil, fmt.Errorf("reading %s: %w", stream.Parked, bounded.Err())
 	}
 	return messages, nil
 }
 
-// removal takes what is parked of a controller away, if nothing was added behind
-// last, and goes away itself.
+// removal returns a message that removes a controller's messages from PARKED, if none was
+// added after last. It expires itself.
 func removal(mac topic.MAC, last uint64) *nats.Msg {
 	return &nats.Msg{
 		Subject: parkedPrefix + string(mac),
@@ -214,18 +215,18 @@ func removal(mac topic.MAC, last uint64) *nats.Msg {
 	}
 }
 
-// remove removes what was decoded. It is false if there is more.
+// remove removes the decoded messages. It returns false if there are more messages.
 func (d *Decoder) remove(ctx context.Context, mac topic.MAC, w *waiting) (bool, error) {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	ack, err := d.streams.JetStream().PublishMsg(bounded, removal(mac, w.last))
 	var refusal *jetstream.APIError
 	if errors.As(err, &refusal) && (refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
-		w.last = 0 // something was added, or nothing is there: the last removal has gone
+		w.last = 0 // a message was added, or there is none: the last removal has expired
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("removing messages from %s: %w", ParkedStream, err)
+		return false, fmt.Errorf("removing messages from %s: %w", stream.Parked, err)
 	}
 	w.last, w.next = ack.Sequence, ack.Sequence+1
 	return true, nil

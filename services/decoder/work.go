@@ -12,23 +12,24 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// work is a batch and the buffers that serve one batch after the other.
+// work is a batch and the buffers that are reused for the next one.
 type work struct {
 	messages []jetstream.Msg
 	results  []result // of messages, by index
 	workers  []worker
 }
 
-// result is what becomes of one message: it is decoded, it has dead letters, or
-// both; or it is parked.
+// result is the outcome of one message: a decoded message, dead letters, or both; or a parked
+// message.
 type result struct {
 	id      event.ID
-	again   bool // was stored before: only to be acknowledged once more
+	again   bool // its outcome was stored before: it is only acknowledged again
 	decoded *nats.Msg
-	state   state // of decoded, for LATEST; of no MAC if it is none
+	state   state // of decoded, for LATEST; without a MAC if there is none
 	dead    []deadletter.Letter
 	parked  *nats.Msg
 	mac     topic.MAC // of parked
@@ -37,12 +38,12 @@ type result struct {
 	unknownMembers int
 }
 
-// maxDecoded is the largest DECODED message. The server takes no larger one than
-// its max_payload, which Store would try for ever.
+// maxDecoded is the size of the largest DECODED message. The server refuses messages above its
+// max_payload, and Store would retry for ever.
 const maxDecoded = 1 << 20
 
-// worker holds what one goroutine needs; json holds the DECODED payloads of a
-// batch until they are stored.
+// worker holds the buffers of one goroutine. json holds the DECODED payloads of a batch until
+// they are stored.
 type worker struct {
 	mine    []int // indexes of its messages
 	json    []byte
@@ -66,8 +67,8 @@ func (w *work) reset() {
 	}
 }
 
-// processBatch returns when the outcome of every message is stored and the
-// messages are acknowledged.
+// processBatch returns when the outcome of every message is stored and the messages are
+// acknowledged.
 func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 	if !d.turn.acquire(ctx) {
 		return ctx.Err()
@@ -80,8 +81,8 @@ func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 		return err
 	}
 	if err := d.streams.Acknowledge(ctx, w.messages...); err != nil {
-		// They will be delivered again, and found in done.
-		d.log.Debug("messages will come again", "error", err)
+		// They are delivered again, and found in done.
+		d.log.Debug("acknowledging decoded messages; they come again", "error", err)
 	}
 	for i := range w.results {
 		d.count(&w.results[i])
@@ -89,8 +90,7 @@ func (d *Decoder) processBatch(ctx context.Context, w *work) error {
 	return nil
 }
 
-// store returns when every result is where it belongs. What goes to one stream
-// does not wait for what goes to another.
+// store returns when every result is stored. The streams do not wait for each other.
 func (d *Decoder) store(ctx context.Context, results []result) error {
 	var decoded, parked []*nats.Msg
 	var dead []deadletter.Letter
@@ -111,21 +111,17 @@ func (d *Decoder) store(ctx context.Context, results []result) error {
 		group.Go(func() error { return d.progress.storing(stream, store) })
 	}
 	if len(decoded) > 0 {
-		store(DecodedStream, func() error {
-			_, err := d.streams.Store(ctx, DecodedStream, decoded)
+		store(stream.Decoded, func() error {
+			_, err := d.streams.Store(ctx, stream.Decoded, decoded)
 			return err
 		})
-		store(LatestStream, func() error { return d.storeLatest(ctx, results) })
+		store(stream.Latest, func() error { return d.storeLatest(ctx, results) })
 	}
 	if len(dead) > 0 {
-		store(deadletter.Stream, func() error {
-			d.recording.Lock()
-			defer d.recording.Unlock()
-			return d.recorder.Record(ctx, dead)
-		})
+		store(stream.DeadLetter, func() error { return d.recorder.Record(ctx, dead) })
 	}
 	if len(parked) > 0 {
-		store(ParkedStream, func() error { return d.park(ctx, parked) })
+		store(stream.Parked, func() error { return d.park(ctx, parked) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -144,7 +140,7 @@ func (d *Decoder) storeLatest(ctx context.Context, results []result) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.streams.Store(ctx, LatestStream, messages); err != nil {
+	if _, err := d.streams.Store(ctx, stream.Latest, messages); err != nil {
 		return err
 	}
 	keep()
@@ -152,7 +148,7 @@ func (d *Decoder) storeLatest(ctx context.Context, results []result) error {
 	return nil
 }
 
-// decodeAll fills w.results. All messages of one controller are one worker's.
+// decodeAll fills w.results. All messages of one controller go to one worker.
 func (d *Decoder) decodeAll(ctx context.Context, w *work) error {
 	w.results = w.results[:len(w.messages)]
 	for i, m := range w.messages {
@@ -179,8 +175,7 @@ func (d *Decoder) decodeShare(ctx, lookups context.Context, w *work, own *worker
 	return nil
 }
 
-// decodeOne decodes one message of RAW, or parks it. lookups bounds the wait for
-// metadata.
+// decodeOne decodes or parks one message of RAW. lookups limits the wait for metadata.
 func (d *Decoder) decodeOne(ctx, lookups context.Context, raw jetstream.Msg, own *worker, out *result) error {
 	meta, err := raw.Metadata()
 	if err != nil {
@@ -206,7 +201,7 @@ func (d *Decoder) decodeOne(ctx, lookups context.Context, raw jetstream.Msg, own
 		return ctx.Err()
 	case err != nil:
 		if lookups.Err() == nil && !errors.Is(err, errAway) {
-			d.log.Warn("metadata cannot be read, the controller's messages are parked", "mac", m.topic.MAC, "error", err)
+			d.log.Warn("cannot read metadata; the controller's messages are parked", "mac", m.topic.MAC, "error", err)
 		}
 		d.parking.add(m.topic.MAC)
 		out.park(&m)
@@ -230,9 +225,9 @@ func (d *Decoder) decodeMessage(m *message, c *controller, own *worker, out *res
 	start := len(own.json)
 	own.json = own.decoded.AppendJSON(own.json)
 	if size := len(own.json) - start; size > maxDecoded {
-		out.dead = []deadletter.Letter{{ // in place of those of parts
+		out.dead = []deadletter.Letter{{ // instead of letters for parts
 			Stage: stage, Reason: "decoded_too_large", MAC: m.topic.MAC, Topic: m.subject, ID: m.id,
-			Detail:   fmt.Sprintf("%d bytes with labels and units, the limit is %d: shorten them in the metadata", size, maxDecoded),
+			Detail:   fmt.Sprintf("%d bytes with labels and units; the limit is %d: shorten labels and units in the metadata", size, maxDecoded),
 			Received: m.received, Time: time.Now(), MetadataVersion: own.decoded.MetadataVersion,
 		}}
 		return
@@ -247,9 +242,8 @@ func (d *Decoder) decodeMessage(m *message, c *controller, own *worker, out *res
 	}
 }
 
-// take reads subject and headers. The bridge writes both; a message that
-// somebody published by hand may lack the headers, and then counts as received
-// when it was stored.
+// take parses subject and headers. A message that was not published by the bridge may lack
+// the headers; then the receive time is when RAW stored it.
 func take(subject string, headers nats.Header, body []byte, id event.ID, stored time.Time) (message, *deadletter.Letter) {
 	m := message{subject: subject, id: id, body: body, received: stored, repeat: headers.Get(event.HeaderRepeat) == "1"}
 	if at, err := time.Parse(time.RFC3339Nano, headers.Get(event.HeaderReceived)); err == nil {
@@ -265,8 +259,7 @@ func take(subject string, headers nats.Header, body []byte, id event.ID, stored 
 	return m, nil
 }
 
-// shard spreads controllers over n workers by the MAC in the subject
-// f2.raw.<root>.<mac>.….
+// shard returns the worker, of n, for the MAC in a subject f2.raw.<root>.<mac>.….
 func shard(subject string, n int) int {
 	const macAt, macLength = len("f2.raw.tele."), 12
 	if len(subject) < macAt+macLength {
@@ -279,7 +272,7 @@ func shard(subject string, n int) int {
 	return int(h % uint32(n)) //nolint:gosec // n is the number of workers
 }
 
-// count books one message after its outcome is stored, and remembers it.
+// count counts a message after its outcome is stored, and remembers it.
 func (d *Decoder) count(r *result) {
 	d.metrics.received.Inc()
 	if r.again {

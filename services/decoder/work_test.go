@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rawMessage is a RAW message as it is delivered first.
+// rawMessage is a RAW message in its first delivery.
 type rawMessage struct {
 	jetstream.Msg
 
@@ -26,8 +26,8 @@ func (m *rawMessage) Metadata() (*jetstream.MsgMetadata, error) {
 	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 1}, NumDelivered: 1, Timestamp: received}, nil
 }
 
-// TestDecodedTooLarge has metadata that blow a small reading up beyond what
-// JetStream takes: it must not be tried for ever.
+// TestDecodedTooLarge: long labels make a small reading too large for JetStream. It must not
+// be retried for ever.
 func TestDecodedTooLarge(t *testing.T) {
 	t.Parallel()
 	for unit, want := range map[int]string{10: "", maxDecoded: "decoded_too_large"} {

@@ -14,8 +14,8 @@ import (
 // lookTimeout bounds one look for a caller.
 const lookTimeout = 20 * time.Second
 
-// handler is the API. Only /healthz, which tells nothing but that this process
-// answers, is for everybody.
+// handler is the API. Only /healthz, which reports nothing but that this process runs, is
+// open to everybody.
 func (s *Server) handler() http.Handler {
 	closed := http.NewServeMux()
 	closed.HandleFunc("GET /readyz", s.serveReady)
@@ -29,9 +29,8 @@ func (s *Server) handler() http.Handler {
 }
 
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
-	now, err := s.lookFor(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	now := s.lookFor(w, r)
+	if now == nil {
 		return
 	}
 	var causes []string
@@ -48,9 +47,8 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
-	now, err := s.lookFor(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	now := s.lookFor(w, r)
+	if now == nil {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -60,8 +58,14 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 	_ = encoder.Encode(now) // the caller has gone
 }
 
-func (s *Server) lookFor(r *http.Request) (*Status, error) {
+// lookFor returns nil if it has told the caller that the mesh cannot be checked.
+func (s *Server) lookFor(w http.ResponseWriter, r *http.Request) *Status {
 	ctx, cancel := context.WithTimeout(r.Context(), lookTimeout)
 	defer cancel()
-	return s.look(ctx)
+	now, err := s.look(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return nil
+	}
+	return now
 }

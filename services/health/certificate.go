@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // certificates reads the certificates of files that are named.
@@ -25,7 +26,7 @@ func certificates(files ...string) ([]Certificate, error) {
 			if err != nil {
 				return nil, fmt.Errorf("reading certificates of %s: %w", file, err)
 			}
-			if contains(seen, c.Raw) {
+			if slices.ContainsFunc(seen, func(raw []byte) bool { return bytes.Equal(raw, c.Raw) }) {
 				continue // a CA that is in the chain, too
 			}
 			seen = append(seen, c.Raw)
@@ -33,13 +34,4 @@ func certificates(files ...string) ([]Certificate, error) {
 		}
 	}
 	return all, nil
-}
-
-func contains(all [][]byte, one []byte) bool {
-	for _, a := range all {
-		if bytes.Equal(a, one) {
-			return true
-		}
-	}
-	return false
 }

@@ -1,4 +1,4 @@
-// Package health looks at a running mesh: it answers people and Prometheus over
+// Package health checks a running mesh: it serves people and Prometheus over
 // HTTPS, and raises alarms on NATS for a stage that is stalled, a stream near its
 // limit, rising dead letters and a broker that drops messages.
 package health
@@ -22,7 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
-// Password answers what a caller of the API has to know, as it is now.
+// Password returns the current password of the API.
 type Password func(context.Context) (string, error)
 
 // Server is one health service; run it once.
@@ -41,8 +41,8 @@ type Server struct {
 	failed error      // why the last look did not succeed
 }
 
-// New returns a service. inner answers what the API has no answer of its own for,
-// such as /metrics, to whoever knows the password. Metrics are in reg.
+// New returns a service. inner serves the other paths, such as /metrics, to callers
+// with the password. Metrics are in reg.
 func New(cfg Config, password Password, inner http.Handler, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("health: %w", err)
@@ -55,7 +55,7 @@ func New(cfg Config, password Password, inner http.Handler, js jetstream.JetStre
 	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, DeadLetters, Dropping, FailedLogins}, publish, m.alarms, log)
 	return &Server{
 		cfg: cfg, password: password, inner: inner, js: js, log: log, metrics: m,
-		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins), failed: errors.New("has not looked yet"),
+		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins), failed: errors.New("the mesh was not checked yet"),
 	}, nil
 }
 
@@ -79,7 +79,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Alarms lists those of this service that are raised now.
 func (s *Server) Alarms() alarm.Listing { return s.judge.alarms.Raised() }
 
-// Ready tells whether the mesh could be looked at lately.
+// Ready reports whether the last check of the mesh succeeded.
 func (s *Server) Ready(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +108,7 @@ func (s *Server) lookAndJudge(ctx context.Context) {
 	s.logins.forget(time.Now())
 	s.judge.alarms.Resend()
 	if err != nil {
-		s.log.Warn("the mesh cannot be looked at", "error", err)
+		s.log.Warn("the mesh cannot be checked", "error", err)
 		s.note(nil, err)
 		return
 	}

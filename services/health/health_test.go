@@ -169,7 +169,7 @@ func (b *bench) see(after time.Duration) *Status {
 	return now
 }
 
-// announceAll announces every stage, all of them fine, and answers the counters of one.
+// announceAll announces every stage, all of them fine, and returns the counters of one.
 func (b *bench) announceAll(name string) (counter func(string) prometheus.Counter) {
 	b.t.Helper()
 	for _, stage := range stages {
@@ -450,7 +450,7 @@ func TestCertificatesThatAreGone(t *testing.T) {
 }
 
 // A registrar that has started anew hears from the broker only after a moment.
-func TestBrokerThatHasNotTold(t *testing.T) {
+func TestBrokerWithoutReport(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	told := b.announceAll("registrar")
@@ -527,7 +527,7 @@ func TestAPI(t *testing.T) {
 		{"/status", bearer, 200, `"stage": "bridge"`},
 		{"/status", "Basic cHJvbWV0aGV1czp0aGUgcmlnaHQgcGFzc3dvcmQ=", 200, `"streams"`},
 		{"/readyz", "", 401, ""},
-		{"/readyz", bearer, 503, "writer: does not answer"},
+		{"/readyz", bearer, 503, "writer: does not respond"},
 		{"/metrics", "", 401, ""},
 		{"/metrics", bearer, 200, "inner"},
 	} {

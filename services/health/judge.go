@@ -77,7 +77,7 @@ func (j *judge) fullFrom(stream string) float64 {
 	return j.cfg.StreamFull
 }
 
-// stalled answers why the stage is stalled, "" if it is not.
+// stalled returns why the stage is stalled, "" if it is not.
 func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
 	last, known := j.moved[s.Stage]
 	if !known || s.Ready && (s.Lag == 0 || s.done != last.done) {
@@ -91,7 +91,7 @@ func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
 	case !s.Ready:
 		return fmt.Sprintf("not ready for %s: %s", waits, s.Cause)
 	default:
-		return fmt.Sprintf("%d messages wait and none was finished for %s", s.Lag, waits)
+		return fmt.Sprintf("%d messages are waiting and none was finished for %s", s.Lag, waits)
 	}
 }
 

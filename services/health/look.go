@@ -3,7 +3,6 @@ package health
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,12 +14,11 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-const (
-	firstAnswer  = 500 * time.Millisecond // to a question to all services
-	readyTimeout = 4 * time.Second        // a service itself takes at most 3 s
-)
+// readyTimeout is longer than a service itself takes, which is at most 3 s.
+const readyTimeout = 4 * time.Second
 
 // Look asks the running services, the streams and their consumers. It reads no
 // message and needs no rights but those of NATS user health. Rates are zero: they
@@ -100,7 +98,7 @@ func deadLetters(stage string) string { return "f2mesh_" + stage + "_dead_letter
 
 // collect asks all services for their figures, by name and instance.
 func collect(ctx context.Context, nc *nats.Conn) (each map[string]map[string]figures, err error) {
-	answers, err := health.AskServices(ctx, nc, "STATS", firstAnswer)
+	answers, err := health.AskServices(ctx, nc, "STATS", health.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking the services: %w", err)
 	}
@@ -137,7 +135,7 @@ func ledgerOf(found map[string]figures) Ledger {
 		Decoded:  found["decoder"]["f2mesh_decoder_messages_decoded_total"],
 		Rows:     found["writer"]["f2mesh_writer_rows_written_total"],
 	}
-	for _, name := range []string{"bridge", "decoder", "writer"} {
+	for _, name := range []string{stream.StageBridge, stream.StageDecoder, stream.StageWriter} {
 		l.Dead += found[name][deadLetters(name)]
 	}
 	return l
@@ -148,11 +146,11 @@ func askReady(ctx context.Context, nc *nats.Conn, stage string) (ready bool, cau
 	defer cancel()
 	m, err := nc.RequestWithContext(bounded, health.ReadySubject(stage), nil)
 	if err != nil {
-		return false, "does not answer: is it running?"
+		return false, "does not respond: is it running?"
 	}
 	var r health.Readiness
 	if err := json.Unmarshal(m.Data, &r); err != nil {
-		return false, "answers something else"
+		return false, "returned an invalid response"
 	}
 	return r.Ready, r.Cause
 }
@@ -163,14 +161,10 @@ func (s *Stage) position(ctx context.Context, js jetstream.JetStream, name strin
 	if name == "" {
 		return nil
 	}
-	consumer, err := js.Consumer(ctx, name, s.Stage)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("asking for consumer %s of %s: %w", s.Stage, name, err)
+	info, err := stream.FindConsumer(ctx, js, name, s.Stage)
+	if err != nil || info == nil {
+		return err
 	}
-	info := consumer.CachedInfo()
 	s.Lag = info.NumPending + uint64(max(0, info.NumAckPending))
 	s.Redeliver, s.done = info.NumRedelivered, info.AckFloor.Consumer
 	return nil
@@ -179,20 +173,19 @@ func (s *Stage) position(ctx context.Context, js jetstream.JetStream, name strin
 func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error) {
 	var all []Stream
 	for _, s := range streams {
-		stream, err := js.Stream(ctx, s.name)
-		switch {
-		case errors.Is(err, jetstream.ErrStreamNotFound):
-			continue // not there before setup has made it
-		case err != nil:
-			return nil, fmt.Errorf("asking for stream %s: %w", s.name, err)
+		info, err := stream.Find(ctx, js, s.name)
+		if err != nil {
+			return nil, err
 		}
-		state := stream.CachedInfo().State
+		if info == nil {
+			continue // not there before setup has made it
+		}
 		one := Stream{
-			Stream: s.name, Messages: state.Msgs, Bytes: state.Bytes, MaxBytes: stream.CachedInfo().Config.MaxBytes,
-			Backlog: state.Bytes, trimmed: s.reader != "", ring: s.ring,
+			Stream: s.name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
+			Backlog: info.State.Bytes, trimmed: s.reader != "", ring: s.ring,
 		}
 		if one.trimmed {
-			if one.Backlog, err = backlog(ctx, js, s.name, s.reader, &state); err != nil {
+			if one.Backlog, err = backlog(ctx, js, s.name, s.reader, &info.State); err != nil {
 				return nil, err
 			}
 		}
@@ -207,14 +200,10 @@ func backlog(ctx context.Context, js jetstream.JetStream, name, reader string, s
 	if state.Msgs == 0 {
 		return 0, nil
 	}
-	consumer, err := js.Consumer(ctx, name, reader)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return state.Bytes, nil
+	info, err := stream.FindConsumer(ctx, js, name, reader)
+	if err != nil || info == nil {
+		return state.Bytes, err
 	}
-	if err != nil {
-		return 0, fmt.Errorf("asking for consumer %s of %s: %w", reader, name, err)
-	}
-	info := consumer.CachedInfo()
 	waiting := min(state.LastSeq-min(info.AckFloor.Stream, state.LastSeq), state.Msgs)
 	if info.NumPending == 0 && info.NumAckPending == 0 {
 		waiting = 0
@@ -233,14 +222,14 @@ func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[str
 		if instances[name] == 0 {
 			continue
 		}
-		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], firstAnswer)
+		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], health.FirstAnswer)
 		if err != nil {
 			return fmt.Errorf("asking %s for its alarms: %w", name, err)
 		}
 		for _, data := range answers {
 			var own alarm.Listing
 			if err := json.Unmarshal(data, &own); err != nil {
-				return fmt.Errorf("reading what %s says of its alarms: %w", name, err)
+				return fmt.Errorf("reading the alarms of %s: %w", name, err)
 			}
 			s.Alarms, s.AlarmsRaised = append(s.Alarms, own.Alarms...), s.AlarmsRaised+own.Total
 		}
@@ -264,14 +253,14 @@ func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[str
 func askSecrets(ctx context.Context, nc *nats.Conn, instances map[string]int) ([]Secret, error) {
 	all := []Secret{}
 	for service, n := range instances {
-		answers, err := health.Ask(ctx, nc, health.SecretsSubject(service), n, firstAnswer)
+		answers, err := health.Ask(ctx, nc, health.SecretsSubject(service), n, health.FirstAnswer)
 		if err != nil {
 			return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
 		}
 		for _, data := range answers {
 			var own []secret.Status
 			if err := json.Unmarshal(data, &own); err != nil {
-				return nil, fmt.Errorf("reading what %s says of its secrets: %w", service, err)
+				return nil, fmt.Errorf("reading the secrets of %s: %w", service, err)
 			}
 			for _, one := range own {
 				all = append(all, Secret{service, one})

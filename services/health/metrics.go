@@ -26,14 +26,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	return &metrics{
 		alarms: gauge("alarms", "Alarms that are raised now.", "alarm"),
-		ready:  gauge("stage_ready", "1 while the stage says that it works.", "stage"),
-		lag:    gauge("stage_lag_messages", "Messages that wait for the stage or are in its hands.", "stage"),
-		bytes:  gauge("stream_size_bytes", "What the stream holds.", "stream"),
-		limit:  gauge("stream_limit_bytes", "What the stream may hold at most.", "stream"),
-		used:   gauge("stream_used_ratio", "Share of its limit that the stream holds and that does not become free by itself, as history does.", "stream"),
-		ends:   gauge("certificate_not_after_timestamp_seconds", "When a certificate of the mesh itself ends.", "certificate"),
+		ready:  gauge("stage_ready", "1 while the stage reports that it is ready.", "stage"),
+		lag:    gauge("stage_lag_messages", "Messages that wait for the stage or are being processed.", "stage"),
+		bytes:  gauge("stream_size_bytes", "Size of the stream's messages.", "stream"),
+		limit:  gauge("stream_limit_bytes", "Size limit of the stream.", "stream"),
+		used:   gauge("stream_used_ratio", "Share of the stream's limit in use, without history, which is trimmed.", "stream"),
+		ends:   gauge("certificate_not_after_timestamp_seconds", "When a certificate of the mesh itself expires.", "certificate"),
 		looked: f.NewGauge(prometheus.GaugeOpts{
-			Namespace: "f2mesh", Subsystem: service, Name: "last_look_timestamp_seconds", Help: "When the mesh last answered.",
+			Namespace: "f2mesh", Subsystem: service, Name: "last_look_timestamp_seconds", Help: "When the mesh was last checked.",
 		}),
 		failedLogins: f.NewCounter(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: service, Name: "failed_logins_total", Help: "Requests with a wrong password.",

@@ -5,6 +5,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // Status is the state of a mesh, as /status shows it. It holds no secret.
@@ -114,9 +115,9 @@ type figures map[string]float64
 
 // stages says what each stage consumes and which counter is its rate.
 var stages = []struct{ name, stream, counter string }{ //nolint:gochecknoglobals // a constant
-	{"bridge", "", "f2mesh_bridge_messages_received_total"},
-	{"decoder", "RAW", "f2mesh_decoder_messages_received_total"},
-	{"writer", "DECODED", "f2mesh_writer_messages_received_total"},
+	{stream.StageBridge, "", "f2mesh_bridge_messages_received_total"},
+	{stream.StageDecoder, stream.Raw, "f2mesh_decoder_messages_received_total"},
+	{stream.StageWriter, stream.Decoded, "f2mesh_writer_messages_received_total"},
 	{"keeper", "", "f2mesh_keeper_messages_trimmed_total"},
 	{"registrar", "", "f2mesh_registrar_enrolments_total"},
 }
@@ -127,12 +128,12 @@ var streams = []struct { //nolint:gochecknoglobals // a constant
 	name, reader string
 	ring         bool
 }{
-	{name: "RAW", reader: "decoder"},
-	{name: "PARKED"},
-	{name: "DECODED", reader: "writer"},
-	{name: "DEAD_LETTER", ring: true},
-	{name: "COMMANDS", reader: "bridge"},
-	{name: "RESULT", ring: true},
-	{name: "KV_LATEST"},
-	{name: "AUDIT"},
+	{name: stream.Raw, reader: stream.StageDecoder},
+	{name: stream.Parked},
+	{name: stream.Decoded, reader: stream.StageWriter},
+	{name: stream.DeadLetter, ring: true},
+	{name: stream.Commands, reader: stream.StageBridge},
+	{name: stream.Result, ring: true},
+	{name: stream.Latest},
+	{name: stream.Audit},
 }

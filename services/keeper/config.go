@@ -13,7 +13,7 @@ type Config struct {
 	FillingWithin  time.Duration `help:"Raise an alarm if pending messages will fill a stream within this time." env:"STREAM_FILLING_WITHIN" default:"24h" name:"filling-within"`
 }
 
-// Validate names the first setting that cannot work.
+// Validate returns an error for the first invalid setting.
 func (c *Config) Validate() error {
 	switch {
 	case c.RawHistory <= 0 || c.DecodedHistory <= 0 || c.FillingWithin <= 0:

@@ -10,21 +10,22 @@ import (
 )
 
 const (
-	// slack is how much fuller than its share a stream may be before it is trimmed
-	// again: JetStream removes whole blocks cheaply, and single messages not.
+	// slack is how far above its share a stream may be before it is trimmed again: JetStream
+	// removes whole blocks cheaply, but not single messages.
 	slack = 0.05
-	// mostBytes is what arrives in a second at most: more than was ever measured.
+	// mostBytes is the assumed maximum of bytes that arrive in a second, above all
+	// measurements.
 	mostBytes = 40 << 20
-	// leastPause and mostPause bound the time between two looks.
+	// leastPause and mostPause are the shortest and longest time between two looks.
 	leastPause = 50 * time.Millisecond
 	mostPause  = 5 * time.Second
 	retryPause = time.Second
 	// mostByAge is how many messages are trimmed by age in one step.
 	mostByAge = 10_000
-	// fillingFrom is the share of a stream below which nobody is told that it fills.
+	// fillingFrom is the share of a stream that must wait before the alarm is raised.
 	fillingFrom = 0.05
-	// steady is for how long at most a stream has to fill before somebody is told: a
-	// burst ends by itself.
+	// steady is how long at most a stream must fill before the alarm is raised: a burst ends
+	// by itself.
 	steady = 10 * time.Second
 )
 
@@ -32,10 +33,10 @@ const (
 type fill struct {
 	limit int64
 	state *jetstream.StreamState
-	floor uint64 // everything up to here is acknowledged
+	floor uint64 // all messages up to this sequence are acknowledged
 }
 
-// mean is what a message takes.
+// mean returns the mean size of a message.
 func (f *fill) mean() float64 {
 	if f.state.Msgs == 0 {
 		return 0
@@ -43,24 +44,24 @@ func (f *fill) mean() float64 {
 	return float64(f.state.Bytes) / float64(f.state.Msgs)
 }
 
-// backlog is what the messages take that are not acknowledged.
+// backlog returns the size of the messages that are not acknowledged.
 func (f *fill) backlog() float64 {
 	return f.mean() * float64(min(f.state.LastSeq-f.floor, f.state.Msgs))
 }
 
-// most is what the stream may hold before it is trimmed: a little more than its share,
-// and no more than leaves room for a batch; of a small stream, half.
+// most returns the size above which the stream is trimmed: a little more than its share, but
+// so that there is room for a batch; half of a small stream.
 func (f *fill) most(share float64) float64 {
 	limit := float64(f.limit)
 	return max(min((share+slack)*limit, limit-f2stream.BatchRoom), limit/2)
 }
 
-// trim answers up to which sequence the stream is to be trimmed now; below its first
-// there is nothing to do. more is true where another step follows at once.
+// trim returns the sequence up to which the stream is to be trimmed now; there is nothing to
+// do if that is below its first. more means that another step should follow at once.
 //
-// Of age it knows that of the first message alone, so it goes in steps: a quarter of what
-// would be too old if all messages were evenly spread. So it may take some that
-// are not quite as old.
+// The age is only known of the first message. So trimming by age goes in steps: a quarter of
+// the messages that are too old if all are evenly spread. It may remove some messages that are
+// not quite as old.
 func (f *fill) trim(share float64, tail uint64, before time.Time) (to uint64, more bool) {
 	var n float64
 	if most := f.most(share); f.limit > 0 && float64(f.state.Bytes) > most {
@@ -84,8 +85,8 @@ func (f *fill) trim(share float64, tail uint64, before time.Time) (to uint64, mo
 	return to, more
 }
 
-// tailOf is how many of the last messages stay: of large ones no more than fill half of
-// the share, for else they would leave no room.
+// tailOf returns how many of the last messages stay. Large ones may not take more than half of
+// the share: otherwise there would be no room for others.
 func (f *fill) tailOf(tail uint64, share float64) uint64 {
 	if mean := f.mean(); f.limit > 0 && mean > 0 {
 		return min(tail, uint64(share/2*float64(f.limit)/mean))
@@ -93,7 +94,7 @@ func (f *fill) tailOf(tail uint64, share float64) uint64 {
 	return tail
 }
 
-// pause is a quarter of the time in which the stream could be full.
+// pause returns a quarter of the time in which the stream could become full.
 func (f *fill) pause() time.Duration {
 	if f.limit <= 0 {
 		return mostPause
@@ -102,19 +103,19 @@ func (f *fill) pause() time.Duration {
 	return min(max(time.Duration(room/mostBytes/4*float64(time.Second)), leastPause), mostPause)
 }
 
-// growth is how what waits has grown of late, and how fast messages arrive.
+// growth measures how the backlog grows and how fast messages arrive.
 type growth struct {
 	samples []sample // oldest first
 }
 
 type sample struct {
 	at                time.Time
-	backlog, received float64 // bytes; received is only good for differences
+	backlog, received float64 // bytes; only differences of received are meaningful
 }
 
 const (
 	growthWindow = 2 * time.Minute
-	growthLeast  = time.Second // how long it takes at least to tell
+	growthLeast  = time.Second // shortest time between two samples that give a rate
 	growthEvery  = 500 * time.Millisecond
 )
 
@@ -128,8 +129,8 @@ func (g *growth) add(at time.Time, backlog, received float64) {
 	}
 }
 
-// full tells when room will be taken if what waits goes on to grow as it did; fills is
-// false if it does not grow.
+// full returns when room will be used up if the backlog keeps on growing; fills is false if it
+// does not grow.
 func (g *growth) full(room float64) (left time.Duration, fills bool) {
 	rate := g.rate(func(s sample) float64 { return s.backlog })
 	if rate <= 0 {
@@ -138,7 +139,7 @@ func (g *growth) full(room float64) (left time.Duration, fills bool) {
 	return seconds(max(0, room) / rate), true
 }
 
-// arriving is how many bytes a second arrive.
+// arriving returns how many bytes arrive in a second.
 func (g *growth) arriving() float64 {
 	return max(0, g.rate(func(s sample) float64 { return s.received }))
 }
@@ -154,7 +155,7 @@ func (g *growth) rate(of func(sample) float64) float64 {
 	return (of(last) - of(first)) / last.at.Sub(first.at).Seconds()
 }
 
-// seconds is n seconds, at most a hundred years.
+// seconds returns n seconds, at most a hundred years.
 func seconds(n float64) time.Duration {
 	return time.Duration(min(n, 100*365*86400) * float64(time.Second))
 }

@@ -1,12 +1,11 @@
-// Package keeper trims RAW, DECODED and COMMANDS, oldest first, so that what has been
-// consumed never stops what is new (design 5.5). It removes what every durable
-// consumer of a stream has acknowledged, and nothing else: by age, and by size where a
-// stream is fuller than its share. A message that somebody has yet to acknowledge
-// stays, however old it is; where those fill a stream, it refuses new ones, and the
-// keeper has raised an alarm long before.
+// Package keeper trims RAW, DECODED and COMMANDS, oldest messages first, so that consumed
+// messages never leave too little room for new ones (design 5.5). It removes only messages
+// that every durable consumer of a stream has acknowledged: by age, and by size if a stream is
+// above its share. A message that is not acknowledged stays, however old it is. If such
+// messages fill a stream, the stream refuses new ones; the keeper raises an alarm long before.
 //
-// It knows streams and consumers by their state alone, reads no message, and keeps
-// nothing itself: several keepers, or one that was away, do the same.
+// It only looks at the state of streams and consumers, and has no state that must survive: it
+// does not matter if several keepers run, or if none ran for a while.
 package keeper
 
 import (
@@ -22,32 +21,32 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
-	// Filling is the kind of its alarm.
+	// Filling is the kind of the keeper's alarm.
 	Filling = "stream_filling"
 
-	// rawTail is how many of the last messages of RAW stay, for the bridge looks its
-	// broker's redeliveries up among them: twice what the broker may have in flight.
+	// rawTail is how many of the last messages of RAW always stay: twice what the broker may
+	// have in flight. The bridge looks for redeliveries of the broker among them.
 	rawTail = 16384
 	// commandHistory is how long COMMANDS keeps commands that have their outcome.
 	commandHistory = time.Hour
-	// askTimeout bounds one question to the server.
+	// askTimeout is how long one look at a stream may take.
 	askTimeout = 10 * time.Second
 )
 
-// stream is one that is trimmed.
-type stream struct {
+// trimmed is a stream that the keeper trims.
+type trimmed struct {
 	name string
-	// reader is the consumer without which nothing is trimmed: one that is gone has
-	// acknowledged nothing.
+	// reader is the consumer that must exist: without it nothing counts as acknowledged.
 	reader  string
-	tail    uint64 // messages that stay
-	seen    uint64 // its last message at the look before
+	tail    uint64 // number of last messages that always stay
+	seen    uint64 // last sequence at the previous look
 	history time.Duration
 	growth  growth
-	fills   time.Time // since when it is about to be full; zero: it is not
+	fills   time.Time // since when it is expected to become full; zero: it is not
 }
 
 // Keeper is one keeper; run it once.
@@ -57,13 +56,13 @@ type Keeper struct {
 	log     *slog.Logger
 	metrics *metrics
 	alarms  *alarm.Board
-	streams []*stream
+	streams []*trimmed
 
 	mu       sync.Mutex
-	problems map[string]error // by stream; nil: looked at, and all is well
+	problems map[string]error // by stream, after the first look; nil: no problem
 }
 
-// New returns a keeper. Its metrics are in reg.
+// New returns a keeper. It registers its metrics in reg.
 func New(cfg Config, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Keeper, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)
@@ -73,10 +72,10 @@ func New(cfg Config, js jetstream.JetStream, reg prometheus.Registerer, log *slo
 	return &Keeper{
 		cfg: cfg, js: js, log: log, metrics: m,
 		alarms: alarm.NewBoard(service, []string{Filling}, publish, m.alarms, log),
-		streams: []*stream{
-			{name: "RAW", reader: "decoder", tail: rawTail, history: cfg.RawHistory},
-			{name: "DECODED", reader: "writer", history: cfg.DecodedHistory},
-			{name: "COMMANDS", reader: "bridge", history: commandHistory},
+		streams: []*trimmed{
+			{name: stream.Raw, reader: stream.StageDecoder, tail: rawTail, history: cfg.RawHistory},
+			{name: stream.Decoded, reader: stream.StageWriter, history: cfg.DecodedHistory},
+			{name: stream.Commands, reader: stream.StageBridge, history: commandHistory},
 		},
 		problems: map[string]error{},
 	}, nil
@@ -92,12 +91,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready tells whether all streams could be looked at lately, and have their readers.
+// Ready returns an error unless the last look at every stream succeeded and every stream has
+// its reader.
 func (k *Keeper) Ready(context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.problems) < len(k.streams) {
-		return errors.New("has not looked yet")
+		return errors.New("starting: not all streams were looked at yet")
 	}
 	var all error
 	for _, s := range k.streams {
@@ -106,10 +106,10 @@ func (k *Keeper) Ready(context.Context) error {
 	return all
 }
 
-// Alarms lists what is raised now.
+// Alarms lists the raised alarms.
 func (k *Keeper) Alarms() alarm.Listing { return k.alarms.Raised() }
 
-func (k *Keeper) keep(ctx context.Context, s *stream) {
+func (k *Keeper) keep(ctx context.Context, s *trimmed) {
 	for {
 		pause, err := k.look(ctx, s)
 		if ctx.Err() != nil {
@@ -125,8 +125,8 @@ func (k *Keeper) keep(ctx context.Context, s *stream) {
 	}
 }
 
-// note keeps the problem for Ready, and logs a new one.
-func (k *Keeper) note(s *stream, err error) {
+// note stores the result of a look for Ready, and logs a change.
+func (k *Keeper) note(s *trimmed, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	before := k.problems[s.name]
@@ -139,15 +139,15 @@ func (k *Keeper) note(s *stream, err error) {
 	}
 }
 
-// look trims once, and says when to look again.
-func (k *Keeper) look(ctx context.Context, s *stream) (pause time.Duration, err error) {
+// look trims the stream once, and returns when to look again.
+func (k *Keeper) look(ctx context.Context, s *trimmed) (pause time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	current, err := k.js.Stream(ctx, s.name)
 	if err != nil {
 		return retryPause, fmt.Errorf("asking for stream %s: %w", s.name, err)
 	}
-	// The stream first: what a consumer has nothing left of, it has had up to here.
+	// The stream is read first: a consumer without pending messages has had all up to its end.
 	state, config := current.CachedInfo().State, current.CachedInfo().Config
 	floor, slowest, err := k.acknowledged(ctx, s, state.LastSeq)
 	if err != nil {
@@ -170,9 +170,9 @@ func (k *Keeper) look(ctx context.Context, s *stream) (pause time.Duration, err 
 	return f.pause(), nil
 }
 
-// acknowledged is the sequence up to which every durable consumer of the stream has
-// acknowledged everything, and the consumer that is furthest behind.
-func (k *Keeper) acknowledged(ctx context.Context, s *stream, last uint64) (floor uint64, slowest string, err error) {
+// acknowledged returns the sequence up to which every durable consumer has acknowledged all
+// messages, and the consumer that is furthest behind.
+func (k *Keeper) acknowledged(ctx context.Context, s *trimmed, last uint64) (floor uint64, slowest string, err error) {
 	consumers, err := k.consumers(ctx, s.name)
 	if err != nil {
 		return 0, "", err
@@ -181,14 +181,14 @@ func (k *Keeper) acknowledged(ctx context.Context, s *stream, last uint64) (floo
 	found := false
 	for _, c := range consumers {
 		if c.Config.Durable == "" {
-			continue // of somebody who only looks
+			continue // it only reads
 		}
 		found = found || c.Name == s.reader
 		had := c.AckFloor.Stream
 		if c.NumPending == 0 && c.NumAckPending == 0 {
-			// The floor stays behind where messages were removed or are for others. NumPending
-			// alone does not tell: the server counts a new message there a moment after it
-			// has stored it.
+			// AckFloor does not advance over messages that were removed or do not match the
+			// consumer's filter. NumPending alone is not enough: the server adds a new message to
+			// it a moment after it has stored the message.
 			had = max(had, c.Delivered.Stream)
 			if c.Name != s.reader {
 				had = max(had, s.seen)
@@ -200,13 +200,12 @@ func (k *Keeper) acknowledged(ctx context.Context, s *stream, last uint64) (floo
 	}
 	s.seen = last
 	if !found {
-		return 0, "", fmt.Errorf("stream %s has no consumer %s, so that nothing counts as acknowledged: `f2mesh setup --streams` makes it", s.name, s.reader)
+		return 0, "", fmt.Errorf("stream %s has no consumer %s, so it is not trimmed: create the consumer with `f2mesh setup --streams`", s.name, s.reader)
 	}
 	return floor, slowest, nil
 }
 
-// consumers lists all of a stream. One that does not answer now has a place, too: then
-// it is an error.
+// consumers lists all consumers of a stream. It returns an error if one does not respond.
 func (k *Keeper) consumers(ctx context.Context, name string) (all []*jetstream.ConsumerInfo, err error) {
 	for {
 		request := fmt.Appendf(nil, `{"offset":%d}`, len(all))
@@ -229,13 +228,13 @@ func (k *Keeper) consumers(ctx context.Context, name string) (all []*jetstream.C
 		case len(all) >= page.Total:
 			return all, nil
 		case len(page.Consumers) == 0:
-			return nil, fmt.Errorf("of %d consumers of stream %s only %d answer", page.Total, name, len(all))
+			return nil, fmt.Errorf("stream %s has %d consumers, but only %d respond", name, page.Total, len(all))
 		}
 	}
 }
 
-// report shows how full the stream is of what waits, and raises the alarm.
-func (k *Keeper) report(s *stream, f *fill, slowest string, now time.Time) {
+// report updates the metrics of the backlog, and raises or clears the alarm.
+func (k *Keeper) report(s *trimmed, f *fill, slowest string, now time.Time) {
 	backlog, limit := f.backlog(), float64(f.limit)
 	s.growth.add(now, backlog, float64(f.state.LastSeq)*f.mean())
 	left, fills := s.growth.full(limit - backlog)
@@ -251,7 +250,7 @@ func (k *Keeper) report(s *stream, f *fill, slowest string, now time.Time) {
 	}
 	switch {
 	case !s.fills.IsZero() && now.Sub(s.fills) >= min(steady, left/4):
-		k.alarms.Raise(Filling, s.name, fmt.Sprintf("%.0f%% of %.1f MiB wait for consumer %s; at this rate it is full in %s, and then the stages before it wait",
+		k.alarms.Raise(Filling, s.name, fmt.Sprintf("%.0f%% of %.1f MiB wait for consumer %s; at this rate the stream is full in %s, and then the stages before it wait",
 			100*share, limit/(1<<20), slowest, left.Round(time.Second)))
 	case share < fillingFrom/2:
 		k.alarms.Clear(Filling, s.name)

@@ -22,7 +22,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
-	f2stream "github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
@@ -34,8 +34,7 @@ const (
 	batch    = 500
 )
 
-// bench is RAW and DECODED of 4 MiB, and a keeper with its own rights, which does not
-// run yet.
+// bench is RAW and DECODED of 4 MiB, and a keeper with its own rights that does not run yet.
 type bench struct {
 	*testing.T
 	operator jetstream.JetStream
@@ -57,9 +56,9 @@ func newBench(t *testing.T) *bench {
 		return js
 	}
 	b := &bench{T: t, operator: connect(natsserver.Operator)}
-	client, err := f2stream.NewClient(b.operator.Conn(), natsfiles.Files, slog.New(slog.DiscardHandler))
+	client, err := stream.NewClient(b.operator.Conn(), natsfiles.Files, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	_, err = client.SetUp(t.Context(), f2stream.Sizes{RawBytes: limit, DecodedBytes: limit}, false)
+	_, err = client.SetUp(t.Context(), stream.Sizes{RawBytes: limit, DecodedBytes: limit}, false)
 	require.NoError(t, err)
 	config := Config{RawHistory: 168 * time.Hour, DecodedHistory: 72 * time.Hour, Share: 0.8, FillingWithin: 24 * time.Hour}
 	b.keeper, err = New(config, connect(natsserver.Keeper), prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
@@ -75,15 +74,15 @@ func (b *bench) run() {
 	b.Cleanup(func() { cancel(); assert.NoError(b, <-done) })
 }
 
-func (b *bench) raw() *stream { return b.keeper.streams[0] }
+func (b *bench) raw() *trimmed { return b.keeper.streams[0] }
 
-// look is one look at RAW.
+// look runs one look at RAW.
 func (b *bench) look() error {
 	_, err := b.keeper.look(b.Context(), b.raw())
 	return err
 }
 
-// state is that of RAW.
+// state returns the state of RAW.
 func (b *bench) state() jetstream.StreamState {
 	b.Helper()
 	s, err := b.operator.Stream(b.Context(), "RAW")
@@ -91,8 +90,7 @@ func (b *bench) state() jetstream.StreamState {
 	return s.CachedInfo().State
 }
 
-// publish stores one batch, of 300 bytes a message that do not compress, or tells why
-// not.
+// publish stores one batch of messages with 300 bytes that do not compress.
 func (b *bench) publish() error {
 	messages := make([]*nats.Msg, batch)
 	for i := range messages {
@@ -106,7 +104,7 @@ func (b *bench) publish() error {
 	return err
 }
 
-// fill publishes until the stream refuses.
+// fill publishes until the stream refuses a batch.
 func (b *bench) fill() (stored int) {
 	b.Helper()
 	for b.publish() == nil {
@@ -116,7 +114,7 @@ func (b *bench) fill() (stored int) {
 	return stored
 }
 
-// acknowledge has a consumer of RAW take and acknowledge n messages.
+// acknowledge receives and acknowledges n messages with a consumer of RAW.
 func (b *bench) acknowledge(name string, n int) {
 	b.Helper()
 	consumer, err := b.operator.Consumer(b.Context(), "RAW", name)
@@ -133,9 +131,8 @@ func (b *bench) acknowledge(name string, n int) {
 	require.NoError(b, b.operator.Conn().Flush())
 }
 
-// TestStreamNeverFills has RAW take many times what it holds, at full speed, while its
-// decoder keeps up; F2MESH_KEEPER_MESSAGES says how many. Afterwards it holds as much as
-// its share.
+// TestStreamNeverFills: RAW gets many times its size at full speed while the decoder keeps up.
+// F2MESH_KEEPER_MESSAGES is the number of messages. At the end RAW is filled up to its share.
 func TestStreamNeverFills(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -150,7 +147,7 @@ func TestStreamNeverFills(t *testing.T) {
 	started := time.Now()
 	for n := 0; n < messages; {
 		if err := b.publish(); err != nil {
-			refused++ // as full for a moment: the next attempt comes through, or the test ends
+			refused++ // full for a moment: a later attempt succeeds, or the test fails
 			require.Less(t, refused, 1000, err)
 			time.Sleep(leastPause)
 			continue
@@ -165,7 +162,7 @@ func TestStreamNeverFills(t *testing.T) {
 	assert.Empty(t, b.keeper.Alarms().Alarms)
 }
 
-// The control: without a keeper RAW is full, although everything was consumed.
+// The control: without a keeper RAW becomes full although everything was consumed.
 func TestWithoutKeeperStreamFills(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -174,8 +171,8 @@ func TestWithoutKeeperStreamFills(t *testing.T) {
 	require.Error(t, b.publish())
 }
 
-// What waits is never trimmed: the stream refuses what is new, with an alarm before,
-// and goes on by itself when its consumer does.
+// Waiting messages are never trimmed: the stream refuses new ones, an alarm is raised before,
+// and new ones are stored again when the consumer continues.
 func TestBacklogStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -186,7 +183,7 @@ func TestBacklogStays(t *testing.T) {
 	alarmed := false
 	for b.publish() == nil {
 		stored += batch
-		time.Sleep(growthEvery) // so that it fills no faster than anybody could be told
+		time.Sleep(growthEvery) // the keeper measures growth in real time
 		alarmed = alarmed || b.keeper.Alarms().Total == 1
 	}
 	assert.True(t, alarmed, "before it was full")
@@ -205,9 +202,9 @@ func TestBacklogStays(t *testing.T) {
 	require.Eventually(t, func() bool { return b.keeper.Alarms().Total == 0 }, patience, 10*time.Millisecond)
 }
 
-// Every durable consumer holds what it has not acknowledged, also one of an operator's;
-// who only looks does not. Without its own reader a stream is not trimmed at all.
-func TestWhoHolds(t *testing.T) {
+// Messages stay until every durable consumer has acknowledged them, even an operator's. A
+// consumer that is not durable does not count. Without its reader a stream is not trimmed.
+func TestEveryDurableConsumerHoldsMessages(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	stored := b.fill()
@@ -238,7 +235,7 @@ func TestWhoHolds(t *testing.T) {
 	_, err = b.operator.CreateConsumer(t.Context(), "RAW", remade)
 	require.NoError(t, err)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 101, b.state().FirstSeq, "made anew it has acknowledged nothing")
+	assert.EqualValues(t, 101, b.state().FirstSeq, "a new consumer has acknowledged nothing")
 	b.acknowledge("decoder", stored-100)
 	_, err = b.operator.ResetConsumer(t.Context(), "RAW", "decoder")
 	require.NoError(t, err)
@@ -246,7 +243,7 @@ func TestWhoHolds(t *testing.T) {
 	assert.InDelta(t, 0.45*limit, float64(b.state().Bytes), 0.01*limit)
 }
 
-// A consumer that has nothing left of what it filters holds nothing.
+// A consumer without pending messages of its filter holds no messages.
 func TestFilteredConsumer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -261,7 +258,7 @@ func TestFilteredConsumer(t *testing.T) {
 	assert.Greater(t, b.state().FirstSeq, uint64(1))
 }
 
-// The redelivery of what was in hand does not lower what counts as acknowledged.
+// A redelivery does not lower the sequence up to which all messages are acknowledged.
 func TestInHandStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -273,7 +270,7 @@ func TestInHandStays(t *testing.T) {
 	first := <-held.Messages()
 	b.acknowledge("decoder", stored-1)
 	require.NoError(t, b.look())
-	assert.EqualValues(t, 1, b.state().FirstSeq, "the first is in somebody's hands")
+	assert.EqualValues(t, 1, b.state().FirstSeq, "the first message is in flight")
 	require.NoError(t, first.DoubleAck(t.Context()))
 	require.NoError(t, b.look())
 	assert.Greater(t, b.state().FirstSeq, uint64(1))

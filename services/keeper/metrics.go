@@ -7,10 +7,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// service is its name in subjects, alarms and metrics.
+// service is the keeper's name in subjects, alarms and metrics.
 const service = "keeper"
 
-// metrics have the label stream: RAW, DECODED or COMMANDS.
+// metrics of the keeper, by stream: RAW, DECODED or COMMANDS.
 type metrics struct {
 	trimmed                              *prometheus.CounterVec
 	backlog, history, room, full, alarms *prometheus.GaugeVec
@@ -23,17 +23,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	return &metrics{
 		trimmed: f.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "f2mesh", Subsystem: service, Name: "messages_trimmed_total", Help: "Acknowledged messages that were removed.",
+			Namespace: "f2mesh", Subsystem: service, Name: "messages_trimmed_total", Help: "Acknowledged messages removed from the stream.",
 		}, []string{"stream"}),
-		backlog: gauge("backlog_bytes", "What the stream holds that somebody has yet to acknowledge.", "stream"),
-		history: gauge("history_seconds", "How old the oldest message of the stream is.", "stream"),
-		room:    gauge("seconds_of_room", "How long new messages find room if nothing is acknowledged from now on; none while none arrive.", "stream"),
-		full:    gauge("seconds_to_full", "When the stream refuses new messages if what waits goes on to grow; none while it does not.", "stream"),
+		backlog: gauge("backlog_bytes", "Size of the messages that are not acknowledged yet.", "stream"),
+		history: gauge("history_seconds", "Age of the oldest message of the stream.", "stream"),
+		room:    gauge("seconds_of_room", "Time until the stream is full if nothing is acknowledged from now on; absent while no messages arrive.", "stream"),
+		full:    gauge("seconds_to_full", "Time until the stream is full if its backlog keeps on growing; absent while it does not grow.", "stream"),
 		alarms:  gauge("alarms", "Alarms that are raised now.", "alarm"),
 	}
 }
 
-func (m *metrics) show(s *stream, f *fill, left time.Duration, fills bool, now time.Time) {
+func (m *metrics) show(s *trimmed, f *fill, left time.Duration, fills bool, now time.Time) {
 	backlog := f.backlog()
 	m.backlog.WithLabelValues(s.name).Set(backlog)
 	age := time.Duration(0)

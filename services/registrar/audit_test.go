@@ -183,7 +183,7 @@ func ship(ctx context.Context, t *testing.T, trail *Trail, url string, cfg natss
 func onStream(t *testing.T, js jetstream.JetStream, n uint64) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		s, err := js.Stream(t.Context(), AuditStream)
+		s, err := js.Stream(t.Context(), stream.Audit)
 		require.NoError(c, err)
 		assert.Equal(c, n, s.CachedInfo().State.Msgs)
 	}, time.Minute, 50*time.Millisecond)
@@ -191,7 +191,7 @@ func onStream(t *testing.T, js jetstream.JetStream, n uint64) {
 
 func lastOf(t *testing.T, js jetstream.JetStream, subject string) (*jetstream.RawStreamMsg, error) {
 	t.Helper()
-	s, err := js.Stream(t.Context(), AuditStream)
+	s, err := js.Stream(t.Context(), stream.Audit)
 	require.NoError(t, err)
 	return s.GetLastMsgForSubject(t.Context(), subject)
 }

@@ -31,22 +31,6 @@ type change struct {
 
 	events []Event
 	staged []string // names in the staging folder
-	sample mosquitto.Sample
-}
-
-// sampled is how many devices of a change the throw-away broker is asked about.
-const sampled = 3
-
-func (c *change) admit(mac topic.MAC) {
-	if len(c.sample.In) < sampled {
-		c.sample.In = append(c.sample.In, mac)
-	}
-}
-
-func (c *change) shut(mac topic.MAC) {
-	if len(c.sample.Out) < sampled {
-		c.sample.Out = append(c.sample.Out, mac)
-	}
 }
 
 func (c *change) record(action Action, mac topic.MAC, serial, detail string) {

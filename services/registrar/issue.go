@@ -45,7 +45,9 @@ func (c *change) issue(ctx context.Context, orders []*order) ([]*order, error) {
 		return nil, err
 	}
 	done := c.collect(orders)
-	c.flush()
+	if err := c.flush(done); err != nil {
+		return nil, err
+	}
 	c.reached("staged")
 	return done, nil
 }

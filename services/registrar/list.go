@@ -17,7 +17,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
-// prepareLists tries the broker's lists that follow from the registry.
+// prepareLists checks the broker's lists that follow from the registry.
 func (c *change) prepareLists(ctx context.Context) (*mosquitto.Change, error) {
 	active, err := macs(ctx, c.tx, "SELECT mac FROM device WHERE status = 'active' ORDER BY registered_at, mac")
 	if err != nil {
@@ -30,7 +30,7 @@ func (c *change) prepareLists(ctx context.Context) (*mosquitto.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.cfg.Gate.Prepare(ctx, mosquitto.Lists{Devices: active, CAs: c.authorities.Bundle(), CRLs: crls}, c.sample)
+	return c.cfg.Gate.Prepare(ctx, mosquitto.Lists{Devices: active, CAs: c.authorities.Bundle(), CRLs: crls})
 }
 
 // checkIssuers keeps a registrar that was given another issuer from shutting out

@@ -27,7 +27,7 @@ const resultConsumer = "registrar"
 // RecordOutcomes adds the outcome of each command to the trail, until ctx ends.
 // Several may run at once.
 func (t *Trail) RecordOutcomes(ctx context.Context, streams *stream.Client, log *slog.Logger) error {
-	consumer, err := streams.Open(ctx, outcome.Stream, resultConsumer)
+	consumer, err := streams.Open(ctx, stream.Result, resultConsumer)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -58,7 +58,7 @@ func (t *Trail) RecordOutcomes(ctx context.Context, streams *stream.Client, log 
 		}
 	}
 	if ctx.Err() == nil {
-		return fmt.Errorf("reading %s: %w", outcome.Stream, stream.ErrConsumerGone)
+		return fmt.Errorf("reading %s: %w", stream.Result, stream.ErrConsumerGone)
 	}
 	return nil
 }

@@ -56,13 +56,13 @@ func TestRecordOutcomes(t *testing.T) {
 	put(&nats.Msg{Subject: "f2.result.nonsense", Data: []byte("?"), Header: nats.Header{}})
 
 	for range 2 { // the second time all comes again
-		_, err := operator.Consumer(t.Context(), outcome.Stream, resultConsumer)
+		_, err := operator.Consumer(t.Context(), stream.Result, resultConsumer)
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- trail.RecordOutcomes(ctx, registrar, log) }()
 		require.EventuallyWithT(t, func(c *assert.CollectT) {
-			consumer, err := operator.JetStream().Consumer(t.Context(), outcome.Stream, resultConsumer)
+			consumer, err := operator.JetStream().Consumer(t.Context(), stream.Result, resultConsumer)
 			require.NoError(c, err)
 			assert.EqualValues(c, 4, consumer.CachedInfo().AckFloor.Stream)
 		}, time.Minute, 20*time.Millisecond)
@@ -74,7 +74,7 @@ func TestRecordOutcomes(t *testing.T) {
 			Detail: `strike-1 of connector 3 in access-control-mode: confirmed, id "a\nb"`,
 		}, Event{Time: events[0].Time.UTC(), Actor: events[0].Actor, Action: events[0].Action, MAC: events[0].MAC, Detail: events[0].Detail})
 		assert.Equal(t, "command 2: refused: why", events[1].Detail)
-		require.NoError(t, operator.JetStream().DeleteConsumer(t.Context(), outcome.Stream, resultConsumer))
+		require.NoError(t, operator.JetStream().DeleteConsumer(t.Context(), stream.Result, resultConsumer))
 		if err := <-done; !errors.Is(err, stream.ErrConsumerGone) {
 			require.NoError(t, err)
 		}

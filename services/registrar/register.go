@@ -17,9 +17,7 @@ import (
 // longestSerialNumber is that of the attribute in a name (X.520 ub-serial-number).
 const longestSerialNumber = 64
 
-// MACs that no device has, and lists have in place of one. With the first an entry
-// in the broker's list would also stop every operation: the throw-away broker is
-// asked whether a stranger of that name stays out.
+// MACs that no device has. Lists have them in place of one.
 const (
 	nobody    topic.MAC = "000000000000"
 	everybody topic.MAC = "ffffffffffff"
@@ -70,7 +68,6 @@ func (c *change) register(ctx context.Context, batch []*call) error {
 	}
 	var replacing []topic.MAC
 	for _, o := range done {
-		c.admit(o.mac)
 		c.origin = o.origin
 		c.record(Issue, o.mac, o.result.Device.Certificate, issueDetail(o))
 		if replaced[o.mac] {
@@ -226,7 +223,6 @@ func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr
 			return result.Err
 		}
 		result.Device.RegisteredAt, result.Device.RenewedAt = device.RegisteredAt, &c.now
-		c.admit(mac)
 		c.record(RenewAction, mac, result.Device.Certificate, "until then "+device.Certificate)
 		return c.enter(ctx, done)
 	})

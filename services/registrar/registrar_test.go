@@ -157,7 +157,7 @@ func TestRegisterRefusesOneByOne(t *testing.T) {
 		Request{MAC: "e4fd45f65402", SerialNumber: strings.Repeat("x", 65)},
 		Request{MAC: "e4fd45f65403", SerialNumber: "SN", CSR: &forged},
 		Request{MAC: neighbor, SerialNumber: "SN-2", CSR: csr},
-		// What stands for no MAC in many a list: the throw-away broker is asked as it.
+		// What stands for no MAC in many lists.
 		Request{MAC: "000000000000", SerialNumber: "SN-3"},
 		Request{MAC: "ffffffffffff", SerialNumber: "SN-4"},
 	)

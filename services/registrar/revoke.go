@@ -63,7 +63,6 @@ func (r *Registrar) Revoke(ctx context.Context, origin Origin, reason Reason, ma
 				continue
 			}
 			out = append(out, mac)
-			c.shut(mac)
 			c.record(RevokeAction, mac, device.Certificate, reason.String())
 		}
 		if err := c.revokeCertificates(ctx, reason, out); err != nil {

@@ -1,7 +1,9 @@
 package registrar
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,13 +21,15 @@ type traffic struct {
 	last []atomic.Int64 // when a device's last message arrived, in nanoseconds of Unix time
 	seen []atomic.Int64
 	lost []atomic.Bool
-	stop chan struct{}
-	wg   sync.WaitGroup
+	// tries counts how often a device has tried to connect.
+	tries []atomic.Int64
+	stop  chan struct{}
+	wg    sync.WaitGroup
 }
 
 func (b *bench) publishAll(n int) *traffic {
 	b.t.Helper()
-	f := &traffic{last: make([]atomic.Int64, n), seen: make([]atomic.Int64, n), lost: make([]atomic.Bool, n), stop: make(chan struct{})}
+	f := &traffic{last: make([]atomic.Int64, n), seen: make([]atomic.Int64, n), lost: make([]atomic.Bool, n), tries: make([]atomic.Int64, n), stop: make(chan struct{})}
 	index := map[string]int{}
 	for i := range n {
 		index[topicOf(i)] = i
@@ -38,6 +42,10 @@ func (b *bench) publishAll(n int) *traffic {
 	})
 	for i := range n {
 		options := b.options(b.pair(macOf(i))).SetAutoReconnect(true).SetMaxReconnectInterval(50 * time.Millisecond)
+		options.SetConnectionAttemptHandler(func(_ *url.URL, config *tls.Config) *tls.Config {
+			f.tries[i].Add(1)
+			return config
+		})
 		options.OnConnectionLost = func(mqtt.Client, error) { f.lost[i].Store(true) }
 		client := b.connect(options)
 		f.wg.Go(func() {
@@ -83,7 +91,19 @@ func TestRevokeWhilePublishing(t *testing.T) { //nolint:paralleltest // it measu
 	require.NoError(t, err)
 	took := time.Since(began)
 	returned := time.Now()
-	time.Sleep(2 * time.Second) // they try to come back meanwhile
+	var before []int64
+	for i := range fleet {
+		before = append(before, f.seen[i].Load())
+		f.tries[i].Store(0)
+	}
+	require.Eventually(t, func() bool {
+		for i := range fleet {
+			if i < gone && f.tries[i].Load() < 5 || i >= gone && f.seen[i].Load() < before[i]+25 {
+				return false
+			}
+		}
+		return true
+	}, patience, 10*time.Millisecond, "the revoked try to come back, the others publish")
 	for i := range fleet {
 		last := time.Unix(0, f.last[i].Load())
 		if i < gone {

@@ -15,9 +15,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/batch"
 )
 
-// AuditStream is the stream of the audit trail.
-const AuditStream = "AUDIT"
-
 // auditConsumer is the registrar's durable consumer of AUDIT.
 const auditConsumer = "registrar"
 
@@ -52,7 +49,7 @@ func (e entry) message() (*nats.Msg, error) {
 // Ship brings the table's rows to the stream and the stream's messages to the
 // table, until ctx ends. Several may run at once.
 func (t *Trail) Ship(ctx context.Context, streams *stream.Client, log *slog.Logger) error {
-	consumer, err := streams.Open(ctx, AuditStream, auditConsumer)
+	consumer, err := streams.Open(ctx, stream.Audit, auditConsumer)
 	if err != nil {
 		return err
 	}
@@ -96,7 +93,7 @@ func (t *Trail) sendBatch(ctx context.Context, streams *stream.Client) (n int, e
 		}
 		bounded, cancel := context.WithTimeout(ctx, storePatience)
 		defer cancel()
-		if _, err := streams.Store(bounded, AuditStream, messages); err != nil {
+		if _, err := streams.Store(bounded, stream.Audit, messages); err != nil {
 			return err
 		}
 		n = len(seqs)

@@ -7,12 +7,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 )
 
-// BenchmarkFleet has 100 controllers publish to a real Mosquitto over mutual
-// TLS, at full speed and at a rate, and reports what a message costs this
-// process. Connecting is part of it: use -benchtime 300000x.
+// BenchmarkFleet: 100 controllers publish to a real Mosquitto over mutual TLS, at full speed
+// and at a rate. It measures the cost of a message in this process. It includes connecting:
+// use -benchtime 300000x.
 func BenchmarkFleet(b *testing.B) {
 	for name, rate := range map[string]int{"full": 0, "20000": 20_000} {
 		b.Run(name, func(b *testing.B) {

@@ -2,12 +2,10 @@ package simulator
 
 import "sync/atomic"
 
-// malformedEvery is how often a malformed message is mixed into traffic without
-// an end.
+// malformedEvery is how often an unbounded run sends a malformed message.
 const malformedEvery = 10
 
-// budget hands out the numbers of the fleet's messages. It is safe for
-// concurrent use.
+// budget numbers the fleet's messages. It is safe for concurrent use.
 type budget struct {
 	good, malformed int // good 0: no end
 	next            atomic.Int64
@@ -17,7 +15,7 @@ func (b *budget) bounded() bool { return b.good > 0 }
 
 func (b *budget) total() int64 { return int64(b.good) + int64(b.malformed) }
 
-// claim takes up to n messages and returns the first one's number. None is left
+// claim takes up to n messages and returns the number of the first. No message is left
 // when count is 0.
 func (b *budget) claim(n int) (first int64, count int) {
 	end := b.next.Add(int64(n))
@@ -30,8 +28,8 @@ func (b *budget) claim(n int) (first int64, count int) {
 
 func (b *budget) left() bool { return !b.bounded() || b.next.Load() < b.total() }
 
-// isMalformed says whether message i is a malformed one, and then which: they
-// are spread evenly over a bounded run.
+// isMalformed reports whether message i is malformed, and its number among the malformed
+// ones. They are spread evenly over a bounded run.
 func (b *budget) isMalformed(i int64) (n int64, ok bool) {
 	if b.malformed == 0 {
 		return 0, false

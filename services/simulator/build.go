@@ -6,8 +6,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// build puts into the window what the controller has to say now: answers first,
-// then readings and events, as far as there is room.
+// build adds the controller's next messages to the window, as far as there is room:
+// answers first, then readings and events.
 func (d *device) build(now time.Time) {
 	for _, c := range d.window.commands(d.window.free()) {
 		d.answer(c, now)
@@ -16,14 +16,14 @@ func (d *device) build(now time.Time) {
 	d.report(now)
 }
 
-// answer obeys a command and confirms it.
+// answer carries out a command and confirms it.
 func (d *device) answer(c command, now time.Time) {
 	k := &d.components[d.byPlace[c.place]]
 	k.obey(c, now.UnixMicro())
 	d.clock.tick(now)
 	switch k.kind {
 	case topic.Reader:
-		return // has no state to tell
+		return // has no state to report
 	case topic.Sensor:
 		d.payload = k.appendReading(d.payload[:0], &d.clock, d.random)
 		d.push(k.report, answer)
@@ -33,7 +33,7 @@ func (d *device) answer(c command, now time.Time) {
 	}
 }
 
-// release lets strikes fall back whose period is over, and tells so.
+// release switches strikes off whose period is over, and reports it.
 func (d *device) release(now time.Time) {
 	for i := range d.components {
 		k := &d.components[i]
@@ -47,7 +47,7 @@ func (d *device) release(now time.Time) {
 	}
 }
 
-// report builds readings and events, as many as are due and there is room for.
+// report builds the readings and events that are due, as far as there is room.
 func (d *device) report(now time.Time) {
 	room := min(d.window.free(), d.allowance(now))
 	if room <= 0 {
@@ -60,9 +60,9 @@ func (d *device) report(now time.Time) {
 	d.owed -= float64(room)
 }
 
-// allowance returns how many readings are due: one of each component at each
-// interval, what the rate allows, or any number. A controller that comes late,
-// since the broker was away, leaves out what it missed.
+// allowance returns how many readings are due: one of each component at each interval,
+// as many as the rate allows, or any number. A controller that was disconnected leaves
+// out the intervals that it missed.
 func (d *device) allowance(now time.Time) int {
 	switch interval := d.sim.cfg.Interval; {
 	case !d.sim.gate.isOpen():
@@ -77,7 +77,7 @@ func (d *device) allowance(now time.Time) int {
 		d.owed = min(d.owed+d.rate*now.Sub(d.due).Seconds(), float64(d.sim.cfg.Inflight))
 		d.due = now
 		if d.owed < d.burst() {
-			return 0 // a PUBACK woke the writer: more gather still
+			return 0 // a PUBACK woke the writer: wait for more readings
 		}
 	case d.sim.held.Load():
 		d.owed = 0
@@ -90,9 +90,9 @@ func (d *device) allowance(now time.Time) int {
 // reportNext builds message n of the fleet.
 func (d *device) reportNext(n int64, now time.Time) {
 	if m, ok := d.sim.budget.isMalformed(n); ok {
-		bad := d.sim.malformed.Message(m, d.firmware.mac)
-		d.payload = append(d.payload[:0], bad.Body...)
-		d.push(bad.Topic, firstMalformed+tally(bad.class))
+		bad := newMalformed(d.sim.cfg.Seed, m, d.firmware.mac)
+		d.payload = append(d.payload[:0], bad.body...)
+		d.push(bad.topic, firstMalformed+tally(bad.class))
 		return
 	}
 	k := &d.components[d.turn]
@@ -102,7 +102,7 @@ func (d *device) reportNext(n int64, now time.Time) {
 	d.push(k.report, tally(k.kind))
 }
 
-// push puts d.payload into the window, which has room.
+// push adds d.payload to the window, which must have room.
 func (d *device) push(name string, as tally) {
 	s, id := d.window.next()
 	s.packet, s.body = appendPublish(s.packet[:0], name, id, d.payload)

@@ -2,7 +2,7 @@ package simulator
 
 import "github.com/f2mesh/f2mesh/pkg/message/frame"
 
-// readHoldingRegisters is the function code of the frames that sensors answer.
+// readHoldingRegisters is the function code of the sensors' frames.
 const readHoldingRegisters = 0x03
 
 // frameHeader is address, function code and byte count; frameCRC follows the data.
@@ -11,8 +11,8 @@ const (
 	frameCRC    = 2
 )
 
-// newFrame returns an RS-485 frame with the length that the template's data
-// need: the answer of a Modbus RTU device to a read of holding registers.
+// newFrame returns an RS-485 frame for data of a length: the response of a Modbus RTU
+// device to a read of holding registers.
 func newFrame(address byte, dataLength int) []byte {
 	f := make([]byte, frameHeader+dataLength+frameCRC)
 	f[0], f[1], f[2] = address, readHoldingRegisters, byte(dataLength) //nolint:gosec // bounded, or its low byte is what is meant

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// clock gives a controller's timestamps: microseconds that increase strictly,
-// so that no two messages of a controller are the same event.
+// clock makes a controller's timestamps. They increase by at least a microsecond, so that
+// no two messages of a controller are the same event.
 type clock struct {
 	last   int64   // microseconds since 1970
-	second int64   // that prefix is for
+	second int64   // of prefix
 	prefix []byte  // "2026-05-04 12:30:59."
-	day    float64 // -1..1, how warm and busy the hour is
+	day    float64 // -1..1, how warm and busy this hour is
 }
 
 const (

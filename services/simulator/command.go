@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/f2mesh/f2mesh/pkg/message/payload"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// command is what a controller was told (section 3 of the design).
+// command is a command to a controller (section 3 of the design).
 type command struct {
 	place  topic.Topic // Root Cmnd, no Verb
 	action action
@@ -17,59 +18,44 @@ type command struct {
 type action uint8
 
 const (
-	ask     action = iota // for the status
+	ask     action = iota // request the status
 	turnOff               // power flag 0, siren 0
 	turnOn                // power flag 1, siren 1
 	toggle                // power flag 2
-	note                  // a reader's success: nothing to answer
+	note                  // a reader's success: has no answer
 )
 
-var errNoCommand = errors.New("not a command of the component")
+var errNoCommand = errors.New("the component has no such command")
 
-// maxPeriod is the longest that a strike stays on, in seconds.
-const maxPeriod = 255
-
-// parseCommand reads a command in any spelling of the topic.
+// parseCommand parses a command. The topic may have any known spelling.
 func parseCommand(name string, body []byte) (command, error) {
 	t, err := topic.Parse(name)
 	if err != nil {
 		return command{}, err
 	}
-	success := t.Verb == topic.Success
-	t.Verb = ""
+	p, err := new(payload.Parser).Parse(t, body)
+	if err != nil {
+		return command{}, err
+	}
 	c := command{place: t}
+	c.place.Verb = ""
+	var state struct {
+		PowerFlag *int `json:"power-flag"` // of a strike
+		Period    int  `json:"period"`     // of a strike
+		Value     *int `json:"value"`      // of a siren
+	}
+	if json.Unmarshal(p.State, &state) != nil {
+		return c, errNoCommand // a reading
+	}
 	switch {
-	case success:
+	case state.PowerFlag != nil:
+		c.action, c.period = turnOff+action(*state.PowerFlag), state.Period //nolint:gosec // payload limits it
+	case state.Value != nil:
+		c.action = turnOff + action(*state.Value) //nolint:gosec // payload limits it
+	case t.Verb == topic.Success:
 		c.action = note
-		if len(body) != 1 || body[0] < '1' || body[0] > '3' {
-			return c, errNoCommand
-		}
-	case len(body) == 0:
-		c.action = ask
-	case t.Component.Kind == topic.Strike:
-		return c, c.parseStrike(body)
-	case t.Component.Kind == topic.Siren && len(body) == 1 && (body[0] == '0' || body[0] == '1'):
-		c.action = turnOff + action(body[0]-'0')
-	default:
-		return c, errNoCommand
 	}
 	return c, nil
-}
-
-func (c *command) parseStrike(body []byte) error {
-	var b struct {
-		PowerFlag *int `json:"power-flag"`
-		Period    int  `json:"period"`
-	}
-	if err := json.Unmarshal(body, &b); err != nil {
-		return errNoCommand
-	}
-	if b.PowerFlag == nil || *b.PowerFlag < 0 || *b.PowerFlag > 2 || b.Period < 0 || b.Period > maxPeriod {
-		return errNoCommand
-	}
-	c.action = turnOff + action(*b.PowerFlag)
-	c.period = b.Period
-	return nil
 }
 
 // obey changes the component's state; now is in microseconds since 1970.

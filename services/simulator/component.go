@@ -5,12 +5,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// component is one component's state and how it reports it. The goroutine that
-// builds a controller's messages owns it.
+// component is the state of a component and how the component reports it. It belongs to
+// the goroutine that builds the controller's messages.
 type component struct {
 	place    topic.Topic // of a command to it: Root Cmnd, no Verb
 	report   string      // the topic of its readings and events
@@ -23,7 +23,7 @@ type component struct {
 	frame    []byte
 	inputs   [][]byte // `,"door-sensor-1":`
 	on       []bool   // the state of each input, or one for strike, siren, motion sensor
-	offAt    int64    // when a strike falls back, in microseconds since 1970; 0 is never
+	offAt    int64    // when a strike switches itself off, in microseconds since 1970; 0 is never
 }
 
 // The inputs of a connector that door-sensors and exit-buttons report.
@@ -52,8 +52,8 @@ func newComponent(f firmware, connector fleet.Connector, c fleet.Component, r *r
 	return k
 }
 
-// reportRoot says under what a component reports by itself: actuators under
-// stat, everything else under tele, but older firmware's sensors under cmnd.
+// reportRoot returns the root of a component's own reports: stat for actuators, tele for
+// everything else, and cmnd for sensors with older firmware.
 func reportRoot(f firmware, kind topic.Kind) topic.Root {
 	switch {
 	case kind == topic.Strike || kind == topic.Siren:
@@ -86,7 +86,7 @@ func (k *component) wire(prefix string) {
 
 func member(name string) []byte { return []byte(`,"` + name + `":`) }
 
-// appendReading moves the component on and appends the payload that tells so.
+// appendReading changes the component's state and appends its payload.
 func (k *component) appendReading(b []byte, c *clock, r *rand.Rand) []byte {
 	b = appendTimestamp(b, c)
 	switch k.kind {
@@ -146,7 +146,7 @@ func (k *component) appendSensor(b []byte, c *clock, r *rand.Rand) []byte {
 	for i := range k.signals {
 		s := &k.signals[i]
 		if err := s.point.Field.Encode(k.frame, s.step(r, c.day)); err != nil {
-			panic("simulator: the fleet has a data point whose range its encoding does not hold: " + s.point.Label)
+			panic("simulator: a data point of the fleet has a range that its encoding cannot hold: " + s.point.Label)
 		}
 	}
 	seal(k.frame)
@@ -154,7 +154,7 @@ func (k *component) appendSensor(b []byte, c *clock, r *rand.Rand) []byte {
 	return append(b, '"')
 }
 
-// appendToken appends an invented NFC identifier: seven bytes as hex.
+// appendToken appends a random NFC identifier: seven bytes as hex.
 func appendToken(b []byte, r *rand.Rand) []byte {
 	const bits = 56
 	for id, i := r.Uint64(), bits-4; i >= 0; i -= 4 {

@@ -14,8 +14,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// device is one controller. The goroutine of run owns everything but window,
-// heard and what does not change.
+// device is one controller. Its fields belong to the goroutine of run, except for window,
+// heard and those that never change.
 type device struct {
 	sim        *Simulator
 	tls        *tls.Config
@@ -23,16 +23,16 @@ type device struct {
 	persistent bool                // the broker keeps its session
 	byPlace    map[topic.Topic]int // into components
 	window     *window
-	heard      atomic.Bool // from the broker, since the last look
+	heard      atomic.Bool // something came from the broker since the last probe
 
-	arrived    bool // has been connected
+	arrived    bool // was connected at least once
 	components []component
 	clock      clock
 	random     *rand.Rand
 	turn       int       // the component whose reading is next
-	rate       float64   // readings a second at full speed; 0 is no bound
+	rate       float64   // readings a second at full speed; 0 is no limit
 	owed       float64   // readings that are due and not built yet
-	due        time.Time // when the next interval starts, or up to when rate is in owed
+	due        time.Time // when the next interval starts; with a rate, when owed was computed
 	payload    []byte    // reused
 	out        []byte    // reused
 }
@@ -59,8 +59,7 @@ func newDevice(s *Simulator, i int, config *tls.Config) *device {
 	return d
 }
 
-// run keeps the controller connected until ctx ends or its part of a bounded
-// run is acknowledged.
+// run keeps the controller connected until ctx ends or a bounded run is acknowledged.
 func (d *device) run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.MaxInterval = 10 * time.Second
@@ -75,7 +74,7 @@ func (d *device) run(ctx context.Context) {
 	}
 }
 
-// finished says whether everything is sent and acknowledged.
+// finished reports whether everything is sent and acknowledged.
 func (d *device) finished() bool {
 	return !d.sim.budget.left() && d.window.empty()
 }
@@ -99,7 +98,7 @@ func (d *device) connectAndServe(ctx context.Context, wait *backoff.ExponentialB
 	return d.serve(ctx, s)
 }
 
-// serve plays the controller on a connection until it ends.
+// serve simulates the controller on a connection until it ends.
 func (d *device) serve(ctx context.Context, s *session) error {
 	d.sim.connected.Add(1)
 	defer d.sim.connected.Add(-1)
@@ -123,7 +122,7 @@ func (d *device) serve(ctx context.Context, s *session) error {
 	return nil
 }
 
-// acknowledged is told of a PUBACK by the reading goroutine.
+// acknowledged handles a PUBACK. The reading goroutine calls it.
 func (d *device) acknowledged(id uint16) {
 	s := d.window.find(id)
 	if s == nil {
@@ -132,13 +131,14 @@ func (d *device) acknowledged(id uint16) {
 	if f := d.sim.cfg.OnAcknowledged; f != nil {
 		f(s.topic, s.packet[s.body:])
 	}
+	d.sim.digests.add(s.topic, s.packet[s.body:])
 	d.sim.counters.acknowledged[s.tally].Add(1)
 	d.window.release(s)
 }
 
-// told is given a message for the controller by who reads. What is no command of a
-// component that it has is acknowledged and ignored.
-func (d *device) told(p *packets.PublishPacket) {
+// receive handles a message for the controller. The reading goroutine calls it. A message
+// that is not a command for one of the controller's components is acknowledged and ignored.
+func (d *device) receive(p *packets.PublishPacket) {
 	c, err := parseCommand(p.TopicName, p.Payload)
 	_, known := d.byPlace[c.place]
 	ok := err == nil && known

@@ -9,14 +9,14 @@ import (
 // gateTimeout is how long a fleet waits for its last controller.
 const gateTimeout = 30 * time.Second
 
-// gate makes a fleet at full speed start together: else the first controllers
+// gate makes a fleet at full speed start together: otherwise the first controllers
 // would have sent everything before the last are connected. It opens when all
-// have arrived, or after gateTimeout.
+// controllers have connected, or after gateTimeout.
 type gate struct {
-	opened chan struct{} // closed when open
-	since  atomic.Pointer[time.Time]
-	away   atomic.Int64 // controllers that have not arrived
+	away   atomic.Int64 // controllers that have not connected yet
 	once   sync.Once
+	since  time.Time     // set before opened is closed
+	opened chan struct{} // closed when the gate opens
 }
 
 func newGate(controllers int) *gate {
@@ -34,8 +34,7 @@ func (g *gate) arrive() {
 
 func (g *gate) open() {
 	g.once.Do(func() {
-		now := time.Now()
-		g.since.Store(&now)
+		g.since = time.Now()
 		close(g.opened)
 	})
 }
@@ -49,11 +48,10 @@ func (g *gate) isOpen() bool {
 	}
 }
 
-// age is how long the gate has been open.
+// age returns how long the gate has been open.
 func (g *gate) age() time.Duration {
-	since := g.since.Load()
-	if since == nil {
+	if !g.isOpen() {
 		return 0
 	}
-	return time.Since(*since)
+	return time.Since(g.since)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// loadIdentity makes a controller's TLS configuration. It has no session cache:
-// resuming another controller's session would be to take its identity.
+// loadIdentity returns a controller's TLS configuration. It has no session cache: a
+// controller that resumed another's session would have the other's identity.
 func loadIdentity(devices string, mac topic.MAC, roots *x509.CertPool, server string) (*tls.Config, error) {
 	dir := filepath.Join(devices, mac.Dashed())
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "device.crt"), filepath.Join(dir, "device.key"))
@@ -22,6 +22,6 @@ func loadIdentity(devices string, mac topic.MAC, roots *x509.CertPool, server st
 		RootCAs:                     roots,
 		ServerName:                  server,
 		Certificates:                []tls.Certificate{pair},
-		DynamicRecordSizingDisabled: true, // we write in large pieces
+		DynamicRecordSizingDisabled: true, // writes are large
 	}, nil
 }

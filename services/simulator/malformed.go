@@ -8,58 +8,40 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// Malformed makes messages that a broker accepts from a controller, since their
-// topics lie under the controller's own MAC, and that nothing can be decoded
-// from: each of them has to end as a dead letter. The n-th message depends on
-// the seed, n and the MAC alone, and no two are equal. It is safe for
-// concurrent use.
+// malformedMessage is a message that a broker accepts from a controller, since its topic
+// is below the controller's own MAC, and that cannot be decoded: it must become a dead
+// letter.
 //
-// Left out is what never reaches a subscriber: Mosquitto ends the connection on
-// a topic that is not UTF-8 or holds NUL, other control characters, '+' or '#',
-// and on packets beyond its max_packet_size.
-type Malformed struct {
-	seed uint64
+// Messages that never reach a subscriber are left out: Mosquitto closes the connection on
+// a topic that is not UTF-8 or contains NUL, other control characters, '+' or '#', and on
+// packets above its max_packet_size.
+type malformedMessage struct {
+	class int // index into classes
+	topic string
+	body  []byte
 }
 
-// MalformedMessage is a malformed message and what is wrong with it.
-type MalformedMessage struct {
-	Class string // one of Classes
-	Topic string
-	Body  []byte
-	class int // index of Class
-}
-
-// NewMalformed makes a generator.
-func NewMalformed(seed uint64) *Malformed { return &Malformed{seed: seed} }
-
-// Classes names what can be wrong. Message takes them in turn.
-func Classes() []string {
-	names := make([]string, len(classes))
-	for i, c := range classes {
-		names[i] = c.name
-	}
-	return names
-}
-
-// Message returns the n-th malformed message, for the controller with the MAC.
-func (g *Malformed) Message(n int64, mac topic.MAC) MalformedMessage {
+// newMalformed returns the n-th malformed message for the controller with the MAC. It
+// depends on the seed, n and the MAC alone, and no two are equal.
+func newMalformed(seed uint64, n int64, mac topic.MAC) malformedMessage {
 	i := int(n % int64(len(classes)))
 	m := &maker{
-		Rand:   rand.New(rand.NewPCG(g.seed, uint64(n))), //nolint:gosec // not for secrets
+		Rand:   rand.New(rand.NewPCG(seed, uint64(n))), //nolint:gosec // not for secrets
 		mac:    mac,
-		serial: fmt.Sprintf("%016x-%d", g.seed, n),
+		serial: fmt.Sprintf("%016x-%d", seed, n),
 	}
 	name, body := classes[i].make(m)
-	return MalformedMessage{Class: classes[i].name, Topic: name, Body: []byte(body), class: i}
+	return malformedMessage{class: i, topic: name, body: []byte(body)}
 }
 
-// class is one way for a message to be wrong.
+// class is one way in which a message is wrong.
 type class struct {
 	name string
 	make func(m *maker) (name, body string)
 }
 
-// classes start with those of the topic, whose payload is sound.
+// classes start with those whose topic is wrong and whose payload is valid. Messages
+// take them in turn.
 var classes = [...]class{
 	{"topic_levels", badTopic((*maker).wrongLevels)},
 	{"topic_mode", badTopic((*maker).wrongMode)},
@@ -99,16 +81,15 @@ type maker struct {
 
 func (m *maker) pick(list ...string) string { return list[m.IntN(len(list))] }
 
-// topic is a topic under the controller's own prefix.
+// topic is a topic below the controller's own prefix.
 func (m *maker) topic(rest string) string {
 	return m.pick("tele", "stat") + "/f2-" + m.pick(string(m.mac), m.mac.Dashed()) + "/" + rest
 }
 
-// sensor is the topic of a sensor that there is.
+// sensor is the topic of a sensor that exists.
 func (m *maker) sensor() string { return m.topic("sensor-mode/J1/sensor-1") }
 
-// sound is a payload that nothing is wrong with, but for the name in it, which
-// makes the message unique.
+// sound is a valid payload. Its timestamp makes the message unique.
 func (m *maker) sound() string {
 	return `{"timestamp":"` + m.timestamp() + `","data":"01 03 0C 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"}`
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Payloads, each wrong in one way and unique by the serial number in it.
+// Payloads. Each is wrong in one way and has a unique serial number.
 
 func (m *maker) truncatedJSON() string {
 	whole := `{"id":"` + m.serial + `","timestamp":"` + m.timestamp() + `","data":"01 03"}`
@@ -25,13 +25,13 @@ func (m *maker) duplicateName() string {
 	return `{"timestamp":"` + m.timestamp() + `","data":"01 03 00","data":"01 03 01"}`
 }
 
-// deepJSON would exhaust the stack of a parser that recurses without a limit.
+// deepJSON exhausts the stack of a parser that recurses without a limit.
 func (m *maker) deepJSON() string {
 	depth := 1000 + m.IntN(20_000)
 	return `{"id":"` + m.serial + `","data":` + strings.Repeat("[", depth) + strings.Repeat("]", depth) + `}`
 }
 
-// binary is a bare frame, as a gateway that knows no JSON would send it.
+// binary is a bare frame without JSON.
 func (m *maker) binary() string {
 	b := []byte{0x01, 0x03, 0x0C}
 	for range 12 {
@@ -55,7 +55,7 @@ func (m *maker) wrongTimestamp() string {
 	return `{"timestamp":"` + at + `","temperature":` + m.unique() + `}`
 }
 
-// unique is a number of its own for each message of a seed.
+// unique is a number that no other message of the seed has.
 func (m *maker) unique() string {
 	_, digits, _ := strings.Cut(m.serial, "-")
 	return fmt.Sprintf("%d.%s1", m.IntN(1000), digits)
@@ -80,7 +80,7 @@ func (m *maker) truncatedFrame() string {
 	return `{"timestamp":"` + m.timestamp() + `","data":"` + m.pick("01", "01 03", "01 03 0C", "01 83 02") + `"}`
 }
 
-// huge is beyond the 64 KiB that a payload may have.
+// huge is above the limit of 64 KiB.
 func (m *maker) huge() string {
 	const limit, most = 64 << 10, 100 << 10
 	return `{"timestamp":"` + m.timestamp() + `","data":"` + strings.Repeat("01", limit/2+m.IntN(most/2)) + `"}`
@@ -96,13 +96,13 @@ func (m *maker) wrongInput() (name, body string) {
 	return name, `{"timestamp":"` + m.timestamp() + `"` + m.pick(`}`, `,"door-sensor-1":"open"}`, `,"door-sensor-x":true}`, `,"window-1":true}`)
 }
 
-// longToken is beyond the 1,023 characters that a reader reads.
+// longToken is above a reader's limit of 1,023 characters.
 func (m *maker) longToken() (name, body string) {
 	data := strings.Repeat("A", 1024+m.IntN(2000))
 	return m.topic("access-control-mode/J3/reader-1"), `{"timestamp":"` + m.timestamp() + `","data":"` + data + `"}`
 }
 
-// unknownSensor has nothing wrong with it but that no such sensor is there.
+// unknownSensor is valid, but the sensor does not exist.
 func (m *maker) unknownSensor() (name, body string) {
 	return m.topic("sensor-mode/J1/sensor-" + m.pick("0", "50", "98")), m.sound()
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
@@ -16,11 +16,11 @@ import (
 const manyMalformed = 5400
 
 func TestMalformedIsDeterministic(t *testing.T) {
-	same, other := 0, NewMalformed(8)
+	same := 0
 	for n := range int64(500) {
-		m := NewMalformed(7).Message(n, fleet.FirstMAC)
-		require.Equal(t, m, NewMalformed(7).Message(n, fleet.FirstMAC))
-		if o := other.Message(n, fleet.FirstMAC); o.Topic == m.Topic && string(o.Body) == string(m.Body) {
+		m := newMalformed(7, n, fleet.FirstMAC)
+		require.Equal(t, m, newMalformed(7, n, fleet.FirstMAC))
+		if o := newMalformed(8, n, fleet.FirstMAC); o.topic == m.topic && string(o.body) == string(m.body) {
 			same++
 		}
 	}
@@ -28,61 +28,59 @@ func TestMalformedIsDeterministic(t *testing.T) {
 }
 
 func TestMalformedMessagesAreDistinct(t *testing.T) {
-	g := NewMalformed(1)
 	seen := map[string]int64{}
 	for n := range int64(manyMalformed) {
-		m := g.Message(n, fleet.FirstMAC)
-		key := m.Topic + "\x00" + string(m.Body)
+		m := newMalformed(1, n, fleet.FirstMAC)
+		key := m.topic + "\x00" + string(m.body)
 		before, ok := seen[key]
-		require.False(t, ok, "%s: %d and %d are equal", m.Class, before, n)
+		require.False(t, ok, "%s: %d and %d are equal", classes[m.class].name, before, n)
 		seen[key] = n
 	}
 }
 
-// TestMalformedTopicsAreAccepted checks what Mosquitto asks of a topic.
+// TestMalformedTopicsAreAccepted checks Mosquitto's rules for topics.
 func TestMalformedTopicsAreAccepted(t *testing.T) {
-	g := NewMalformed(2)
 	for n := range int64(manyMalformed) {
-		m := g.Message(n, fleet.FirstMAC)
-		require.True(t, utf8.ValidString(m.Topic))
-		require.Less(t, len(m.Topic), 1<<16)
-		require.NotContains(t, m.Topic, "+")
-		require.NotContains(t, m.Topic, "#")
-		for _, r := range m.Topic {
-			require.False(t, r < 0x20 || r >= 0x7f && r <= 0x9f, "%s: control character", m.Class)
+		m := newMalformed(2, n, fleet.FirstMAC)
+		require.True(t, utf8.ValidString(m.topic))
+		require.Less(t, len(m.topic), 1<<16)
+		require.NotContains(t, m.topic, "+")
+		require.NotContains(t, m.topic, "#")
+		for _, r := range m.topic {
+			require.False(t, r < 0x20 || r >= 0x7f && r <= 0x9f, "%s: control character", classes[m.class].name)
 		}
-		mac, ok := topic.FindMAC(m.Topic)
+		mac, ok := topic.FindMAC(m.topic)
 		require.True(t, ok)
 		require.Equal(t, fleet.FirstMAC, mac)
-		require.Less(t, len(m.Body)+len(m.Topic), 1<<20)
+		require.Less(t, len(m.body)+len(m.topic), 1<<20)
 	}
 }
 
-// TestMalformedIsRefused takes each message through the parsers as the stages
-// do. The control is a sound message.
+// TestMalformedIsRefused parses each message as the stages do. The control is a valid
+// message.
 func TestMalformedIsRefused(t *testing.T) {
 	c := fleet.Demo(1)[0]
 	require.Empty(t, refusal(c, "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1", (&maker{serial: "x-1", Rand: newTestRand()}).sound()))
 
-	g := NewMalformed(3)
 	reasons := map[string]map[string]bool{}
 	for n := range int64(manyMalformed) {
-		m := g.Message(n, c.MAC)
-		reason := refusal(c, m.Topic, string(m.Body))
-		require.NotEmpty(t, reason, "%s: %q %.200q is not refused", m.Class, m.Topic, m.Body)
-		require.Equal(t, strings.HasPrefix(m.Class, "topic_"), strings.HasPrefix(reason, "topic"), "%s: %s", m.Class, reason)
-		if reasons[m.Class] == nil {
-			reasons[m.Class] = map[string]bool{}
+		m := newMalformed(3, n, c.MAC)
+		class := classes[m.class].name
+		reason := refusal(c, m.topic, string(m.body))
+		require.NotEmpty(t, reason, "%s: %q %.200q is not refused", class, m.topic, m.body)
+		require.Equal(t, strings.HasPrefix(class, "topic_"), strings.HasPrefix(reason, "topic"), "%s: %s", class, reason)
+		if reasons[class] == nil {
+			reasons[class] = map[string]bool{}
 		}
-		reasons[m.Class][reason] = true
+		reasons[class][reason] = true
 	}
-	require.Len(t, reasons, len(Classes()))
-	for _, class := range Classes() {
-		t.Log(class, reasons[class])
+	require.Len(t, reasons, len(classes))
+	for _, class := range classes {
+		t.Log(class.name, reasons[class.name])
 	}
 }
 
-// refusal says why a message cannot be decoded, or is empty.
+// refusal returns why a message cannot be decoded, or "".
 func refusal(c fleet.Controller, name, body string) string {
 	t, err := topic.Parse(name)
 	if err != nil {

@@ -2,7 +2,7 @@ package simulator
 
 import "strings"
 
-// The rest of a topic behind the MAC, each wrong in one way.
+// What follows the MAC in a topic. Each is wrong in one way.
 
 func (m *maker) wrongLevels() string {
 	return m.pick("sensor-mode", "sensor-mode/J1", "sensor-mode/J1/sensor-1/x/y", "a/b/c/d/e/f/g")
@@ -24,7 +24,7 @@ func (m *maker) wrongVerb() string {
 	return "sensor-mode/J1/sensor-1/" + m.pick("success", "reset", "")
 }
 
-// wildcard has characters that mean something in a NATS subject.
+// wildcard has characters with a meaning in NATS subjects.
 func (m *maker) wildcard() string {
 	return m.pick("*/J1/sensor-1", "sensor-mode/>/sensor-1", "sensor-mode/J1/*", "sensor-mode/J1/sensor-1.>", "f2.raw.>/J1/sensor-1")
 }

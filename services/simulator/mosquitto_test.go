@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// mesh is a real Mosquitto with a fleet that it knows.
+// mesh is a real Mosquitto and a fleet that it accepts.
 type mesh struct {
 	broker      *mosquitto.Broker
 	config      mosquitto.Config
@@ -67,7 +67,7 @@ func startMesh(t testing.TB, n int) *mesh { //nolint:thelper // serves tests and
 	return m
 }
 
-// start starts the broker, also again.
+// start starts or restarts the broker.
 func (m *mesh) start(t testing.TB) { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	var err error
@@ -78,14 +78,14 @@ func (m *mesh) start(t testing.TB) { //nolint:thelper // serves tests and benchm
 	require.NoError(t, err)
 }
 
-// simulator makes one of the mesh's fleet.
+// simulator returns a simulator of the mesh's fleet.
 func (m *mesh) simulator(cfg Config) *Simulator {
 	cfg.Broker = (&url.URL{Scheme: "ssl", Host: m.broker.TLSAddress()}).String()
 	cfg.CAFile, cfg.Devices = m.ca, m.devices
 	return New(cfg, m.controllers, slog.New(slog.DiscardHandler))
 }
 
-// inbox collects messages by topic and payload, with how often each came.
+// inbox counts messages by topic and payload.
 type inbox struct {
 	mu   sync.Mutex
 	seen map[string]int
@@ -119,7 +119,7 @@ func (i *inbox) missing(other *inbox) (n int) {
 	return n
 }
 
-// subscribe connects as the bridge does, with a persistent session.
+// subscribe subscribes like the bridge, with a persistent session.
 func (m *mesh) subscribe(t testing.TB, into *inbox) mqtt.Client { //nolint:thelper // serves tests and benchmarks
 	t.Helper()
 	options := mqtt.NewClientOptions().AddBroker("tcp://" + m.broker.Address()).

@@ -7,8 +7,7 @@ const (
 	typePuback      = 0x40
 )
 
-// appendPublish appends a PUBLISH with QoS 1 and returns where in the result
-// the payload starts.
+// appendPublish appends a PUBLISH with QoS 1 and returns the offset of its payload.
 func appendPublish(b []byte, topic string, id uint16, payload []byte) (packet []byte, body int) {
 	b = append(b, typePublishQoS1)
 	b = appendLength(b, 2+len(topic)+2+len(payload))

@@ -1,30 +1,52 @@
 package simulator
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// Report is what a fleet has sent so far. Readings, malformed messages and
-// answers to commands are all in Sent and Acknowledged.
+// Report is what a fleet has sent so far. Sent and Acknowledged include readings,
+// malformed messages and answers to commands.
 type Report struct {
 	Sent           int64            // messages written to a connection at least once
 	Acknowledged   int64            // messages whose PUBACK came
 	Unacknowledged int64            // Sent less Acknowledged
-	Retried        int64            // publishes repeated after a connection broke
+	Retried        int64            // publishes repeated after a lost connection
 	Connections    int64            // connections made
 	Commands       int64            // commands that controllers carried out
-	Repeated       int64            // of those, what the broker marked as sent again
-	Answers        int64            // acknowledged answers to commands, and what follows from them
+	Repeated       int64            // of those, the ones that the broker marked as sent again
+	Answers        int64            // acknowledged answers to commands, and the reports that follow from them
 	Components     map[string]int64 // acknowledged readings and events, by kind of component
 	Malformed      map[string]int64 // acknowledged malformed messages, by class
 	Duration       time.Duration    // since the fleet began to send
 }
 
-// tally says as what a message is counted: first the kinds of components, then
-// answers, then the classes of malformed messages.
+// WriteTo writes the report for people.
+func (r *Report) WriteTo(w io.Writer) (int64, error) {
+	rate := 0.0
+	if s := r.Duration.Seconds(); s > 0 {
+		rate = float64(r.Acknowledged) / s
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "sent %d, acknowledged %d, unacknowledged %d, sent again %d; %s, %.0f messages/s\n",
+		r.Sent, r.Acknowledged, r.Unacknowledged, r.Retried, r.Duration.Round(time.Millisecond), rate)
+	for _, part := range []map[string]int64{r.Components, r.Malformed} {
+		for _, name := range slices.Sorted(maps.Keys(part)) {
+			fmt.Fprintf(&b, "  %-24s %d\n", name, part[name])
+		}
+	}
+	return b.WriteTo(w)
+}
+
+// tally is how a message is counted: first the kinds of components, then answers, then
+// the classes of malformed messages.
 type tally int
 
 const (
@@ -32,13 +54,20 @@ const (
 	firstMalformed = answer + 1
 )
 
-// counters are those of the whole fleet.
+// counters count for the whole fleet.
 type counters struct {
 	sent, retried, connections, commands, repeated atomic.Int64
 	acknowledged                                   [int(firstMalformed) + len(classes)]atomic.Int64
 }
 
-// Report returns the state of now. It is safe to call at any time.
+func (c *counters) allAcknowledged() (n int64) {
+	for i := range c.acknowledged {
+		n += c.acknowledged[i].Load()
+	}
+	return n
+}
+
+// Report returns the current state. It is safe to call at any time.
 func (s *Simulator) Report() Report {
 	c := &s.counters
 	r := Report{
@@ -58,7 +87,7 @@ func (s *Simulator) Report() Report {
 			r.Malformed[classes[t-firstMalformed].name] = n
 		}
 	}
-	r.Sent = c.sent.Load() // after the acknowledged, so that it is not less
+	r.Sent = c.sent.Load() // read last, so that it is not less than Acknowledged
 	r.Unacknowledged = r.Sent - r.Acknowledged
 	r.Duration = s.gate.age()
 	return r

@@ -14,9 +14,9 @@ import (
 
 const (
 	connectTimeout = 20 * time.Second // to connect, log in and subscribe
-	keepAlive      = 60 * time.Second // promised to the broker
-	readAhead      = 4 << 10          // bytes
-	subscribeID    = 65535            // a packet identifier beyond any window's
+	keepAlive      = 60 * time.Second
+	readAhead      = 4 << 10 // bytes
+	subscribeID    = 65535   // a packet identifier that no window uses
 )
 
 // session is one connection to the broker, logged in and subscribed.
@@ -25,8 +25,8 @@ type session struct {
 	reader *bufio.Reader
 }
 
-// connect opens a session. Of most controllers it is a clean one: the broker keeps
-// nothing for them.
+// connect logs in and subscribes. Most controllers have a clean session: the broker
+// keeps nothing for them.
 func (d *device) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -66,7 +66,7 @@ func (s *session) logIn(clientID string, persistent bool) error {
 	}
 	ack, ok := answer.(*packets.ConnackPacket)
 	if !ok {
-		return errors.New("logging in: the broker did not answer with a CONNACK")
+		return errors.New("logging in: the broker did not respond with a CONNACK")
 	}
 	if ack.ReturnCode != packets.Accepted {
 		return fmt.Errorf("logging in: %w", packets.ConnErrors[ack.ReturnCode])
@@ -90,14 +90,14 @@ func (s *session) subscribe(d *device) error {
 	}
 	for _, code := range ack.ReturnCodes {
 		if code > 2 {
-			return errors.New("subscribing: the broker refuses a filter")
+			return errors.New("subscribing: the broker refused a filter; check the controllers' ACL")
 		}
 	}
 	return nil
 }
 
-// subscribed reads up to the SUBACK. What the broker kept for the session comes before
-// it.
+// subscribed reads up to the SUBACK. Messages that the broker kept for the session come
+// before it.
 func (s *session) subscribed(d *device) (*packets.SubackPacket, error) {
 	for {
 		answer, err := packets.ReadPacket(s.reader)
@@ -108,15 +108,14 @@ func (s *session) subscribed(d *device) (*packets.SubackPacket, error) {
 		case *packets.SubackPacket:
 			return p, nil
 		case *packets.PublishPacket:
-			d.told(p)
+			d.receive(p)
 		default:
-			return nil, errors.New("the broker did not answer with a SUBACK")
+			return nil, errors.New("the broker did not respond with a SUBACK")
 		}
 	}
 }
 
-// disconnect ends the session in order. It does not wait for a broker that
-// takes no more.
+// disconnect sends a DISCONNECT. It waits a second at most.
 func (s *session) disconnect() {
 	_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_ = packets.NewControlPacket(packets.Disconnect).Write(s.conn)
@@ -161,7 +160,7 @@ func (s *session) readOther(d *device) error {
 		return err
 	}
 	if publish, ok := p.(*packets.PublishPacket); ok {
-		d.told(publish)
+		d.receive(publish)
 	}
 	return nil
 }

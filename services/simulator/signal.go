@@ -5,30 +5,30 @@ import (
 	"math/rand/v2"
 	"strings"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 )
 
 // How a signal moves, as shares of its range.
 const (
-	pull    = 0.05  // of the distance to the mean, at each step back to it
+	pull    = 0.05  // of the distance to the mean, in each step
 	noise   = 0.01  // standard deviation of a step
 	swing   = 0.25  // of the mean over the day
-	growth  = 1e-6  // of a counter's range, at most, at each step
+	growth  = 1e-6  // of a counter's range, at most, in each step
 	flipped = 0.02  // chance that a flag changes
 	half    = 0.5   // the middle
-	slack   = 0.001 // by which a counter starts apart from those of other devices
+	slack   = 0.001 // range of a counter's start values
 )
 
-// floatScale is the resolution of what a device measures as a float.
+// floatScale is the resolution of values that a device sends as a float.
 const floatScale = 1000
 
-// signal is a data point's value over time: a walk that is drawn back to a mean
-// which follows the time of day, a counter, or a flag.
+// signal is a data point's value over time: a random walk around a mean that follows the
+// time of day, a counter, or a flag.
 type signal struct {
 	point *fleet.Point
 	value float64
-	scale float64 // steps in one unit: the grid of values that the frame holds
+	scale float64 // steps in one unit: the resolution of the frame
 }
 
 func newSignal(p *fleet.Point, r *rand.Rand) signal {
@@ -48,7 +48,7 @@ func newSignal(p *fleet.Point, r *rand.Rand) signal {
 	return s
 }
 
-// step moves the signal on and returns its value on the grid.
+// step changes the signal and returns its rounded value.
 func (s *signal) step(r *rand.Rand, day float64) frame.Value {
 	p := &s.point.Signal
 	span := p.High - p.Low
@@ -57,7 +57,7 @@ func (s *signal) step(r *rand.Rand, day float64) frame.Value {
 		return frame.Value{Text: p.Text, IsText: true}
 	case p.Rising:
 		if s.value += span * growth * r.Float64(); s.value > p.High {
-			s.value = p.Low // a meter that has gone round
+			s.value = p.Low // the meter overflows
 		}
 	case s.point.Format == "Boolean":
 		if r.Float64() < flipped {
@@ -72,7 +72,7 @@ func (s *signal) step(r *rand.Rand, day float64) frame.Value {
 	return frame.Value{Number: s.onGrid()}
 }
 
-// onGrid rounds to the resolution.
+// onGrid rounds the value to the resolution.
 func (s *signal) onGrid() float64 {
 	return math.Round(s.value*s.scale) / s.scale
 }

@@ -1,21 +1,19 @@
-// Package simulator plays a fleet of F2 controllers against a broker: each with
-// its own certificate over mutual TLS, all components of all three modes, RS-485
-// frames that match the fleet's metadata, and answers to commands. It also
-// plays what goes wrong in the field: connections that break, older firmware,
-// and malformed messages.
+// Package simulator simulates a fleet of F2 controllers: each with its own certificate
+// over mutual TLS, all components of all three modes, RS-485 frames that match the
+// fleet's metadata, and answers to commands. It also simulates what goes wrong in the
+// field: lost connections, older firmware, and malformed messages.
 //
-// A message is acknowledged when its PUBACK has come, and is counted then and
-// once. What is unacknowledged when a connection breaks is published again, in
-// order and with the same bytes, once the controller is back.
+// A message counts as acknowledged, once, when its PUBACK has come. After a lost
+// connection a controller publishes its unacknowledged messages again, in order and with
+// the same bytes.
 //
-// Each controller has two goroutines: one builds messages and writes them, many
-// to a system call and TLS record; the other reads PUBACKs and commands. The
-// first owns the state of the components; window.mu guards what the two share.
-// Of paho.mqtt.golang only the codec is used, for everything but PUBLISH and
-// PUBACK: its client passes each message between five goroutines and completes
-// a message's token without a PUBACK when it reconnects.
+// Each controller has two goroutines. One builds messages and writes many of them with
+// one system call and TLS record; it owns the state of the components. The other reads
+// PUBACKs and commands. window.mu guards what they share. From paho.mqtt.golang only the
+// codec is used, and not for PUBLISH and PUBACK: paho's client passes each message between
+// five goroutines, and completes a message's token without a PUBACK when it reconnects.
 //
-// The package makes no certificates, metadata or ACL; pkg/identity, pkg/fleet
+// The package makes no certificates, metadata or ACL; pkg/identity, pkg/database/fleet
 // and pkg/server/mosquitto do.
 package simulator
 
@@ -32,7 +30,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 )
 
@@ -43,16 +41,17 @@ type Simulator struct {
 	log         *slog.Logger
 	broker      string // host and port
 	budget      budget
-	malformed   *Malformed
-	held        atomic.Bool   // by Hold
+	held        atomic.Bool   // paused: too far ahead of the bridge
 	connecting  chan struct{} // a token for each controller that connects now
 	connected   atomic.Int64
 	counters    counters
-	lastError   atomic.Pointer[error] // of a connection, for the progress line
+	progress    progress
+	digests     *digests
+	lastError   atomic.Pointer[error] // of a connection, for the log
 	gate        *gate
 }
 
-// New makes a simulator of the controllers. It does not connect yet.
+// New returns a simulator of the controllers. It does not connect yet.
 func New(cfg Config, controllers []fleet.Controller, log *slog.Logger) *Simulator {
 	cfg.setDefaults()
 	return &Simulator{
@@ -60,17 +59,17 @@ func New(cfg Config, controllers []fleet.Controller, log *slog.Logger) *Simulato
 		controllers: controllers,
 		log:         log,
 		budget:      budget{good: cfg.Messages, malformed: cfg.Malformed},
-		malformed:   NewMalformed(cfg.Seed),
+		digests:     newDigests(cfg.Digests),
 		gate:        newGate(len(controllers)),
 		connecting:  make(chan struct{}, max(cfg.Connecting, 1)),
 	}
 }
 
-// Run plays the fleet until Messages and Malformed are sent and acknowledged,
-// or until ctx ends: then it waits up to two seconds for what is under way and
-// disconnects. The error is nil unless the configuration or a certificate is
-// unusable, or ctx ended a bounded run before its end. A broker that is away or
-// refuses a controller is no error: the controller tries again.
+// Run simulates the fleet until Messages and Malformed are sent and acknowledged, or
+// until ctx ends: then it waits up to two seconds for PUBACKs and disconnects. It returns
+// an error if the configuration or a certificate is unusable, if the digests cannot be
+// written, or if ctx ended a bounded run early. A broker that is away or refuses a
+// controller is not an error: the controller tries again.
 func (s *Simulator) Run(ctx context.Context) (Report, error) {
 	devices, err := s.prepare()
 	if err != nil {
@@ -82,18 +81,19 @@ func (s *Simulator) Run(ctx context.Context) (Report, error) {
 
 	report := s.Report()
 	s.log.Info("simulator stopped", "sent", report.Sent, "acknowledged", report.Acknowledged, "retried", report.Retried, "duration", report.Duration.String())
+	err = s.digests.flush()
 	if s.budget.bounded() && (s.budget.left() || report.Unacknowledged > 0) {
-		return report, fmt.Errorf("simulating: %w", context.Cause(ctx))
+		err = errors.Join(fmt.Errorf("simulating: %w", context.Cause(ctx)), err)
 	}
-	return report, nil
+	return report, err
 }
 
 func (s *Simulator) play(ctx context.Context, devices []*device) {
 	watching, stopWatching := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watchConnections(watching) })
-	if s.cfg.Hold != nil {
-		watch.Go(func() { s.watchHold(watching, devices) })
+	if s.cfg.Taken != nil && s.cfg.MaxAhead > 0 {
+		watch.Go(func() { s.watchAhead(watching, devices) })
 	}
 	if s.cfg.Interval > 0 {
 		s.gate.open()
@@ -138,7 +138,7 @@ func (s *Simulator) prepare() ([]*device, error) {
 	return devices, group.Wait()
 }
 
-// parseBroker returns the host that the broker's certificate has to be for.
+// parseBroker returns the host name that the broker's certificate must have.
 func (s *Simulator) parseBroker() (host string, err error) {
 	broker, err := url.Parse(s.cfg.Broker)
 	if err != nil {
@@ -155,58 +155,4 @@ func (s *Simulator) parseBroker() (host string, err error) {
 	}
 	s.broker = net.JoinHostPort(broker.Hostname(), port)
 	return broker.Hostname(), nil
-}
-
-// progressEvery is how often a change of the number of connections is logged.
-const progressEvery = 2 * time.Second
-
-// watchConnections logs the fleet's connections as a whole: a line for each of
-// thousands of controllers would say less.
-func (s *Simulator) watchConnections(ctx context.Context) {
-	ticker := time.NewTicker(progressEvery)
-	defer ticker.Stop()
-	logged := int64(-1)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		n := s.connected.Load()
-		if n == logged {
-			continue
-		}
-		logged = n
-		s.logConnections(n)
-	}
-}
-
-// watchHold asks Hold, and wakes the fleet when it may go on.
-func (s *Simulator) watchHold(ctx context.Context, devices []*device) {
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if hold := s.cfg.Hold(s.Report().Acknowledged); s.held.Swap(hold) && !hold {
-			for _, d := range devices {
-				d.window.signal()
-			}
-		}
-	}
-}
-
-func (s *Simulator) logConnections(n int64) {
-	if n == int64(len(s.controllers)) {
-		s.log.Info("all controllers connected", "controllers", n)
-		return
-	}
-	args := []any{"connected", n, "controllers", len(s.controllers)}
-	if err := s.lastError.Load(); err != nil {
-		args = append(args, "last_error", *err)
-	}
-	s.log.Info("controllers connecting", args...)
 }

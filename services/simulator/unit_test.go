@@ -2,13 +2,15 @@ package simulator
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/alecthomas/kong" //nolint:depguard // the test reads the tags as cmd does
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/fleet"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
@@ -32,8 +34,8 @@ func TestClockIsStrictlyIncreasing(t *testing.T) {
 	}, got)
 }
 
-// TestReadingsDecode has every component of the demo report a thousand times,
-// and reads that back with the parsers of the pipeline.
+// TestReadingsDecode parses a thousand reports of every component of the demo fleet with
+// the parsers of the pipeline.
 func TestReadingsDecode(t *testing.T) {
 	c := fleet.Demo(2)[1]
 	for _, f := range []firmware{{mac: c.MAC}, {mac: c.MAC, old: true}, {mac: c.MAC, old: true, dashed: true}} {
@@ -194,6 +196,8 @@ func TestValidate(t *testing.T) {
 		{Persistent: 1.1},
 		{Persistent: -0.1},
 		{Connecting: -1},
+		{MaxAhead: -1},
+		{Rate: 1, Interval: 1},
 	} {
 		require.Error(t, c.Validate())
 	}
@@ -214,8 +218,8 @@ func TestConfigIsReadByKong(t *testing.T) {
 	require.ErrorContains(t, c.Validate(), "rate")
 }
 
-// TestRateGathers sees that readings which a rate allows leave many at a time,
-// however often the controller looks.
+// TestRateGathers: at a rate, readings are sent many at a time, however often the
+// controller looks.
 func TestRateGathers(t *testing.T) {
 	s := &Simulator{cfg: Config{Inflight: 64}, gate: newGate(0)}
 	s.gate.open()
@@ -233,7 +237,48 @@ func TestRateGathers(t *testing.T) {
 	require.InDelta(t, 8, bursts, 1)
 }
 
-// TestHold sees that a held controller builds nothing, and goes on afterwards.
+// TestReady: the simulator is ready while messages are acknowledged.
+func TestReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Simulator
+		require.Error(t, s.Ready(t.Context()), "none was acknowledged yet")
+		s.counters.acknowledged[0].Add(1)
+		require.NoError(t, s.Ready(t.Context()))
+		time.Sleep(leastPatience)
+		require.NoError(t, s.Ready(t.Context()))
+		time.Sleep(time.Nanosecond)
+		require.Error(t, s.Ready(t.Context()), "none for too long")
+		s.counters.acknowledged[answer].Add(1)
+		require.NoError(t, s.Ready(t.Context()))
+		s.cfg.Interval = time.Minute
+		time.Sleep(2 * time.Minute)
+		require.NoError(t, s.Ready(t.Context()), "the interval is long")
+	})
+}
+
+// TestMaxAhead: the fleet pauses while too many messages wait for the bridge, and goes on
+// when a quarter is left.
+func TestMaxAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var taken atomic.Int64
+		s := &Simulator{cfg: Config{MaxAhead: 100, Taken: taken.Load}}
+		d := &device{window: newWindow(1)}
+		go s.watchAhead(t.Context(), []*device{d})
+		for _, step := range []struct {
+			acknowledged, taken int64
+			held                bool
+		}{{100, 0, false}, {101, 0, true}, {130, 100, true}, {130, 105, false}, {200, 105, false}} {
+			s.counters.acknowledged[0].Store(step.acknowledged)
+			taken.Store(step.taken)
+			time.Sleep(holdEvery)
+			synctest.Wait()
+			require.Equal(t, step.held, s.held.Load(), step)
+		}
+		require.Len(t, d.window.wake, 1, "the end of the pause wakes the controllers")
+	})
+}
+
+// TestHold: a paused controller builds nothing, and goes on afterwards.
 func TestHold(t *testing.T) {
 	s := &Simulator{cfg: Config{Inflight: 8}, gate: newGate(0)}
 	s.gate.open()

@@ -1,15 +1,18 @@
 package simulator
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
-// window holds a controller's messages from when they are built until they are
-// acknowledged, in order. Message n lies in slot n modulo the window's size and
-// has the packet identifier slot+1, so that a PUBACK finds its message without
-// a map, and an identifier is free again exactly when its slot is.
+// window holds a controller's messages in order, from when they are built until they are
+// acknowledged. Message n is in slot n modulo the window's size and has the packet
+// identifier slot+1: a PUBACK finds its message without a map, and an identifier is free
+// when its slot is.
 //
-// The writing goroutine pushes and rewinds, the reading one acknowledges. mu
-// guards all fields; a slot's contents belong to the writer until push, and
-// then stay as they are until the message is acknowledged.
+// The writing goroutine pushes and rewinds, the reading one acknowledges. mu guards all
+// fields. A slot's contents belong to the writer until push, and do not change from then
+// until the message is acknowledged.
 type window struct {
 	mu      sync.Mutex
 	slots   []slot
@@ -18,8 +21,8 @@ type window struct {
 	written uint64 // the next message to write to this connection
 	reached uint64 // the next message that was never written to any connection
 	answers []command
-	acks    []uint16      // packet identifiers of commands, to be acknowledged
-	wake    chan struct{} // buffered: the writer has something to do
+	acks    []uint16      // packet identifiers of commands to acknowledge
+	wake    chan struct{} // holds one item when the writer has something to do
 }
 
 type slot struct {
@@ -33,8 +36,8 @@ type slot struct {
 // maxSlot is the largest packet whose memory a slot keeps for the next one.
 const maxSlot = 4 << 10
 
-// maxAnswers bounds the commands that wait. Beyond it they are dropped, as a
-// controller with little memory does.
+// maxAnswers is how many commands may wait. Further ones are dropped, as by a controller
+// with little memory.
 const maxAnswers = 256
 
 func newWindow(size int) *window {
@@ -48,8 +51,8 @@ func (w *window) free() int {
 	return len(w.slots) - int(w.head-w.tail) //nolint:gosec // at most len(slots)
 }
 
-// next returns the slot to build the next message in, and its packet identifier.
-// It is for the writer, and needs free() > 0.
+// next returns the slot for the next message and its packet identifier. Only the writer
+// may call it, while free() > 0.
 func (w *window) next() (s *slot, id uint16) {
 	i := w.head % uint64(len(w.slots))
 	return &w.slots[i], uint16(i + 1) //nolint:gosec // Config limits the size
@@ -62,8 +65,8 @@ func (w *window) push() {
 	w.mu.Unlock()
 }
 
-// gather appends to b the packets that are not written to this connection yet,
-// and returns how many of them are new and how many were written before.
+// gather appends the packets that were not written to this connection yet. It returns how
+// many were never written before, and how many were.
 func (w *window) gather(b []byte) (_ []byte, fresh, repeated int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,8 +86,8 @@ func (w *window) gather(b []byte) (_ []byte, fresh, repeated int64) {
 	return b, fresh, repeated
 }
 
-// rewind prepares for a new connection: everything unacknowledged is written
-// again. Commands of the old connection need no PUBACK any more.
+// rewind prepares for a new connection: everything unacknowledged is written again.
+// Commands of the old connection need no PUBACK.
 func (w *window) rewind() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,7 +95,7 @@ func (w *window) rewind() {
 	w.acks = w.acks[:0]
 }
 
-// find returns the message that a PUBACK acknowledges, or nil if it is for none.
+// find returns the message that a PUBACK acknowledges, or nil if there is none.
 func (w *window) find(id uint16) *slot {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,8 +112,8 @@ func (w *window) find(id uint16) *slot {
 	return s
 }
 
-// release frees the slot that find returned, and wakes the writer when half the
-// window becomes free, for it to write many messages at once, and when all is.
+// release frees the slot that find returned. It wakes the writer when half of the window
+// becomes free, so that the writer writes many messages at once, and when all of it does.
 func (w *window) release(s *slot) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -139,7 +142,7 @@ func (w *window) empty() bool {
 	return w.tail == w.head
 }
 
-// take notes a command for the writer, which answers and acknowledges it.
+// take adds a command for the writer, which answers and acknowledges it.
 func (w *window) take(c command, ok bool, id uint16) (taken bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -153,7 +156,7 @@ func (w *window) take(c command, ok bool, id uint16) (taken bool) {
 	return taken
 }
 
-// commands returns what take noted, up to n commands.
+// commands removes and returns up to n commands that take added.
 func (w *window) commands(n int) []command {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,8 +164,8 @@ func (w *window) commands(n int) []command {
 		return nil
 	}
 	n = min(n, len(w.answers))
-	list := append([]command(nil), w.answers[:n]...)
-	w.answers = append(w.answers[:0], w.answers[n:]...)
+	list := slices.Clone(w.answers[:n])
+	w.answers = slices.Delete(w.answers, 0, n)
 	return list
 }
 

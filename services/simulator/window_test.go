@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fill pushes n messages whose packet is their number.
+// fill pushes n messages. The packet of each is its number.
 func fill(w *window, n int) {
 	for range n {
 		s, id := w.next()

@@ -8,10 +8,10 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
 
-// grace is how long a controller that is told to stop waits for PUBACKs.
+// grace is how long a controller that stops waits for PUBACKs.
 const grace = 2 * time.Second
 
-// maxOut is the largest buffer that is kept for the next write.
+// maxOut is the largest buffer that is reused for the next write.
 const maxOut = 64 << 10
 
 var errSilent = errors.New("the broker does not respond")
@@ -21,8 +21,8 @@ type writer struct {
 	*device
 	session *session
 	lost    <-chan error
-	ended   bool            // lost has been received from
-	opened  <-chan struct{} // of the gate; nil once it is known to be open
+	ended   bool            // the error of lost was received
+	opened  <-chan struct{} // the gate's; nil when it was seen open
 	alarm   *time.Timer
 	ping    *time.Ticker
 }
@@ -31,8 +31,8 @@ func newWriter(d *device, s *session, lost <-chan error) *writer {
 	return &writer{device: d, session: s, lost: lost, opened: d.sim.gate.opened}
 }
 
-// run writes until the controller has finished or ctx has ended, which is no
-// error, or until the connection is lost.
+// run writes until the controller has finished or ctx ends, without an error, or until
+// the connection is lost.
 func (w *writer) run(ctx context.Context) error {
 	w.alarm = time.NewTimer(0)
 	defer w.alarm.Stop()
@@ -58,7 +58,7 @@ func (w *writer) run(ctx context.Context) error {
 	return w.drain()
 }
 
-// drain writes what is built and waits a while for PUBACKs.
+// drain writes the built messages and waits up to grace for PUBACKs.
 func (w *writer) drain() error {
 	over := make(chan struct{})
 	stop := time.AfterFunc(grace, func() { close(over) })
@@ -98,8 +98,7 @@ func (w *writer) wait(done <-chan struct{}) error {
 	return nil
 }
 
-// probe sends a PINGREQ. Something has come since the last one, if only the
-// answer to it, or the broker is gone.
+// probe sends a PINGREQ. If not even the response to the last one came, the broker is gone.
 func (w *writer) probe() error {
 	if !w.heard.Swap(false) {
 		return errSilent
@@ -107,7 +106,7 @@ func (w *writer) probe() error {
 	return packets.NewControlPacket(packets.Pingreq).Write(w.session.conn)
 }
 
-// flush writes what has gathered, with one Write.
+// flush writes all waiting packets with one Write.
 func (w *writer) flush() error {
 	out, fresh, repeated := w.window.gather(w.out[:0])
 	out = w.window.appendAcks(out)
@@ -124,17 +123,17 @@ func (w *writer) flush() error {
 	return err
 }
 
-// maxBurst is how long readings gather, at most, that a rate allows.
+// maxBurst is how long readings are collected at most before they are sent at a rate.
 const maxBurst = 250 * time.Millisecond
 
-// burst is how many readings gather that the rate allows: half a window, so that
-// they share a write, or what is due after maxBurst; one at least.
+// burst is how many readings are collected before they are sent at a rate, so that they
+// share a write: half a window, or what is due after maxBurst, and at least one.
 func (d *device) burst() float64 {
 	return max(1, min(d.rate*maxBurst.Seconds(), float64(d.sim.cfg.Inflight+1)/2))
 }
 
-// setAlarm sets the timer for what is to be done without being woken: the next
-// interval or what the rate allows next, and strikes that fall back.
+// setAlarm sets the timer for the next interval, the next burst, or the next strike that
+// switches itself off.
 func (w *writer) setAlarm(now time.Time) {
 	var next time.Time
 	switch {

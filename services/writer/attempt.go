@@ -11,20 +11,20 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// historyError is what went wrong after the rows were committed, while a second
-// value for the same moment was put into the history.
+// historyError is an error after the rows were committed, while a second value for the same
+// time was stored in the history.
 type historyError struct{ error }
 
 // Unwrap returns the cause.
 func (e historyError) Unwrap() error { return e.error }
 
-// job is what one transaction writes.
+// job is the rows of one transaction.
 type job struct {
 	fresh, replacing rows
 	bytes            int // of the messages
 }
 
-// parse returns the job of messages, which have been parsed before.
+// parse returns the job of messages, which were parsed before.
 func parse(messages []jetstream.Msg) (*job, error) {
 	var j job
 	var d event.Decoded
@@ -48,9 +48,9 @@ func (j *job) add(m jetstream.Msg, d *event.Decoded) {
 
 func (j *job) rows() int { return j.fresh.len() + j.replacing.len() }
 
-// The time that an attempt may take is that of slow disks, with a margin. The
-// first attempt for a batch takes longer than those for its parts, which others
-// wait for, too. Who needs more gets it where nobody else waits, see apart.
+// The time that an attempt may take: that of slow disks, with a margin. The first attempt
+// for a batch may take longer than those for its parts, which delay other messages. Messages
+// that need more time get it where no others wait for them, see apart.
 const (
 	firstPatience = 500 * time.Millisecond
 	partPatience  = 300 * time.Millisecond
@@ -68,13 +68,14 @@ const (
 	longestCommit = 30 * time.Second
 )
 
-// slowCommits tells whether an attempt took too long because every COMMIT takes long,
-// as with a replica that is waited for. The next attempts get more time.
+// slowCommits reports whether an attempt took too long because every COMMIT is slow, for
+// example because of a synchronous replica. If so, the next attempts get more time.
 func (w *Writer) slowCommits(ctx context.Context, timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, longestCommit)
 	defer cancel()
 	started := time.Now()
-	// This writes to the log of PostgreSQL, and to nothing else. Who may not do it goes without.
+	// This writes to the write-ahead log only. A role without the right for it does not get
+	// more time.
 	if _, err := w.pool.Exec(ctx, `SELECT pg_logical_emit_message(true, 'f2mesh', '')`); outcomeOf(err) == refused {
 		return false
 	}
@@ -112,7 +113,7 @@ func (w *Writer) attempt(ctx context.Context, j *job, timeout time.Duration) err
 	return nil
 }
 
-// insert answers the number of rows that were new.
+// insert returns the number of new rows.
 func (w *Writer) insert(ctx context.Context, j *job) (inserted int64, err error) {
 	var b pgx.Batch
 	j.fresh.insert(&b)
@@ -143,11 +144,11 @@ func (w *Writer) insert(ctx context.Context, j *job) (inserted int64, err error)
 	return inserted, nil
 }
 
-// keepConflicts keeps the values that the table holds with another. A row that was
-// there already is a redelivery if it holds the same value; if not, two readings
-// claim the same moment, and the second must not vanish. The rows are committed
-// before it, so that the usual batch does not pay for it: if it does not happen, the
-// messages are not acknowledged and come again.
+// keepConflicts stores values in the history if the table has another value for the same
+// time. An existing row with the same value is a redelivery; with another value, two readings
+// have the same time, and the second one must not get lost. It runs after the rows are
+// committed, so that a batch without conflicts does not pay for it. If it fails, the messages
+// are not acknowledged and come again.
 func (w *Writer) keepConflicts(ctx context.Context, r *rows) (int64, error) {
 	if len(r.time) == 0 {
 		return 0, nil

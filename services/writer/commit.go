@@ -12,27 +12,27 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// maxBatchBytes bounds a batch by its messages. In memory it is several times that:
-// as it came, parsed, and as PostgreSQL takes it.
+// maxBatchBytes is the size of the largest batch, by its messages. In memory it takes several
+// times that: as received, parsed, and as sent to PostgreSQL.
 const maxBatchBytes = 4 << 20
 
-// refusedMessage is one whose rows PostgreSQL refuses while the tables take others.
+// refusedMessage is a message whose rows PostgreSQL refuses while the tables accept others.
 type refusedMessage struct {
 	m     jetstream.Msg
 	cause error
 }
 
-// pass is one way through the messages in hand. None is lost: each is settled, or
-// set apart, or waits.
+// pass is one attempt to write a list of messages. None is lost: each one is settled, set
+// apart, or waits.
 type pass struct {
 	w        *Writer
-	accepted bool // rows were taken since the first refusal
+	accepted bool // rows were written since the first refusal
 	refused  []refusedMessage
 }
 
-// write goes through messages once, and returns those that have to wait for the
-// database, and why. All others are in the tables, or dead letters, and acknowledged;
-// or set apart.
+// write tries to write the messages once. It returns those that have to wait for the
+// database, and why. The others are set apart, or they are in the tables or dead letters,
+// and acknowledged.
 func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) (waiting []jetstream.Msg, cause error) {
 	messages, err := w.settleUnreadable(ctx, messages)
 	if err != nil {
@@ -53,8 +53,8 @@ func (w *Writer) write(ctx context.Context, messages []jetstream.Msg) (waiting [
 	return p.decide(ctx)
 }
 
-// settleUnreadable makes dead letters of what is no DECODED message, and returns the
-// others.
+// settleUnreadable makes dead letters of messages that are not valid DECODED messages, and
+// returns the others.
 func (w *Writer) settleUnreadable(ctx context.Context, messages []jetstream.Msg) ([]jetstream.Msg, error) {
 	var letters []deadletter.Letter
 	var unreadable []jetstream.Msg
@@ -73,8 +73,8 @@ func (w *Writer) settleUnreadable(ctx context.Context, messages []jetstream.Msg)
 	return good, nil
 }
 
-// write writes one batch, in parts where it is refused or takes too long. It returns
-// what has to wait, and why.
+// write writes one batch, in parts if it is refused or takes too long. It returns the
+// messages that have to wait, and why.
 func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []jetstream.Msg, cause error) {
 	w := p.w
 	j, err := parse(messages)
@@ -91,7 +91,7 @@ func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []j
 		}
 		return nil, nil
 	case unable:
-		w.limit = max(1, len(messages)/2) // where the connection does not bear it, a part may
+		w.limit = max(1, len(messages)/2) // a bad connection may manage a smaller batch
 		return messages, err
 	case slow, refused:
 	}
@@ -103,14 +103,14 @@ func (p *pass) write(ctx context.Context, messages []jetstream.Msg) (waiting []j
 	}
 	w.metrics.splits.Inc()
 	if outcomeOf(err) == slow {
-		w.limit = max(1, len(messages)/2) // there may only have been too many
+		w.limit = max(1, len(messages)/2) // the batch may only have been too large
 	}
 	return p.writeParts(ctx, messages, err)
 }
 
-// writeParts finds the controllers whose rows are refused, or slow, as a batch was
-// for cause. Which of their messages are at fault is found out apart, where nobody
-// else waits for it.
+// writeParts writes a batch that was refused or slow for cause in parts, and finds the
+// controllers whose rows are refused or slow. apart finds out which of their messages are,
+// where no other messages wait for that.
 func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg, cause error) (waiting []jetstream.Msg, err error) {
 	sorted := byController(messages)
 	settled := func(part []jetstream.Msg) { p.accept(ctx, part) }
@@ -130,11 +130,12 @@ func (p *pass) writeParts(ctx context.Context, messages []jetstream.Msg, cause e
 	})
 }
 
-// inParts writes messages, which are sorted by controller: in parts that get smaller
-// with each that is refused or slow, and larger again with each that is written, which
-// it tells. blame takes as many messages of the beginning as it has found at fault, or
-// none to have the part written in smaller ones; of one message it takes at least that.
-// What is left has to wait for the error.
+// inParts writes messages, which are sorted by controller, in parts. The parts get smaller
+// after each that is refused or slow, and larger after each that is written. It calls settled
+// for each written part, and blame for each other one. blame returns the messages at the
+// beginning of left that are at fault, or none to have the part written in smaller parts; it
+// must return at least the message of a part of one. inParts returns the messages that have
+// to wait, and why.
 func (w *Writer) inParts(ctx context.Context, left []jetstream.Msg, size int, settled func(part []jetstream.Msg),
 	blame func(left, part []jetstream.Msg, cause error) (taken []jetstream.Msg, err error),
 ) ([]jetstream.Msg, error) {
@@ -166,19 +167,19 @@ func (w *Writer) inParts(ctx context.Context, left []jetstream.Msg, size int, se
 	return nil, nil
 }
 
-// ofOne tells whether sorted messages are of one controller.
+// ofOne reports whether sorted messages are of one controller.
 func ofOne(sorted []jetstream.Msg) bool {
 	return macToken(sorted[0]) == macToken(sorted[len(sorted)-1])
 }
 
-// byController sorts messages by their controllers, and keeps the order of each.
+// byController sorts messages by controller, and keeps the order of each controller's.
 func byController(messages []jetstream.Msg) []jetstream.Msg {
 	sorted := slices.Clone(messages)
 	slices.SortStableFunc(sorted, func(a, b jetstream.Msg) int { return strings.Compare(macToken(a), macToken(b)) })
 	return sorted
 }
 
-// ofFirst returns the messages at the beginning that are of the first's controller.
+// ofFirst returns the messages of the first controller.
 func ofFirst(sorted []jetstream.Msg) []jetstream.Msg {
 	mac := macToken(sorted[0])
 	n := slices.IndexFunc(sorted, func(m jetstream.Msg) bool { return macToken(m) != mac })
@@ -188,8 +189,8 @@ func ofFirst(sorted []jetstream.Msg) []jetstream.Msg {
 	return sorted[:n]
 }
 
-// smaller is the size of the next part where one of n messages was not written. What
-// is slow is found in fewer and smaller steps, since each takes until it is broken off.
+// smaller returns the size of the next part after one of n messages was not written. Slow
+// messages are searched in larger steps, since each attempt takes until its timeout.
 func smaller(n int, result outcome) int {
 	if result == slow {
 		return max(1, n/16)
@@ -197,7 +198,7 @@ func smaller(n int, result outcome) int {
 	return max(1, n/2)
 }
 
-// accept settles what is in the tables.
+// accept settles messages whose rows are in the tables.
 func (p *pass) accept(ctx context.Context, messages []jetstream.Msg) {
 	p.w.accept(ctx, messages)
 	p.w.together.forget()
@@ -212,9 +213,9 @@ func (p *pass) unsettled() []jetstream.Msg {
 	return all
 }
 
-// decide sets the refused messages apart, or has them wait: where the rows of several
-// controllers are refused for one reason, and nobody's are taken, it is the table's
-// fault and not theirs (design 5.6).
+// decide sets the refused messages apart, or has them wait: if the rows of several controllers
+// are refused for one reason, and no rows are accepted, it is the table's fault and not theirs
+// (design 5.6).
 func (p *pass) decide(ctx context.Context) (waiting []jetstream.Msg, cause error) {
 	w := p.w
 	if len(p.refused) == 0 {
@@ -233,8 +234,8 @@ func (p *pass) decide(ctx context.Context) (waiting []jetstream.Msg, cause error
 	return nil, nil
 }
 
-// buryRefused is bury, once the tables take other rows than those that cause is about:
-// where they do not, it is not the messages' fault.
+// buryRefused is bury, if the tables accept other rows than those that failed with cause. If
+// they do not, it is not the messages' fault, and buryRefused returns an error.
 func (w *Writer) buryRefused(ctx context.Context, letters []deadletter.Letter, messages []jetstream.Msg, cause error) error {
 	j, err := parse(messages)
 	if err != nil {
@@ -246,13 +247,12 @@ func (w *Writer) buryRefused(ctx context.Context, letters []deadletter.Letter, m
 	return w.bury(ctx, letters, messages)
 }
 
-// bury stores the letters of messages, and settles these. It fails only with ctx.
+// bury stores the dead letters of messages, and settles the messages. It fails only if ctx
+// ends.
 func (w *Writer) bury(ctx context.Context, letters []deadletter.Letter, messages []jetstream.Msg) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	w.recording.Lock()
-	defer w.recording.Unlock()
 	if err := w.letters.Record(ctx, letters); err != nil {
 		return err
 	}
@@ -272,31 +272,31 @@ func (w *Writer) accept(ctx context.Context, messages []jetstream.Msg) {
 // settle acknowledges messages.
 func (w *Writer) settle(ctx context.Context, messages []jetstream.Msg) {
 	if err := w.streams.Acknowledge(ctx, messages...); err != nil {
-		w.log.Debug("messages will come again, as duplicates", "error", err)
+		w.log.Debug("acknowledging written messages; they come again as duplicates", "error", err)
 	}
 	w.metrics.received.Add(float64(len(messages)))
 	w.settled.Add(uint64(len(messages)))
 }
 
-// macToken is the controller in a message's subject, f2.decoded.<mac>.….
+// macToken returns the controller's MAC in a message's subject, f2.decoded.<mac>.….
 func macToken(m jetstream.Msg) string {
 	_, rest, _ := strings.Cut(strings.TrimPrefix(m.Subject(), "f2."), ".")
 	mac, _, _ := strings.Cut(rest, ".")
 	return mac
 }
 
-// together tells a fault of the table, which refuses the rows of several controllers
-// for one reason and takes nobody's, from that of a controller.
+// together tells a fault of a table from a fault of a controller: a table that refuses the
+// rows of several controllers for one reason, and accepts none, is at fault itself.
 type together struct {
 	state       string
 	controllers map[string]struct{}
 }
 
-// dataExceptions are what PostgreSQL says of values that no table takes.
+// dataExceptions is the class of SQLSTATEs about values that no table accepts.
 const dataExceptions = "22"
 
-// add notes messages that were refused while nobody's were taken. It tells whether
-// the same was refused to several controllers.
+// add records messages that were refused while no rows were accepted. It reports whether
+// several controllers were refused for the same reason.
 func (t *together) add(messages []refusedMessage) bool {
 	state := sqlState(messages[0].cause)
 	for _, r := range messages {

@@ -17,17 +17,17 @@ type Config struct {
 	DrainTimeout  time.Duration `help:"Maximum time, at a stop, to write pending messages." env:"WRITER_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
-// Validate names the first setting that cannot work.
+// Validate returns an error for the first invalid setting.
 func (c *Config) Validate() error {
 	switch {
 	case c.DSN == "":
 		return errors.New("timescale-dsn must not be empty")
 	case c.Batch < 1 || c.Batch > 20000:
-		return errors.New("batch must be 1..20000")
+		return errors.New("batch must be 1 to 20000")
 	case c.Linger < 0 || c.DrainTimeout <= 0:
 		return errors.New("linger must not be negative; drain-timeout must be positive")
 	case c.CompressAfter <= 0 || c.Retention < 0:
-		return errors.New("compress-after must be positive, retention not negative")
+		return errors.New("compress-after must be positive; retention must not be negative")
 	case c.Retention > 0 && c.Retention <= c.CompressAfter:
 		return errors.New("retention must be longer than compress-after")
 	}

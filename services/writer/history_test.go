@@ -9,15 +9,15 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// history is measurement_history in short, in its order.
+// history returns measurement_history in short form, in order.
 func (m *mesh) history() []string {
 	m.t.Helper()
 	return query[[]string](m, `SELECT coalesce(array_agg(concat_ws(' ', reason, datapoint_id, coalesce(value::text, text_value), right(event_id::text, 2)) ORDER BY recorded, reason, datapoint_id), '{}')
 FROM measurement_history`)
 }
 
-// TestConflictingValue has two readings of one data point at one moment: the
-// first stays, and the second does not vanish.
+// TestConflictingValue: two readings of one data point have the same time. The first one stays
+// in the table, and the second one is in the history.
 func TestConflictingValue(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -49,8 +49,8 @@ func TestConflictingValue(t *testing.T) {
 	assert.Empty(t, m.letters())
 }
 
-// TestReplace decodes messages again: the tables have the new values, the history
-// has the previous ones, and a repetition changes nothing.
+// TestReplace decodes messages again: the tables get the new values and the history the
+// previous ones. Repeating it changes nothing.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -87,8 +87,8 @@ func TestReplace(t *testing.T) {
 	assert.Len(t, m.history(), 4, "the control: another message's value is a conflict")
 }
 
-// TestImplausibleTime has a clock that is wrong: the row is where it is looked for,
-// and says what the clock said.
+// TestImplausibleTime: a device's clock is wrong. The row has the receive time, and the
+// device's time separately.
 func TestImplausibleTime(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -20,8 +21,8 @@ const (
 	reasonRefused    = "refused_by_database"
 )
 
-// notDecoded makes the letter of what is no DECODED message. Its place in RAW, if it
-// has one, is not known, so that the letter keeps it and names its place in DECODED.
+// notDecoded returns the letter of a message that is not a valid DECODED message. Its place
+// in RAW is unknown, so the letter has the payload and names the place in DECODED.
 func notDecoded(m jetstream.Msg, err error) deadletter.Letter {
 	l := deadletter.Letter{
 		Stage: stage, Reason: reasonBadDecoded, Topic: m.Subject(), MAC: macOf(m), Payload: m.Data(), Time: time.Now(),
@@ -29,12 +30,12 @@ func notDecoded(m jetstream.Msg, err error) deadletter.Letter {
 	}
 	if meta, err := m.Metadata(); err == nil {
 		l.Received = meta.Timestamp
-		l.Detail = fmt.Sprintf("message %d of %s is %s", meta.Sequence.Stream, DecodedStream, l.Detail)
+		l.Detail = fmt.Sprintf("message %d of %s is %s", meta.Sequence.Stream, stream.Decoded, l.Detail)
 	}
 	return l
 }
 
-// position says where JSON is wrong. The words of the error may have contents.
+// position returns where JSON is wrong. The text of the error itself may quote contents.
 func position(err error) string {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Sprintf(": bad JSON at byte %d", syntactic.ByteOffset)
@@ -45,7 +46,7 @@ func position(err error) string {
 	return ""
 }
 
-// refusal makes the letter of a message whose rows PostgreSQL does not take.
+// refusal returns the letter of a message whose rows PostgreSQL does not accept.
 func refusal(m jetstream.Msg, detail, sqlState string) deadletter.Letter {
 	l := deadletter.Letter{
 		Stage: stage, Reason: reasonRefused, Topic: m.Subject(), MAC: macOf(m), Time: time.Now(),
@@ -58,7 +59,7 @@ func refusal(m jetstream.Msg, detail, sqlState string) deadletter.Letter {
 	return l
 }
 
-// macOf is empty where the subject is none of ours.
+// macOf returns "" if the subject does not parse.
 func macOf(m jetstream.Msg) topic.MAC {
 	t, err := topic.ParseSubject(m.Subject())
 	if err != nil {
@@ -67,5 +68,5 @@ func macOf(m jetstream.Msg) topic.MAC {
 	return t.MAC
 }
 
-// replaces tells whether an operator had the message decoded again.
+// replaces reports whether the message was decoded again for an operator.
 func replaces(m jetstream.Msg) bool { return m.Headers().Get(event.HeaderReplace) != "" }

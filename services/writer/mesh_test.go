@@ -17,7 +17,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 )
 
@@ -25,7 +24,7 @@ var cluster postgrestest.Shared
 
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m, nil)) }
 
-// newWriter is a writer as Run has it once its pool is open.
+// newWriter returns a writer with an open pool.
 func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), dsn)
@@ -34,7 +33,7 @@ func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
 	return writerOn(t, pool, client)
 }
 
-// writerOn is a writer on a pool; streams may be nil.
+// writerOn returns a writer on a pool; streams may be nil.
 func writerOn(tb testing.TB, pool *pgxpool.Pool, streams *stream.Client) *Writer {
 	tb.Helper()
 	cfg := Config{DSN: "set already", Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
@@ -44,7 +43,7 @@ func writerOn(tb testing.TB, pool *pgxpool.Pool, streams *stream.Client) *Writer
 	return w
 }
 
-// mesh is a writer between real streams and real tables, run by hand.
+// mesh is a writer between real streams and real tables. Tests call its steps.
 type mesh struct {
 	t        *testing.T
 	w        *Writer
@@ -57,22 +56,22 @@ func newMesh(t *testing.T) *mesh {
 	ctx := t.Context()
 	dsn := cluster.NewDatabase(t, "")
 	m := &mesh{t: t, client: streamtest.NewClient(t)}
-	require.NoError(t, m.client.Ensure(ctx, DecodedStream, deadletter.Stream))
+	require.NoError(t, m.client.Ensure(ctx, stream.Decoded, stream.DeadLetter))
 	var err error
-	m.consumer, err = m.client.Consumer(ctx, DecodedStream, stage)
+	m.consumer, err = m.client.Consumer(ctx, stream.Decoded, stage)
 	require.NoError(t, err)
 	m.w = newWriter(t, dsn, m.client)
 	require.NoError(t, m.w.prepareTables(ctx, m.w.pool))
 	return m
 }
 
-// write puts messages on DECODED and has the writer write them as one batch.
+// write stores messages on DECODED and writes them as one batch.
 func (m *mesh) write(messages ...event.Decoded) {
 	m.t.Helper()
 	m.writeRaw(encoded(messages...)...)
 }
 
-// encoded is what the decoder publishes.
+// encoded returns messages like those of the decoder.
 func encoded(messages ...event.Decoded) []*nats.Msg {
 	all := make([]*nats.Msg, len(messages))
 	for i := range messages {
@@ -85,7 +84,7 @@ func encoded(messages ...event.Decoded) []*nats.Msg {
 	return all
 }
 
-// again is what a redecoding publishes.
+// again returns messages like those of a redecoding.
 func again(messages ...event.Decoded) []*nats.Msg {
 	all := encoded(messages...)
 	for _, m := range all {
@@ -107,7 +106,7 @@ func (m *mesh) writeRaw(messages ...*nats.Msg) {
 	m.settleApart()
 }
 
-// settleApart takes turns with what is set apart until nothing is.
+// settleApart runs turns until no message is set apart.
 func (m *mesh) settleApart() {
 	m.t.Helper()
 	for started := time.Now(); ; {
@@ -122,11 +121,11 @@ func (m *mesh) settleApart() {
 	}
 }
 
-// fetch puts messages on DECODED and takes them from it.
+// fetch stores messages on DECODED and receives them.
 func (m *mesh) fetch(messages ...*nats.Msg) []jetstream.Msg {
 	m.t.Helper()
 	ctx := m.t.Context()
-	_, err := m.client.Store(ctx, DecodedStream, messages)
+	_, err := m.client.Store(ctx, stream.Decoded, messages)
 	require.NoError(m.t, err)
 	fetched, err := m.consumer.Fetch(len(messages), jetstream.FetchMaxWait(20*time.Second))
 	require.NoError(m.t, err)
@@ -139,10 +138,10 @@ func (m *mesh) fetch(messages ...*nats.Msg) []jetstream.Msg {
 	return batch
 }
 
-// letters are all messages of DEAD_LETTER, in order.
+// letters returns all messages of DEAD_LETTER, in order.
 func (m *mesh) letters() []*jetstream.RawStreamMsg {
 	m.t.Helper()
-	s, err := m.client.JetStream().Stream(m.t.Context(), deadletter.Stream)
+	s, err := m.client.JetStream().Stream(m.t.Context(), stream.DeadLetter)
 	require.NoError(m.t, err)
 	var all []*jetstream.RawStreamMsg
 	for sequence := uint64(1); sequence <= s.CachedInfo().State.LastSeq; sequence++ {
@@ -156,7 +155,7 @@ func (m *mesh) letters() []*jetstream.RawStreamMsg {
 	return all
 }
 
-// query answers one value of the tables.
+// query returns one value from the tables.
 func query[T any](m *mesh, sql string, args ...any) (value T) {
 	m.t.Helper()
 	require.NoError(m.t, m.w.pool.QueryRow(m.t.Context(), sql, args...).Scan(&value), sql)

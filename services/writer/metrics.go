@@ -5,8 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// metrics are what the writer has done since it started. The labels are
-// bounded: reasons and alarms are fixed sets.
+// metrics of the writer. The labels are bounded: reasons and alarms are fixed sets.
 type metrics struct {
 	received, written, duplicates prometheus.Counter
 	conflicts, replaced           prometheus.Counter
@@ -25,15 +24,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.GaugeOpts{Namespace: "f2mesh", Subsystem: stage, Name: name, Help: help}
 	}
 	return &metrics{
-		received:   counter("messages_received_total", "DECODED messages taken and settled, redeliveries included."),
+		received:   counter("messages_received_total", "DECODED messages written or made dead letters, redeliveries included."),
 		written:    counter("rows_written_total", "Rows inserted."),
-		duplicates: counter("rows_duplicate_total", "Rows that the tables held already."),
-		conflicts:  counter("rows_conflicting_total", "Values kept in measurement_history, because the table has another for the same moment."),
-		replaced:   counter("rows_replaced_total", "Rows whose values a message that was decoded again has replaced."),
-		retries:    counter("database_retries_total", "Attempts that PostgreSQL did not answer or refused for a while."),
-		probes:     counter("database_probes_total", "Times the writer tried whether the tables take rows, because some were refused."),
-		splits:     counter("batches_split_total", "Batches that were written in parts, because they were refused or took too long."),
-		apart:      f.NewGauge(gauge("messages_apart", "Messages of controllers whose rows PostgreSQL does not finish in time, waiting apart from the others.")),
+		duplicates: counter("rows_duplicate_total", "Rows that the tables had already."),
+		conflicts:  counter("rows_conflicting_total", "Values stored in measurement_history because the table has another value for the same time."),
+		replaced:   counter("rows_replaced_total", "Rows whose values were replaced by a message that was decoded again."),
+		retries:    counter("database_retries_total", "Attempts to write that failed and are retried."),
+		probes:     counter("database_probes_total", "Tests whether the tables accept rows, after rows were refused."),
+		splits:     counter("batches_split_total", "Batches written in parts because they were refused or took too long."),
+		apart:      f.NewGauge(gauge("messages_apart", "Waiting messages of controllers whose rows PostgreSQL refuses or does not write in time.")),
 		deadLetters: f.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "f2mesh", Subsystem: stage, Name: "dead_letters_total", Help: "Messages stored on DEAD_LETTER.",
 		}, []string{"reason"}),

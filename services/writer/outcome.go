@@ -12,32 +12,32 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
-// outcome is what an attempt to write came to.
+// outcome is the result of an attempt to write.
 type outcome int
 
 const (
 	written outcome = iota
-	// unable: PostgreSQL cannot write now, whatever the rows are.
+	// unable: PostgreSQL cannot write any rows now.
 	unable
 	// slow: PostgreSQL did not finish in time.
 	slow
-	// refused: PostgreSQL refused these rows, or all rows. A probe tells.
+	// refused: PostgreSQL refused these rows, or all rows. A probe finds out.
 	refused
 )
 
-// The database's own errors, which are waited out: by SQLSTATE, or its first two
-// characters (design 5.6).
+// Errors of the database itself, after which the writer waits: by class or SQLSTATE
+// (design 5.6).
 var (
 	ownClasses = []string{"08", "28", "40", "53", "57", "58"}          //nolint:gochecknoglobals // a constant list
 	ownStates  = []string{"25006", "3D000", "55P03", "XX001", "XX002"} //nolint:gochecknoglobals // a constant list
 )
 
 const (
-	queryCanceled      = "57014" // of a statement_timeout that somebody has set
-	configurationLimit = "53400" // of the statement, unlike others of its class
+	queryCanceled      = "57014" // by a statement_timeout
+	configurationLimit = "53400" // an error of the statement, unlike others of its class
 )
 
-// outcomeOf judges an attempt's error.
+// outcomeOf returns the outcome of an attempt that ended with err.
 func outcomeOf(err error) outcome {
 	if err == nil {
 		return written
@@ -61,14 +61,14 @@ func outcomeOf(err error) outcome {
 	return refused
 }
 
-// hopeless tells whether a statement of our own, without rows from outside, can never
-// succeed.
+// hopeless reports whether a statement of the writer itself, without received rows, can
+// never succeed.
 func hopeless(err error) bool {
 	state := sqlState(err)
 	return len(state) == 5 && slices.Contains([]string{"22", "23", "54"}, state[:2])
 }
 
-// sqlState is empty where PostgreSQL gave none.
+// sqlState returns the SQLSTATE of an error, or "".
 func sqlState(err error) string {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
@@ -76,25 +76,25 @@ func sqlState(err error) string {
 	return ""
 }
 
-// triggerFunction finds the function that raised an error. What else the context of
-// an error says may hold values.
+// triggerFunction finds the function that raised an error. The rest of an error's context
+// may contain values.
 var triggerFunction = regexp.MustCompile(`^PL/pgSQL function ([\w.]+)\(`)
 
-// meanings are of what a table, a role or a server is refused for.
+// meanings explains some SQLSTATEs.
 var meanings = map[string]string{ //nolint:gochecknoglobals // a constant table
 	"25006": "the server is read-only",
-	"28P01": "the password is refused",
+	"28P01": "the password was refused",
 	"42501": "the writer's role lacks a privilege",
 	"42P01": "a table is missing",
 	"42703": "a column is missing",
 	"53100": "the disk is full",
 	"53200": "the server is out of memory",
 	"53300": "the server has too many connections",
-	"55P03": "somebody else holds a lock",
+	"55P03": "another session holds a lock",
 	"57014": "it did not finish in time",
 }
 
-// tableError is what went wrong with a table.
+// tableError is the error of a probe of a table.
 type tableError struct {
 	table string
 	cause error
@@ -106,7 +106,7 @@ func (e tableError) Error() string { return "table " + e.table + ": " + fault(e.
 // Unwrap returns the cause.
 func (e tableError) Unwrap() error { return e.cause }
 
-// refusesAllError is why several controllers' rows were refused.
+// refusesAllError is the error if the rows of several controllers are refused for one cause.
 type refusesAllError struct{ cause error }
 
 // Error names no values.
@@ -117,8 +117,8 @@ func (e refusesAllError) Error() string {
 // Unwrap returns the cause.
 func (e refusesAllError) Unwrap() error { return e.cause }
 
-// fault says what to look at, and no values: of PostgreSQL's own words the message,
-// the detail and the context may hold some.
+// fault describes an error without values. PostgreSQL's message, detail and context may
+// contain values.
 func fault(err error) string {
 	if named, ok := errors.AsType[refusesAllError](err); ok {
 		return named.Error()

@@ -21,7 +21,7 @@ import (
 
 const patience = time.Minute
 
-// poolers is a database with its tables, and the two ways to it.
+// poolers is a database with its tables, and the two ways to connect to it.
 type poolers struct{ direct, pooled *database.Pool }
 
 // newPoolers starts a PgBouncer with the settings.
@@ -46,7 +46,7 @@ func newPoolers(tb testing.TB, settings map[string]string) poolers {
 	return ways
 }
 
-// sample has messages with every type of column, its nulls and its extremes.
+// sample returns messages with every type of column, with nulls and extreme values.
 func sample(from, n int) []event.Decoded {
 	words := []string{"", "plain", `quotes ' " \ { } ,`, "ümläut €", "NULL", "two\nlines"}
 	states := []string{`{}`, `{"a":null}`, `{"text":"quote \" and \\ and ü","nested":{"list":[1,2.5,true]}}`}
@@ -77,7 +77,7 @@ func insertSample(ctx context.Context, w *Writer, messages []event.Decoded) erro
 	}
 }
 
-// content is everything in the tables as PostgreSQL prints it.
+// content returns the rows of all tables as PostgreSQL prints them.
 func content(t *testing.T, pool *pgxpool.Pool) (text string) {
 	t.Helper()
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT string_agg(r, E'\n' ORDER BY r) FROM (
@@ -85,7 +85,7 @@ func content(t *testing.T, pool *pgxpool.Pool) (text string) {
 	return text
 }
 
-// TestPooledRowsAreTheSame writes the same messages both ways.
+// TestPooledRowsAreTheSame writes the same messages with and without a pooler.
 func TestPooledRowsAreTheSame(t *testing.T) {
 	t.Parallel()
 	ways := newPoolers(t, nil)
@@ -120,8 +120,8 @@ func parameterTypes(t *testing.T, pool *pgxpool.Pool, sql string) (names []strin
 	return names
 }
 
-// TestPoolExhausted has writers wait for a connection that others hold, for longer
-// than the pooler lets them: what they have in hand is written all the same.
+// TestPoolExhausted: writers wait for a connection longer than the pooler allows. Their
+// messages are written nevertheless.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	ways := newPoolers(t, map[string]string{"default_pool_size": "1", "query_wait_timeout": "1"})
@@ -152,8 +152,8 @@ func TestPoolExhausted(t *testing.T) {
 	assert.Equal(t, 2*writers*each, measurements())
 }
 
-// BenchmarkInsert tells what the pooler costs the writer's own insert, of 15,000 rows
-// at a time: go test -run='^$' -bench=Insert ./services/writer.
+// BenchmarkInsert measures the cost of the pooler for the writer's insert of 15,000 rows: go
+// test -run='^$' -bench=Insert ./services/writer.
 func BenchmarkInsert(b *testing.B) {
 	ways := newPoolers(b, nil)
 	from := 0

@@ -13,12 +13,12 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// probeTime bounds a probe: tables that take rows take one at once.
+// probeTime is how long a probe may take.
 const probeTime = 2 * time.Second
 
-// A table that the writer writes, and how it is probed: with a row like one that it
-// holds, or, where it is empty, with one of nothing. The rows are a microsecond
-// younger than those that they are copies of, so that they are really inserted.
+// probed is a table and the statements that probe it: with a copy of one of its rows, or
+// with a blank row if it is empty. A copy is a microsecond later than the original, so that
+// it is really inserted.
 type probed struct{ name, copied, blank string }
 
 //nolint:gochecknoglobals // constants
@@ -48,13 +48,13 @@ VALUES (now(), 0, 0, 0, now(), '00000000-0000-0000-0000-000000000000', 'conflict
 	}
 )
 
-// tableProbes is how many rows that a table holds are tried before it counts as one
-// that takes none: a trigger may refuse the rows of one controller.
+// tableProbes is how many of a table's rows are tried before the table counts as one that
+// accepts none: a trigger may refuse the rows of one controller.
 const tableProbes = 4
 
-// probe tells whether the tables that j is for take rows now: nil, or why not. A
-// table takes rows if it takes one like any of those that it took before. cause is
-// why the question came up. All is rolled back.
+// probe returns nil if the tables of j accept rows now, or else why not. A table accepts rows
+// if it accepts a copy of one that it accepted before. cause is the error that led to the
+// probe. Everything is rolled back.
 func (w *Writer) probe(ctx context.Context, j *job, cause error) error {
 	w.metrics.probes.Inc()
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
@@ -110,7 +110,7 @@ func (w *Writer) probeTable(ctx context.Context, t probed) (failed error) {
 	return failed
 }
 
-// probeWith runs what and rolls it back.
+// probeWith runs what in a transaction and rolls it back.
 func (w *Writer) probeWith(ctx context.Context, what func(pgx.Tx) error) error {
 	tx, err := w.pool.Begin(ctx)
 	if err != nil {
@@ -120,14 +120,14 @@ func (w *Writer) probeWith(ctx context.Context, what func(pgx.Tx) error) error {
 	return what(tx)
 }
 
-// taken remembers rows that the tables took, of as many controllers as there is
-// room for, by table. It is safe for concurrent use.
+// taken remembers, for each table, rows of several controllers that the table accepted. It
+// is safe for concurrent use.
 type taken struct {
 	mu  sync.Mutex
-	all map[string][]remembered // the latest first
+	all map[string][]remembered // by table, the latest first
 }
 
-// remembered is a row of a controller.
+// remembered is an accepted row of a controller.
 type remembered struct {
 	mac string
 	row rows
@@ -138,7 +138,7 @@ const (
 	rememberedBytes       = 64 << 10 // of the message of one
 )
 
-// note remembers some rows of a batch that was written.
+// note remembers some rows of a written batch.
 func (t *taken) note(messages []jetstream.Msg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -164,7 +164,7 @@ func (t *taken) note(messages []jetstream.Msg) {
 	}
 }
 
-// rows returns what is remembered of a table.
+// rows returns the remembered rows of a table.
 func (t *taken) rows(table string) []remembered {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,10 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// of gives a message to the n-th controller of a fleet, with a sensor device of its own.
+// of returns a message of the n-th controller of a fleet, with its own sensor device.
 func of(n int, d event.Decoded) event.Decoded {
 	d.MAC, d.ControllerID = fmt.Sprintf("e4fd45f600%02x", n), int32(n)
 	d.ID = event.PlaceID(1, 100*d.ID.Sequence()+uint64(n))
@@ -31,7 +32,7 @@ const (
 	bad   = 7 // the controller that has the faults
 )
 
-// everybody has each controller of the fleet send one message.
+// everybody returns a message of each controller of the fleet.
 func everybody(message func(at int) event.Decoded, at int) (all []event.Decoded) {
 	for n := range fleet {
 		all = append(all, of(n, message(at)))
@@ -39,7 +40,7 @@ func everybody(message func(at int) event.Decoded, at int) (all []event.Decoded)
 	return all
 }
 
-// trigger runs statements, in PL/pgSQL, before each row of a table that condition holds for.
+// trigger installs a trigger in PL/pgSQL for the rows of a table that meet a condition.
 func (m *mesh) trigger(table, condition, statements string) {
 	m.t.Helper()
 	m.exec(fmt.Sprintf(`CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -53,7 +54,7 @@ func (m *mesh) exec(sql string) {
 	require.NoError(m.t, err, sql)
 }
 
-// run has the writer run by itself until the test ends.
+// run runs the writer until the test ends.
 func (m *mesh) run() {
 	m.t.Helper()
 	messages, _, err := m.client.Consume(m.t.Context(), m.consumer, 2000, maxBatchBytes)
@@ -84,10 +85,10 @@ func (m *mesh) run() {
 	})
 }
 
-// publish puts messages on DECODED.
+// publish stores messages on DECODED.
 func (m *mesh) publish(messages ...*nats.Msg) {
 	m.t.Helper()
-	_, err := m.client.Store(m.t.Context(), DecodedStream, messages)
+	_, err := m.client.Store(m.t.Context(), stream.Decoded, messages)
 	require.NoError(m.t, err)
 }
 
@@ -96,9 +97,9 @@ func (m *mesh) eventually(condition func() bool, what string) {
 	require.Eventually(m.t, condition, patience, 20*time.Millisecond, what)
 }
 
-// TestOneControllersRowsAreRefused has a trigger refuse the rows of one controller,
-// whatever it calls that, while 20 others send: theirs are written, its messages are
-// dead letters that name what to fix.
+// TestOneControllersRowsAreRefused: a trigger refuses the rows of one controller, with various
+// errors, while 20 others send. Their rows are written; its messages become dead letters that
+// name what to fix.
 func TestOneControllersRowsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"53400", "P0001", "0A000", "23514", "23505", "42501", "42P01", "55000", "XX000", "22003"} {
@@ -142,9 +143,9 @@ func TestOneControllersRowsAreRefused(t *testing.T) {
 	}
 }
 
-// TestOnlyControllerIsRefused has one controller alone in the mesh: an odd row of it
-// is a dead letter, since the table takes the rows that it took before; where it takes
-// none of them any more, it waits.
+// TestOnlyControllerIsRefused: the mesh has one controller. A single refused row becomes a
+// dead letter, since the table accepts a copy of an earlier row. If the table accepts none of
+// those, the writer waits.
 func TestOnlyControllerIsRefused(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -181,8 +182,7 @@ func TestOnlyControllerIsRefused(t *testing.T) {
 	assert.Equal(t, 6, query[int](m, "SELECT count(*) FROM measurement"))
 }
 
-// TestProbeAfterRestart has a writer that has written nothing yet: it tries rows that
-// the table holds.
+// TestProbeAfterRestart: a writer that has written nothing yet probes with rows of the table.
 func TestProbeAfterRestart(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -194,10 +194,10 @@ func TestProbeAfterRestart(t *testing.T) {
 	assert.Equal(t, 2*fleet, query[int](m, "SELECT count(*) FROM measurement"), "what was tried is not there")
 }
 
-// TestEverybodysRowsAreRefused has a trigger that takes the rows that were there and
-// refuses all new ones: that is no controller's fault. It waits until others' rows are
-// taken.
-func TestEverybodysRowsAreRefused(t *testing.T) {
+// TestRowsOfAllControllersAreRefused: a trigger accepts the existing rows and refuses all new ones.
+// That is no controller's fault: the writer waits until rows of other controllers are
+// accepted.
+func TestRowsOfAllControllersAreRefused(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
 	m.write(everybody(reading, 1)...)
@@ -232,9 +232,9 @@ func TestEverybodysRowsAreRefused(t *testing.T) {
 	assert.Len(t, m.letters(), 5)
 }
 
-// TestTableDoesNotTakeRows has faults that are the database's: nothing becomes a dead
-// letter, an alarm is raised and cleared, and everything is written in the end.
-func TestTableDoesNotTakeRows(t *testing.T) {
+// TestTableAcceptsNoRows covers faults of the database: no message becomes a dead letter, an
+// alarm is raised and cleared, and everything is written in the end.
+func TestTableAcceptsNoRows(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ spoil, fix, says string }{
 		"missing table": {

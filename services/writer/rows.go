@@ -9,7 +9,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// rows holds messages as the columns that the statements take.
+// rows holds messages as columns, the parameters of the statements.
 type rows struct {
 	time, deviceTime, received column[pgtype.Timestamptz]
 	id                         column[pgtype.UUID]
@@ -27,9 +27,9 @@ type rows struct {
 	repeat                                    []bool
 }
 
-// column is an array that pgx encodes in place. Of an ordinary slice it copies
-// each element to the heap once or twice: 7 % of all allocations between a
-// controller and its rows (measured).
+// column is an array that pgx encodes in place. It would copy each element of an ordinary
+// slice to the heap once or twice: 7 % of all allocations between a controller and its rows
+// (measured).
 type column[T any] []T
 
 // Dimensions is pgtype.ArrayGetter's.
@@ -95,7 +95,7 @@ INSERT INTO device_event (time, device_time, received, event_id, controller_id, 
 SELECT * FROM unnest($1::timestamptz[], $2::timestamptz[], $3::timestamptz[], $4::uuid[], $5::int4[], $6::text[], $7::text[], $8::text[], $9::int2[], $10::text[], $11::text[], $12::jsonb[], $13::bool[])
 ON CONFLICT DO NOTHING`
 
-	// The second condition is for a message that comes again after its value was
+	// The second condition is for a message that is delivered again after its value was
 	// replaced.
 	keepConflicts = `
 INSERT INTO measurement_history (time, device_id, datapoint_id, value, text_value, received, event_id, reason)
@@ -107,8 +107,8 @@ WHERE (m.value IS DISTINCT FROM n.value OR m.text_value IS DISTINCT FROM n.text_
                   AND h.event_id = n.event_id AND h.reason = 'redecoded')
 ON CONFLICT DO NOTHING`
 
-	// A value that came second for its moment is in the history, and is replaced
-	// there by the next statement.
+	// A value that came second for its time is in the history; the next statement replaces
+	// it there.
 	replaceMeasurements = `
 WITH n AS (
   SELECT DISTINCT ON (device_id, datapoint_id, time) *
@@ -141,8 +141,7 @@ WHERE e.time = n.time AND e.event_id = n.event_id
   AND (e.state IS DISTINCT FROM n.state OR e.controller_id IS DISTINCT FROM n.controller_id OR e.device_time IS DISTINCT FROM n.device_time)`
 )
 
-// insert puts the inserts on one round trip, which PostgreSQL runs as one
-// transaction.
+// insert queues the inserts. PostgreSQL runs a batch in one round trip and one transaction.
 func (r *rows) insert(b *pgx.Batch) {
 	if len(r.time) > 0 {
 		b.Queue(insertMeasurements, r.time, r.deviceTime, r.received, r.device, r.point, r.value, r.text)
@@ -153,8 +152,7 @@ func (r *rows) insert(b *pgx.Batch) {
 	}
 }
 
-// replace has the rows take the place of those that the tables hold. Repeating it
-// changes nothing.
+// replace queues the statements that replace existing rows. It is idempotent.
 func (r *rows) replace(b *pgx.Batch) {
 	if len(r.time) > 0 {
 		b.Queue(replaceMeasurements, r.time, r.deviceTime, r.id, r.device, r.point, r.value, r.text)

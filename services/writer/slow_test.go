@@ -16,9 +16,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// TestOneControllersRowsAreSlow has a trigger that does not come to an end for the
-// rows of one controller, while 20 others send: theirs are written, its messages wait
-// apart and become dead letters. When the trigger is gone, it is as the others.
+// TestOneControllersRowsAreSlow: a trigger never ends for the rows of one controller, while 20
+// others send. Their rows are written; its messages wait apart and become dead letters. After
+// the trigger is dropped, its rows are written like others.
 func TestOneControllersRowsAreSlow(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -43,7 +43,7 @@ func TestOneControllersRowsAreSlow(t *testing.T) {
 		d := of(bad, reading(2+i))
 		assert.Equal(t, "f2.dead.writer.refused_by_database."+d.MAC, l.Subject)
 		assert.Equal(t, d.ID.String(), l.Header.Get(event.HeaderID), "in their order")
-		assert.Contains(t, l.Header.Get(deadletter.HeaderDetail), "did not finish")
+		assert.Contains(t, l.Header.Get(deadletter.HeaderDetail), "did not write the message's rows within")
 	}
 	assert.Zero(t, m.w.Alarms().Total)
 
@@ -58,8 +58,8 @@ func TestOneControllersRowsAreSlow(t *testing.T) {
 	m.settled()
 }
 
-// TestFlood has one controller send more than can be tried of rows that are refused, or
-// take long, while others send: what is not tried is counted like what is.
+// TestFlood: one controller sends more refused or slow messages than the writer can try, while
+// others send. Messages that are not tried become dead letters, too.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	const flood = 500
@@ -67,8 +67,8 @@ func TestFlood(t *testing.T) {
 		does, says string
 		room       int
 	}{
-		"refused":     {"RAISE EXCEPTION USING ERRCODE = '53400'", "PostgreSQL refuses the message's rows: SQLSTATE 53400", 100 << 10},
-		"slow":        {"PERFORM pg_sleep(0.6)", "(it did not finish in time), and more are coming than can be tried", 10 << 10},
+		"refused":     {"RAISE EXCEPTION USING ERRCODE = '53400'", "PostgreSQL refused the message's rows: SQLSTATE 53400", 100 << 10},
+		"slow":        {"PERFORM pg_sleep(0.6)", "(it did not finish in time), and too many of its messages wait", 10 << 10},
 		"the control": {"NULL", "", 20 << 10},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// settled waits until everything of DECODED is acknowledged.
+// settled waits until all messages of DECODED are acknowledged.
 func (m *mesh) settled() {
 	m.t.Helper()
 	m.eventually(func() bool {
@@ -122,8 +122,8 @@ func (m *mesh) settled() {
 	}, "messages are left in DECODED")
 }
 
-// TestLockedRow has somebody hold a lock on the key of one row, for longer than a
-// batch may take: its message waits apart and is written when the lock is gone.
+// TestLockedRow: another session locks the key of one row for longer than a batch may take.
+// Its message waits apart and is written when the lock is released.
 func TestLockedRow(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -146,7 +146,7 @@ func TestLockedRow(t *testing.T) {
 	assert.Empty(t, m.letters())
 }
 
-// TestLockedTable has somebody lock the whole table: everything waits, with an alarm.
+// TestLockedTable: another session locks the whole table. Everything waits, with an alarm.
 func TestLockedTable(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -168,8 +168,8 @@ func TestLockedTable(t *testing.T) {
 	assert.Zero(t, controllers)
 }
 
-// TestBatchTakesTooLong has every row take long: a batch that cannot be written in
-// time is written in parts, and the next are smaller.
+// TestBatchTakesTooLong: every row takes long. A batch that cannot be written in time is
+// written in parts, and the next batches are smaller.
 func TestBatchTakesTooLong(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -197,8 +197,8 @@ func TestBatchTakesTooLong(t *testing.T) {
 	m.settled()
 }
 
-// TestMemoryIsBounded has large events wait for a locked table: what the writer holds
-// of them is bounded by bytes, not by their count.
+// TestMemoryIsBounded: large events wait for a locked table. The writer's memory is limited by
+// bytes, not by the number of messages.
 func TestMemoryIsBounded(t *testing.T) { //nolint:paralleltest // it measures the heap of the process
 	m := newMesh(t)
 	m.w.cfg.Batch, m.w.limit = 5000, 5000
@@ -233,7 +233,7 @@ func TestMemoryIsBounded(t *testing.T) { //nolint:paralleltest // it measures th
 	assert.Empty(t, m.letters())
 }
 
-// TestStalled is what readiness says of messages that wait.
+// TestStalled covers the readiness while messages wait.
 func TestStalled(t *testing.T) {
 	t.Parallel()
 	var p progress

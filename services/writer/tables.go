@@ -20,17 +20,17 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// aggregates are the views over measurement, by their bucket. With TimescaleDB
-// they are continuous aggregates of the same names and columns.
+// aggregates are the views over measurement and their buckets. With TimescaleDB they are
+// continuous aggregates with the same names and columns.
 var aggregates = []struct{ name, bucket string }{
 	{"measurement_hourly", "1 hour"},
 	{"measurement_daily", "1 day"},
 }
 
-// Migrate makes the tables as their owner, whom pool leads to without a pooler: its
-// locks are a session's. They are those of the migration of that number, 0 for the
-// newest; with TimescaleDB they are hypertables. It sets no policies: the writer does
-// at its start.
+// Migrate migrates the tables to the migration with a number, 0 for the newest, and makes
+// them hypertables if TimescaleDB is available. pool must connect as the tables' owner and
+// without a pooler, because of session locks. Migrate sets no policies: the writer does when
+// it starts.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Logger) error {
 	if err := migrate(ctx, pool, number, log); err != nil {
 		return fmt.Errorf("migrating tables: %w", err)
@@ -49,17 +49,18 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Lo
 	return nil
 }
 
-// prepareTables brings the tables to this version's form. It waits for
-// PostgreSQL for as long as ctx lasts. Its locks are a session's, so that pool must
-// not lead through a pooler.
+// prepareTables migrates the tables to this version. It waits for PostgreSQL until ctx ends.
+// pool must not use a pooler, because of session locks.
 func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
-	_, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, migrate(ctx, pool, 0, w.log) })
-	if err != nil {
+	if err := w.retry(ctx, func(ctx context.Context) error { return migrate(ctx, pool, 0, w.log) }); err != nil {
 		return fmt.Errorf("migrating tables: %w", err)
 	}
 	timescale := false
 	if w.cfg.Timescale {
-		timescale, err = retry(ctx, w, func(ctx context.Context) (bool, error) { return timescaleAvailable(ctx, pool) })
+		err := w.retry(ctx, func(ctx context.Context) (err error) {
+			timescale, err = timescaleAvailable(ctx, pool)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("looking for TimescaleDB: %w", err)
 		}
@@ -68,20 +69,19 @@ func (w *Writer) prepareTables(ctx context.Context, pool *pgxpool.Pool) error {
 	if timescale {
 		prepare = w.prepareHistory
 	} else {
-		w.log.Warn("TimescaleDB is not there: plain PostgreSQL tables, without hypertables, compression, continuous aggregates and retention; rows are kept until somebody deletes them")
+		w.log.Warn("TimescaleDB is not available: using plain PostgreSQL tables without hypertables, compression, continuous aggregates and retention; rows are kept until they are deleted by hand")
 	}
-	if _, err := retry(ctx, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, alone(ctx, pool, prepare) }); err != nil {
+	if err := w.retry(ctx, func(ctx context.Context) error { return alone(ctx, pool, prepare) }); err != nil {
 		return fmt.Errorf("preparing tables: %w", err)
 	}
 	return nil
 }
 
-// migrate holds an advisory lock, so that writers that start together migrate
-// once.
+// migrate holds an advisory lock, so that of several writers only one migrates at a time.
 func migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Logger) error {
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }()
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // looks each second, for five minutes
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // tries each second for five minutes
 	if err != nil {
 		return err
 	}
@@ -100,16 +100,15 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, number int64, log *slog.Lo
 	return err
 }
 
-// alone keeps writers that start together apart while they prepare the migrated
-// tables. Without it one that makes a view at the same moment as another is
-// refused with SQLSTATE 23505, and stops.
+// alone runs prepare under an advisory lock. Without it, a writer that creates a view at the
+// same time as another gets SQLSTATE 23505 and stops.
 func alone(ctx context.Context, pool *pgxpool.Pool, prepare func(context.Context, *pgx.Conn) error) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	const key = 0x66326d657368 // any number will do if it is always the same
+	const key = 0x66326d657368 // any constant
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, key); err != nil {
 		return err
 	}
@@ -117,7 +116,7 @@ func alone(ctx context.Context, pool *pgxpool.Pool, prepare func(context.Context
 	return prepare(ctx, conn.Conn())
 }
 
-// preparePlain makes the aggregates ordinary views.
+// preparePlain creates the aggregates as ordinary views.
 func preparePlain(ctx context.Context, conn *pgx.Conn) error {
 	for _, a := range aggregates {
 		_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE OR REPLACE VIEW %s AS %s`, a.name,

@@ -17,12 +17,12 @@ func timescaleAvailable(ctx context.Context, pool *pgxpool.Pool) (available bool
 // hypertables are the tables, and how each is compressed.
 var hypertables = []struct{ table, segmentBy, orderBy string }{
 	{"measurement", "device_id, datapoint_id", "time DESC"},
-	{"device_event", "mac", "time DESC, event_id"}, // all of the key is in one of the two
+	{"device_event", "mac", "time DESC, event_id"}, // both together contain the key
 	{"measurement_history", "", ""},                // few rows, not compressed
 }
 
-// prepareTimescale makes the tables hypertables that can be compressed, and the views
-// continuous aggregates. Every step may be repeated.
+// prepareTimescale makes the tables hypertables that can be compressed, and creates the
+// aggregates as continuous aggregates. Every step is idempotent.
 func prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS timescaledb`); err != nil {
 		return err
@@ -47,8 +47,7 @@ func prepareTimescale(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// prepareAggregate replaces the view of plain PostgreSQL, if there is one, by a
-// continuous aggregate.
+// prepareAggregate replaces the ordinary view, if there is one, by a continuous aggregate.
 func prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) error {
 	var exists bool
 	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM timescaledb_information.continuous_aggregates WHERE view_name = $1)`, name).Scan(&exists)
@@ -66,8 +65,8 @@ func prepareAggregate(ctx context.Context, conn *pgx.Conn, name, bucket string) 
 	return nil
 }
 
-// prepareHistory is prepareTimescale, and has the tables compressed, their old rows
-// dropped and the aggregates refreshed, as the configuration says now.
+// prepareHistory is prepareTimescale, and sets the policies for compression, retention and
+// refresh that the configuration asks for.
 func (w *Writer) prepareHistory(ctx context.Context, conn *pgx.Conn) error {
 	if err := prepareTimescale(ctx, conn); err != nil {
 		return err
@@ -99,8 +98,8 @@ func (w *Writer) tablePolicies(table string, compress bool) (statements []string
 	return statements
 }
 
-// aggregatePolicies refresh each hour where rows have come since, however late they
-// are, as long as the retention keeps what they are aggregated with.
+// aggregatePolicies refresh every hour the buckets that got new rows, also late ones, as long
+// as the retention keeps the other rows of the bucket.
 func (w *Writer) aggregatePolicies(name, bucket string) []string {
 	return []string{
 		fmt.Sprintf(`SELECT remove_continuous_aggregate_policy('%s', if_exists => TRUE)`, name),
@@ -117,13 +116,13 @@ func each(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	return nil
 }
 
-// refreshFrom is the age of the oldest rows that the aggregates are refreshed with. It
-// is less than the retention by two chunks of a day: a refresh over rows that are
-// dropped would drop what they were aggregated to.
+// refreshFrom returns the age of the oldest rows that the aggregates are refreshed from. It is
+// two chunks of a day less than the retention: a refresh over dropped rows would delete their
+// aggregates.
 func (w *Writer) refreshFrom() string {
 	const (
 		day   = 24 * time.Hour
-		least = 4 * day // an aggregate by day needs more than two days
+		least = 4 * day // a daily aggregate needs more than two days
 	)
 	if w.cfg.Retention == 0 {
 		return "NULL" // all rows

@@ -9,10 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 )
 
-// newTimescaleMesh is a mesh whose tables are TimescaleDB's. Debian does not
-// have the extension, so that its absence is no failure anywhere.
+// newTimescaleMesh returns a mesh with TimescaleDB tables. Debian does not have the extension,
+// so that the test is skipped without it.
 func newTimescaleMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := newMesh(t)
@@ -20,12 +21,12 @@ func newTimescaleMesh(t *testing.T) *mesh {
 	available, err := timescaleAvailable(t.Context(), m.w.pool)
 	require.NoError(t, err)
 	if !available {
-		t.Skip("SKIPPED: TimescaleDB is not installed beside PostgreSQL: its hypertables, policies and continuous aggregates are not tested")
+		accounttest.SkipWithoutTimescale(t)
 	}
 	return m
 }
 
-// policies answers the settings of the jobs of one kind, by table.
+// policies returns the settings of the jobs of one kind, by table.
 func (m *mesh) policies(procedure, setting string) map[string]time.Duration {
 	m.t.Helper()
 	rows, err := m.w.pool.Query(m.t.Context(), `SELECT hypertable_name, (config->>$2)::interval FROM timescaledb_information.jobs WHERE proc_name = $1`, procedure, setting)
@@ -42,15 +43,15 @@ func (m *mesh) policies(procedure, setting string) map[string]time.Duration {
 	return found
 }
 
-// lately moves what the decoder made to the last hour: of older rows the policies,
-// which run as soon as they are made, take hold.
+// lately moves messages into the last hour: the policies run as soon as they are created, and
+// would remove older rows.
 func lately(d event.Decoded) event.Decoded {
 	d.Time = time.Now().UTC().Truncate(time.Hour).Add(d.Time.Sub(epoch))
 	return d
 }
 
-// TestTimescale begins with plain tables that hold rows, as a fleet does that
-// installs the extension later.
+// TestTimescale starts with plain tables that have rows, like a fleet that installs the
+// extension later.
 func TestTimescale(t *testing.T) {
 	t.Parallel()
 	m := newTimescaleMesh(t)
@@ -104,8 +105,8 @@ func TestTimescale(t *testing.T) {
 	assert.Equal(t, 2, query[int](m, `SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name = 'policy_refresh_continuous_aggregate'`))
 }
 
-// TestLateReadings has readings of weeks ago, as a controller sends that was cut off:
-// they reach the daily figures, also behind those that were refreshed and compressed.
+// TestLateReadings: readings are weeks old because their controller was disconnected. They
+// reach the daily aggregates, even after those were refreshed and compressed.
 func TestLateReadings(t *testing.T) {
 	t.Parallel()
 	m := newTimescaleMesh(t)
@@ -155,8 +156,8 @@ func TestLateReadings(t *testing.T) {
 	assert.Empty(t, m.offsets(), "from the first row on")
 }
 
-// offsets are how far back the continuous aggregates are refreshed, by name, where
-// there is a limit.
+// offsets returns how far back the continuous aggregates are refreshed, by name, if there is a
+// limit.
 func (m *mesh) offsets() map[string]time.Duration {
 	m.t.Helper()
 	rows, err := m.w.pool.Query(m.t.Context(), `SELECT view_name, extract(epoch FROM (config->>'start_offset')::interval)::int8
@@ -175,7 +176,7 @@ WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND config->>'start_of
 	return found
 }
 
-// TestUpgrade has hypertables of the first version, with compressed chunks.
+// TestUpgrade starts with hypertables of the first version, with compressed chunks.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	m := newTimescaleMesh(t)

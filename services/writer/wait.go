@@ -10,30 +10,29 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
-// DatabaseRefuses is the alarm while the database does not take rows and everything
-// waits for it.
+// DatabaseRefuses is the alarm while the database accepts no rows and all messages wait.
 const DatabaseRefuses = "database_refuses"
 
-// alarmAfter is how long the database may not write before that is an alarm.
+// alarmAfter is how long the database may accept no rows before the alarm is raised.
 const alarmAfter = 3 * time.Second
 
 const (
 	longestWait = 5 * time.Second
-	// refusedWait is how long a refused login waits for another attempt: its
-	// credential is being looked up.
+	// refusedWait is the wait after a refused login, while the credential is looked up.
 	refusedWait = 250 * time.Millisecond
-	// undecidedWait is the longest wait where the tables take rows: other controllers'
-	// messages then show what is wrong with those at hand.
+	// undecidedWait is the longest wait after refused rows: other controllers' messages show
+	// whether the rows or the tables are at fault.
 	undecidedWait = time.Second
 )
 
-// waiting is what the writer waits for, if it does. It is safe for concurrent use.
+// waiting is why the writer waits for the database, if it does. It is safe for concurrent
+// use.
 type waiting struct {
 	alarms *alarm.Board
-	of     string // what waits: the alarm's subject
+	of     string // the alarm's subject
 
 	mu      sync.Mutex
-	since   time.Time // zero: it does not wait
+	since   time.Time // zero: the writer does not wait
 	cause   error
 	backoff *backoff.ExponentialBackOff
 }
@@ -45,8 +44,7 @@ func newWaiting(alarms *alarm.Board, of string) *waiting {
 	return &waiting{alarms: alarms, of: of, backoff: b}
 }
 
-// begin notes why the database does not write, and returns how long to wait before
-// the next attempt.
+// begin records why an attempt failed, and returns how long to wait before the next one.
 func (w *waiting) begin(cause error) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -68,7 +66,7 @@ func (w *waiting) begin(cause error) time.Duration {
 	return next
 }
 
-// end notes that the database writes.
+// end records that an attempt succeeded.
 func (w *waiting) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,14 +78,14 @@ func (w *waiting) end() {
 	w.alarms.Clear(DatabaseRefuses, w.of)
 }
 
-// now is why the writer waits, or nil.
+// now returns why the writer waits, or nil.
 func (w *waiting) now() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.cause
 }
 
-// reason is empty while the writer does not wait, or has for a moment only.
+// reason returns why the writer waits, or "" before alarmAfter.
 func (w *waiting) reason() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -2,11 +2,10 @@
 // in batches, and acknowledges them after COMMIT (design 5.2). The tables'
 // natural keys make it idempotent: what is delivered twice is written once.
 //
-// What PostgreSQL does not take is judged by what it takes. If the tables take a
-// row like one that they took before, the batch is at fault: it is halved until the
-// refused messages are alone, and those become dead letters. If not, or if the rows
-// of several controllers are refused for one reason, everything waits and an alarm
-// is raised (design 5.6).
+// When PostgreSQL refuses rows, the writer probes the tables. If they accept a copy of a row
+// that they accepted before, the batch is at fault: it is halved until the refused messages
+// are found, and those become dead letters. If not, or if the rows of several controllers are
+// refused for one reason, everything waits and an alarm is raised (design 5.6).
 package writer
 
 import (
@@ -17,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,11 +28,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// DecodedStream is the stream that the writer reads.
-const DecodedStream = "DECODED"
-
 // stage is the writer's name in subjects and dead letters.
-const stage = "writer"
+const stage = stream.StageWriter
 
 // Writer is one writer; run it once.
 type Writer struct {
@@ -46,25 +41,24 @@ type Writer struct {
 	alarms     *alarm.Board
 	pool       *pgxpool.Pool
 
-	limit    int // most messages of a transaction now
+	limit    int // current maximum of messages in a transaction
 	together together
 	taken    taken
 	apart    *apart
 	waiting  *waiting
 
-	apartPatience time.Duration // a test's is shorter
-	commitTime    atomic.Int64  // of a slow COMMIT, in nanoseconds; 0: they are not slow
+	apartPatience time.Duration // tests shorten it
+	commitTime    atomic.Int64  // of a slow COMMIT, in nanoseconds; 0: commits are not slow
 
-	recording sync.Mutex // for letters
-	letters   *deadletter.Recorder
+	letters *deadletter.Recorder
 
 	consumer atomic.Pointer[jetstream.Consumer] // nil before the tables are prepared
 	settled  atomic.Uint64                      // messages
 	progress progress
 }
 
-// New returns a writer. credential is the table owner's, and is followed where it
-// changes; the writer's metrics are in reg.
+// New returns a writer. credential is the table owner's; the writer connects again when it
+// changes. It registers its metrics in reg.
 func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Writer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("writer: %w", err)
@@ -82,11 +76,10 @@ func New(cfg Config, credential secret.Credential, streams *stream.Client, reg p
 	return w, nil
 }
 
-// Alarms lists those of this service that are raised now.
+// Alarms lists the raised alarms of this service.
 func (w *Writer) Alarms() alarm.Listing { return w.alarms.Raised() }
 
-// Run migrates the tables and writes until ctx ends, then writes what it has in
-// hand.
+// Run migrates the tables and writes until ctx ends, then writes the messages that it has.
 func (w *Writer) Run(ctx context.Context) error {
 	var resending sync.WaitGroup
 	defer resending.Wait()
@@ -97,14 +90,11 @@ func (w *Writer) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.pool.Close()
-	if err := w.streams.Wait(ctx, deadletter.Stream); err != nil {
+	if err := w.streams.Wait(ctx, stream.DeadLetter); err != nil {
 		return err
 	}
-	consumer, err := w.streams.Open(ctx, DecodedStream, stage)
+	consumer, err := w.streams.Open(ctx, stream.Decoded, stage)
 	if err != nil {
-		return err
-	}
-	if err := w.streams.Rewind(ctx, consumer); err != nil {
 		return err
 	}
 	messages, release, err := w.streams.ConsumeRewinding(ctx, consumer, 2*w.cfg.Batch, maxBatchBytes)
@@ -116,7 +106,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	return w.process(ctx, messages)
 }
 
-// resend tells NATS of alarms that it did not take.
+// resend publishes alarms again that could not be published.
 func (w *Writer) resend(ctx context.Context) {
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
@@ -130,8 +120,7 @@ func (w *Writer) resend(ctx context.Context) {
 	}
 }
 
-// open prepares the tables, past any pooler, and opens the pool that they are
-// written through.
+// open prepares the tables on a direct connection, and opens the pool for writing.
 func (w *Writer) open(ctx context.Context) error {
 	direct, err := database.Open(ctx, w.cfg.DSN, w.credential)
 	if err != nil {
@@ -150,8 +139,8 @@ func (w *Writer) open(ctx context.Context) error {
 	return nil
 }
 
-// process takes batches until messages is closed, which it is soon after ctx
-// ends, or with the consumer.
+// process writes batches until messages is closed: soon after ctx ends, or when the consumer
+// is deleted.
 func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) error {
 	draining, cancel := stream.DrainContext(ctx, w.cfg.DrainTimeout)
 	defer cancel()
@@ -167,19 +156,19 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 		buf = batch.GatherBytes(draining, messages, buf[:0], w.cfg.Batch, w.cfg.Linger, size, maxBatchBytes)
 		if len(buf) == 0 {
 			if ctx.Err() == nil {
-				return fmt.Errorf("reading %s: %w", DecodedStream, stream.ErrConsumerGone)
+				return fmt.Errorf("reading %s: %w", stream.Decoded, stream.ErrConsumerGone)
 			}
 			return nil
 		}
 		waiting, err := w.write(draining, buf)
 		for len(waiting) > 0 || err != nil {
 			if draining.Err() != nil {
-				w.log.Warn("stopped before everything was written; DECODED keeps it", "messages", len(waiting), "error", fault(err))
+				w.log.Warn("stopped before all messages were written; DECODED keeps them", "messages", len(waiting), "error", fault(err))
 				return nil
 			}
 			next := w.waiting.begin(err)
 			w.metrics.retries.Inc()
-			w.log.Warn("database does not write, will retry", "messages", len(waiting), "error", fault(err), "retry_in", next.Round(time.Millisecond).String())
+			w.log.Warn("writing to the database failed, will retry", "messages", len(waiting), "error", fault(err), "retry_in", next.Round(time.Millisecond).String())
 			waiting, err = w.write(draining, w.more(draining, messages, waiting, next))
 		}
 		w.waiting.end()
@@ -187,8 +176,8 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 	}
 }
 
-// more waits, and adds what comes meanwhile to messages that wait: others' messages
-// show whether these are at fault.
+// more waits, and adds the messages that come meanwhile to the waiting ones: messages of other
+// controllers show whether the waiting ones are at fault.
 func (w *Writer) more(ctx context.Context, in <-chan jetstream.Msg, waiting []jetstream.Msg, wait time.Duration) []jetstream.Msg {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -203,38 +192,30 @@ func (w *Writer) more(ctx context.Context, in <-chan jetstream.Msg, waiting []je
 	return waiting
 }
 
-// size is a message's bytes.
+// size returns a message's size in bytes.
 func size(m jetstream.Msg) int { return len(m.Data()) }
 
-// retry repeats what prepares the tables, with backoff, until it succeeds or its
-// statements themselves are wrong.
-func retry[T any](ctx context.Context, w *Writer, operation func(context.Context) (T, error)) (T, error) {
-	var next time.Duration
-	wait := func() time.Duration { return next }
-	v, err := backoff.Retry(ctx, func() (T, error) {
+// retry repeats an operation that prepares the tables, with backoff, until it succeeds or
+// can never succeed.
+func (w *Writer) retry(ctx context.Context, operation func(context.Context) error) error {
+	defer w.waiting.end()
+	for {
 		bounded, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		v, err := operation(bounded)
-		if hopeless(err) {
-			return v, backoff.Permanent(err)
+		err := operation(bounded)
+		cancel()
+		switch {
+		case err == nil || hopeless(err):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
-		if err != nil {
-			next = w.waiting.begin(err)
-		}
-		return v, err
-	}, backoff.WithBackOff(backoffFunc(wait)), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, next time.Duration) {
+		next := w.waiting.begin(err)
 		w.metrics.retries.Inc()
-		w.log.Warn("database does not prepare the tables, will retry", "error", err, "retry_in", next.Round(time.Millisecond).String())
-	}))
-	w.waiting.end()
-	return v, err
+		w.log.Warn("preparing the tables failed, will retry", "error", err, "retry_in", next.Round(time.Millisecond).String())
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(next):
+		}
+	}
 }
-
-// backoffFunc is a function as a backoff.BackOff.
-type backoffFunc func() time.Duration
-
-// NextBackOff calls f.
-func (f backoffFunc) NextBackOff() time.Duration { return f() }
-
-// Reset does nothing.
-func (f backoffFunc) Reset() {}

@@ -20,7 +20,7 @@ import (
 
 var epoch = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 
-// reading is what the decoder makes of a frame of the second at.
+// reading returns a decoded reading at a second.
 func reading(at int) event.Decoded {
 	when := epoch.Add(time.Duration(at) * time.Second)
 	return event.Decoded{
@@ -34,7 +34,7 @@ func reading(at int) event.Decoded {
 	}
 }
 
-// occurrence is an event of a door at the second at.
+// occurrence returns an event of a door at a second.
 func occurrence(at int) event.Decoded {
 	d := reading(at)
 	d.ID, d.DeviceID, d.Device, d.Values = event.PlaceID(1, uint64(2*at+3)), 0, "", nil
@@ -42,8 +42,8 @@ func occurrence(at int) event.Decoded {
 	return d
 }
 
-// TestOutcome has what decides between judging the rows, which loses good ones if it
-// is wrong, and waiting, which blocks the stream for ever if it is wrong.
+// TestOutcome covers the decision between refused rows, which loses good rows if it is wrong,
+// and waiting, which blocks the stream for ever if it is wrong.
 func TestOutcome(t *testing.T) {
 	t.Parallel()
 	for state, want := range map[string]outcome{
@@ -62,7 +62,7 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// TestFault has what a letter says of an error: names, and no values.
+// TestFault covers the description of an error in a letter: names, and no values.
 func TestFault(t *testing.T) {
 	t.Parallel()
 	err := &pgconn.PgError{
@@ -96,8 +96,8 @@ func TestConfigIsValidated(t *testing.T) {
 	}
 }
 
-// TestWritersStartTogether has several on an empty database: one migrates, and
-// none gives up.
+// TestWritersStartTogether starts several writers on an empty database: one migrates, and none
+// fails.
 func TestWritersStartTogether(t *testing.T) {
 	t.Parallel()
 	dsn := cluster.NewDatabase(t, "")
@@ -124,8 +124,7 @@ func TestWritersStartTogether(t *testing.T) {
 	require.Error(t, w.pool.QueryRow(ctx, "SELECT count(*) FROM measurement_weekly").Scan(new(int)), "the control")
 }
 
-// TestRedeliveryChangesNothing writes a batch twice, as after a lost
-// acknowledgement.
+// TestRedeliveryChangesNothing writes a batch twice, like after a lost acknowledgement.
 func TestRedeliveryChangesNothing(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -158,7 +157,7 @@ func TestRedeliveryChangesNothing(t *testing.T) {
 	assert.Equal(t, rows+3, count(t, m.w.metrics.written), "the control: what is new is written")
 }
 
-// TestRefusedRowIsAlone has one row among good ones that PostgreSQL refuses.
+// TestRefusedRowIsAlone: PostgreSQL refuses one row among good ones.
 func TestRefusedRowIsAlone(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -188,7 +187,7 @@ func TestRefusedRowIsAlone(t *testing.T) {
 		assert.Equal(t, bad.ID.String(), l.Header.Get(event.HeaderID))
 		assert.Equal(t, strconv.FormatUint(bad.ID.Sequence(), 10), l.Header.Get(deadletter.HeaderRawSequence))
 		assert.Empty(t, l.Data, "it is in RAW")
-		assert.Equal(t, "PostgreSQL refuses the message's rows: SQLSTATE "+test.sqlState, l.Header.Get(deadletter.HeaderDetail), "no contents")
+		assert.Equal(t, "PostgreSQL refused the message's rows: SQLSTATE "+test.sqlState, l.Header.Get(deadletter.HeaderDetail), "no contents")
 		written := query[int](m, "SELECT count(*) FROM measurement WHERE time >= $1 AND time < $2",
 			epoch.Add(time.Duration(round*1000)*time.Second), epoch.Add(time.Duration(round*1000+size)*time.Second))
 		assert.Equal(t, 2*(size-1), written, "all others, and nothing of the refused message")
@@ -199,7 +198,7 @@ func TestRefusedRowIsAlone(t *testing.T) {
 	assert.Equal(t, 1, query[int](m, "SELECT count(*) FROM device_event"))
 }
 
-// TestNotDecoded has a message that somebody published by hand.
+// TestNotDecoded: an operator has published an invalid message.
 func TestNotDecoded(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -216,8 +215,8 @@ func TestNotDecoded(t *testing.T) {
 	assert.Equal(t, 2, query[int](m, "SELECT count(*) FROM measurement"))
 }
 
-// TestViewsAreMadeOnce has writers that come to the views at the same moment,
-// as when the tables were migrated before.
+// TestViewsAreMadeOnce: several writers create the views at the same time, after the tables
+// were migrated.
 func TestViewsAreMadeOnce(t *testing.T) {
 	t.Parallel()
 	dsn := cluster.NewDatabase(t, "")

@@ -15,7 +15,7 @@ import (
 // backups saves the mesh, and makes one of the backup where there is nothing left.
 func (e *engine) backups(t *testing.T) {
 	t.Helper()
-	if !hasTimescale() { // init has been there again
+	if !hasTimescale(t) { // init has been there again
 		withoutTimescale(t, e.volume("timescaledb-config"))
 	}
 	require.True(t, e.stop("simulator")) // what is counted is to stay
@@ -116,7 +116,7 @@ func (e *engine) startRestored(t *testing.T, was map[string]*service) {
 		if name == "vault" {
 			e.vault(t, "operator", "unseal", e.unsealKey) // its data are those of before
 		}
-		if name == "init" && !hasTimescale() {
+		if name == "init" && !hasTimescale(t) {
 			withoutTimescale(t, e.volume("timescaledb-config"))
 		}
 	}

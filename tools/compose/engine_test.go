@@ -107,7 +107,7 @@ func missing(t *testing.T, what string) {
 	if os.Getenv("F2MESH_REQUIRE_SERVERS") != "" {
 		t.Fatal(what)
 	}
-	t.Skip("SKIPPED: " + what)
+	t.Skip(what)
 }
 
 func exists(path string) bool {

@@ -248,7 +248,7 @@ func TestContext(t *testing.T) {
 		"certs/ca.key": true, "mosquitto/server.key": true, "mosquitto/passwords": true, "nats/passwords.conf": true,
 		"cmd/.env": true, "cmd/f2mesh/x.pem": true, "pkg/secrets/x": true, "compose.yaml": true, "notes.txt": true,
 		"go.mod": false, "cmd/f2mesh/main.go": false, "cmd/f2mesh/default.pgo": false, "nats/nats-server.conf": false,
-		"mosquitto/mosquitto.conf": false, "LICENSE": false, "pkg/fleet/schema.sql": false,
+		"mosquitto/mosquitto.conf": false, "LICENSE": false, "pkg/database/fleet/schema.sql": false,
 	} {
 		got, err := matcher.MatchesOrParentMatches(name)
 		require.NoError(t, err)

@@ -32,7 +32,7 @@ func TestMesh(t *testing.T) {
 			continue
 		}
 		e.start(name)
-		if name == "init" && !hasTimescale() {
+		if name == "init" && !hasTimescale(t) {
 			withoutTimescale(t, e.volume("timescaledb-config"))
 		}
 	}
@@ -155,7 +155,7 @@ func (e *engine) initAgain(t *testing.T) {
 	for _, name := range files {
 		assert.Equal(t, withoutAlternates(before[name]), withoutAlternates(read(name)), name)
 	}
-	if !hasTimescale() {
+	if !hasTimescale(t) {
 		withoutTimescale(t, e.volume("timescaledb-config"))
 	}
 	e.start("provision")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -38,7 +39,13 @@ func image(t *testing.T, s *types.ServiceConfig, c *container) {
 		c.Links["/bin"] = "usr/bin"
 		c.Files["/opt/standin/entrypoint"] = postgresEntrypoint
 		c.Args = append([]string{"/bin/sh", "/opt/standin/entrypoint"}, c.Args...)
-		c.Env = append(c.Env, "PATH="+postgresPrograms(t)+":/usr/bin")
+		programs := postgresPrograms(t)
+		if !strings.HasPrefix(programs, "/usr/") { // its libraries and its share folder lie around it
+			outside := installation(t, programs)
+			c.Mounts = append(c.Mounts, mountPoint{Source: outside, Target: "/opt/postgresql", ReadOnly: true})
+			programs = "/opt/postgresql" + strings.TrimPrefix(programs, outside)
+		}
+		c.Env = append(c.Env, "PATH="+programs+":/usr/bin")
 	case "vault", "prometheus":
 		c.Mounts = append(c.Mounts, mountPoint{Source: standin(s.Name), Target: "/bin/" + s.Name, ReadOnly: true})
 	default:
@@ -78,8 +85,14 @@ fi
 exec "$@"
 `
 
+// postgresPrograms is the folder of initdb and postgres: the one that F2MESH_POSTGRES_BIN
+// names, as for f2mesh, or else the newest that Debian installed.
 func postgresPrograms(t *testing.T) string {
 	t.Helper()
+	if chosen := os.Getenv("F2MESH_POSTGRES_BIN"); chosen != "" {
+		require.FileExists(t, filepath.Join(chosen, "initdb"), "F2MESH_POSTGRES_BIN")
+		return chosen
+	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	require.NoError(t, err)
 	if len(found) == 0 {
@@ -88,10 +101,21 @@ func postgresPrograms(t *testing.T) string {
 	return filepath.Dir(found[len(found)-1])
 }
 
-// hasTimescale tells whether this machine's PostgreSQL has the extension.
-func hasTimescale() bool {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/lib/timescaledb.so")
-	return len(found) > 0
+// installation is the folder above the programs that has their share folder, too.
+func installation(t *testing.T, programs string) string {
+	t.Helper()
+	dir := programs
+	for dir != "/" && !exists(filepath.Join(dir, "share")) {
+		dir = filepath.Dir(dir)
+	}
+	require.NotEqual(t, "/", dir, "no folder above %s has a share folder", programs)
+	return dir
+}
+
+// hasTimescale reports whether this machine's PostgreSQL has the extension.
+func hasTimescale(t *testing.T) bool {
+	t.Helper()
+	return exists(filepath.Join(postgresPrograms(t), "../lib/timescaledb.so"))
 }
 
 var (

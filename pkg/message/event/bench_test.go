@@ -17,8 +17,8 @@ func BenchmarkAppendJSON(b *testing.B) {
 	}
 }
 
-// BenchmarkParseDecoded reads a message as the decoder writes them, and one that
-// needs the JSON parser since a name has to be unescaped.
+// BenchmarkParseDecoded parses a message of the decoder, and one that needs the JSON parser
+// because a name has escapes.
 func BenchmarkParseDecoded(b *testing.B) {
 	for _, device := range []string{"Hall north", `Hall "north"`} {
 		b.Run(device, func(b *testing.B) {

@@ -1,6 +1,5 @@
-// Package event defines what travels between the stages of the mesh: the id of
-// a message, the headers that it carries on RAW, and the JSON of a message on
-// DECODED. It moves no messages itself.
+// Package event defines the format of messages between the stages of the mesh: the id of a
+// message, its headers on RAW, and the JSON of a message on DECODED.
 package event
 
 import (
@@ -13,42 +12,40 @@ import (
 
 // Headers of RAW, DECODED and DEAD_LETTER messages, beside the server's own.
 const (
-	// HeaderReceived is when the bridge took the message from the broker, RFC 3339 in UTC.
+	// HeaderReceived is when the bridge received the message, RFC 3339 in UTC.
 	HeaderReceived = "F2-Received"
-	// HeaderPacketID is the MQTT packet identifier that a message on RAW came
-	// with, in decimal. It is absent for QoS 0.
+	// HeaderPacketID is the MQTT packet identifier of a message on RAW, in decimal. It is
+	// absent for QoS 0.
 	HeaderPacketID = "F2-Packet-Id"
-	// HeaderTopic is the MQTT topic of a message on RAW as it came. It is absent
-	// where that is the canonical spelling, topic.Topic.MQTT.
+	// HeaderTopic is the MQTT topic of a message on RAW as received. It is absent if that is
+	// the canonical spelling, topic.Topic.MQTT.
 	HeaderTopic = "F2-Topic"
-	// HeaderRepeat is "1" on a message on RAW that may be a repeat of an earlier
-	// one with the same topic and bytes (design 5.3).
+	// HeaderRepeat is "1" on a message on RAW that is a possible repeat of an earlier one with
+	// the same topic and bytes (design 5.3).
 	HeaderRepeat = "F2-Repeat"
 	// HeaderSubject is the subject on RAW of a message on PARKED.
 	HeaderSubject = "F2-Subject"
-	// HeaderReplace is "1" on a message on DECODED whose values replace those
-	// that the tables have.
+	// HeaderReplace is "1" on a message on DECODED whose values replace those in the tables.
 	HeaderReplace = "F2-Replace"
 	// HeaderDeviceTime is Decoded.DeviceTime on a message of LATEST, RFC 3339 in UTC.
 	HeaderDeviceTime = "F2-Device-Time"
-	// HeaderReplayed is on a message on RAW that an operator took from DEAD_LETTER:
-	// its sequence there.
+	// HeaderReplayed is on a message on RAW that an operator replayed from DEAD_LETTER: its
+	// sequence there.
 	HeaderReplayed = "F2-Replayed"
-	// HeaderID is the event's ID on messages that do not hold it.
+	// HeaderID is the event's ID on messages whose body does not contain it.
 	HeaderID = "F2-Event-Id"
 )
 
-// Decoded is one message of a device after decoding: either the Values of a
-// sensor's frame, which belong to the sensor device, or the State of another
-// component. It holds everything that a consumer needs, so that none has to
-// ask for metadata.
+// Decoded is one decoded message of a device: either the Values of a sensor's frame, which
+// belong to the sensor device, or the State of another component. It contains everything
+// that a consumer needs, so that no consumer needs metadata.
 type Decoded struct {
 	ID       ID        `json:"id"`
-	Time     time.Time `json:"time"`     // the device's, or Received if it sent none or an implausible one
+	Time     time.Time `json:"time"`     // of the device, or Received if the device sent none or an implausible one
 	Received time.Time `json:"received"` // by the bridge
-	// DeviceTime is what an implausible clock said, else zero.
+	// DeviceTime is the device's time if it is implausible, else zero.
 	DeviceTime time.Time `json:"device_time,omitzero"`
-	// Repeat is set where the message may be a repeat of an earlier one.
+	// Repeat is set if the message is a possible repeat of an earlier one.
 	Repeat          bool           `json:"repeat,omitempty"`
 	Root            string         `json:"root"` // tele, stat or cmnd
 	MAC             string         `json:"mac"`  // of the controller, 12 lower-case hex digits
@@ -69,12 +66,12 @@ type Value struct {
 	DataPointID int32   `json:"datapoint_id"`
 	Label       string  `json:"label"`
 	Number      float64 `json:"value"`
-	Text        *string `json:"text,omitempty"` // of ASCII data points, in place of Number
+	Text        *string `json:"text,omitempty"` // of ASCII data points, instead of Number
 	Unit        string  `json:"unit,omitempty"`
 }
 
-// AppendJSON appends d as one JSON object to b. It is written out by hand
-// because it runs once for every message; ParseDecoded is its inverse.
+// AppendJSON appends d as one JSON object to b. It does not use a JSON library, because it runs
+// once for every message. ParseDecoded is its inverse.
 func (d *Decoded) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":"`...)
 	b = append(b, d.ID.String()...)
@@ -144,7 +141,7 @@ func appendString(b []byte, name, s string) []byte {
 	b = append(b, `,"`...)
 	b = append(b, name...)
 	b = append(b, `":`...)
-	b, _ = jsontext.AppendQuote(b, s) // invalid UTF-8 becomes U+FFFD; what reaches here has been checked
+	b, _ = jsontext.AppendQuote(b, s) // invalid UTF-8 would become U+FFFD; callers have checked s
 	return b
 }
 
@@ -164,7 +161,7 @@ func appendNumber(b []byte, f float64) []byte {
 	return strconv.AppendFloat(b, f, format, -1, 64)
 }
 
-// Format is the value with its unit, for people.
+// Format returns the value with its unit, for people.
 func (v *Value) Format() string {
 	text := strconv.FormatFloat(v.Number, 'f', -1, 64)
 	if v.Text != nil {

@@ -16,7 +16,7 @@ import (
 
 var moment = time.Date(2026, 11, 24, 10, 0, 0, 123456789, time.UTC)
 
-// sample is a reading as the decoder makes it.
+// sample returns a reading like the decoder's.
 func sample() event.Decoded {
 	return event.Decoded{
 		ID: event.ID{1, 2, 0xfe}, Time: moment.Truncate(time.Microsecond), Received: moment,
@@ -44,7 +44,7 @@ func TestAppendJSON(t *testing.T) {
 	assert.Equal(t, d, inverse(t, &d))
 }
 
-// TestInverse has the numbers and texts that a hand-written encoder gets wrong.
+// TestInverse covers numbers and texts that a hand-written encoder easily gets wrong.
 func TestInverse(t *testing.T) {
 	t.Parallel()
 	for _, f := range []float64{
@@ -98,7 +98,7 @@ func TestInverseProperty(t *testing.T) {
 	})
 }
 
-// TestParseReuses sees that nothing of a message shines through the next.
+// TestParseReuses: parsing into the same Decoded leaves nothing of the previous message.
 func TestParseReuses(t *testing.T) {
 	t.Parallel()
 	first, second := sample(), sample()

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// own are messages as AppendJSON writes them.
+// own returns messages of AppendJSON.
 func own() []Decoded {
 	at := time.Date(2026, 11, 24, 10, 0, 0, 123456000, time.UTC)
 	text := "F2S-2.14"
@@ -29,7 +29,7 @@ func own() []Decoded {
 	return []Decoded{reading, opened}
 }
 
-// TestParseOwn sees that what AppendJSON writes does not take the slow way.
+// TestParseOwn: messages of AppendJSON do not need the JSON parser.
 func TestParseOwn(t *testing.T) {
 	t.Parallel()
 	for _, want := range own() {
@@ -44,7 +44,7 @@ func TestParseOwn(t *testing.T) {
 	}
 }
 
-// FuzzParseOwn compares with a real parser, on whatever parseOwn takes.
+// FuzzParseOwn compares everything that parseOwn accepts with the JSON parser.
 func FuzzParseOwn(f *testing.F) {
 	for _, d := range own() {
 		f.Add(d.AppendJSON(nil))

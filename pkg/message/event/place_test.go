@@ -10,7 +10,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// TestPlaceID: an id gives its place back, and a later place is greater.
+// TestPlaceID: an id contains its place, and later places have greater ids.
 func TestPlaceID(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, "0000000000000001000000000000002a", event.PlaceID(1, 42).String())

@@ -62,17 +62,17 @@ func BenchmarkParseEncoding(b *testing.B) {
 	}
 }
 
-func BenchmarkReadAnswer(b *testing.B) {
+func BenchmarkReadResponse(b *testing.B) {
 	for _, bc := range []struct{ name, hex string }{
 		{"right CRC", "01 04 04 01 31 02 22 2A CE"},
 		{"wrong CRC", issueFrame},
-		{"no answer", "AA 55 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"},
+		{"no response", "AA 55 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
 			src := mustHex(b, bc.hex)
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = frame.ReadAnswer(src, frame.Layout{First: 3, End: 7})
+				_, _ = frame.ReadResponse(src, frame.Layout{First: 3, End: 7})
 			}
 		})
 	}

@@ -2,8 +2,8 @@ package frame
 
 import "slices"
 
-// Checksum is the CRC of Modbus RTU (MODBUS over Serial Line 1.02, section
-// 6.2.2), which follows the bytes low byte first.
+// Checksum returns the CRC of Modbus RTU (MODBUS over Serial Line 1.02, section 6.2.2). It
+// follows the bytes, low byte first.
 func Checksum(b []byte) uint16 {
 	crc := uint16(0xFFFF)
 	for _, c := range b {
@@ -12,14 +12,14 @@ func Checksum(b []byte) uint16 {
 	return crc
 }
 
-// isSealed says whether the bytes end in their CRC.
+// isSealed reports whether the bytes end with their CRC.
 func isSealed(b []byte) bool {
 	end := len(b) - trailer
 	return Checksum(b[:end]) == uint16(b[end])|uint16(b[end+1])<<8
 }
 
-// firstByte returns what stood before the bytes if they end in the CRC of the
-// whole, or -1 if no byte would give it: it runs the CRC backwards.
+// firstByte computes the CRC backwards: it returns the byte that, before the bytes, gives the
+// CRC, or -1 if there is none.
 func firstByte(b []byte, crc uint16) int {
 	for _, c := range slices.Backward(b) {
 		crc = unshift(crc) ^ uint16(c)
@@ -30,7 +30,7 @@ func firstByte(b []byte, crc uint16) int {
 	return int(crc)
 }
 
-// unshift inverts what Checksum does with the 8 bits of a byte.
+// unshift is the inverse of Checksum's step for a byte.
 func unshift(crc uint16) uint16 {
 	for range 8 {
 		if crc&0x8000 != 0 {

@@ -5,9 +5,8 @@ import (
 	"strings"
 )
 
-// Encoding is how a field's bytes stand for a value: a base type and the order
-// of its bytes. It is comparable; the zero Encoding is none, and no field with
-// it decodes.
+// Encoding is how a field's bytes encode a value: a base type and the order of its bytes. It is
+// comparable. The zero Encoding is invalid.
 type Encoding struct {
 	kind  kind
 	bit   uint8 // of kindBit: 0 is the least significant
@@ -37,11 +36,11 @@ const (
 	kindASCII
 )
 
-// maxWidth is the greatest length of a field that is read as one integer.
+// maxWidth is the largest length of a field that is read as one integer.
 const maxWidth = 8
 
-// kinds gives each kind its canonical name and its size in bytes, 0 where the
-// field's Length decides.
+// kinds has the canonical name and the size in bytes of each kind; with size 0 the field's Length
+// decides.
 var kinds = [...]struct {
 	name string
 	size int
@@ -55,11 +54,11 @@ var kinds = [...]struct {
 	kindBool: {"Bool", 0}, kindBit: {"Bit", 0}, kindBCD: {"BCD", 0}, kindASCII: {"ASCII", 0},
 }
 
-// known is what there is, for whoever wrote something else.
+// known lists the encodings, for errors.
 const known = "Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64, Uint64, Float32, Float64, " +
-	"Bool, Bit0 to Bit63, BCD, ASCII; for another order of bytes with LE (DCBA), CDAB or BADC behind it"
+	"Bool, Bit0 to Bit63, BCD, ASCII; append LE (DCBA), CDAB or BADC for another byte order"
 
-// ParseEncoding reads an encoding's name in any case, with or without blanks
+// ParseEncoding parses an encoding's name in any case, with or without blanks
 // around it: Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64,
 // Uint64, Float32, Float64, Bool, Bit0..Bit63, BCD or ASCII, then optionally the
 // order of bytes, with or without a '_', '-' or blank before it:
@@ -70,8 +69,8 @@ const known = "Int8, Uint8, Int16, Uint16, Int24, Uint24, Int32, Uint32, Int64, 
 //	                               swapped, bytes of each register swapped
 //	AB, BA; ABC, CBA; ABCDEFGH, …  the same, spelled for 2, 3 and 8 bytes
 //
-// One-byte types and Bool take BE and LE alone, types of 3 bytes none of those
-// that swap registers. Errors are of type *Error with ReasonUnknownEncoding.
+// One-byte types and Bool only have BE and LE. Types of 3 bytes do not have the orders that
+// swap registers. Errors are of type *Error with ReasonUnknownEncoding.
 //
 // The types: integers are two's complement. Bool is 1 if any bit of the field
 // is set. BitN is bit N of the field read as one integer, counted from the
@@ -101,7 +100,7 @@ func ParseEncoding(name string) (Encoding, error) {
 	return Encoding{}, refuse(ReasonUnknownEncoding, "unknown encoding %s; known: %s", quote(name), known)
 }
 
-// quote bounds what is quoted of metadata.
+// quote quotes metadata, cut to a limit.
 func quote(s string) string {
 	const most = 64
 	if len(s) <= most {
@@ -110,14 +109,14 @@ func quote(s string) string {
 	return strconv.Quote(s[:most]) + "…"
 }
 
-// suffix is a way to spell an order.
+// suffix is a spelling of an order.
 type suffix struct {
 	name  string
 	order order
-	size  int // of the types that it is for; 0: any of whole registers, 1: any
+	size  int // of its types; 0: any type of whole registers, 1: any type
 }
 
-// suffixes are in an order that finds a longer one before its own end.
+// suffixes are sorted so that a longer suffix comes before its own ending.
 var suffixes = []suffix{
 	{"ABCDEFGH", bigEndian, 8},
 	{"HGFEDCBA", littleEndian, 8},
@@ -135,7 +134,7 @@ var suffixes = []suffix{
 	{"LE", littleEndian, 1},
 }
 
-// fits says whether the type can be spelled with the suffix.
+// fits reports whether the type may have the suffix.
 func (s *suffix) fits(e Encoding) bool {
 	switch s.size {
 	case 1:
@@ -146,7 +145,7 @@ func (s *suffix) fits(e Encoding) bool {
 	return e.Size() == s.size
 }
 
-// String returns the canonical name, which ParseEncoding reads, or "unknown".
+// String returns the canonical name, which ParseEncoding accepts, or "unknown".
 func (e Encoding) String() string {
 	if e.kind == kindNone {
 		return "unknown"
@@ -158,11 +157,11 @@ func (e Encoding) String() string {
 	return name + e.order.String()
 }
 
-// Size returns the length of a field in bytes, or 0 where the field's Length
-// decides (Bool, BitN, BCD, ASCII).
+// Size returns the length of a field in bytes, or 0 if the field's Length decides (Bool, BitN,
+// BCD, ASCII).
 func (e Encoding) Size() int { return kinds[e.kind].size }
 
-// checkLength says whether a field of this encoding can have the length.
+// checkLength returns an error if a field of this encoding cannot have the length.
 func (e Encoding) checkLength(length int) error {
 	size, longest := e.Size(), maxWidth
 	if e.kind == kindASCII {

@@ -86,7 +86,7 @@ func TestParseEncodingRefuses(t *testing.T) {
 	}
 }
 
-// TestUnknownEncodingSaysWhatIsKnown has the text that an operator acts on.
+// TestUnknownEncodingSaysWhatIsKnown covers the text of the error, which operators act on.
 func TestUnknownEncodingSaysWhatIsKnown(t *testing.T) {
 	_, err := frame.ParseEncoding("FLOAT32-IEEE")
 	require.ErrorContains(t, err, `unknown encoding "FLOAT32-IEEE"; known: Int8, Uint8, Int16, Uint16,`)
@@ -101,7 +101,7 @@ func TestZeroEncoding(t *testing.T) {
 	requireReason(t, err, frame.ReasonUnknownEncoding)
 }
 
-// names lists every encoding that there is.
+// names lists every encoding.
 func names() []string {
 	var all []string
 	bases := []string{
@@ -136,8 +136,7 @@ func encoding(t require.TestingT, name string) frame.Encoding {
 	return e
 }
 
-// reasons is the whole set: a new one has to be added here and to the
-// operators' documents.
+// reasons is the whole set. A new reason must be added here and to the operators' documents.
 var reasons = []string{
 	frame.ReasonBadHex, frame.ReasonUnknownEncoding, frame.ReasonBadOffset, frame.ReasonBadLength,
 	frame.ReasonBadDecimals, frame.ReasonOutOfRange, frame.ReasonNotANumber, frame.ReasonBadBCD,

@@ -6,8 +6,8 @@ import "fmt"
 // reason can be a metric's label and a token of a dead letter's subject.
 const (
 	ReasonBadHex          = "bad_hex"          // not pairs of hex digits
-	ReasonUnknownEncoding = "unknown_encoding" // no such encoding, or order for it
-	ReasonBadOffset       = "bad_offset"       // below 0
+	ReasonUnknownEncoding = "unknown_encoding" // no such encoding, or not with this order
+	ReasonBadOffset       = "bad_offset"       // negative
 	ReasonBadLength       = "bad_length"       // does not fit the encoding
 	ReasonBadDecimals     = "bad_decimals"     // not -22..22, or not 0 for text
 	ReasonOutOfRange      = "out_of_range"     // the frame's data end before the field
@@ -17,22 +17,22 @@ const (
 	ReasonOverflow        = "overflow"         // Encode: beyond the encoding's range
 	ReasonWrongType       = "wrong_type"       // Encode: text for a number or a number for text
 
-	ReasonModbusException = "modbus_exception" // the device answered with an exception
+	ReasonModbusException = "modbus_exception" // the device responded with an exception
 	ReasonShortAnswer     = "short_answer"     // fewer bytes than the byte count says
-	ReasonEchoedRequest   = "echoed_request"   // the request, in place of the answer or before it
-	ReasonShiftedFrame    = "shifted_frame"    // the answer does not start at the frame's start
-	ReasonWrongCRC        = "wrong_crc"        // or none, where it is asked for
+	ReasonEchoedRequest   = "echoed_request"   // the request, instead of the response or before it
+	ReasonShiftedFrame    = "shifted_frame"    // the response does not start at the frame's start
+	ReasonWrongCRC        = "wrong_crc"        // a wrong or no CRC, if the CRC is required
 )
 
-// Error says why a frame, a field or an encoding's name was refused.
+// Error is why a frame, a field or an encoding's name was refused.
 type Error struct {
 	Reason string // one of the Reason constants
-	// Detail names what is wrong, where it is, and what would be right. It can
-	// quote metadata, and never holds bytes of a frame.
+	// Detail says what is wrong, where, and what would be right. It may quote metadata, and
+	// contains no bytes of a frame.
 	Detail string
 }
 
-// Error is the detail.
+// Error returns the detail.
 func (e *Error) Error() string { return e.Detail }
 
 func refuse(reason, format string, args ...any) *Error {

@@ -1,16 +1,15 @@
-// Package frame turns the bytes of an RS-485 (Modbus) frame into values and
-// back (section 4 of the design).
+// Package frame decodes and encodes the bytes of an RS-485 (Modbus) frame (section 4 of the
+// design).
 //
-// A Field says where in a frame a data point lies, how it is encoded and how
-// it is scaled. Decode and Encode are inverse to each other. Scaling is exact:
-// the result is the float64 nearest to raw / 10^Decimals, not that of a chain
-// of rounded steps, so 2552 with 2 decimals is 25.52.
+// A Field is the place, the encoding and the scale of a data point in a frame. Decode and Encode
+// are inverse to each other. Scaling is exact: the result is the float64 nearest to
+// raw / 10^Decimals, without intermediate rounding, so 2552 with 2 decimals is 25.52.
 //
-// ReadAnswer says whether a frame is the answer of a Modbus RTU device, where its
-// data end, and whether its CRC is right. A frame that is none is only bytes.
-// Offsets count from the frame's start either way.
+// ReadResponse finds out whether a frame is the response of a Modbus RTU device, where its data
+// end, and whether its CRC is right. Other frames are only bytes. Offsets count from the frame's
+// start in both cases.
 //
-// The package holds no state; everything in it is safe for concurrent use.
+// The package has no state; all functions are safe for concurrent use.
 package frame
 
 import (
@@ -20,12 +19,11 @@ import (
 
 // Limits of a field.
 const (
-	// MaxLength is the greatest Length of an ASCII field, in bytes: that of
-	// the longest Modbus RTU frame.
+	// MaxLength is the largest Length of an ASCII field, in bytes: that of the longest Modbus
+	// RTU frame.
 	MaxLength = 256
-	// MaxDecimals bounds Decimals in both directions: 10^22 is the greatest
-	// power of ten that a float64 holds exactly, so that one division is
-	// correctly rounded.
+	// MaxDecimals is the limit of Decimals in both directions: 10^22 is the largest power of
+	// ten that a float64 holds exactly, so that one division is correctly rounded.
 	MaxDecimals = 22
 )
 
@@ -34,25 +32,24 @@ type Field struct {
 	Encoding Encoding
 	Offset   int // bytes from the frame's start, at least 0
 	Length   int // bytes; must fit the encoding, see Validate
-	// Decimals, -22..22, divides a number by 10^Decimals. Below zero it
-	// multiplies, as for a meter that counts hundreds. For text it has to be 0.
+	// Decimals, -22..22, divides a number by 10^Decimals. A negative one multiplies, for
+	// example for a meter that counts hundreds. For text it must be 0.
 	Decimals int
 }
 
-// Value is what a field holds: a finite number, or text for ASCII.
+// Value is the value of a field: a finite number, or text for ASCII.
 type Value struct {
 	Number float64
 	Text   string
 	IsText bool
 }
 
-// End is the place in a frame behind the field's last byte.
+// End returns the offset after the field's last byte.
 func (f Field) End() int { return f.Offset + f.Length }
 
-// Validate says whether the field can be decoded from a long enough frame.
-// Length has to be the encoding's Size; where that is 0 it is 1..8 for Bool,
-// BitN (and hold bit N) and BCD, 1..256 for ASCII, and even with the orders
-// CDAB and BADC. Errors are of type *Error.
+// Validate returns an error if the field cannot be decoded from any frame. Length must be the
+// encoding's Size. If that is 0, Length must be 1..8 for Bool, BitN (and include bit N) and BCD,
+// 1..256 for ASCII, and even with the orders CDAB and BADC. Errors are of type *Error.
 func (f Field) Validate() error {
 	switch {
 	case f.Encoding.kind == kindNone:
@@ -67,10 +64,9 @@ func (f Field) Validate() error {
 	return f.Encoding.checkLength(f.Length)
 }
 
-// Decode returns the field's value in frame, which it does not change or keep.
-// Errors are of type *Error: those of Validate, ReasonOutOfRange where the
-// frame ends before the field, ReasonNotANumber for NaN and infinities,
-// ReasonBadBCD and ReasonBadASCII.
+// Decode returns the field's value in frame, which it does not change or keep. Errors are of
+// type *Error: those of Validate, ReasonOutOfRange if the frame ends before the field,
+// ReasonNotANumber for NaN and infinities, ReasonBadBCD and ReasonBadASCII.
 func (f Field) Decode(frame []byte) (Value, error) {
 	b, err := f.slice(frame)
 	if err != nil {
@@ -89,13 +85,12 @@ func (f Field) Decode(frame []byte) (Value, error) {
 	return Value{Number: n}, nil
 }
 
-// Encode writes v at the field's place in frame, which has to be long enough,
-// and leaves the other bytes as they are (for BitN, the other bits). Decode
-// then gives v back if the field can hold v, else the nearest number that it
-// can. Errors are of type *Error, and leave frame as it was: those of Validate,
-// ReasonOutOfRange as for Decode, ReasonNotANumber, ReasonOverflow for a
-// number beyond the encoding's range, ReasonWrongType for a number in a text
-// field or text in a number's, and ReasonBadASCII.
+// Encode writes v at the field's place in frame, which must be long enough. It does not change
+// other bytes, or other bits for BitN. Decode then returns v, or the nearest number that the
+// field can hold. After an error frame is unchanged. Errors are of type *Error: those of
+// Validate, ReasonOutOfRange as for Decode, ReasonNotANumber, ReasonOverflow for a number out of
+// the encoding's range, ReasonWrongType for a number in a text field or text in a number field,
+// and ReasonBadASCII.
 func (f Field) Encode(frame []byte, v Value) error {
 	b, err := f.slice(frame)
 	if err != nil {
@@ -118,9 +113,9 @@ func (f Field) Encode(frame []byte, v Value) error {
 	return nil
 }
 
-// Raw returns the field's bytes as one unsigned integer, in the encoding's order
-// of bytes and before it is scaled. ok is false where the frame ends before the
-// field, and for fields of more than 8 bytes.
+// Raw returns the field's bytes as one unsigned integer, in the encoding's order of bytes and
+// not scaled. ok is false if the frame ends before the field, and for fields of more than 8
+// bytes.
 func (f Field) Raw(frame []byte) (raw uint64, ok bool) {
 	b, err := f.slice(frame)
 	if err != nil || len(b) > maxWidth {
@@ -140,7 +135,7 @@ func (f Field) slice(frame []byte) ([]byte, error) {
 	return frame[f.Offset:f.End()], nil
 }
 
-// place names the field's bytes, counted as "Offset" is.
+// place returns the field's bytes for errors, counted like "Offset".
 func (f Field) place() string { return place(f.Offset, f.Length) }
 
 func place(offset, length int) string {

@@ -189,7 +189,8 @@ func TestEncodeKeepsOtherBits(t *testing.T) {
 	require.Equal(t, []byte{0xA5, 0xA5, 0xA5}, b)
 }
 
-// TestDetails has texts that an operator acts on: the value, and what is right.
+// TestDetails covers the texts of errors, which operators act on: the value, and what is
+// right.
 func TestDetails(t *testing.T) {
 	for _, tc := range []struct {
 		field frame.Field
@@ -211,7 +212,7 @@ func TestDetails(t *testing.T) {
 	}
 }
 
-// TestRaw reads bytes in the encoding's order, before sign and scale.
+// TestRaw reads bytes in the encoding's order, without sign and scale.
 func TestRaw(t *testing.T) {
 	for _, tc := range []struct {
 		encoding, hex string

@@ -13,10 +13,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 )
 
-// TestGolden decodes whole frames: a folder under testdata/frames holds
-// frame.hex, fields.csv with the metadata, and expected.csv with a line a
-// field: its label and a number, "text …" or the reason of an error, which is that
-// of the whole frame where it is none of a field.
+// TestGolden decodes whole frames. Each folder under testdata/frames has frame.hex, fields.csv
+// with the metadata, and expected.csv with a line for each field: its label and a number,
+// "text …" or the reason of an error. The error may be that of the whole frame.
 func TestGolden(t *testing.T) {
 	folders, err := filepath.Glob("testdata/frames/*")
 	require.NoError(t, err)
@@ -33,17 +32,17 @@ func TestGolden(t *testing.T) {
 			for _, line := range fields {
 				layout.Add(field(t, line))
 			}
-			answer, refusal := frame.ReadAnswer(b, layout)
+			response, refusal := frame.ReadResponse(b, layout)
 			for i, line := range fields {
 				require.Equal(t, line[0], expected[i][0])
-				require.Equal(t, normal(expected[i][1]), decode(t, line, b, answer, refusal), line[0])
+				require.Equal(t, normal(expected[i][1]), decode(t, line, b, response, refusal), line[0])
 			}
 		})
 	}
 }
 
-// normal spells a number as its float64 is spelled, so that expected.csv can
-// hold the exact decimal.
+// normal writes a number as its float64 is written, so that expected.csv can have the exact
+// decimal.
 func normal(s string) string {
 	if x, err := strconv.ParseFloat(s, 64); err == nil {
 		return strconv.FormatFloat(x, 'f', -1, 64)
@@ -56,12 +55,12 @@ func field(t *testing.T, line []string) frame.Field {
 	return frame.Field{Encoding: encoding(t, line[1]), Offset: atoi(t, line[2]), Length: atoi(t, line[3]), Decimals: atoi(t, line[4])}
 }
 
-// decode returns what expected.csv says of a field.
-func decode(t *testing.T, line []string, b []byte, answer frame.Answer, err error) string {
+// decode returns the value of a field as expected.csv has it.
+func decode(t *testing.T, line []string, b []byte, response frame.Response, err error) string {
 	t.Helper()
 	f := field(t, line)
 	if err == nil {
-		err = answer.Check(f)
+		err = response.Check(f)
 	}
 	var v frame.Value
 	if err == nil {

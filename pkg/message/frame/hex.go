@@ -1,11 +1,10 @@
 package frame
 
-// ParseHex appends to dst the bytes that src spells in hex: two digits a byte in
-// any case. Between bytes, before the first and behind the last there can be any
-// number of separators: spaces, tabs, CR, LF, commas, semicolons, dashes and
-// colons; "0x" can stand before a byte that is the first or follows a separator.
-// On an error, which is of type *Error with ReasonBadHex, it returns dst as it
-// was. It does not change or keep src, and allocates only if dst has to grow.
+// ParseHex appends the bytes of src, in hex, to dst: two digits a byte, in any case. Between the
+// bytes, before the first and after the last there may be any number of separators: spaces, tabs,
+// CR, LF, commas, semicolons, dashes and colons. A byte that is the first or follows a separator
+// may have a "0x". After an error, which is of type *Error with ReasonBadHex, it returns dst
+// unchanged. It does not change or keep src, and allocates only if dst must grow.
 func ParseHex(dst, src []byte) ([]byte, error) {
 	out := dst
 	for i := 0; i < len(src); {
@@ -31,19 +30,19 @@ func ParseHex(dst, src []byte) ([]byte, error) {
 	return out, nil
 }
 
-// isPrefix says whether the "0x" of a byte stands at i.
+// isPrefix reports whether there is the "0x" of a byte at i.
 func isPrefix(src []byte, i int) bool {
 	return i+2 < len(src) && src[i] == '0' && src[i+1]|0x20 == 'x' && digits[src[i+2]] <= 0xf &&
 		(i == 0 || digits[src[i-1]] == separator)
 }
 
-// What digits gives for a byte that is no digit.
+// Values of digits for bytes that are not digits.
 const (
 	separator = 0xfe
 	noDigit   = 0xff
 )
 
-// digits gives the value of each hex digit.
+// digits has the value of each hex digit.
 var digits = func() (table [256]byte) {
 	for i := range table {
 		table[i] = noDigit

@@ -54,7 +54,7 @@ func TestParseHexRefuses(t *testing.T) {
 	}
 }
 
-// TestBadHexSaysWhere counts characters from 1 and quotes none.
+// TestBadHexSaysWhere: the error counts characters from 1 and quotes none.
 func TestBadHexSaysWhere(t *testing.T) {
 	for src, want := range map[string]string{
 		"01 03 ZZ": "character 7:", "01 03 0": "character 7:", "secret": "character 1:", "0x01 0x": "character 6:",

@@ -2,8 +2,8 @@ package frame
 
 import "math"
 
-// decodeNumber turns the field's bytes, loaded as u, into the scaled number.
-// For floats it can be NaN or infinite.
+// decodeNumber returns the scaled number for the field's bytes, loaded as u. For floats it may
+// be NaN or infinite.
 func (f Field) decodeNumber(u uint64) (float64, error) {
 	switch f.Encoding.kind {
 	case kindInt8, kindInt16, kindInt24, kindInt32, kindInt64:
@@ -26,8 +26,8 @@ func (f Field) decodeNumber(u uint64) (float64, error) {
 	return scaleInteger(false, u, f.Decimals), nil
 }
 
-// encodeNumber inverts decodeNumber. It takes the bytes that are there, since
-// BitN changes one bit of them.
+// encodeNumber is the inverse of decodeNumber. It needs the field's old bytes, since BitN changes
+// only one bit of them.
 func (f Field) encodeNumber(v float64, old uint64) (uint64, error) {
 	switch f.Encoding.kind {
 	case kindFloat32:
@@ -58,8 +58,7 @@ func (f Field) encodeNumber(v float64, old uint64) (uint64, error) {
 	return u, nil
 }
 
-// limit returns the greatest magnitude that an integer field can hold, on
-// either side of zero.
+// limit returns the largest magnitude of a positive or negative number in an integer field.
 func (f Field) limit(negative bool) uint64 {
 	most := uint64(math.MaxUint64) >> (64 - 8*f.Length)
 	switch f.Encoding.kind {
@@ -106,7 +105,7 @@ func fromBCD(u uint64) (uint64, bool) {
 	return n, true
 }
 
-// toBCD inverts fromBCD for n below 10^16.
+// toBCD is the inverse of fromBCD for n below 10^16.
 func toBCD(n uint64) uint64 {
 	var u uint64
 	for shift := 0; n > 0; shift += 4 {

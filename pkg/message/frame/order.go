@@ -2,8 +2,8 @@ package frame
 
 import "slices"
 
-// order is the order of a value's bytes in a frame. The names are those of
-// Modbus practice, where ABCD is a big-endian value of two registers.
+// order is the order of a value's bytes in a frame. The names are usual for Modbus: ABCD is a
+// big-endian value of two registers.
 type order uint8
 
 const (
@@ -26,11 +26,11 @@ func (o order) String() string {
 	return ""
 }
 
-// swapsRegisters says whether the order needs whole registers of two bytes.
+// swapsRegisters reports whether the order needs whole registers of two bytes.
 func (o order) swapsRegisters() bool { return o == wordSwapped || o == byteSwapped }
 
-// index returns where in n bytes of a frame the value's byte i lies, counted
-// from the most significant. Every order is its own inverse.
+// index returns the place of the value's byte i in n bytes of a frame. Byte 0 is the most
+// significant. Every order is its own inverse.
 func (o order) index(i, n int) int {
 	switch o {
 	case littleEndian:
@@ -52,7 +52,7 @@ func (o order) load(b []byte) uint64 {
 	return u
 }
 
-// store inverts load: it writes the len(b) low bytes of u.
+// store is the inverse of load: it writes the len(b) low bytes of u.
 func (o order) store(b []byte, u uint64) {
 	for i := range slices.Backward(b) {
 		b[o.index(i, len(b))] = byte(u) //nolint:gosec // the low byte is what is meant

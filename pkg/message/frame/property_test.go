@@ -33,7 +33,7 @@ func fields(t *rapid.T, e frame.Encoding) frame.Field {
 
 func isText(e frame.Encoding) bool { return strings.HasPrefix(e.String(), "ASCII") }
 
-// frames draws bytes that a field of the encoding decodes more often than not.
+// frames draws bytes that a field of the encoding decodes in most cases.
 func frames(t *rapid.T, f frame.Field) []byte {
 	b := rapid.SliceOfN(rapid.Byte(), f.Offset+f.Length, f.Offset+f.Length+4).Draw(t, "frame")
 	field := b[f.Offset : f.Offset+f.Length]
@@ -48,8 +48,8 @@ func frames(t *rapid.T, f frame.Field) []byte {
 	return b
 }
 
-// TestDecodeInvertsEncode holds for every encoding: what a field decodes to
-// encodes to bytes that decode to the same.
+// TestDecodeInvertsEncode: for every encoding, a decoded value is encoded to bytes that decode
+// to the same value.
 func TestDecodeInvertsEncode(t *testing.T) {
 	for _, name := range names() {
 		t.Run(name, func(t *testing.T) {
@@ -72,17 +72,17 @@ func TestDecodeInvertsEncode(t *testing.T) {
 	}
 }
 
-// requireUntouched says that only the field's own bytes of a zero frame changed.
+// requireUntouched requires that only the field's own bytes of a zero frame have changed.
 func requireUntouched(t require.TestingT, f frame.Field, b []byte) {
 	require.True(t, isZero(b[:f.Offset]) && isZero(b[f.Offset+f.Length:]))
 }
 
 func isZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
-// maxBijective is the integer below which no two share a float64 once scaled.
+// maxBijective is the limit below which no two scaled integers have the same float64.
 const maxBijective = 1<<52 - 1
 
-// TestEncodeInvertsDecode holds bit for bit where no two raw values share a
+// TestEncodeInvertsDecode: encoding gives the same bits if no two raw values have the same
 // float64: below 2^52, and for unscaled floats and text.
 func TestEncodeInvertsDecode(t *testing.T) {
 	for _, name := range names() {
@@ -143,7 +143,7 @@ func TestScalingIsCorrectlyRounded(t *testing.T) {
 	}
 }
 
-// exact reads big-endian bytes by other means than the package does.
+// exact reads big-endian bytes in another way than the package.
 func exact(name string, b []byte) (*big.Rat, bool) {
 	n := new(big.Int).SetBytes(b)
 	switch {
@@ -172,8 +172,8 @@ func divide(r *big.Rat, decimals int) *big.Rat {
 	return new(big.Rat).Mul(r, power)
 }
 
-// TestMultiplyingIsNotExact is the control of the property above: among the
-// readings of two decimals there are many that 0.01 × raw gets wrong.
+// TestMultiplyingIsNotExact is the control of the property above: many readings with two
+// decimals are wrong as 0.01 × raw.
 func TestMultiplyingIsNotExact(t *testing.T) {
 	wrong := 0
 	for raw := range int64(10000) {
@@ -185,7 +185,7 @@ func TestMultiplyingIsNotExact(t *testing.T) {
 	require.Greater(t, wrong, 1000)
 }
 
-// TestEncodeIsNearest says that any number in range encodes to a neighbour.
+// TestEncodeIsNearest: any number in range is encoded to one of its neighbours.
 func TestEncodeIsNearest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := frame.Field{Encoding: encoding(t, "Int32"), Length: 4, Decimals: rapid.IntRange(0, 6).Draw(t, "decimals")}

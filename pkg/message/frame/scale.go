@@ -38,18 +38,18 @@ func scaleInteger(negative bool, magnitude uint64, decimals int) float64 {
 	return x
 }
 
-// scaleLarge is for integers that a float64 does not hold: strconv rounds the
-// decimal number correctly, once.
+// scaleLarge is for integers that a float64 does not hold: strconv rounds the decimal number
+// once, and correctly.
 func scaleLarge(magnitude uint64, decimals int) float64 {
 	var buf [32]byte
 	b := strconv.AppendUint(buf[:0], magnitude, 10)
 	b = strconv.AppendInt(append(b, 'e'), int64(-decimals), 10)
-	x, _ := strconv.ParseFloat(string(b), 64) // 20 digits and an exponent of 22: neither error can be
+	x, _ := strconv.ParseFloat(string(b), 64) // never fails: 20 digits and an exponent of 22
 	return x
 }
 
-// unscaleInteger returns the integer up to limit that scaleInteger turns into
-// x, which is not negative, or the nearest to it if there is none.
+// unscaleInteger returns the integer up to limit that scaleInteger turns into x, or the nearest
+// one if there is none. x must not be negative.
 func unscaleInteger(x float64, decimals int, limit uint64) (uint64, bool) {
 	product := scale(x, -decimals)
 	if product < maxExact {
@@ -70,9 +70,8 @@ func unscaleInteger(x float64, decimals int, limit uint64) (uint64, bool) {
 	return n, n <= limit
 }
 
-// nearestInteger returns the integer nearest to x * 10^decimals, or the
-// greatest uint64 if it is beyond that. The precision holds any product
-// exactly, and a quotient well enough to see on which side of a half it is.
+// nearestInteger returns the integer nearest to x * 10^decimals, at most the largest uint64. The
+// precision is enough for any exact product, and to round a quotient correctly.
 func nearestInteger(x float64, decimals int) uint64 {
 	const precision = 256
 	z := new(big.Float).SetPrec(precision).SetFloat64(x)
@@ -85,8 +84,8 @@ func nearestInteger(x float64, decimals int) uint64 {
 	return n
 }
 
-// unscaleFloat returns the float64 that scale turns into x, or the nearest to
-// it if there is none. Multiplying back is off by two steps at most.
+// unscaleFloat returns the float64 that scale turns into x, or the nearest one if there is none.
+// Multiplying back is off by at most two float64 steps.
 func unscaleFloat(x float64, decimals int) float64 {
 	raw := scale(x, -decimals)
 	below, above := math.Nextafter(raw, math.Inf(-1)), math.Nextafter(raw, math.Inf(1))

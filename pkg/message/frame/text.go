@@ -1,8 +1,8 @@
 package frame
 
-// decodeText reads ASCII up to the padding of NULs at its end. Anything but
-// printable characters, tab, CR and LF is refused: it is a wrong offset or
-// order rather than text, and PostgreSQL takes no NUL.
+// decodeText decodes ASCII without the padding of NULs at its end. It refuses everything except
+// printable characters, tab, CR and LF: other bytes are a sign of a wrong offset or order, and
+// PostgreSQL accepts no NUL.
 func decodeText(b []byte, o order) (Value, error) {
 	var buf [MaxLength]byte
 	text := buf[:len(b)]
@@ -20,10 +20,10 @@ func decodeText(b []byte, o order) (Value, error) {
 	return Value{Text: string(text), IsText: true}, nil
 }
 
-// encodeText inverts decodeText.
+// encodeText is the inverse of decodeText.
 func encodeText(b []byte, text string, o order) error {
 	if len(text) > len(b) {
-		return refuse(ReasonOverflow, "the text has %d bytes, the field %d", len(text), len(b))
+		return refuse(ReasonOverflow, "the text has %d bytes; the field has %d", len(text), len(b))
 	}
 	for i := range len(text) {
 		if !isText(text[i]) {

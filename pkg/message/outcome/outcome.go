@@ -1,11 +1,10 @@
-// Package outcome gives the form of a message on the RESULT stream: what became
-// of a command. The bridge writes them, the sender of the command, the ledger and
-// the audit trail read them.
+// Package outcome defines the format of messages on the RESULT stream: the outcomes of
+// commands. The bridge writes them; the sender of the command, the ledger and the audit trail
+// read them.
 //
-// A command has at most one outcome that is final. Unknown is the exception: a
-// late report of the controller may settle it, with Confirmed behind it. Sent is
-// no outcome but the intent, on disk before anything is published, so that a
-// bridge that was killed does not send the command again.
+// A command has one final outcome. Only Unknown is not final: after a late report of the
+// controller, Confirmed follows. Sent is not an outcome but the intent. It is on disk before
+// the command is published, so that a bridge that was killed does not send the command again.
 package outcome
 
 import (
@@ -18,10 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Stream is the stream of outcomes.
-const Stream = "RESULT"
-
-// Headers of a RESULT message, for who reads headers only.
+// Headers of a RESULT message, for readers that do not parse the body.
 const (
 	// HeaderSequence is the command's sequence in COMMANDS.
 	HeaderSequence = "F2-Command-Sequence"
@@ -29,20 +25,20 @@ const (
 	HeaderOutcome = "F2-Outcome"
 )
 
-// Outcome is what became of a command.
+// Outcome is the outcome of a command.
 type Outcome string
 
 // The outcomes, and the intent.
 const (
 	Sent      Outcome = "sent"      // not an outcome yet: the bridge is about to publish it
-	Refused   Outcome = "refused"   // not published, and why
-	Expired   Outcome = "expired"   // not carried out in time, and not any more
-	Delivered Outcome = "delivered" // the broker took it and the controller was heard of since, but did not report
+	Refused   Outcome = "refused"   // not published
+	Expired   Outcome = "expired"   // not carried out in time, and never will be
+	Delivered Outcome = "delivered" // the broker accepted it and the controller has sent something since, but no report
 	Confirmed Outcome = "confirmed" // the controller reported the component's state
 	Unknown   Outcome = "unknown"   // it may have been carried out; it is never sent again
 )
 
-// Final tells whether nothing follows o.
+// Final reports whether no other outcome can follow o.
 func (o Outcome) Final() bool { return o != Sent && o != Unknown }
 
 const (
@@ -50,13 +46,13 @@ const (
 	resultPrefix  = "f2.result."
 )
 
-// Subject is where the outcomes of a command's subject are published:
+// Subject returns the subject of a command's outcomes:
 // f2.result.<mac>.<mode>.<connector>.<component>[.<verb>].
 func Subject(command string) string {
 	return resultPrefix + strings.TrimPrefix(command, commandPrefix)
 }
 
-// Result is one message.
+// Result is one message of RESULT.
 type Result struct {
 	Sequence uint64          `json:"-"`            // of the command in COMMANDS
 	ID       string          `json:"id,omitempty"` // the command's Nats-Msg-Id, if it had one
@@ -66,11 +62,10 @@ type Result struct {
 	Issued   time.Time       `json:"issued"`           // when COMMANDS stored it
 	Sent     time.Time       `json:"sent,omitzero"`    // when the bridge was about to publish it
 	At       time.Time       `json:"at"`               // of the outcome
-	State    json.RawMessage `json:"state,omitempty"`  // as the controller reported it
+	State    json.RawMessage `json:"state,omitempty"`  // reported by the controller
 }
 
-// Msg is the result as a message. Its Nats-Msg-Id makes a repeated store one
-// message.
+// Msg returns the result as a message. Its Nats-Msg-Id has RESULT store it once.
 func (r *Result) Msg() (*nats.Msg, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -85,15 +80,15 @@ func (r *Result) Msg() (*nats.Msg, error) {
 	return m, nil
 }
 
-// Parse reads what Msg wrote.
+// Parse parses a message that Msg returned.
 func Parse(header nats.Header, data []byte) (Result, error) {
 	var r Result
 	if err := json.Unmarshal(data, &r); err != nil {
-		return r, fmt.Errorf("reading a result: %w", err)
+		return r, fmt.Errorf("parsing a result: %w", err)
 	}
 	sequence, err := strconv.ParseUint(header.Get(HeaderSequence), 10, 64)
 	if err != nil {
-		return r, fmt.Errorf("reading a result: header %s: %w", HeaderSequence, err)
+		return r, fmt.Errorf("parsing a result: header %s: %w", HeaderSequence, err)
 	}
 	r.Sequence = sequence
 	return r, nil

@@ -18,7 +18,7 @@ const (
 	maxReadResult = 3
 )
 
-// command reads a command's body, which is not empty.
+// command parses a command's body, which is not empty.
 func (s *scanner) command(t topic.Topic) (Payload, error) {
 	switch {
 	case t.Component.Kind == topic.Strike:
@@ -28,10 +28,10 @@ func (s *scanner) command(t topic.Topic) (Payload, error) {
 	case t.Component.Kind == topic.Reader && t.Verb == topic.Success:
 		return s.bareInteger(topic.Success, minReadResult, maxReadResult)
 	}
-	return Payload{}, refuse(ReasonUnknownCommand, "the component takes no command with a body")
+	return Payload{}, refuse(ReasonUnknownCommand, "the component has no command with a body")
 }
 
-// bareInteger reads a body that is one integer, and names it.
+// bareInteger parses a body that is one integer, into a state with a name for it.
 func (s *scanner) bareInteger(name string, low, high int) (Payload, error) {
 	value, err := s.read()
 	if err != nil {

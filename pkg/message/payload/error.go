@@ -17,33 +17,33 @@ const (
 	ReasonEmptyPayload   = "empty_payload"    // empty, and not a command
 	ReasonBadUTF8        = "bad_utf8"         // bytes that are not UTF-8
 	ReasonBadJSON        = "bad_json"         // not JSON, or more than one value
-	ReasonDuplicateName  = "duplicate_name"   // a name twice in an object, or a label twice but for case
+	ReasonDuplicateName  = "duplicate_name"   // a name twice in an object, or a label twice, ignoring case
 	ReasonNotAnObject    = "not_an_object"    // JSON, but the component's body is an object
 	ReasonTooDeep        = "too_deep"         // nested deeper than MaxDepth
 	ReasonTooManyMembers = "too_many_members" // more than MaxMembers in one object or array
-	ReasonBadTimestamp   = "bad_timestamp"    // not a form that is read, not a time, or not in 1970..2200
+	ReasonBadTimestamp   = "bad_timestamp"    // an unknown format, not a time, or not in 1970..2200
 	ReasonMissingData    = "missing_data"     // a sensor without "data" or numbers, or empty "data"
-	ReasonMissingField   = "missing_field"    // an event or command without the member it is known by
+	ReasonMissingField   = "missing_field"    // an event or command without its required member
 	ReasonBadHex         = "bad_hex"          // a sensor's "data" is not hex
-	ReasonBadField       = "bad_field"        // a member's name, type or value is not one that is understood
-	ReasonBadNumber      = "bad_number"       // beyond a float64's range, or too long
+	ReasonBadField       = "bad_field"        // a member's name, type or value is invalid
+	ReasonBadNumber      = "bad_number"       // out of a float64's range, or too long
 	ReasonNULCharacter   = "nul_character"    // \u0000, which PostgreSQL does not store
 	ReasonDataTooLong    = "data_too_long"    // a reader's data exceed MaxReaderData
 	ReasonDataAndNumbers = "data_and_numbers" // a number beside a sensor's "data"
-	ReasonUnknownCommand = "unknown_command"  // the component takes no such command
+	ReasonUnknownCommand = "unknown_command"  // the component has no such command
 )
 
-// Error says why a body was refused.
+// Error is why a body was refused.
 type Error struct {
 	Reason string // one of the Reason constants
-	// Detail says what is wrong, where, and what would be right. It can quote a
-	// member's name, up to 64 bytes of it, and holds no value of the body.
+	// Detail says what is wrong, where, and what would be right. It may quote up to 64 bytes of
+	// a member's name, and contains no value of the body.
 	Detail string
 
-	broken bool // what follows in the body cannot be read
+	broken bool // the rest of the body cannot be parsed
 }
 
-// Error is the detail.
+// Error returns the detail.
 func (e *Error) Error() string { return e.Detail }
 
 func refuse(reason, format string, args ...any) *Error {
@@ -54,14 +54,14 @@ func refuse(reason, format string, args ...any) *Error {
 type Refused struct {
 	Member string // its name, cut to MaxNameLength
 	Reason string // one of the Reason constants
-	What   string // what is wrong with it, as an Error's Detail has it
+	What   string // what is wrong with it, like Error.Detail
 }
 
-// Detail names the member, and says what is wrong with it.
+// Detail returns the member's name and what is wrong with it.
 func (r *Refused) Detail() string { return "member " + QuoteName(r.Member) + ": " + r.What }
 
-// leaveOut notes that the member that was read last is left out. It returns err
-// if that is not the member's alone.
+// leaveOut adds the last member to p.Refused because of err. It returns err if err is not about
+// that member alone.
 func (s *scanner) leaveOut(p *Payload, err error) error {
 	var refused *Error
 	if !errors.As(err, &refused) || refused.broken {
@@ -71,10 +71,10 @@ func (s *scanner) leaveOut(p *Payload, err error) error {
 	return nil
 }
 
-// mostDetails is how many members an Error of all of them names.
+// mostDetails is how many members the error of nothingLeft names.
 const mostDetails = 8
 
-// nothingLeft is the error of a body whose members were all left out.
+// nothingLeft returns the error of a body whose members were all left out.
 func nothingLeft(refused []Refused) *Error {
 	details := make([]string, 0, mostDetails)
 	for i := range refused[:min(len(refused), mostDetails)] {
@@ -86,10 +86,10 @@ func nothingLeft(refused []Refused) *Error {
 	return &Error{Reason: refused[0].Reason, Detail: strings.Join(details, "; ")}
 }
 
-// maxQuoted is how much of a name is quoted, in bytes.
+// maxQuoted is how many bytes of a name are quoted.
 const maxQuoted = 64
 
-// QuoteName is a member's name for people: in quotes, and cut where it is long.
+// QuoteName returns a member's name for people: in quotes, and cut if it is long.
 func QuoteName(name string) string {
 	short := cut(name, maxQuoted)
 	if short == name {
@@ -98,7 +98,7 @@ func QuoteName(name string) string {
 	return strconv.Quote(short) + "…"
 }
 
-// cut is text, or as many of its characters as fit in the bytes.
+// cut returns as many characters of text as fit into a number of bytes.
 func cut(text string, most int) string {
 	if len(text) <= most {
 		return text
@@ -109,7 +109,7 @@ func cut(text string, most int) string {
 	return text[:most]
 }
 
-// kindOf names a value's type.
+// kindOf returns the name of a value's type.
 func kindOf(value jsontext.Value) string {
 	switch value.Kind() {
 	case jsontext.KindNull:

@@ -9,14 +9,14 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// rule checks the value of a member that has a meaning. The value is a scalar.
+// rule checks the value of a known member. The value is a scalar.
 type rule func(*scanner, jsontext.Value) error
 
-// rules finds a member's rule, and says whether the component is known by the
-// member. The rule is nil for a further member, which is kept as it is.
+// rules finds a member's rule. known means that the member is the required one. The rule is nil
+// for other members, which are kept unchanged.
 type rules func(name []byte) (check rule, known bool)
 
-// event reads what a component other than a sensor reports.
+// event parses the body of a component that is not a sensor.
 func (s *scanner) event(kind topic.Kind) (Payload, error) {
 	switch kind {
 	case topic.Strike, topic.Siren, topic.MotionSensor:
@@ -31,9 +31,8 @@ func (s *scanner) event(kind topic.Kind) (Payload, error) {
 	return Payload{}, refuse(ReasonBadField, "no such component")
 }
 
-// object reads an object into a state. It needs a member that the component is
-// known by, of which name is the name. If lenient, members that cannot be kept
-// are left out; a command is refused as a whole.
+// object parses an object into a state. The object must have the required member, called name.
+// If lenient, invalid members are left out; otherwise the body is refused.
 func (s *scanner) object(find rules, name string, lenient bool) (Payload, error) {
 	var p Payload
 	known, knownRefused := false, false
@@ -70,7 +69,7 @@ func (s *scanner) object(find rules, name string, lenient bool) (Payload, error)
 	return Payload{}, refuse(ReasonMissingField, "no member %q", name)
 }
 
-// leave passes over what is left of the value that is being read, up to a depth.
+// leave skips the rest of the current value, up to a depth.
 func (s *scanner) leave(depth int) error {
 	for s.decoder.StackDepth() > depth {
 		if _, err := s.decoder.ReadToken(); err != nil {
@@ -80,8 +79,8 @@ func (s *scanner) leave(depth int) error {
 	return nil
 }
 
-// stateMember checks a member and appends it to the state. Unless the body is
-// broken, a value that it refuses has been read, or is being read at a depth.
+// stateMember checks a member and appends it to the state. Unless the body is broken, it has
+// read the whole or a part of a value that it refuses.
 func (s *scanner) stateMember(p *Payload, check rule) (err error) {
 	if s.badName != nil || check == nil && isSpelled(s.name, nameData) {
 		if _, err := s.read(); err != nil {
@@ -117,7 +116,7 @@ func statusRules(name []byte) (rule, bool) {
 	return nil, false
 }
 
-// What the names of a connector's inputs begin with.
+// Prefixes of the names of a connector's inputs.
 const (
 	doorPrefix   = "door-sensor-"
 	buttonPrefix = "exit-button-"
@@ -127,7 +126,7 @@ func doorRules(name []byte) (rule, bool) { return inputRules(name, doorPrefix) }
 
 func buttonRules(name []byte) (rule, bool) { return inputRules(name, buttonPrefix) }
 
-// inputRules is for the inputs of a connector, numbered 0..99 after the prefix.
+// inputRules are for the inputs of a connector: a prefix and a number 0..99.
 func inputRules(name []byte, prefix string) (rule, bool) {
 	number, ok := bytes.CutPrefix(name, []byte(prefix))
 	if !ok {

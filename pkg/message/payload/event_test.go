@@ -57,8 +57,7 @@ func TestEventTime(t *testing.T) {
 	}
 }
 
-// TestEventLeavesOut has members that cannot be kept beside the one that the
-// component is known by.
+// TestEventLeavesOut: invalid members beside the required one are left out.
 func TestEventLeavesOut(t *testing.T) {
 	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	for _, tc := range []struct{ topic, body, state, refused string }{

@@ -10,7 +10,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 )
 
-// fuzzTopics are what a fuzz input chooses from: one of each form of body.
+// fuzzTopics are the topics of fuzz inputs: one for each form of body.
 var fuzzTopics = []string{
 	"tele/sensor-1", "cmnd/sensor-1", "tele/strike-1", "tele/door-sensors", "stat/exit-buttons",
 	"tele/reader-1", "cmnd/strike-1", "cmnd/siren-1", "cmnd/reader-1/success", "cmnd/motion-sensor-1",
@@ -51,7 +51,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// requireWhole says that a payload is what its comments promise.
+// requireWhole requires that a payload is as its comments say.
 func requireWhole(t require.TestingT, p payload.Payload) {
 	forms := 0
 	if p.Frame != nil {

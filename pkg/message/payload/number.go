@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// notANumber are the errors for values of other types. Devices send such in every
-// message.
+// notANumber are the errors for values of other types. They are made once, because some devices
+// send such values in every message.
 var notANumber = func() map[jsontext.Kind]*Error {
 	errors := map[jsontext.Kind]*Error{}
 	for _, text := range []string{`null`, `true`, `false`, `""`, `{`, `[`} {
@@ -19,8 +19,8 @@ var notANumber = func() map[jsontext.Kind]*Error {
 	return errors
 }()
 
-// parseNumber reads a JSON number as the nearest float64. Numbers beyond its
-// range are refused. Those that are too small become 0.
+// parseNumber parses a JSON number as the nearest float64. Numbers out of its range are
+// refused; numbers that are too small become 0.
 func parseNumber(value jsontext.Value) (float64, error) {
 	if value.Kind() != jsontext.KindNumber {
 		return 0, notANumber[value.Kind()]
@@ -30,12 +30,12 @@ func parseNumber(value jsontext.Value) (float64, error) {
 	}
 	n, err := strconv.ParseFloat(string(value), 64)
 	if err != nil || math.IsInf(n, 0) {
-		return 0, refuse(ReasonBadNumber, "a number beyond the range of a float64")
+		return 0, refuse(ReasonBadNumber, "a number out of the range of a float64")
 	}
 	return n, nil
 }
 
-// checkNumber says whether jsonb stores the number and a float64 can show it:
+// checkNumber reports whether jsonb stores the number and a float64 can show it:
 // numeric has room for 131,072 digits before the point and 16,383 after it.
 func checkNumber(value jsontext.Value) error {
 	if _, err := parseNumber(value); err != nil {
@@ -52,7 +52,7 @@ func checkNumber(value jsontext.Value) error {
 	return nil
 }
 
-// parseInteger reads a JSON number that is spelled as an integer of low..high.
+// parseInteger parses a JSON number that is written as an integer of low..high.
 func parseInteger(value jsontext.Value, low, high int) (int, error) {
 	n, err := strconv.Atoi(string(value))
 	if err != nil || n < low || n > high {

@@ -70,7 +70,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestBoundsHold is the control of the above: what is just within is accepted.
+// TestBoundsHold is the control of the test above: bodies just within the limits are accepted.
 func TestBoundsHold(t *testing.T) {
 	for _, tc := range []struct{ name, topic, body string }{
 		{"largest", "tele/strike-1", `{"status":true}` + strings.Repeat(" ", payload.DefaultMaxSize-15)},
@@ -94,7 +94,7 @@ func manyMembers(n int) string {
 	return "{" + b.String()[1:] + "}"
 }
 
-// nested returns an event with n arrays in each other.
+// nested returns an event with n nested arrays.
 func nested(n int) string {
 	return `{"status":true,"a":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}`
 }
@@ -112,8 +112,8 @@ func TestUnknownComponent(t *testing.T) {
 	requireReason(t, err, payload.ReasonBadField)
 }
 
-// TestConcurrent parses different bodies with one Parser at once: none may see
-// another's, nor its own change.
+// TestConcurrent parses different bodies with one Parser at the same time: no result mixes
+// with another.
 func TestConcurrent(t *testing.T) {
 	var p payload.Parser
 	var group sync.WaitGroup
@@ -142,7 +142,7 @@ func TestConcurrent(t *testing.T) {
 	group.Wait()
 }
 
-// TestResultIsOwn says that a result does not share memory with the body.
+// TestResultIsOwn: a result does not share memory with the body.
 func TestResultIsOwn(t *testing.T) {
 	var p payload.Parser
 	for _, tc := range []struct{ topic, body string }{
@@ -165,8 +165,7 @@ func date(year, month, day, hour, minute, second, nanosecond int) time.Time {
 	return time.Date(year, time.Month(month), day, hour, minute, second, nanosecond, time.UTC)
 }
 
-// reasons is the whole set: a new one has to be added here and to the
-// operators' documents.
+// reasons is the whole set. A new reason must be added here and to the operators' documents.
 var reasons = []string{
 	payload.ReasonTooLarge, payload.ReasonEmptyPayload, payload.ReasonBadUTF8, payload.ReasonBadJSON,
 	payload.ReasonDuplicateName, payload.ReasonNotAnObject, payload.ReasonTooDeep, payload.ReasonTooManyMembers,

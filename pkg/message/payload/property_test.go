@@ -13,8 +13,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 )
 
-// requireCompact says that a state is an object as jsonb takes it, without
-// white space between its tokens and without a timestamp.
+// requireCompact requires that a state is an object for jsonb, without white space between
+// tokens and without a timestamp.
 func requireCompact(t require.TestingT, state []byte) {
 	var compact bytes.Buffer
 	require.NoError(t, json.Compact(&compact, state))
@@ -61,7 +61,7 @@ type recorder struct{ failed bool }
 func (r *recorder) Errorf(string, ...any) { r.failed = true }
 func (r *recorder) FailNow()              { r.failed = true }
 
-// TestNumbersAreExact says that a float64 that is sent is the one that is read.
+// TestNumbersAreExact: a float64 that was sent is parsed to the same float64.
 func TestNumbersAreExact(t *testing.T) {
 	var p payload.Parser
 	rapid.Check(t, func(t *rapid.T) {
@@ -77,7 +77,7 @@ func TestNumbersAreExact(t *testing.T) {
 	})
 }
 
-// TestStateKeepsMembers says that a state means what the body does.
+// TestStateKeepsMembers: a state has the same members as the body.
 func TestStateKeepsMembers(t *testing.T) {
 	var p payload.Parser
 	rapid.Check(t, func(t *rapid.T) {

@@ -9,21 +9,20 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// scanner walks over one body. It is used again for others.
+// scanner parses one body at a time. It is reused.
 type scanner struct {
 	decoder  jsontext.Decoder
 	body     bytes.Buffer
 	size     int // of the body
 	zone     *time.Location
 	received time.Time
-	name     []byte // of the member that is being read, without quotes
-	badName  *Error // the member's name cannot be used
+	name     []byte // of the current member, without quotes
+	badName  *Error // why the member's name is invalid, or nil
 	text     []byte // the last string that had escapes
 }
 
-// reset starts on a body, which is UTF-8. jsontext reads a bytes.Buffer in
-// place, and does not write to it. names says whether an object can have a name
-// twice.
+// reset prepares for a body, which is UTF-8. jsontext reads a bytes.Buffer in place, and does
+// not write to it. names is whether an object may have a name twice.
 func (s *scanner) reset(body []byte, zone *time.Location, received time.Time, names jsontext.Options) {
 	if zone == nil {
 		zone = time.UTC
@@ -33,17 +32,17 @@ func (s *scanner) reset(body []byte, zone *time.Location, received time.Time, na
 	s.decoder.Reset(&s.body, names)
 }
 
-// A sensor's name that stands twice is one odd member; elsewhere the body is not
-// what jsonb would keep.
+// In a sensor's body, a duplicate name only makes a member invalid. In other bodies the whole
+// body is refused, since jsonb would drop one of the two.
 var (
 	namesOnce  = jsontext.AllowDuplicateNames(false)
 	namesTwice = jsontext.AllowDuplicateNames(true)
 )
 
-// maxKept bounds the memory that a scanner keeps between bodies.
+// maxKept is how much memory a scanner keeps between bodies.
 const maxKept = 4 << 10
 
-// release lets go of the body, and of what was copied from it.
+// release drops the body and everything that was copied from it.
 func (s *scanner) release() {
 	s.body = bytes.Buffer{}
 	s.decoder.Reset(&s.body)
@@ -55,8 +54,8 @@ func (s *scanner) release() {
 	}
 }
 
-// members calls visit for each member of the object that the body is, with
-// s.name set and the value next to be read, and checks that nothing follows.
+// members calls visit for each member of the body, which must be an object and end with it.
+// visit finds the name in s.name and must read the value.
 func (s *scanner) members(visit func() error) error {
 	switch s.decoder.PeekKind() {
 	case jsontext.KindBeginObject:
@@ -94,8 +93,7 @@ func (s *scanner) end() error {
 	return nil
 }
 
-// readName reads a member's name into s.name, and says in s.badName if it cannot
-// be used.
+// readName reads a member's name into s.name, and sets s.badName if it is invalid.
 func (s *scanner) readName() error {
 	raw, err := s.decoder.ReadValue()
 	if err != nil {
@@ -115,15 +113,14 @@ func (s *scanner) readName() error {
 	return nil
 }
 
-// Stand-ins for values that are not read.
+// Placeholders for values that are skipped.
 var (
 	someObject = jsontext.Value("{")
 	someArray  = jsontext.Value("[")
 )
 
-// read reads the next value, which is valid until the next read. An object or an
-// array is passed over, and only its first byte returned: it is never what is
-// looked for. An error says that the body is broken.
+// read reads the next value, which is valid until the next read. It skips an object or an array
+// and returns only the first byte: no member needs them. An error means that the body is broken.
 func (s *scanner) read() (jsontext.Value, error) {
 	kind := s.decoder.PeekKind()
 	if kind != jsontext.KindBeginObject && kind != jsontext.KindBeginArray {
@@ -159,7 +156,7 @@ func (s *scanner) unquote(raw jsontext.Value) ([]byte, error) {
 	return text, nil
 }
 
-// syntaxError drops jsontext's error, which can quote the body.
+// syntaxError replaces jsontext's error, which may quote the body.
 func (s *scanner) syntaxError(err error) error {
 	var syntax *jsontext.SyntacticError
 	at := s.decoder.InputOffset()
@@ -169,7 +166,7 @@ func (s *scanner) syntaxError(err error) error {
 	refused := refuse(ReasonBadJSON, "not JSON at byte %d of %d", at, s.size)
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName) && syntax != nil:
-		refused = refuse(ReasonDuplicateName, "member %s stands twice in one object, the second time at byte %d", QuoteName(syntax.JSONPointer.LastToken()), at)
+		refused = refuse(ReasonDuplicateName, "member %s appears twice in one object, the second time at byte %d", QuoteName(syntax.JSONPointer.LastToken()), at)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		refused = refuse(ReasonBadJSON, "the body ends within the JSON value, at byte %d", s.size)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/frame"
 )
 
-// The members that have a meaning of their own.
+// Members with a meaning.
 const (
 	nameTimestamp = "timestamp"
 	nameData      = "data"
@@ -19,7 +19,7 @@ const (
 // usualNumbers is how many numbers most sensors send.
 const usualNumbers = 4
 
-// sensor reads {"timestamp":…, "data":"01 03 …"} or {"timestamp":…, "<label>":23.5, …}.
+// sensor parses {"timestamp":…, "data":"01 03 …"} or {"timestamp":…, "<label>":23.5, …}.
 func (s *scanner) sensor() (Payload, error) {
 	var p Payload
 	err := s.members(func() error { return s.sensorMember(&p) })
@@ -41,12 +41,11 @@ func (s *scanner) sensor() (Payload, error) {
 	return p, nil
 }
 
-// errBesideData is the error of a sensor's numbers where there is a frame.
-var errBesideData = refuse(ReasonDataAndNumbers, "a number beside \"data\", which is decoded in its place")
+// errBesideData is the error of a sensor's numbers if the body has a frame.
+var errBesideData = refuse(ReasonDataAndNumbers, "a number beside \"data\"; only \"data\" is decoded")
 
-// sensorMember takes a member, or leaves it out if it is not one that is
-// understood. An error is that of the whole body: it is broken, or its time
-// cannot be read.
+// sensorMember takes a member, or leaves it out if it is invalid. An error is about the whole
+// body: it is broken, or its time is invalid.
 func (s *scanner) sensorMember(p *Payload) error {
 	if isSpelled(s.name, nameTimestamp) {
 		return s.readTimestamp(p)
@@ -62,7 +61,7 @@ func (s *scanner) sensorMember(p *Payload) error {
 	case string(s.name) != nameData:
 		err = misspelt(nameData)
 	case p.Frame != nil:
-		return refuse(ReasonDuplicateName, "member %s stands twice", QuoteName(nameData))
+		return refuse(ReasonDuplicateName, "member %s appears twice", QuoteName(nameData))
 	default:
 		p.Frame, err = s.frame(value)
 	}
@@ -72,8 +71,8 @@ func (s *scanner) sensorMember(p *Payload) error {
 	return nil
 }
 
-// number takes a number by its label. A label that stands twice, whatever its
-// case, names no number.
+// number takes a number by its label. If a label appears twice, ignoring case, neither number
+// is taken.
 func (s *scanner) number(p *Payload, value jsontext.Value) error {
 	n, err := parseNumber(value)
 	if err != nil {
@@ -88,7 +87,7 @@ func (s *scanner) number(p *Payload, value jsontext.Value) error {
 	for i := range p.Numbers {
 		if strings.EqualFold(p.Numbers[i].Label, label) {
 			p.Numbers = slices.Delete(p.Numbers, i, i+1)
-			return refuse(ReasonDuplicateName, "the label stands twice")
+			return refuse(ReasonDuplicateName, "the label appears twice")
 		}
 	}
 	if p.Numbers == nil {
@@ -98,7 +97,7 @@ func (s *scanner) number(p *Payload, value jsontext.Value) error {
 	return nil
 }
 
-// frame reads a sensor's data.
+// frame parses a sensor's data.
 func (s *scanner) frame(value jsontext.Value) ([]byte, error) {
 	if value.Kind() != jsontext.KindString {
 		return nil, refuse(ReasonBadField, "%s, not a string of hex", kindOf(value))
@@ -117,11 +116,11 @@ func (s *scanner) frame(value jsontext.Value) ([]byte, error) {
 	return b, nil
 }
 
-// isSpelled says whether a name is a known one, whatever its case.
+// isSpelled reports whether a name is a known one, whatever its case.
 func isSpelled(name []byte, known string) bool {
 	return len(name) == len(known) && bytes.EqualFold(name, []byte(known))
 }
 
 func misspelt(known string) *Error {
-	return refuse(ReasonBadField, "it has to be spelled %q", known)
+	return refuse(ReasonBadField, "it must be spelled %q", known)
 }

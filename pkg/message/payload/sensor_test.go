@@ -55,8 +55,8 @@ func TestSensor(t *testing.T) {
 	}
 }
 
-// TestSensorLeavesOut has one odd member or several beside good ones: these are
-// kept, and the odd ones named.
+// TestSensorLeavesOut: invalid members beside valid ones are left out and named, and the valid
+// ones are kept.
 func TestSensorLeavesOut(t *testing.T) {
 	const number, hex = "temperature=16.2", "01 03"
 	long := strings.Repeat("é", payload.MaxNameLength)

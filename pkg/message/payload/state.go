@@ -4,7 +4,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// appendName appends the name of the member that is being read to a state.
+// appendName appends the name of the current member to a state.
 func (s *scanner) appendName(state []byte) ([]byte, error) {
 	separator := byte(',')
 	if len(state) == 0 {
@@ -17,8 +17,8 @@ func (s *scanner) appendName(state []byte) ([]byte, error) {
 	return append(state, ':'), nil
 }
 
-// appendValue appends the next value to dst without white space. depth counts
-// the objects and arrays that it is in.
+// appendValue appends the next value to dst without white space. depth is the number of objects
+// and arrays around it.
 func (s *scanner) appendValue(dst []byte, depth int) ([]byte, error) {
 	switch s.decoder.PeekKind() {
 	case jsontext.KindBeginObject:
@@ -29,7 +29,7 @@ func (s *scanner) appendValue(dst []byte, depth int) ([]byte, error) {
 	return s.appendScalar(dst)
 }
 
-// appendNested appends an object or an array, whichever end says.
+// appendNested appends an object or an array, depending on end.
 func (s *scanner) appendNested(dst []byte, depth int, end jsontext.Kind) ([]byte, error) {
 	if depth == MaxDepth {
 		return nil, refuse(ReasonTooDeep, "nested deeper than %d", MaxDepth)
@@ -62,7 +62,7 @@ func (s *scanner) appendNested(dst []byte, depth int, end jsontext.Kind) ([]byte
 	return append(dst, byte(end)), nil
 }
 
-// appendScalar appends a string, number, boolean or null as it is spelled.
+// appendScalar appends a string, number, boolean or null unchanged.
 func (s *scanner) appendScalar(dst []byte) ([]byte, error) {
 	value, err := s.decoder.ReadValue()
 	if err != nil {

@@ -6,14 +6,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// The years that are accepted, in UTC: 1970..2200.
+// The accepted years, in UTC: 1970..2200.
 const (
 	firstSecond = 0
 	afterLast   = 7289654400 // 2201-01-01T00:00:00Z
 )
 
-// readTimestamp reads the value of a "timestamp" member. Its errors are those of
-// the whole body.
+// readTimestamp parses the value of a "timestamp" member. Its errors are about the whole body.
 func (s *scanner) readTimestamp(p *Payload) error {
 	value, err := s.read()
 	refused := func(format string, args ...any) error {
@@ -25,7 +24,7 @@ func (s *scanner) readTimestamp(p *Payload) error {
 	case string(s.name) != nameTimestamp:
 		return refuse(ReasonBadField, "member %s: %v", QuoteName(string(s.name)), misspelt(nameTimestamp))
 	case !p.Time.IsZero():
-		return refuse(ReasonDuplicateName, "member \"timestamp\" stands twice")
+		return refuse(ReasonDuplicateName, "member \"timestamp\" appears twice")
 	case value.Kind() != jsontext.KindString:
 		return refused("%s, not a string of YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339", kindOf(value))
 	}
@@ -36,7 +35,7 @@ func (s *scanner) readTimestamp(p *Payload) error {
 	t, ok := parseTime(text, s.zone, s.received)
 	switch {
 	case !ok:
-		return refused("not a time as YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339 has it")
+		return refused("not a time of the form YYYY-MM-DD HH:MM:SS[.ffffff] or RFC 3339")
 	case t.Unix() < firstSecond || t.Unix() >= afterLast:
 		return refused("not in the years 1970 to 2200")
 	}
@@ -44,9 +43,9 @@ func (s *scanner) readTimestamp(p *Payload) error {
 	return nil
 }
 
-// parseTime reads YYYY-MM-DD, a space or T, HH:MM:SS, optionally a fraction of
-// 1 to 9 digits, and optionally Z or ±HH:MM. Without that the time is in zone.
-// A 60th second is refused: time.Time has no leap seconds.
+// parseTime parses YYYY-MM-DD, a space or T, HH:MM:SS, optionally a fraction of 1 to 9 digits,
+// and optionally Z or ±HH:MM; without the last the time is in zone. Second 60 is refused:
+// time.Time has no leap seconds.
 func parseTime(b []byte, zone *time.Location, received time.Time) (time.Time, bool) {
 	const seconds = "YYYY-MM-DD HH:MM:SS"
 	if len(b) < len(seconds) || b[4] != '-' || b[7] != '-' || b[13] != ':' || b[16] != ':' {
@@ -79,9 +78,9 @@ func parseTime(b []byte, zone *time.Location, received time.Time) (time.Time, bo
 	return resolve(t, zone, received).UTC(), true
 }
 
-// resolve returns the time at which clocks in zone show what wall says in UTC. If
-// there are two, or if wall was left out when the clocks were put forward, it is
-// the one that is nearest to received.
+// resolve returns the time at which clocks in zone show the date and time of wall. If there are
+// two such times, or none because clocks were put forward, it returns the one nearest to
+// received.
 func resolve(wall time.Time, zone *time.Location, received time.Time) time.Time {
 	if zone == time.UTC {
 		return wall
@@ -94,13 +93,13 @@ func resolve(wall time.Time, zone *time.Location, received time.Time) time.Time 
 	shown := t.Hour() == wall.Hour() && t.Minute() == wall.Minute()
 	best := t
 	for _, near := range [...]time.Time{start.Add(-1), t, end} {
-		if near.Sub(t).Abs() > maxClockChange { // also where there is no bound
+		if near.Sub(t).Abs() > maxClockChange { // also if the zone has no bound
 			continue
 		}
 		_, offset := near.Zone()
 		candidate := wall.Add(-time.Duration(offset) * time.Second).In(zone)
 		if _, inForce := candidate.Zone(); shown && inForce != offset {
-			continue // then clocks showed something else
+			continue // clocks showed another time then
 		}
 		if candidate.Sub(received).Abs() < best.Sub(received).Abs() {
 			best = candidate
@@ -109,10 +108,10 @@ func resolve(wall time.Time, zone *time.Location, received time.Time) time.Time 
 	return best
 }
 
-// maxClockChange is more than any zone's clocks are put forward or back at once.
+// maxClockChange is more than any change of a zone's clocks.
 const maxClockChange = 25 * time.Hour
 
-// cutFraction reads ".ffffff" from the start of b, if it is there.
+// cutFraction parses ".ffffff" at the start of b, if it is there.
 func cutFraction(b []byte) (nanosecond int, rest []byte, ok bool) {
 	if len(b) == 0 || b[0] != '.' {
 		return 0, b, true
@@ -134,7 +133,7 @@ func cutFraction(b []byte) (nanosecond int, rest []byte, ok bool) {
 	return nanosecond, b[n:], true
 }
 
-// parseOffset reads nothing, Z or ±HH:MM.
+// parseOffset parses nothing, Z or ±HH:MM.
 func parseOffset(b []byte) (offset time.Duration, found, ok bool) {
 	switch {
 	case len(b) == 0:
@@ -153,7 +152,7 @@ func parseOffset(b []byte) (offset time.Duration, found, ok bool) {
 	return offset, true, ok1 && ok2
 }
 
-// decimal reads digits only, as a number of low..high.
+// decimal parses digits as a number of low..high.
 func decimal(b []byte, low, high int) (int, bool) {
 	n := 0
 	for _, c := range b {

@@ -65,8 +65,8 @@ func TestTimestampRefuses(t *testing.T) {
 	}
 }
 
-// TestTimestampInvertsFormat compares with the time package over all times
-// that are accepted, in a zone that changes its offset.
+// TestTimestampInvertsFormat compares with the time package over all accepted times, in a zone
+// that changes its offset.
 func TestTimestampInvertsFormat(t *testing.T) {
 	zone, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
@@ -96,8 +96,8 @@ func TestTimestampInvertsFormat(t *testing.T) {
 	})
 }
 
-// TestAmbiguousLocalTime has the hour that comes twice and the one that is left
-// out: the time nearest to the receive time is meant.
+// TestAmbiguousLocalTime covers the hour that exists twice and the one that is skipped: the
+// time nearest to the receive time counts.
 func TestAmbiguousLocalTime(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
@@ -136,9 +136,9 @@ func TestAmbiguousLocalTime(t *testing.T) {
 	}
 }
 
-// TestSentAtOnceIsUnambiguous has a controller that sends what it sees at once, at
-// any moment of many years: its local time always gives that moment back.
-func TestSentAtOnceIsUnambiguous(t *testing.T) {
+// TestLocalTimeOfRecentMessage: the local time of a message that is sent at once always gives
+// its time, at any time of many years.
+func TestLocalTimeOfRecentMessage(t *testing.T) {
 	for _, name := range []string{"Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "America/Sao_Paulo"} {
 		zone, err := time.LoadLocation(name)
 		require.NoError(t, err)
@@ -163,8 +163,8 @@ func TestSentAtOnceIsUnambiguous(t *testing.T) {
 	}
 }
 
-// TestCalendar takes every day of the years from 1970 to 2200, and as many
-// that do not exist, as time.Date has them.
+// TestCalendar covers every day of the years from 1970 to 2200, and as many days that do not
+// exist, compared with time.Date.
 func TestCalendar(t *testing.T) {
 	var p payload.Parser
 	for year := 1970; year <= 2200; year++ {

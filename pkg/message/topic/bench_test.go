@@ -39,7 +39,7 @@ func BenchmarkRawSubject(b *testing.B) {
 	}
 }
 
-// TestAllocations holds what the bridge relies on.
+// TestAllocations requires the number of allocations that the bridge relies on.
 func TestAllocations(t *testing.T) {
 	var parsed topic.Topic
 	atMost := func(want float64, f func()) {

@@ -8,8 +8,8 @@ import (
 // Kind is a kind of component. The zero Kind is none.
 type Kind uint8
 
-// The kinds of section 2 of the design. All but DoorSensors and ExitButtons
-// are numbered; those two report all their inputs in one message.
+// The kinds of section 2 of the design. DoorSensors and ExitButtons have no number: they
+// report all inputs of a connector in one message.
 const (
 	Sensor       Kind = iota + 1 // a sensor on the RS-485 bus or an input
 	MotionSensor                 // a motion detector

@@ -5,7 +5,7 @@ import "strings"
 // MAC is the hardware address of a controller: 12 lower-case hex digits.
 type MAC string
 
-// devicePrefix stands before the MAC in the second level of a topic.
+// devicePrefix comes before the MAC in the second level of a topic.
 const devicePrefix = "f2-"
 
 const (
@@ -23,9 +23,8 @@ func ParseMAC(s string) (MAC, error) {
 	return m, nil
 }
 
-// Dashed returns the MAC as it stands in a certificate's common name:
-// e4-fd-45-f6-54-be. A MAC that did not come from this package is returned as
-// it is.
+// Dashed returns the MAC as in a certificate's common name: e4-fd-45-f6-54-be. It returns a MAC
+// of another length unchanged.
 func (m MAC) Dashed() string {
 	if len(m) != macDigits {
 		return string(m)
@@ -40,9 +39,9 @@ func (m MAC) Dashed() string {
 	return string(b)
 }
 
-// Spellings are the ways to write the MAC in a topic that are not mixed: lower
-// case, then upper case, each bare, with dashes and with colons. A MAC without
-// letters has the three of its digits. Parse reads mixed ones too.
+// Spellings returns the spellings of the MAC in topics, except for mixed case: lower case, then
+// upper case, each bare, with dashes and with colons. A MAC without letters has three. Parse
+// also accepts mixed case.
 func (m MAC) Spellings() []string {
 	var all []string
 	for _, bare := range []string{string(m), strings.ToUpper(string(m))} {
@@ -55,7 +54,7 @@ func (m MAC) Spellings() []string {
 	return all
 }
 
-// parseMAC allocates only if s is not canonical already.
+// parseMAC allocates only if s is not canonical.
 func parseMAC(s string) (MAC, bool) {
 	switch len(s) {
 	case macDigits:

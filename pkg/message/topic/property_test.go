@@ -59,7 +59,7 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
-// TestSpellings says that all spellings of a topic have one canonical form.
+// TestSpellings: all spellings of a topic have one canonical form.
 func TestSpellings(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := topics().Draw(t, "topic")
@@ -94,8 +94,8 @@ func randomCase(t *rapid.T, s string) string {
 
 var legal = regexp.MustCompile(`^f2(\.[a-z0-9-]+){5,7}$`)
 
-// requireLegal says that the subjects hold nothing that NATS refuses or takes
-// for a wildcard, and no empty token.
+// requireLegal requires subjects without empty tokens, wildcards and characters that NATS
+// refuses.
 func requireLegal(t require.TestingT, parsed topic.Topic) {
 	for _, subject := range []string{parsed.RawSubject(), parsed.DecodedSubject(), parsed.CommandSubject()} {
 		require.Regexp(t, legal, subject)

@@ -13,12 +13,12 @@ const (
 )
 
 const (
-	maxLevel  = 32  // bytes that the longest level fits in
-	maxLength = 112 // bytes that the longest topic or subject fits in
+	maxLevel  = 32  // bytes; the longest level is shorter
+	maxLength = 112 // bytes; the longest topic or subject is shorter
 )
 
-// MQTT returns the canonical MQTT topic: a bare MAC, and J1..J4 for the
-// connectors 1..4. Parse inverts it.
+// MQTT returns the canonical MQTT topic: with a bare MAC, and J1..J4 for the connectors 1..4.
+// Parse is its inverse.
 func (t Topic) MQTT() string {
 	var buf [maxLength]byte
 	b := append(buf[:0], t.Root...)
@@ -71,10 +71,9 @@ func (t Topic) appendVerb(b []byte, separator byte) []byte {
 	return append(append(b, separator), t.Verb...)
 }
 
-// ParseSubject inverts RawSubject, CommandSubject (Root is then Cmnd) and
-// DecodedSubject (Root is then empty). It accepts canonical tokens only, so
-// the same method gives s back. Errors are of type *Error; the strings of the
-// result may share memory with s.
+// ParseSubject parses the subjects of RawSubject, CommandSubject (Root is Cmnd) and
+// DecodedSubject (Root is empty). It accepts canonical tokens only. Errors are of type *Error.
+// The strings of the result may share memory with s.
 func ParseSubject(s string) (Topic, error) {
 	if rest, ok := strings.CutPrefix(s, rawPrefix); ok {
 		root, place, _ := strings.Cut(rest, ".")

@@ -1,15 +1,14 @@
 // Package topic converts between the MQTT topics of F2 controllers, their
 // canonical parts, and NATS subjects (section 2 of the design).
 //
-// A topic is <root>/f2-<mac>/<mode>/<connector>/<component>[/<verb>]. Parse
-// accepts the spellings that firmware has used over the years and yields one
-// canonical form, so that a component has one subject whatever its controller
-// calls it. What Parse accepts yields subjects of lower-case letters, digits,
-// '-' and '.' only: bytes that NATS refuses never reach it.
+// A topic is <root>/f2-<mac>/<mode>/<connector>/<component>[/<verb>]. Parse accepts all
+// spellings of the firmware's versions and returns one canonical form, so that a component
+// has one subject whichever way its controller spells it. Subjects contain only lower-case
+// letters, digits, '-' and '.', which NATS accepts.
 //
-// The package does not check that the MAC in a topic is the publisher's own
-// (Mosquitto's ACL does) and does not restrict which component belongs to
-// which mode. Everything in it is pure and safe for concurrent use.
+// The package does not check that the MAC in a topic is the publisher's own (Mosquitto's ACL
+// does), nor which component belongs to which mode. All functions are pure and safe for
+// concurrent use.
 package topic
 
 import "strings"
@@ -35,8 +34,8 @@ const (
 	AlarmMode         Mode = "alarm-mode"
 )
 
-// Success is the only verb: how a controller is told the outcome of a read. It
-// stands only on commands to a reader.
+// Success is the only verb: it tells a controller the outcome of a read. Only commands to a
+// reader have it.
 const Success = "success"
 
 // MaxNumber is the largest number of a connector or component; the smallest is 0.
@@ -58,8 +57,8 @@ const (
 	slashesWithVerb = 5
 )
 
-// Parse reads an MQTT topic. Errors are of type *Error. The strings of the
-// result may share memory with s.
+// Parse parses an MQTT topic. Errors are of type *Error. The strings of the result may share
+// memory with s.
 func Parse(s string) (Topic, error) {
 	if n := strings.Count(s, "/"); n != slashes && n != slashesWithVerb {
 		return Topic{}, &Error{Reason: ReasonBadLevels}
@@ -85,8 +84,8 @@ func Parse(s string) (Topic, error) {
 	return t.withPlace(mode, trimJ(connector), component, verb, hasVerb)
 }
 
-// FindMAC returns the MAC of a topic that Parse refused, if its second level
-// is "f2-<mac>". It is for dead letters: what it finds is no more than a claim.
+// FindMAC returns the MAC of a topic that Parse refused, if its second level is "f2-<mac>". It
+// is for dead letters only: the MAC is not verified.
 func FindMAC(s string) (MAC, bool) {
 	_, rest, _ := strings.Cut(s, "/")
 	device, _, _ := strings.Cut(rest, "/")
@@ -97,7 +96,7 @@ func FindMAC(s string) (MAC, bool) {
 	return parseMAC(digits)
 }
 
-// withPlace adds to t the parts that topics and subjects spell alike.
+// withPlace adds to t the parts that topics and subjects have in common.
 func (t Topic) withPlace(mode, connector, component, verb string, hasVerb bool) (Topic, error) {
 	var ok bool
 	if t.Mode, ok = parseMode(mode); !ok {
@@ -143,8 +142,8 @@ func parseMode(s string) (Mode, bool) {
 	return "", false
 }
 
-// trimJ turns J1..J4 into 1..4. Any other string is left as it is, so that the
-// number's own check refuses J0, J5 and J01.
+// trimJ turns J1..J4 into 1..4. It returns other strings unchanged, so that parseNumber refuses
+// J0, J5 and J01.
 func trimJ(s string) string {
 	if len(s) == 2 && s[0] == 'J' && '1' <= s[1] && s[1] <= '4' {
 		return s[1:]
@@ -152,7 +151,7 @@ func trimJ(s string) string {
 	return s
 }
 
-// parseNumber reads a canonical decimal 0..MaxNumber: no sign, no leading zero.
+// parseNumber parses a canonical decimal 0..MaxNumber: no sign, no leading zero.
 func parseNumber(s string) (int, bool) {
 	switch len(s) {
 	case 1:

@@ -133,8 +133,7 @@ func TestFindMAC(t *testing.T) {
 	}
 }
 
-// reasons is the whole set: a new one has to be added here and to the
-// operators' documents.
+// reasons is the whole set. A new reason must be added here and to the operators' documents.
 var reasons = []string{
 	topic.ReasonBadLevels, topic.ReasonBadRoot, topic.ReasonBadPrefix,
 	topic.ReasonBadMAC, topic.ReasonBadMode, topic.ReasonBadConnector,

@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Board holds the alarms of one service that are raised, tells NATS of each change
-// once, and counts them in a metric. It is safe for concurrent use.
+// Board holds the raised alarms of one service, publishes each change once, and counts the
+// alarms in a metric. It is safe for concurrent use.
 type Board struct {
 	service string
 	publish func(Alarm) error
@@ -18,22 +18,22 @@ type Board struct {
 
 	mu     sync.Mutex // guards the fields below
 	raised map[[2]string]Alarm
-	unsent []Alarm // while NATS was away, in order
+	unsent []Alarm // changes that could not be published, in order
 }
 
-// maxUnsent bounds what is kept for NATS: the latest. The metrics have all of it.
+// maxUnsent bounds unsent: the oldest changes are dropped. The metrics count all alarms.
 const maxUnsent = 10000
 
-// NewBoard returns a board without alarms. publish fails while NATS is away; gauge
-// has the label "alarm", the kind, and is 0 for each of kinds from the start.
+// NewBoard returns a board without alarms. publish fails while NATS is unavailable. The gauge has
+// the label "alarm", which is the kind, and starts at 0 for each of kinds.
 func NewBoard(service string, kinds []string, publish func(Alarm) error, gauge *prometheus.GaugeVec, log *slog.Logger) *Board {
 	for _, kind := range kinds {
-		gauge.WithLabelValues(kind) // is 0, not absent
+		gauge.WithLabelValues(kind) // now it is 0, not absent
 	}
 	return &Board{service: service, publish: publish, gauge: gauge, log: log, raised: map[[2]string]Alarm{}}
 }
 
-// Raise tells of an alarm unless it is raised already.
+// Raise raises an alarm, unless it is raised already.
 func (b *Board) Raise(kind, subject, detail string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -48,7 +48,7 @@ func (b *Board) Raise(kind, subject, detail string) {
 	b.send(one)
 }
 
-// Clear tells that an alarm is over, if it was raised.
+// Clear clears an alarm, if it is raised.
 func (b *Board) Clear(kind, subject string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,7 +64,7 @@ func (b *Board) Clear(kind, subject string) {
 	b.send(one)
 }
 
-// Subjects lists whom raised alarms of a kind are about.
+// Subjects lists the subjects of the raised alarms of a kind.
 func (b *Board) Subjects(kind string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,7 +77,8 @@ func (b *Board) Subjects(kind string) []string {
 	return all
 }
 
-// Keep makes the raised alarms of a kind exactly those of details, by subject.
+// Keep raises and clears alarms of a kind, so that exactly those of details are raised, by
+// subject.
 func (b *Board) Keep(kind string, details map[string]string) {
 	for _, subject := range b.Subjects(kind) {
 		if _, ok := details[subject]; !ok {
@@ -89,14 +90,14 @@ func (b *Board) Keep(kind string, details map[string]string) {
 	}
 }
 
-// Resend tells NATS what it did not take.
+// Resend publishes the changes that could not be published before.
 func (b *Board) Resend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.flush()
 }
 
-// send keeps the order: an alarm must not be heard after its own end.
+// send keeps the order: a raised alarm must not arrive after it was cleared.
 func (b *Board) send(one Alarm) {
 	if b.unsent = append(b.unsent, one); len(b.unsent) > maxUnsent {
 		b.unsent = b.unsent[1:]

@@ -7,28 +7,27 @@ import (
 	"unicode/utf8"
 )
 
-// SecretDowngraded is raised by each service while a secret's last good value is in
-// use because its source does not answer (design 8). No board has it: the service's
-// list of secrets does.
+// SecretDowngraded is raised while a service uses a secret's last good value because its source
+// is unavailable (design 8). It is not on a board: the service's list of secrets has it.
 const SecretDowngraded = "secret_downgraded"
 
-// ListSubject is where each instance of a service that has a board answers what is
+// ListSubject is where each instance of a service with a board replies with the alarms that are
 // raised now: a JSON Listing.
 func ListSubject(service string) string { return "f2.alarms." + service }
 
-// Listing are the alarms that are raised now, the youngest first.
+// Listing has the alarms that are raised now, newest first.
 type Listing struct {
-	Total  int     `json:"total"` // how many there are
+	Total  int     `json:"total"` // also those that Alarms has no room for
 	Alarms []Alarm `json:"alarms"`
 }
 
-// A listing has to fit into one message, whatever a fleet does.
+// Limits of a listing, which must fit into one message.
 const (
 	mostListed    = 500
 	longestDetail = 300
 )
 
-// Raised lists what is raised now.
+// Raised lists the alarms that are raised now.
 func (b *Board) Raised() Listing {
 	b.mu.Lock()
 	all := make([]Alarm, 0, len(b.raised))
@@ -44,7 +43,7 @@ func (b *Board) Raised() Listing {
 	return l
 }
 
-// Youngest orders alarms by when they were raised, the youngest first.
+// Youngest orders alarms by the time when they were raised, newest first.
 func Youngest(a, b Alarm) int {
 	return cmp.Or(b.Since.Compare(a.Since), strings.Compare(a.Kind, b.Kind), strings.Compare(a.Subject, b.Subject))
 }

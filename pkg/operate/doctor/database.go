@@ -1,18 +1,15 @@
 package doctor
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,201 +19,170 @@ import (
 
 const (
 	superuser = "postgres_superuser_password"
-	// telemetrySuperuser is that of the server that Ports.Telemetry is of.
+	// telemetrySuperuser is that of the server at Ports.Telemetry.
 	telemetrySuperuser = "timescale_superuser_password"
+
+	decoderSecret   = "postgres_password"
+	writerSecret    = "timescale_password"
+	registrarSecret = "registry_password"
+	readerSecret    = "postgres_reader_password" //nolint:gosec // a name
+	poolerSecret    = "pgbouncer_password"
 
 	metadata  = "metadata"
 	telemetry = "telemetry"
 	registry  = "registry"
+	console   = "pgbouncer" // the database that is the pooler itself
+
+	encrypted, plainText = "verify-full", "disable" // values of sslmode
 )
 
-func databaseChecks() []Check {
-	return []Check{
-		{
-			"database-ports", "Database Security: Network Isolation", "where PostgreSQL's and PgBouncer's ports listen",
-			"restart the mesh, which has them on loopback; give PostgreSQL elsewhere another listen_addresses", databasePorts,
-		},
-		{
-			"database-tls", "Database Security: Access Control", "a login without TLS",
-			"hostssl lines alone in pg_hba.conf, and reload", databaseTLS,
-		},
-		{
-			"database-password", "Authentication tests", "logins with no password and with a wrong one",
-			"scram-sha-256 in every line of pg_hba.conf, and reload", databasePassword,
-		},
-		{
-			"database-privileges", "Best practices: least privilege", "each role's access to what it has nothing to do with",
-			"REVOKE what the item names from the role", databasePrivileges,
-		},
-		{
-			"database-failed-logins", "Monitoring: failed authentication attempts logged", "wrong logins to PostgreSQL and NATS, and their lines in the mesh's log",
-			"log_min_messages of warning or lower in postgresql.conf; a log level of error or lower for f2mesh", failedLogins,
-		},
-		poolerCheck(),
-	}
+func (t *Target) needDatabase() {
+	need(!t.Containers || t.Ports.Postgres != 0, "no database has a published port: EXPOSE_DATABASE_PORTS=true publishes it on this machine")
 }
 
-// databasePorts reads the kernel's tables of sockets.
-func databasePorts(_ context.Context, m *Mesh) Finding {
-	var problems []string
-	found := 0
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		addresses, err := listening(table)
-		if err != nil {
-			continue // no IPv6, or no Linux
-		}
-		for _, a := range addresses {
-			if !slices.Contains([]int{m.Ports.Postgres, m.Ports.PgBouncer}, a.Port) {
-				continue
-			}
-			found++
-			if !a.IP.IsLoopback() {
-				problems = append(problems, fmt.Sprintf("port %d listens on %s", a.Port, a.IP))
-			}
-		}
-	}
-	if found == 0 {
-		return notChecked("no such socket is on this machine: look where the servers are")
-	}
-	return verdict(problems, "%d sockets, on loopback only", found)
-}
-
-// socket is one that listens.
-type socket struct {
-	net.TCPAddr
-	inode string
-}
-
-// listening lists the sockets in state LISTEN (0A).
-func listening(table string) ([]socket, error) {
-	file, err := os.Open(table) //nolint:gosec // one of two in /proc
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	var all []socket
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 10 || fields[3] != "0A" {
-			continue
-		}
-		host, port, _ := strings.Cut(fields[1], ":")
-		number, err := strconv.ParseInt(port, 16, 32)
-		if err == nil {
-			all = append(all, socket{net.TCPAddr{IP: kernelIP(host), Port: int(number)}, fields[9]})
-		}
-	}
-	return all, nil
-}
-
-// kernelIP reads an address in the kernel's form: words of 4 bytes, each backwards.
-func kernelIP(text string) net.IP {
-	ip, err := hex.DecodeString(text)
-	if err != nil {
-		return nil // which is no loopback
-	}
-	for word := range slices.Chunk(ip, 4) {
-		slices.Reverse(word)
-	}
-	return ip
-}
-
-// connectPostgres logs in, with TLS unless mode says otherwise.
-func (m *Mesh) connectPostgres(ctx context.Context, user, password, database, mode string) (*pgx.Conn, error) {
-	return m.connectAt(ctx, m.postgresPort(database), user, password, database, mode)
-}
-
-func (m *Mesh) connectAt(ctx context.Context, port int, user, password, database, mode string) (*pgx.Conn, error) {
+// connect logs in to a database at a port, with TLS as mode says.
+func (t *Target) connect(ctx context.Context, port int, l login, database, mode string) (*pgx.Conn, error) {
 	u := url.URL{
-		Scheme: "postgres", Host: m.address(port), Path: "/" + database, User: url.User(user),
-		RawQuery: postgres.Query(url.Values{"sslmode": {mode}, "sslrootcert": {m.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}),
+		Scheme: "postgres", Host: t.address(port), Path: "/" + database, User: url.User(l.user),
+		RawQuery: postgres.Query(url.Values{"sslmode": {mode}, "sslrootcert": {t.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}),
 	}
 	config, err := pgx.ParseConfig(u.String())
 	if err != nil {
 		return nil, err
 	}
-	config.Password = password
+	config.Password = l.password
 	return pgx.ConnectConfig(ctx, config)
 }
 
-func (m *Mesh) postgresPort(database string) int {
-	if database == telemetry && m.Ports.Telemetry != 0 {
-		return m.Ports.Telemetry
+func hangUp(ctx context.Context, conn *pgx.Conn) {
+	if conn != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
 	}
-	return m.Ports.Postgres
 }
 
-// ofServer is the secret that a database's server knows.
-func (m *Mesh) ofServer(secret, database string) string {
-	if secret == superuser && database == telemetry && m.Ports.Telemetry != 0 {
-		return telemetrySuperuser
+// logIn is a login with TLS, which ends at once.
+func (t *Target) logIn(ctx context.Context, port int, l login, database string) func() error {
+	return func() error {
+		conn, err := t.connect(ctx, port, l, database, encrypted)
+		hangUp(ctx, conn)
+		return err
 	}
-	return secret
 }
 
-func (m *Mesh) role(ctx context.Context, secret, database string) (*pgx.Conn, error) {
-	user, password, err := m.LogIn(ctx, m.ofServer(secret, database))
-	if err != nil {
-		return nil, err
+// postgresPort is the port of the server that has a database.
+func (t *Target) postgresPort(database string) int {
+	if database == telemetry && t.Ports.Telemetry != 0 {
+		return t.Ports.Telemetry
 	}
-	return m.connectPostgres(ctx, user, password, database, "verify-full")
+	return t.Ports.Postgres
 }
 
-func hangUp(ctx context.Context, conn *pgx.Conn) { _ = conn.Close(context.WithoutCancel(ctx)) }
+// roleOf is the login with a secret at the server that has a database.
+func (t *Target) roleOf(ctx context.Context, secret, database string) login {
+	if secret == superuser && t.postgresPort(database) != t.Ports.Postgres {
+		secret = telemetrySuperuser
+	}
+	return t.login(ctx, secret)
+}
 
-// databaseLogin is one attempt that must be refused.
-func (m *Mesh) databaseLogin(ctx context.Context, name, mode string, password func(good string) string) (attempt, error) {
-	user, good, err := m.LogIn(ctx, "postgres_reader_password")
-	login := func(password, mode string) func() error {
-		return func() error {
-			conn, err := m.connectPostgres(ctx, user, password, telemetry, mode)
-			if err == nil {
-				hangUp(ctx, conn)
-			}
+func (t *Target) role(ctx context.Context, secret, database string) (*pgx.Conn, error) {
+	return t.connect(ctx, t.postgresPort(database), t.roleOf(ctx, secret, database), database, encrypted)
+}
+
+// plainLogin is a login without TLS, which a server must refuse before it requests a password,
+// with a message that contains refusal. No valid password is sent.
+func (t *Target) plainLogin(ctx context.Context, port int, user, refusal string) func() error {
+	return func() error {
+		conn, err := t.connect(ctx, port, login{user, marker()}, telemetry, plainText)
+		hangUp(ctx, conn)
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && strings.Contains(refused.Message, refusal) {
 			return err
 		}
+		return nil // the server accepts connections without TLS
 	}
-	return attempt{name, login(good, "verify-full"), login(password(good), mode)}, err
 }
 
-// databaseTLS gives no good password away on a line that is not encrypted: it asks
-// whether the server asks for one.
-func databaseTLS(ctx context.Context, m *Mesh) Finding {
-	a, err := m.databaseLogin(ctx, "without TLS", "disable", func(string) string { return marker() })
-	if err != nil {
-		return failed("%v", err)
-	}
-	if err := a.control(); err != nil {
-		return failed("cannot be tried: %v", err)
-	}
-	err = a.try()
-	var refusal *pgconn.PgError
-	switch {
-	case err == nil:
-		return failed("let in without TLS")
-	case errors.As(err, &refusal) && strings.Contains(refusal.Message, "no encryption"):
-		return ok("refused before any password: %s", refusal.Code)
-	}
-	return failed("the server goes on without TLS: %v", err)
+func databaseTLS(ctx context.Context, t *Target) Finding {
+	t.needDatabase()
+	reader, port := t.login(ctx, readerSecret), t.postgresPort(telemetry)
+	return refused(attempt{"without TLS", t.logIn(ctx, port, reader, telemetry), t.plainLogin(ctx, port, reader.user, "no encryption")})
 }
 
-func databasePassword(ctx context.Context, m *Mesh) Finding {
-	absent, err := m.databaseLogin(ctx, "no password", "verify-full", func(string) string { return "" })
-	if err != nil {
-		return failed("%v", err)
-	}
-	wrong, err := m.databaseLogin(ctx, "wrong password", "verify-full", func(string) string { return marker() })
-	if err != nil {
-		return failed("%v", err)
-	}
-	return refused([]attempt{absent, wrong})
+func databasePassword(ctx context.Context, t *Target) Finding {
+	t.needDatabase()
+	reader, port := t.login(ctx, readerSecret), t.postgresPort(telemetry)
+	control := t.logIn(ctx, port, reader, telemetry)
+	return refused(
+		attempt{"no password", control, t.logIn(ctx, port, login{reader.user, ""}, telemetry)},
+		attempt{"wrong password", control, t.logIn(ctx, port, login{reader.user, marker()}, telemetry)})
 }
 
-// privilege is a statement that a role must not run. It changes nothing where it
-// may; "" means that the role must not even connect.
-type privilege struct{ secret, database, statement string }
+func postgresSync(ctx context.Context, t *Target) Finding {
+	t.needDatabase()
+	var problems []string
+	for _, database := range []string{metadata, telemetry} { // which may be on two servers
+		conn := must(t.role(ctx, superuser, database))
+		defer hangUp(ctx, conn)
+		for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
+			var value string
+			ensure(conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value))
+			if value != "on" {
+				problems = append(problems, name+" is "+value)
+			}
+		}
+	}
+	slices.Sort(problems)
+	return verdict(slices.Compact(problems), "all are on")
+}
 
-func forbiddenSQL() []privilege {
+// failedLogins logs in as users that do not exist.
+func failedLogins(ctx context.Context, t *Target) Finding {
+	files := t.logs()
+	natsUser, postgresUser := marker(), marker()
+	if t.natsLogin(login{natsUser, marker()})() == nil {
+		return failed("NATS accepted an unknown user")
+	}
+	if t.logIn(ctx, t.postgresPort(telemetry), login{postgresUser, marker()}, telemetry)() == nil {
+		return failed("PostgreSQL accepted an unknown user")
+	}
+	var problems []string
+	for server, user := range map[string]string{"NATS": natsUser, "PostgreSQL": postgresUser} {
+		if !logged(ctx, files, user) {
+			problems = append(problems, server+" did not log the attempt")
+		}
+	}
+	return verdict(problems, "NATS and PostgreSQL logged the attempts")
+}
+
+// logged waits until a file has the text.
+func logged(ctx context.Context, files []string, text string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		for _, path := range files {
+			if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), text) { //nolint:gosec // the mesh's log
+				return true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// forbidden are statements that a role must not run in a database. They change nothing if it
+// may.
+type forbidden struct {
+	secret, database string
+	statements       []string
+}
+
+// connect stands for no statement: the role must not even connect.
+const connect = ""
+
+func forbiddenSQL() []forbidden {
 	const (
 		update = `UPDATE fleet."Device" SET "DeviceName" = "DeviceName" WHERE false`
 		remove = `DELETE FROM fleet."DataPoint" WHERE false`
@@ -224,73 +190,60 @@ func forbiddenSQL() []privilege {
 		create = `CREATE TABLE fleet.doctor (x int)`
 		hashes = `SELECT rolpassword FROM pg_authid WHERE false`
 		file   = `SELECT pg_read_file('PG_VERSION')`
-		lookup = `SELECT f2mesh_pgbouncer.lookup('postgres')` // PgBouncer's, and nobody else's
+		lookup = `SELECT f2mesh_pgbouncer.lookup('postgres')` // for PgBouncer alone
 	)
-	return []privilege{
-		{"postgres_password", metadata, update},
-		{"postgres_password", metadata, remove},
-		{"postgres_password", metadata, code},
-		{"postgres_password", metadata, create},
-		{"postgres_password", metadata, hashes},
-		{"postgres_password", metadata, lookup},
-		{"postgres_password", telemetry, ""},
-		{"postgres_password", registry, ""},
-		{"timescale_password", metadata, ""},
-		{"timescale_password", registry, ""},
-		{"timescale_password", telemetry, hashes},
-		{"timescale_password", telemetry, file},
-		{"timescale_password", telemetry, lookup},
-		{"registry_password", metadata, update},
-		{"registry_password", metadata, create},
-		{"registry_password", telemetry, ""},
-		{"registry_password", registry, hashes},
-		{"postgres_reader_password", telemetry, `DELETE FROM measurement WHERE false`},
-		{"postgres_reader_password", telemetry, `INSERT INTO measurement SELECT * FROM measurement WHERE false`},
-		{"postgres_reader_password", telemetry, `DELETE FROM device_event WHERE false`},
-		{"postgres_reader_password", telemetry, `CREATE TABLE public.doctor (x int)`},
-		{"postgres_reader_password", telemetry, file},
-		{"postgres_reader_password", metadata, update},
-		{"postgres_reader_password", metadata, code},
-		{"postgres_reader_password", metadata, lookup},
-		{"postgres_reader_password", registry, ""},
-		{poolerSecret, metadata, update},
-		{poolerSecret, metadata, code},
-		{poolerSecret, metadata, hashes},
-		{poolerSecret, telemetry, `SELECT FROM measurement WHERE false`},
-		{poolerSecret, registry, ""},
+	return []forbidden{
+		{decoderSecret, metadata, []string{update, remove, code, create, hashes, lookup}},
+		{decoderSecret, telemetry, []string{connect}},
+		{decoderSecret, registry, []string{connect}},
+		{writerSecret, metadata, []string{connect}},
+		{writerSecret, registry, []string{connect}},
+		{writerSecret, telemetry, []string{hashes, file, lookup}},
+		{registrarSecret, metadata, []string{update, create}},
+		{registrarSecret, telemetry, []string{connect}},
+		{registrarSecret, registry, []string{hashes}},
+		{readerSecret, telemetry, []string{
+			`DELETE FROM measurement WHERE false`, `INSERT INTO measurement SELECT * FROM measurement WHERE false`,
+			`DELETE FROM device_event WHERE false`, `CREATE TABLE public.doctor (x int)`, file,
+		}},
+		{readerSecret, metadata, []string{update, code, lookup}},
+		{readerSecret, registry, []string{connect}},
+		{poolerSecret, metadata, []string{update, code, hashes}},
+		{poolerSecret, telemetry, []string{`SELECT FROM measurement WHERE false`}},
+		{poolerSecret, registry, []string{connect}},
 	}
 }
 
-func databasePrivileges(ctx context.Context, m *Mesh) Finding {
+func databasePrivileges(ctx context.Context, t *Target) Finding {
+	t.needDatabase()
 	var problems []string
-	for _, p := range forbiddenSQL() {
-		err := m.run(ctx, p)
-		var refusal *pgconn.PgError
-		switch {
-		case err == nil:
-			problems = append(problems, fmt.Sprintf("the role of %s may do this in %s: %s", p.secret, p.database, cmp.Or(p.statement, "connect")))
-		case errors.As(err, &refusal) && m.stranger(p, refusal.Code):
-		case !errors.As(err, &refusal) || refusal.Code != "42501": // insufficient_privilege
-			problems = append(problems, fmt.Sprintf("%s in %s cannot be tried: %v", p.secret, p.database, err))
+	tried := 0
+	for _, f := range forbiddenSQL() {
+		for _, statement := range f.statements {
+			tried++
+			err := t.run(ctx, f.secret, f.database, statement)
+			refusal, isRefusal := errors.AsType[*pgconn.PgError](err)
+			switch {
+			case err == nil:
+				problems = append(problems, fmt.Sprintf("the role of %s may do this in %s: %s", f.secret, f.database, cmp.Or(statement, "connect")))
+			case isRefusal && refusal.Code == "42501": // insufficient_privilege
+			case isRefusal && refusal.Code == "28P01" && statement == connect && t.Ports.Telemetry != 0: // the other server has no such role
+			default:
+				problems = append(problems, fmt.Sprintf("%s in %s: not tested: %v", f.secret, f.database, err))
+			}
 		}
 	}
-	return verdict(problems, "%d attempts, all refused", len(forbiddenSQL()))
+	return verdict(problems, "%d attempts, all refused", tried)
 }
 
-// stranger tells whether a role was refused because the other server does not know it
-// at all (invalid_password).
-func (m *Mesh) stranger(p privilege, code string) bool {
-	return m.Ports.Telemetry != 0 && p.statement == "" && code == "28P01"
-}
-
-// run runs the statement and takes it back.
-func (m *Mesh) run(ctx context.Context, p privilege) error {
-	conn, err := m.role(ctx, p.secret, p.database)
+// run runs the statement and rolls it back.
+func (t *Target) run(ctx context.Context, secret, database, statement string) error {
+	conn, err := t.role(ctx, secret, database)
 	if err != nil {
 		return err
 	}
 	defer hangUp(ctx, conn)
-	if p.statement == "" {
+	if statement == connect {
 		return nil
 	}
 	tx, err := conn.Begin(ctx)
@@ -298,6 +251,52 @@ func (m *Mesh) run(ctx context.Context, p privilege) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	_, err = tx.Exec(ctx, p.statement)
+	_, err = tx.Exec(ctx, statement)
 	return err
+}
+
+// databasePooler tries logins to PgBouncer, and a command that makes it read its files again,
+// which does no harm. The control of each is what the same role may do: log in through the
+// pooler or to PostgreSQL, or run another command.
+func databasePooler(ctx context.Context, t *Target) Finding {
+	need(t.Ports.PgBouncer != 0, "this mesh runs no PgBouncer")
+	pooled, registrar, own := t.login(ctx, writerSecret), t.login(ctx, registrarSecret), t.login(ctx, poolerSecret)
+	pooler := func(l login, database string) func() error { return t.logIn(ctx, t.Ports.PgBouncer, l, database) }
+	control := pooler(pooled, telemetry)
+	attempts := []attempt{
+		{"no password", control, pooler(login{pooled.user, ""}, telemetry)},
+		{"wrong password", control, pooler(login{pooled.user, marker()}, telemetry)},
+		{"without TLS", control, t.plainLogin(ctx, t.Ports.PgBouncer, pooled.user, "SSL required")},
+		{"a service on the console", t.command(ctx, own, "SHOW POOLS"), pooler(pooled, console)},
+	}
+	if t.Ports.Postgres == 0 {
+		return refused(attempts...) // nothing shows that the passwords of the others are valid
+	}
+	direct := func(l login, database string) func() error {
+		return t.logIn(ctx, t.postgresPort(database), l, database)
+	}
+	outsider := func(secret, database string) attempt {
+		l := t.roleOf(ctx, secret, database)
+		return attempt{"the role of " + secret, direct(l, database), pooler(l, database)}
+	}
+	attempts = append(attempts,
+		attempt{"the registrar on the console", direct(registrar, metadata), pooler(registrar, console)},
+		outsider(superuser, telemetry), outsider(registrarSecret, metadata))
+	if !t.Containers { // where people have no other way
+		attempts = append(attempts, outsider(readerSecret, telemetry))
+	}
+	return refused(attempts...)
+}
+
+// command runs a command on the pooler's console, which has the simple protocol only.
+func (t *Target) command(ctx context.Context, l login, text string) func() error {
+	return func() error {
+		conn, err := t.connect(ctx, t.Ports.PgBouncer, l, console, encrypted)
+		if err != nil {
+			return err
+		}
+		defer hangUp(ctx, conn)
+		_, err = conn.PgConn().Exec(ctx, text).ReadAll()
+		return err
+	}
 }

@@ -1,25 +1,26 @@
 // Package doctor runs security checks against a running mesh.
 //
-// Checks lists the items, each a small value: what is tried, and how to fix what
-// is wrong. A refusal counts only beside a control, the same attempt with the
-// right credentials, that gets through: a server that is down is never taken for
-// a safe one. What cannot be found out here is Skipped, never OK.
+// A check is an entry of the table in checks.go, which says what is tried and how to fix what is
+// wrong, and one function. A refusal counts only beside a control: the same attempt with valid
+// credentials, which must succeed. A server that is down is therefore never taken for a safe
+// one. What cannot be checked from here is Skipped, never OK.
 //
-// The checks leave some dead letters behind, each with "doctor" in topic or
-// payload, and interrupt the sessions of two demo controllers, and of whoever uses the
-// operator's MQTT user, for a moment. They change nothing else. The package prints nothing and holds no state.
+// A function that checks is written like a test: must, ensure and need end it early, where a
+// step fails that it needs (Failed) or where it does not apply to this mesh (Skipped).
+//
+// The checks leave some dead letters, each with "doctor" in its topic or payload. They
+// interrupt, for a moment, the sessions of two demo controllers and of MQTT user operator. They
+// change nothing else. The package holds no state.
 package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
 
-// State is how a check ended.
+// State is the outcome of a check.
 type State string
 
 // The states of a check. Only Failed is an error.
@@ -38,41 +39,23 @@ type Finding struct {
 
 // Check is one item.
 type Check struct {
-	Name  string // of --only and docs/security.md
-	Guide string // the section of the security guide, or why it is looked at
-	Try   string // what is tried
+	Name  string // as --only and docs/security.md have it
+	Guide string // the section of the security guide, or why it is checked
+	Run   func(ctx context.Context, t *Target) Finding
+	Try   string // what it tries
 	Fix   string // what to do if it failed
-	Run   func(ctx context.Context, m *Mesh) Finding
 }
 
-// Result is a check that has run.
-type Result struct {
-	Name  string `json:"name"`
-	Guide string `json:"guide"`
-	Try   string `json:"tried"`
-	Finding
-	Fix string `json:"fix,omitempty"` // of what was seen to be bad
-}
-
-// checkTimeout bounds one check.
-const checkTimeout = 60 * time.Second
-
-// Checks lists all items, in the order in which they run.
-func Checks() []Check {
-	return slices.Concat(secretChecks(), mqttChecks(), natsChecks(), databaseChecks(),
-		healthChecks(), estChecks(), tlsChecks(), networkChecks(), processChecks(), lossChecks(), streamChecks(), inputChecks(), programChecks(), vaultChecks())
-}
-
-// Run runs the checks that are named, by name or by the part before its first "-"
-// (mqtt, nats, ...); all if none is. An unknown name is an error.
-func Run(ctx context.Context, m *Mesh, only ...string) ([]Result, error) {
+// Run runs the checks that are named, by name or by the part before its first "-" (mqtt,
+// nats, ...); without names, all. An unknown name is an error.
+func Run(ctx context.Context, t *Target, only ...string) (Results, error) {
 	chosen, err := choose(Checks(), only)
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Result, 0, len(chosen))
+	results := make(Results, 0, len(chosen))
 	for _, c := range chosen {
-		results = append(results, c.run(ctx, m))
+		results = append(results, c.result(ctx, t))
 		if ctx.Err() != nil {
 			return results, ctx.Err()
 		}
@@ -80,69 +63,86 @@ func Run(ctx context.Context, m *Mesh, only ...string) ([]Result, error) {
 	return results, nil
 }
 
-func (c Check) run(ctx context.Context, m *Mesh) Result {
-	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	r := Result{Name: c.Name, Guide: c.Guide, Try: c.Try}
-	if reason := m.hidden(c.Name); reason != "" {
-		r.Finding = notChecked("%s", reason)
-	} else {
-		r.Finding = c.Run(bounded, m)
+func choose(all List, only []string) (List, error) {
+	if len(only) == 0 {
+		return all, nil
 	}
-	if r.State != OK && r.State != Skipped {
+	var chosen List
+	for _, name := range only {
+		before := len(chosen)
+		for _, c := range all {
+			if group, _, _ := strings.Cut(c.Name, "-"); name == c.Name || name == group {
+				chosen = append(chosen, c)
+			}
+		}
+		if len(chosen) == before {
+			return nil, fmt.Errorf("unknown check %q: `f2mesh doctor --list` shows them all", name)
+		}
+	}
+	return chosen, nil
+}
+
+func (c Check) result(ctx context.Context, t *Target) Result {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	f, err := catch(func() Finding { return c.Run(ctx, t) })
+	if err != nil {
+		f = failed("the check could not run: %v", err)
+	}
+	r := Result{Name: c.Name, Guide: c.Guide, Try: c.Try, Finding: f}
+	if f.State == Failed || f.State == Warning {
 		r.Fix = c.Fix
 	}
 	return r
 }
 
-func choose(all []Check, only []string) ([]Check, error) {
-	if len(only) == 0 {
-		return all, nil
+// must returns value. On an error it ends the check, as ensure does.
+func must[T any](value T, err error) T {
+	ensure(err)
+	return value
+}
+
+// ensure ends the check if a step that it needs failed.
+func ensure(err error) {
+	if err != nil {
+		panic(stepError{err})
 	}
-	var chosen []Check
-	for _, name := range only {
-		matches := slices.DeleteFunc(slices.Clone(all), func(c Check) bool {
-			group, _, _ := strings.Cut(c.Name, "-")
-			return c.Name != name && group != name
-		})
-		if len(matches) == 0 {
-			return nil, fmt.Errorf("unknown check %q: `f2mesh doctor --list` shows them", name)
+}
+
+// need ends the check, as Skipped, if it does not apply.
+func need(applies bool, reason string, args ...any) {
+	if !applies {
+		panic(skipped(reason, args...))
+	}
+}
+
+// stepError is what ensure panics with.
+type stepError struct{ error }
+
+// catch runs what ensure or need may end. The error is that of a step.
+func catch(run func() Finding) (f Finding, err error) {
+	defer func() {
+		switch cause := recover().(type) {
+		case nil:
+		case Finding:
+			f = cause
+		case stepError:
+			err = cause.error
+		default:
+			panic(cause)
 		}
-		chosen = append(chosen, matches...)
-	}
-	return chosen, nil
+	}()
+	return run(), nil
 }
 
-// ErrFailed is returned by Verdict.
-var ErrFailed = errors.New("the security check failed")
+func ok(text string, args ...any) Finding      { return Finding{OK, fmt.Sprintf(text, args...)} }
+func warning(text string, args ...any) Finding { return Finding{Warning, fmt.Sprintf(text, args...)} }
 
-// Verdict is an error if a check failed, or is in another of the states that are not
-// good enough, and the exit status of CI.
-func Verdict(results []Result, neither ...State) error {
-	var names []string
-	for _, r := range results {
-		if r.State == Failed || slices.Contains(neither, r.State) {
-			names = append(names, r.Name)
-		}
-	}
-	if len(names) > 0 {
-		return fmt.Errorf("%w: %s", ErrFailed, strings.Join(names, ", "))
-	}
-	return nil
-}
+func failed(text string, args ...any) Finding { return Finding{Failed, fmt.Sprintf(text, args...)} }
 
-func ok(format string, args ...any) Finding { return Finding{OK, fmt.Sprintf(format, args...)} }
-func warning(format string, args ...any) Finding {
-	return Finding{Warning, fmt.Sprintf(format, args...)}
-}
+func skipped(text string, args ...any) Finding { return Finding{Skipped, fmt.Sprintf(text, args...)} }
 
-func failed(format string, args ...any) Finding { return Finding{Failed, fmt.Sprintf(format, args...)} }
-
-func notChecked(format string, args ...any) Finding {
-	return Finding{Skipped, fmt.Sprintf(format, args...)}
-}
-
-// verdict is failed with the problems, or else what good says.
+// verdict is Failed with the problems, or OK with what good says.
 func verdict(problems []string, good string, args ...any) Finding {
 	if len(problems) > 0 {
 		return failed("%s", strings.Join(problems, "; "))
@@ -150,30 +150,23 @@ func verdict(problems []string, good string, args ...any) Finding {
 	return ok(good, args...)
 }
 
-// attempt is something that has to be refused, and the same thing with the right
-// credentials, which has to work: else nothing is proved.
+// attempt is something that must be refused, and its control: the same with valid
+// credentials, which must succeed. Without it a refusal proves nothing.
 type attempt struct {
 	name         string
 	control, try func() error
 }
 
-// refused tries all of them.
-func refused(attempts []attempt) Finding {
-	var problems []string
+// refused makes all attempts. One that is not refused is a problem, and one that proves nothing.
+func refused(attempts ...attempt) Finding {
+	var names, problems []string
 	for _, a := range attempts {
+		names = append(names, a.name)
 		if err := a.control(); err != nil {
-			problems = append(problems, fmt.Sprintf("%s: cannot be tried, the control was refused: %v", a.name, err))
+			problems = append(problems, fmt.Sprintf("%s: not tested: the same attempt with valid credentials failed: %v", a.name, err))
 		} else if a.try() == nil {
-			problems = append(problems, a.name+": let in")
+			problems = append(problems, a.name+": accepted")
 		}
 	}
-	return verdict(problems, "refused: %s", names(attempts))
-}
-
-func names(attempts []attempt) string {
-	all := make([]string, len(attempts))
-	for i, a := range attempts {
-		all[i] = a.name
-	}
-	return strings.Join(all, ", ")
+	return verdict(problems, "refused: %s", strings.Join(names, ", "))
 }

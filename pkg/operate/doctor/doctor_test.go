@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"regexp"
 	"testing"
@@ -80,42 +81,78 @@ func TestEachUserIsTried(t *testing.T) {
 func TestRefusedAsksForAControl(t *testing.T) {
 	t.Parallel()
 	works, fails := func() error { return nil }, func() error { return errors.New("no") }
-	assert.Equal(t, OK, refused([]attempt{{"a", works, fails}}).State)
-	assert.Equal(t, Failed, refused([]attempt{{"a", works, works}}).State)
-	assert.Equal(t, Failed, refused([]attempt{{"a", fails, fails}}).State)
-	assert.Equal(t, Failed, refused([]attempt{{"a", works, fails}, {"b", works, works}}).State)
+	assert.Equal(t, OK, refused(attempt{"a", works, fails}).State)
+	assert.Equal(t, Failed, refused(attempt{"a", works, works}).State)
+	assert.Equal(t, Failed, refused(attempt{"a", fails, fails}).State)
+	assert.Equal(t, Failed, refused(attempt{"a", works, fails}, attempt{"b", works, works}).State)
 }
 
-func TestVerdict(t *testing.T) {
+func TestErr(t *testing.T) {
 	t.Parallel()
-	states := func(all ...State) (results []Result) {
+	states := func(all ...State) (results Results) {
 		for _, s := range all {
 			results = append(results, Result{Name: "x", Finding: Finding{State: s}})
 		}
 		return results
 	}
-	require.NoError(t, Verdict(states(OK, Warning, Skipped)))
-	require.ErrorIs(t, Verdict(states(OK, Failed)), ErrFailed)
-	require.ErrorIs(t, Verdict(states(OK, Skipped), Skipped), ErrFailed)
-	require.NoError(t, Verdict(states(OK, Warning), Skipped))
-	fixed := Check{Fix: "fix it", Run: func(context.Context, *Mesh) Finding { return ok("") }}
-	assert.Empty(t, fixed.run(t.Context(), &Mesh{}).Fix)
-	fixed.Run = func(context.Context, *Mesh) Finding { return notChecked("") }
-	assert.Empty(t, fixed.run(t.Context(), &Mesh{}).Fix, "nothing was seen to be bad")
-	fixed.Run = func(context.Context, *Mesh) Finding { return failed("") }
-	assert.Equal(t, "fix it", fixed.run(t.Context(), &Mesh{}).Fix)
+	require.NoError(t, states(OK, Warning, Skipped).Err(false))
+	require.ErrorIs(t, states(OK, Failed).Err(false), ErrFailed)
+	require.ErrorIs(t, states(OK, Failed).Err(true), ErrFailed)
+	require.ErrorIs(t, states(OK, Skipped).Err(true), ErrFailed)
+	require.ErrorIs(t, states(OK, Warning).Err(true), ErrFailed)
+	require.NoError(t, states(OK, OK).Err(true))
 }
 
-func TestKernelIP(t *testing.T) {
+// A check ends early where a step fails or it does not apply, and only what is wrong has a fix.
+func TestCheckEndsEarly(t *testing.T) {
 	t.Parallel()
-	assert.Equal(t, "127.0.0.1", kernelIP("0100007F").String())
-	assert.Equal(t, "::1", kernelIP("00000000000000000000000001000000").String())
-	assert.False(t, kernelIP("00000000").IsLoopback())
-	assert.False(t, kernelIP("x").IsLoopback())
+	for name, test := range map[string]struct {
+		run       func()
+		want      State
+		seen, fix string
+	}{
+		"good":           {func() {}, OK, "", ""},
+		"step fails":     {func() { must(0, errors.New("no server")) }, Failed, "the check could not run: no server", "fix it"},
+		"does not apply": {func() { need(false, "no %s", "pooler") }, Skipped, "no pooler", ""},
+		"no devices":     {func() { (&Target{Devices: "/nonexistent"}).needDevices(2) }, Skipped, "this machine does not have the bundles of two devices: register two with `f2mesh device register`, without --csr", ""},
+		"failed":         {func() { panic(failed("open")) }, Failed, "open", "fix it"},
+		"warning":        {func() { panic(warning("old")) }, Warning, "old", "fix it"},
+	} {
+		c := Check{Fix: "fix it", Run: func(context.Context, *Target) Finding { test.run(); return ok("") }}
+		r := c.result(t.Context(), &Target{})
+		assert.Equal(t, test.want, r.State, name)
+		assert.Equal(t, test.seen, r.Seen, name)
+		assert.Equal(t, test.fix, r.Fix, name)
+	}
+	bug := Check{Run: func(context.Context, *Target) Finding { panic("bug") }}
+	assert.PanicsWithValue(t, "bug", func() { bug.result(t.Context(), &Target{}) }, "a bug is not a finding")
 }
 
-func TestGone(t *testing.T) {
+func TestListening(t *testing.T) {
 	t.Parallel()
-	assert.Empty(t, gone([]string{"a"}, []string{"b", "a"}))
-	assert.Equal(t, []string{"table a is gone"}, gone([]string{"a", "b"}, []string{"b"}))
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			t.Logf("no IPv6: %v", err)
+			continue
+		}
+		t.Cleanup(func() { _ = listener.Close() })
+		port := listener.Addr().(*net.TCPAddr).Port
+		all := listening()
+		i := 0
+		for i < len(all) && int(all[i].LocalPort) != port {
+			i++
+		}
+		require.Less(t, i, len(all), address)
+		assert.Equal(t, address != ":0", all[i].LocalAddr.IsLoopback(), address)
+		assert.True(t, socketsOf(os.Getpid())[all[i].Inode], address)
+		assert.True(t, socketsOf(os.Getppid())[all[i].Inode], "also those of a child: %s", address)
+		assert.False(t, socketsOf(-1)[all[i].Inode], address)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	assert.Empty(t, missing([]string{"a"}, []string{"b", "a"}))
+	assert.Equal(t, []string{"table a is missing"}, missing([]string{"a", "b"}, []string{"b"}))
 }

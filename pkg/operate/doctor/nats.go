@@ -21,120 +21,69 @@ const (
 	consoleNATS  = "nats_console_password"
 )
 
-func natsChecks() []Check {
-	return []Check{
-		{
-			"nats-anonymous", "Authentication tests", "a connection without user and password",
-			"take accounts and no_auth_user in nats-server.conf as shipped, and restart", natsAnonymous,
-		},
-		{
-			"nats-password", "Authentication tests", "a connection with a wrong password",
-			"take passwords.conf as f2mesh writes it, and restart", natsPassword,
-		},
-		{
-			"nats-tls", "Production Hardening: TLS encryption", "a login without TLS",
-			"take the tls block of nats-server.conf as shipped, and restart", natsTLS,
-		},
-		{
-			"nats-permissions", "Best practices: least privilege", "each user's publish and subscribe where it has nothing to do",
-			"take the accounts in nats-server.conf as shipped, and reload", natsPermissions,
-		},
-		{
-			"nats-replies", "Best practices: least privilege", "each user's request, and consumer, whose answers go to a subject that is not its own",
-			"take the accounts in nats-server.conf as shipped: each user alone in one, and no import of what makes consumers; and reload", natsReplies,
-		},
-	}
+// natsTimeout bounds one step with the NATS server.
+const natsTimeout = 10 * time.Second
+
+func (t *Target) connectNATS(l login) (*nats.Conn, error) {
+	return nats.Connect("tls://"+t.address(t.Ports.NATS), nats.UserInfo(l.user, l.password), nats.CustomInboxPrefix(natsserver.InboxPrefix(l.user)),
+		nats.RootCAs(t.CAFile), nats.NoReconnect(), nats.Timeout(natsTimeout), nats.Name("f2mesh doctor"),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // refusals are expected
 }
 
-// inbox is for answers to a user and to its alternate, as the server has it.
-func inbox(user string) nats.Option { return nats.CustomInboxPrefix(natsserver.InboxPrefix(user)) }
-
-// connectNATS logs in once.
-func (m *Mesh) connectNATS(options ...nats.Option) (*nats.Conn, error) {
-	return nats.Connect("tls://"+m.address(m.Ports.NATS), append(options,
-		nats.RootCAs(m.CAFile), nats.NoReconnect(), nats.Timeout(10*time.Second), nats.Name("f2mesh doctor"))...)
-}
-
-// natsUser logs in with a credential.
-func (m *Mesh) natsUser(ctx context.Context, name string, options ...nats.Option) (*nats.Conn, error) {
-	user, password, err := m.LogIn(ctx, name)
+// natsUser logs in with a credential. The connection ends with ctx.
+func (t *Target) natsUser(ctx context.Context, secret string) *nats.Conn {
+	nc, err := t.connectNATS(t.login(ctx, secret))
 	if err != nil {
-		return nil, err
+		ensure(fmt.Errorf("logging in with %s: %w", secret, err))
 	}
-	return m.connectNATS(append(options, nats.UserInfo(user, password), inbox(user))...)
+	context.AfterFunc(ctx, nc.Close)
+	return nc
 }
 
-func (m *Mesh) natsLogin(options ...nats.Option) error {
-	nc, err := m.connectNATS(options...)
-	if err == nil {
+// natsLogin is a login, which ends at once.
+func (t *Target) natsLogin(l login) func() error {
+	return func() error {
+		nc, err := t.connectNATS(l)
 		nc.Close()
+		return err
 	}
-	return err
 }
 
-func natsAnonymous(ctx context.Context, m *Mesh) Finding { return m.natsRefused(ctx, "no user") }
-
-func natsPassword(ctx context.Context, m *Mesh) Finding {
-	user, _, err := m.LogIn(ctx, operatorNATS)
-	if err != nil {
-		return failed("%v", err)
-	}
-	return m.natsRefused(ctx, "wrong password", nats.UserInfo(user, marker()))
+func natsAnonymous(ctx context.Context, t *Target) Finding {
+	valid := t.login(ctx, operatorNATS)
+	return refused(attempt{"no user", t.natsLogin(valid), t.natsLogin(login{})})
 }
 
-func (m *Mesh) natsRefused(ctx context.Context, name string, options ...nats.Option) Finding {
-	user, password, err := m.LogIn(ctx, operatorNATS)
-	if err != nil {
-		return failed("%v", err)
-	}
-	return refused([]attempt{{
-		name,
-		func() error { return m.natsLogin(nats.UserInfo(user, password)) },
-		func() error { return m.natsLogin(options...) },
-	}})
+func natsPassword(ctx context.Context, t *Target) Finding {
+	valid := t.login(ctx, operatorNATS)
+	return refused(attempt{"wrong password", t.natsLogin(valid), t.natsLogin(login{valid.user, marker()})})
 }
 
-// natsTLS speaks the protocol by hand: a client library would turn to TLS. It has
-// no good password on a line that is not encrypted.
-func natsTLS(ctx context.Context, m *Mesh) Finding {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", m.address(m.Ports.NATS))
-	if err != nil {
-		return failed("cannot be tried: %v", err)
-	}
+// natsTLS writes the protocol itself, since a client library would use TLS. No valid password
+// is sent without encryption.
+func natsTLS(ctx context.Context, t *Target) Finding {
+	conn := must((&net.Dialer{}).DialContext(ctx, "tcp", t.address(t.Ports.NATS)))
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // else the check's own timeout is later
+	_ = conn.SetDeadline(time.Now().Add(natsTimeout))
 	in := bufio.NewReader(conn)
+	greeting := must(in.ReadString('\n'))
+	if !strings.Contains(greeting, `"tls_required":true`) {
+		return failed("the server does not require TLS")
+	}
+	_, _ = conn.Write([]byte(`CONNECT {"verbose":true,"user":"doctor","pass":""}` + "\r\nPING\r\n"))
 	line, err := in.ReadString('\n')
-	if err != nil {
-		return failed("cannot be tried: %v", err)
+	if err == nil && (strings.HasPrefix(line, "+OK") || strings.HasPrefix(line, "PONG") || strings.Contains(line, "Authorization")) {
+		return failed("the server processed a login without TLS: %s", strings.TrimSpace(line))
 	}
-	var info struct {
-		TLSRequired bool `json:"tls_required"`
-	}
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(line, "INFO ")), &info); err != nil {
-		return failed("the server's greeting cannot be read: %v", err)
-	}
-	if !info.TLSRequired {
-		return failed("the server does without TLS")
-	}
-	_, _ = conn.Write([]byte("CONNECT {\"verbose\":true,\"user\":\"doctor\",\"pass\":\"\"}\r\nPING\r\n"))
-	answer, err := in.ReadString('\n')
-	if err == nil && (strings.HasPrefix(answer, "+OK") || strings.HasPrefix(answer, "PONG") || strings.Contains(answer, "Authorization")) {
-		return failed("the server looked at a login without TLS: %s", strings.TrimSpace(answer))
-	}
-	return ok("TLS is required, and a login without it ended the connection")
+	return ok("the server requires TLS, and closed a connection that logged in without it")
 }
 
-// confined is what one user must not do, and a request that it may make.
+// confined is a user, subjects on which it must not publish, and a request that it may make.
 type confined struct {
 	secret  string
 	publish []string
 	request string
 }
-
-// none is the payload of what must not be published: it purges what does not exist, and
-// makes or changes nothing.
-const none = `{"filter":"f2.doctor.none","doctor":%q}`
 
 func confinedNATS() []confined {
 	api := []string{
@@ -156,22 +105,22 @@ func confinedNATS() []confined {
 	}
 }
 
-// overheard are subscriptions that bring what is meant for others, each with a subject
-// on which the operator publishes; nothing stores it.
+// overheard are subscriptions that receive what is meant for others, each with a subject on
+// which the operator publishes. No stream stores it.
 func overheard(secret string) []struct{ listen, publish string } {
 	all := []struct{ listen, publish string }{
 		{"_INBOX_operator.>", "_INBOX_operator.doctor"},
-		{"$SRV.>", "$SRV.PING.f2mesh-doctor"}, // whoever hears it can answer as that service
+		{"$SRV.>", "$SRV.PING.f2mesh-doctor"}, // a user who receives it could reply as that service
 		{"f2.>", "f2.doctor.heard"},
 	}
 	if secret == consoleNATS {
-		return all[:2] // it hears what the operator publishes
+		return all[:2] // the console may receive what the operator publishes
 	}
 	return all
 }
 
-// apart are the users who may do everything, each in an account of its own; what
-// the one is answered the other must not be.
+// apart are the users with all rights, each in an account of its own: secret's user must not
+// get a reply on subject, control's user must.
 func apart() []struct{ secret, subject, control string } {
 	return []struct{ secret, subject, control string }{
 		{operatorNATS, "$SYS.REQ.SERVER.PING.VARZ", sysNATS},
@@ -179,156 +128,107 @@ func apart() []struct{ secret, subject, control string } {
 	}
 }
 
-func natsPermissions(ctx context.Context, m *Mesh) Finding {
-	operator, err := m.natsUser(ctx, operatorNATS)
-	if err != nil {
-		return failed("cannot be tried: %v", err)
-	}
-	defer operator.Close()
+func natsPermissions(ctx context.Context, t *Target) Finding {
+	operator := t.natsUser(ctx, operatorNATS)
 	var problems []string
 	tried := 0
-	note := func(err error) {
-		if tried++; err != nil {
-			problems = append(problems, err.Error())
+	note := func(allowed bool, secret, subject string) {
+		if tried++; allowed {
+			problems = append(problems, fmt.Sprintf("the user of %s may use %s", secret, subject))
 		}
 	}
 	for _, c := range confinedNATS() {
-		nc, err := m.natsUser(ctx, c.secret, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
-		if err != nil {
-			note(fmt.Errorf("%s cannot be tried: %w", c.secret, err))
-			continue
-		}
+		nc := t.natsUser(ctx, c.secret)
 		for _, subject := range c.publish {
-			note(passes(nc, operator, subject, subject, c.secret))
+			note(passes(nc, operator, subject, subject), c.secret, subject)
 		}
 		for _, o := range overheard(c.secret) {
-			note(passes(operator, nc, o.publish, o.listen, c.secret))
+			note(passes(operator, nc, o.publish, o.listen), c.secret, o.listen)
 		}
-		nc.Close()
 	}
 	for _, a := range apart() {
-		note(m.natsApart(ctx, a.secret, a.subject, a.control))
+		if err := t.natsReplied(ctx, a.control, a.subject); err != nil {
+			problems = append(problems, fmt.Sprintf("%s: not tested, the user of %s got no reply: %v", a.subject, a.control, err))
+		}
+		note(t.natsReplied(ctx, a.secret, a.subject) == nil, a.secret, a.subject)
 	}
 	return verdict(problems, "%d subjects, all refused", tried)
 }
 
-// passes is an error if what one publishes reaches the other, who listens.
-func passes(from, to *nats.Conn, subject, listen, secret string) error {
-	tap, err := to.SubscribeSync(listen)
-	if err != nil {
-		return fmt.Errorf("%s cannot be tried: %w", listen, err)
-	}
-	defer func() { _ = tap.Unsubscribe() }()
+// passes tells whether the receiver gets what the sender publishes.
+func passes(sender, receiver *nats.Conn, subject, listen string) bool {
+	sub := must(receiver.SubscribeSync(listen))
+	defer func() { _ = sub.Unsubscribe() }()
+	const harmless = `{"filter":"f2.doctor.none","doctor":%q}` // purges nothing that exists, creates and changes nothing
 	mark := marker()
 	for _, step := range []func() error{
-		to.Flush, func() error { return from.Publish(subject, fmt.Appendf(nil, none, mark)) }, from.Flush, to.Flush,
+		receiver.Flush, func() error { return sender.Publish(subject, fmt.Appendf(nil, harmless, mark)) }, sender.Flush, receiver.Flush,
 	} {
-		if err := step(); err != nil && !errors.Is(err, nats.ErrPermissionViolation) {
-			return fmt.Errorf("%s cannot be tried: %w", subject, err)
+		if err := step(); !errors.Is(err, nats.ErrPermissionViolation) {
+			ensure(err)
 		}
 	}
-	if came(tap, mark) {
-		return fmt.Errorf("the user of %s may use %s", secret, listen)
-	}
-	return nil
-}
-
-// came tells whether a subscription has received something that contains text.
-func came(tap *nats.Subscription, text string) bool {
 	for {
-		m, err := tap.NextMsg(time.Millisecond)
+		m, err := sub.NextMsg(time.Millisecond)
 		if err != nil {
 			return false
 		}
-		if strings.Contains(string(m.Data), text) {
+		if strings.Contains(string(m.Data), mark) {
 			return true
 		}
 	}
 }
 
-// replyWait is how long an answer may take that must not come.
-const replyWait = 200 * time.Millisecond
-
-// natsReplies has the operator, in whose account the streams are, listen where nothing
-// is stored and nobody else may publish: what the server can be made to publish there,
-// it can be made to publish on a stream.
-func natsReplies(ctx context.Context, m *Mesh) Finding {
-	operator, err := m.natsUser(ctx, operatorNATS)
+// natsReplied returns an error if the user of secret gets no reply, or an error as the reply.
+func (t *Target) natsReplied(ctx context.Context, secret, subject string) error {
+	nc := t.natsUser(ctx, secret)
+	reply, err := nc.Request(subject, nil, natsTimeout)
 	if err != nil {
-		return failed("cannot be tried: %v", err)
+		return err
 	}
-	defer operator.Close()
-	var problems []string
-	for _, c := range confinedNATS() {
-		if err := m.natsReply(ctx, operator, c); err != nil {
-			problems = append(problems, err.Error())
-		}
+	var content struct{ Error json.RawMessage }
+	if err := json.Unmarshal(reply.Data, &content); err != nil {
+		return err
 	}
-	return verdict(problems, "%d users, and no answer left an account", len(confinedNATS()))
+	if content.Error != nil {
+		return fmt.Errorf("the reply is an error: %s", content.Error)
+	}
+	return nil
 }
 
-func (m *Mesh) natsReply(ctx context.Context, operator *nats.Conn, c confined) error {
-	nc, err := m.natsUser(ctx, c.secret, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
-	if err != nil {
-		return fmt.Errorf("%s cannot be tried: %w", c.secret, err)
+// natsReplies subscribes as the operator, in whose account the streams are, where nothing is
+// stored and no other user may publish. A user who makes the server publish there could make
+// it publish on a stream.
+func natsReplies(ctx context.Context, t *Target) Finding {
+	operator := t.natsUser(ctx, operatorNATS)
+	var problems []string
+	for _, c := range confinedNATS() {
+		if problem := t.natsReply(ctx, operator, c); problem != "" {
+			problems = append(problems, problem)
+		}
 	}
-	defer nc.Close()
+	return verdict(problems, "%d users, and no reply left an account", len(confinedNATS()))
+}
+
+func (t *Target) natsReply(ctx context.Context, operator *nats.Conn, c confined) (problem string) {
+	const replyWait = 200 * time.Millisecond // for a reply that must not come
+	nc := t.natsUser(ctx, c.secret)
 	target := "f2.doctor." + marker()
-	tap, err := operator.SubscribeSync(target)
-	if err != nil {
-		return err
-	}
-	if err := operator.Flush(); err != nil {
-		return err
-	}
-	if err := nc.PublishRequest(c.request, target, nil); err != nil {
-		return fmt.Errorf("%s cannot be tried: %w", c.request, err)
-	}
+	sub := must(operator.SubscribeSync(target))
+	ensure(operator.Flush())
+	ensure(nc.PublishRequest(c.request, target, nil))
 	if _, err := nc.RequestWithContext(ctx, c.request, nil); err != nil {
-		return fmt.Errorf("%s cannot be tried, the user of %s was not answered: %w", c.request, c.secret, err)
+		return fmt.Sprintf("%s: not tested, the user of %s got no reply: %v", c.request, c.secret, err)
 	}
-	if m, err := tap.NextMsg(replyWait); err == nil {
-		return fmt.Errorf("the user of %s has the server publish on %s", c.secret, m.Subject)
+	if m, err := sub.NextMsg(replyWait); err == nil {
+		return fmt.Sprintf("the user of %s makes the server publish on %s", c.secret, m.Subject)
 	}
 	const create, remove = "$JS.API.CONSUMER.CREATE.RAW.doctor", "$JS.API.CONSUMER.DELETE.RAW.doctor"
 	consumer := fmt.Sprintf(`{"stream_name":"RAW","config":{"name":"doctor","deliver_subject":%q,"deliver_policy":"last","ack_policy":"none","inactive_threshold":%d}}`,
 		target, 10*time.Second)
-	answer, err := nc.Request(create, []byte(consumer), replyWait)
-	if err == nil {
+	if reply, err := nc.Request(create, []byte(consumer), replyWait); err == nil {
 		_, _ = operator.RequestWithContext(ctx, remove, nil)
-		return fmt.Errorf("the user of %s has a consumer deliver where it likes: %s", c.secret, answer.Data)
+		return fmt.Sprintf("the user of %s makes a consumer deliver to any subject: %s", c.secret, reply.Data)
 	}
-	return nil
-}
-
-// natsApart is nil if control's user is answered and that of secret is not.
-func (m *Mesh) natsApart(ctx context.Context, secret, subject, control string) error {
-	if err := m.natsAnswered(ctx, control, subject); err != nil {
-		return fmt.Errorf("%s cannot be tried, the user of %s was not answered: %w", subject, control, err)
-	}
-	if m.natsAnswered(ctx, secret, subject) == nil {
-		return fmt.Errorf("the user of %s may use %s", secret, subject)
-	}
-	return nil
-}
-
-// natsAnswered is an error also where the answer is one.
-func (m *Mesh) natsAnswered(ctx context.Context, secret, subject string) error {
-	nc, err := m.natsUser(ctx, secret)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	reply, err := nc.Request(subject, nil, 10*time.Second)
-	if err != nil {
-		return err
-	}
-	var answer struct{ Error json.RawMessage }
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return err
-	}
-	if answer.Error != nil {
-		return fmt.Errorf("the answer is %s", answer.Error)
-	}
-	return nil
+	return ""
 }

@@ -8,31 +8,17 @@ import (
 	"time"
 )
 
-// vulnerable is govulncheck's exit status when it found something.
-const vulnerable = 3
-
-func programChecks() []Check {
-	return []Check{{
-		"program-vulnerabilities", "Best practices: Regular Updates", "this program in Go's vulnerability database",
-		"go get the fixed versions that govulncheck names, and build again", vulnerabilities,
-	}}
-}
-
-func vulnerabilities(ctx context.Context, m *Mesh) Finding {
-	if len(m.Vulncheck) == 0 {
-		return notChecked("govulncheck is not here: run `task vuln` in a clone")
-	}
-	cmd := exec.CommandContext(ctx, m.Vulncheck[0], m.Vulncheck[1:]...) //nolint:gosec // the caller's own program
+func vulnerabilities(ctx context.Context, t *Target) Finding {
+	const found = 3 // govulncheck's exit status when it found something
+	need(len(t.Vulncheck) > 0, "govulncheck is not here: run `task vuln` in a clone")
+	cmd := exec.CommandContext(ctx, t.Vulncheck[0], t.Vulncheck[1:]...) //nolint:gosec // the caller's own program
 	cmd.WaitDelay = time.Second
 	output, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return ok("govulncheck knows of none")
-	case errors.As(err, &exit) && exit.ExitCode() == vulnerable:
+	if exit, isExit := errors.AsType[*exec.ExitError](err); isExit && exit.ExitCode() == found {
 		return failed("%s", lastLines(string(output), 3))
 	}
-	return notChecked("govulncheck could not find out: %v: %s", err, lastLines(string(output), 1))
+	need(err == nil, "govulncheck failed: %v: %s", err, lastLines(string(output), 1))
+	return ok("govulncheck found no vulnerability")
 }
 
 func lastLines(text string, n int) string {

@@ -1,85 +1,23 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// leastLength is the guide's, leastKinds how many different characters a random
-// password of that length has at the very least.
-const (
-	leastLength = 24
-	leastKinds  = 10
-)
-
-func secretChecks() []Check {
-	return []Check{
-		{
-			"secret-modes", "Secrets Management: Access Control", "modes of secret files, keys and their folders",
-			"chmod 700 the folder, chmod 600 the files; rotate what others could have read", secretModes,
-		},
-		{
-			"secret-entropy", "Secrets Management: Password Requirements", "length and variety of each password",
-			"f2mesh secret rotate NAME makes a random one", secretEntropy,
-		},
-		{
-			"secret-unique", "Secrets Management: Password Requirements", "passwords compared with each other",
-			"f2mesh secret rotate NAME for one of each two", secretUnique,
-		},
-		{
-			"secret-logs", "Security Validation: Logging security", "each password searched for in the mesh's logs",
-			"rotate the secret, delete the log, and report how it came there", secretLogs,
-		},
-		{
-			"secret-arguments", "Credential Management", "each password searched for in the arguments of all processes",
-			"rotate the secret, and name its file instead of giving it as an argument", secretArguments,
-		},
-	}
-}
-
-// servers are the files with secrets in the servers' own folders.
-func servers() []string {
-	return []string{
-		"nats/passwords.conf", "nats/context.json", "mosquitto/passwords", "mosquitto/server.key", "postgres/server.key",
-		"pgbouncer/userlist.txt", "pgbouncer/server.key",
-	}
-}
-
-// secretModes looks at the folder of secrets, at every key, and at what the servers
-// have of them.
-func secretModes(_ context.Context, m *Mesh) Finding {
-	var paths []string
-	trees := []string{m.path("secrets"), m.path("pki"), m.bundles()}
-	if there(m.path("root-key")) {
-		trees = append(trees, m.path("root-key"))
-	}
-	if m.Containers {
-		trees = trees[:1]
-	}
-	for i, tree := range trees {
-		err := filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
-			if i == 0 || strings.HasSuffix(path, ".key") {
-				paths = append(paths, path)
-			}
-			return err
-		})
-		if err != nil {
-			return failed("%v", err)
-		}
-	}
-	for _, file := range servers() {
-		if !m.Containers {
-			paths = append(paths, m.path(filepath.FromSlash(file)))
-		}
-	}
+// secretModes reads the modes of the directory of secrets, of every key, and of the copies that
+// servers have.
+func secretModes(_ context.Context, t *Target) Finding {
 	var problems []string
-	for _, path := range paths {
+	checked := 0
+	inspect := func(path string) {
+		checked++
 		info, err := os.Stat(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // replaced meanwhile, or not of this mesh
@@ -89,52 +27,51 @@ func secretModes(_ context.Context, m *Mesh) Finding {
 			problems = append(problems, fmt.Sprintf("%s has mode %o", path, info.Mode().Perm()))
 		}
 	}
-	seen := "%d files and folders, for their owner only"
-	if m.Containers {
-		seen += "; the volumes, which hold the keys, were not looked at"
+	walk := func(tree, suffix string) {
+		ensure(filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
+			if strings.HasSuffix(path, suffix) {
+				inspect(path)
+			}
+			return err
+		}))
 	}
-	return verdict(problems, seen, len(paths))
+	walk(t.path("secrets"), "")
+	if t.Containers {
+		return verdict(problems, "%d files and directories are private; the volumes, which have the keys, were not checked", checked)
+	}
+	walk(t.path("pki"), ".key")
+	walk(t.bundles(), ".key")
+	if exists(t.path("root-key")) {
+		walk(t.path("root-key"), ".key")
+	}
+	for _, file := range []string{
+		"nats/passwords.conf", "nats/context.json", "mosquitto/passwords", "mosquitto/server.key", "postgres/server.key",
+		"pgbouncer/userlist.txt", "pgbouncer/server.key",
+	} {
+		inspect(t.path(filepath.FromSlash(file)))
+	}
+	return verdict(problems, "%d files and directories are private", checked)
 }
 
-// passwords are those of all credentials, by name.
-func (m *Mesh) passwords(ctx context.Context) (map[string]string, error) {
-	all := map[string]string{}
-	for _, name := range m.Secrets {
-		_, password, err := m.LogIn(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		all[name] = password
-	}
-	return all, nil
-}
-
-func secretEntropy(ctx context.Context, m *Mesh) Finding {
-	all, err := m.passwords(ctx)
-	if err != nil {
-		return failed("%v", err)
-	}
+func secretEntropy(ctx context.Context, t *Target) Finding {
+	const leastLength, leastKinds = 24, 10 // the guide's, and the different characters of a random password of that length
+	all := t.passwords(ctx)
 	var problems []string
-	for _, name := range m.Secrets {
-		kinds := map[rune]bool{}
-		for _, c := range all[name] {
-			kinds[c] = true
-		}
-		if len(all[name]) < leastLength || len(kinds) < leastKinds {
+	for _, name := range t.Secrets {
+		characters := []rune(all[name])
+		slices.Sort(characters)
+		if len(characters) < leastLength || len(slices.Compact(characters)) < leastKinds {
 			problems = append(problems, name+" is too short or too simple")
 		}
 	}
-	return verdict(problems, "%d passwords of %d characters and more", len(all), leastLength)
+	return verdict(problems, "%d passwords of %d or more characters", len(all), leastLength)
 }
 
-func secretUnique(ctx context.Context, m *Mesh) Finding {
-	all, err := m.passwords(ctx)
-	if err != nil {
-		return failed("%v", err)
-	}
+func secretUnique(ctx context.Context, t *Target) Finding {
+	all := t.passwords(ctx)
 	var problems []string
 	first := map[string]string{}
-	for _, name := range m.Secrets {
+	for _, name := range t.Secrets {
 		if other, taken := first[all[name]]; taken {
 			problems = append(problems, name+" is the same as "+other)
 		}
@@ -143,44 +80,30 @@ func secretUnique(ctx context.Context, m *Mesh) Finding {
 	return verdict(problems, "%d passwords, all different", len(all))
 }
 
-func secretLogs(ctx context.Context, m *Mesh) Finding {
-	files := m.logs()
-	if len(files) == 0 {
-		return notChecked("the mesh writes no log to a file: search what keeps its log")
-	}
-	return m.search(ctx, files)
+func secretLogs(ctx context.Context, t *Target) Finding { return t.search(ctx, t.logs()) }
+
+func secretArguments(ctx context.Context, t *Target) Finding {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	need(len(files) > 0, "this system has no /proc to read arguments from")
+	return t.search(ctx, files)
 }
 
-func secretArguments(ctx context.Context, m *Mesh) Finding {
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil || len(files) == 0 {
-		return notChecked("this system has no /proc to read arguments from")
-	}
-	return m.search(ctx, files)
-}
-
-// search looks for each password in the files.
-func (m *Mesh) search(ctx context.Context, files []string) Finding {
-	all, err := m.passwords(ctx)
-	if err != nil {
-		return failed("%v", err)
-	}
+func (t *Target) search(ctx context.Context, files []string) Finding {
+	all := t.passwords(ctx)
 	var problems []string
 	read := 0
 	for _, path := range files {
 		text, err := os.ReadFile(path) //nolint:gosec // logs and arguments
 		if err != nil {
-			continue // the process has ended
+			continue // the process has exited
 		}
 		read++
-		for _, name := range m.Secrets {
-			if bytes.Contains(text, []byte(all[name])) {
+		for _, name := range t.Secrets {
+			if strings.Contains(string(text), all[name]) {
 				problems = append(problems, name+" is in "+path)
 			}
 		}
 	}
-	if read == 0 {
-		return notChecked("none of %d files can be read", len(files))
-	}
+	need(read > 0, "none of %d files can be read", len(files))
 	return verdict(problems, "%d passwords, in none of %d files", len(all), read)
 }

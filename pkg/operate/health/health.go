@@ -1,6 +1,5 @@
-// Package health shows a running service to the outside: liveness, readiness
-// and Prometheus metrics over HTTP, and `nats micro` over NATS. What readiness
-// means is the service's own.
+// Package health exposes the state of a running service: liveness, readiness and Prometheus
+// metrics over HTTP, and `nats micro` over NATS. The service itself defines what ready means.
 package health
 
 import (
@@ -22,23 +21,23 @@ type Service struct {
 	Name        string // such as bridge
 	Version     string // SemVer
 	Description string
-	// Ready answers nil if the service does its work now, proved by asking
-	// what it depends on. It must be safe for concurrent use.
+	// Ready returns an error if the service cannot do its work now. It checks what the service
+	// depends on, and must be safe for concurrent use.
 	Ready    func(context.Context) error
 	Gatherer prometheus.Gatherer
-	// Secrets answers where the service's secrets are from; nil if it has none. It
-	// must be safe for concurrent use.
+	// Secrets returns the sources of the service's secrets; nil if it has none. It must be safe
+	// for concurrent use.
 	Secrets func() []secret.Status
-	// Alarms answers which of the service's alarms are raised; nil if it raises none.
-	// It must be safe for concurrent use.
+	// Alarms returns the service's raised alarms; nil if it has no alarms. It must be safe for
+	// concurrent use.
 	Alarms func() alarm.Listing
 }
 
 // readyTimeout bounds one readiness check.
 const readyTimeout = 3 * time.Second
 
-// Handler serves /livez, /readyz and /metrics for the services that run at the
-// time of a request, together.
+// Handler serves /livez, /readyz and /metrics for all services that run at the time of a
+// request.
 func Handler(services func() []Service) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -63,7 +62,7 @@ func Handler(services func() []Service) *http.ServeMux {
 	return mux
 }
 
-// AddProfiles adds /debug/pprof, for a listener that only the operator reaches.
+// AddProfiles adds /debug/pprof, for a listener that only the operator can reach.
 func AddProfiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -13,28 +13,28 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
 )
 
-// readyEndpoint is the first of a service's endpoints, which carries its figures.
+// readyEndpoint is a service's first endpoint. Its statistics have the service's figures.
 const readyEndpoint = "ready"
 
 // MicroPrefix comes before a service's name in `nats micro`.
 const MicroPrefix = "f2mesh-"
 
-// ReadySubject is where a service answers whether it is ready, in JSON.
+// ReadySubject is where a service replies with its Readiness, in JSON.
 func ReadySubject(name string) string { return "f2.ready." + name }
 
-// SecretsSubject is where each instance of a service answers where its secrets are
-// from: a JSON list of secret.Status.
+// SecretsSubject is where each instance of a service replies with the sources of its secrets: a
+// JSON list of secret.Status.
 func SecretsSubject(name string) string { return "f2.secrets." + name }
 
-// Readiness is the answer on ReadySubject.
+// Readiness is the reply on ReadySubject.
 type Readiness struct {
 	Ready bool   `json:"ready"`
 	Cause string `json:"cause,omitempty"`
 }
 
-// Announce makes the service answer `nats micro ls|info|stats|ping`, with its
-// metrics as the data of its endpoint "ready". The others are "secrets" and "alarms".
-// Stop ends all.
+// Announce makes the service reply to `nats micro ls|info|stats|ping`, with its metrics as the
+// data of its endpoint "ready". Its other endpoints are "secrets" and "alarms". Stop of the
+// result ends all.
 func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: MicroPrefix + s.Name, Version: s.Version, Description: s.Description,
@@ -76,16 +76,15 @@ func Announce(nc *nats.Conn, s Service) (micro.Service, error) {
 	return svc, nil
 }
 
-// list answers with what is there. It has no queue: whoever asks, such as a rotation,
-// must hear every instance.
+// list adds an endpoint that replies with a list. It has no queue group, since a request, such
+// as that of a rotation, must reach every instance.
 func list(svc micro.Service, name, subject string, what func() any) error {
 	answer := micro.HandlerFunc(func(r micro.Request) { _ = r.RespondJSON(what()) })
 	return svc.AddEndpoint(name, answer, micro.WithEndpointSubject(subject), micro.WithEndpointQueueGroupDisabled())
 }
 
-// Figures are the counters and gauges of a registry, by name; those with
-// labels are added up. Those of a stream are there for themselves, too, under
-// FigureOf.
+// Figures are the counters and gauges of a registry, by name. Those with labels are summed.
+// Those of a stream are also there separately, under FigureOf.
 func Figures(g prometheus.Gatherer) (map[string]float64, error) {
 	families, err := g.Gather()
 	if err != nil {
@@ -122,8 +121,7 @@ type Observed struct {
 	Figures map[string]float64
 }
 
-// ParseStats reads an answer on $SRV.STATS. ok is false for services that are
-// not f2mesh's.
+// ParseStats parses a reply on $SRV.STATS. ok is false for services that are not f2mesh's.
 func ParseStats(data []byte) (o Observed, ok bool) {
 	var stats micro.Stats
 	if json.Unmarshal(data, &stats) != nil || len(stats.Endpoints) == 0 {

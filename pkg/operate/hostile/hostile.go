@@ -1,7 +1,7 @@
-// Package hostile is bad clients of HTTPS and MQTT servers: slow, half-open, oversized,
-// malformed, and with wrong passwords and certificates. Each attack is one connection and
-// tells what the server did. Tests, the doctor and load harnesses decide how many run at
-// once, and what is good.
+// Package hostile has bad clients of HTTPS and MQTT servers: slow, half-open, oversized,
+// malformed, and with wrong passwords and certificates. Each attack is one connection, and
+// returns what the server did. Tests and the doctor decide how many run at once, and which
+// outcome is good.
 package hostile
 
 import (
@@ -24,42 +24,42 @@ type Server struct {
 	Address string
 	TLS     *tls.Config // with the server's name
 	Path    string      // of requests, such as /status
-	// Own is the certificate of a controller that may come in, Foreign one of another CA.
+	// Own is the certificate of a registered controller, Foreign one of another CA.
 	// Attacks on MQTT over mTLS (MQTT) need both.
 	Own, Foreign tls.Certificate
-	// From is the IP address that connections come from; "" for the usual one.
+	// From is the IP address that connections come from. Default: the system's choice.
 	From string
 }
 
-// Outcome is what the server made of an attack.
+// Outcome is how the server reacted to an attack.
 type Outcome struct {
-	Status int           // of HTTP that it answered; 0: none
-	Answer []byte        // the beginning of what it answered
-	Held   time.Duration // until it had closed the connection
+	Status int           // HTTP status of the response; 0: none
+	Answer []byte        // the beginning of the response
+	Held   time.Duration // until the server closed the connection
 }
 
-// answerKept is how much of an answer is in an Outcome.
+// answerKept is how much of a response is in an Outcome.
 const answerKept = 16 << 10
 
-// ErrHeld means that the server had not closed the connection when the time was over.
-var ErrHeld = errors.New("the server holds the connection")
+// ErrHeld means that the server did not close the connection in time.
+var ErrHeld = errors.New("the server keeps the connection open")
 
 // Attack is one way to misuse a connection.
 type Attack struct {
 	Name string
-	// Oversized says that it sends more than a server needs to hear, and at once.
+	// Oversized is true if it sends more than a server should read, at once.
 	Oversized bool
-	// Within is how soon the server should have closed the connection.
+	// Within is how soon the server should close the connection.
 	Within time.Duration
-	// plain is without TLS. begin is sent at once, then when something is answered, drip
-	// bit by bit, if any.
+	// plain is without TLS. begin is sent at once, then after the first byte of the response,
+	// drip again and again.
 	plain             bool
 	begin, then, drip string
-	// shows says which certificate it shows, if any.
+	// shows is the certificate that the client presents, if any.
 	shows certificate
-	// again begins a second connection while the first is open, and ends it.
+	// again is what a second connection sends while the first is open. Then it ends.
 	again string
-	// want matches all of an Answer as it should be.
+	// want matches the whole Answer of a server that reacts as it should.
 	want *regexp.Regexp
 }
 
@@ -71,37 +71,37 @@ const (
 	foreign
 )
 
-// Refused is nil if the server answered the attack as it should.
+// Refused returns an error unless the server responded as it should.
 func (a Attack) Refused(o Outcome) error {
-	var answer strings.Builder // a byte a character, as the pattern has them
+	var answer strings.Builder // one character for each byte, as in the pattern
 	for _, b := range o.Answer {
 		answer.WriteRune(rune(b))
 	}
 	if !a.want.MatchString(answer.String()) {
-		return fmt.Errorf("%s: answered with %.200q", a.Name, o.Answer)
+		return fmt.Errorf("%s: unexpected response %.200q", a.Name, o.Answer)
 	}
 	return nil
 }
 
 func want(pattern string) *regexp.Regexp { return regexp.MustCompile(`(?s)^(?:` + pattern + `)$`) }
 
-// httpRefusal is nothing, or a status that says no.
+// httpRefusal is no response, or an error status.
 var httpRefusal = want(`(HTTP/1\.[01] [45].*)?`)
 
-// httpWithin is longer than any server here gives a request.
+// httpWithin is longer than the time that any server here allows for a request.
 const httpWithin = 30 * time.Second
 
 // dripInterval is how often a slow attacker sends something.
 const dripInterval = 500 * time.Millisecond
 
-// large is what an oversized attacker sends: a little less than the header that
-// net/http takes by itself.
+// large is what an oversized attacker sends: a little less than the header that net/http accepts
+// by default.
 const large = 1<<20 - 1<<10
 
 // guess is a wrong password.
 const guess = "Authorization: Basic ZG9jdG9yOmd1ZXNz\r\n"
 
-// Attacks lists all of them, against a path.
+// Attacks lists all attacks on a path of an HTTPS server.
 func Attacks(path string) []Attack {
 	get := "GET " + path + " HTTP/1.1\r\nHost: mesh\r\n"
 	post := "POST " + path + " HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\nContent-Type: application/pkcs10\r\n" + guess
@@ -122,14 +122,14 @@ func Attacks(path string) []Attack {
 	for i := range attacks {
 		attacks[i].Within, attacks[i].want = httpWithin, httpRefusal
 		if attacks[i].plain {
-			attacks[i].want = want(`.*`) // an alert, or in plain words
+			attacks[i].want = want(`.*`) // an alert, or plain text
 		}
 	}
 	return attacks
 }
 
-// Do carries it out once. Its error is ErrHeld when ctx ends first, or says that it could not
-// be tried: the server was not there, or took no connection.
+// Do carries out the attack once. The error is ErrHeld if ctx ends first. Any other error means
+// that the attack could not run, because the server did not accept the connection.
 func (a Attack) Do(ctx context.Context, s Server) (Outcome, error) {
 	conn, err := a.connect(ctx, s)
 	if err != nil {
@@ -167,7 +167,7 @@ func (a Attack) Do(ctx context.Context, s Server) (Outcome, error) {
 	return out, nil
 }
 
-// cut closes without a goodbye, which would wait for a server that does not read.
+// cut closes without a TLS alert, which would block on a server that does not read.
 func cut(conn net.Conn) {
 	if over, ok := conn.(*tls.Conn); ok {
 		conn = over.NetConn()
@@ -185,7 +185,7 @@ func (a Attack) connect(ctx context.Context, s Server) (net.Conn, error) {
 	case none:
 	case own:
 		config.Certificates = []tls.Certificate{s.Own}
-	case foreign: // also to a server that names the CAs that it takes
+	case foreign: // also if the server lists the CAs that it accepts
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &s.Foreign, nil }
 	}
 	client := tls.Client(conn, config)
@@ -196,7 +196,7 @@ func (a Attack) connect(ctx context.Context, s Server) (net.Conn, error) {
 	return client, nil
 }
 
-// send goes on until the connection is closed, or there is no more to send.
+// send sends until the connection is closed, or nothing is left to send.
 func (a Attack) send(conn net.Conn, answered, closed <-chan struct{}) {
 	_, err := io.WriteString(conn, a.begin)
 	if err == nil && a.then != "" {
@@ -218,8 +218,8 @@ func (a Attack) send(conn net.Conn, answered, closed <-chan struct{}) {
 	}
 }
 
-// Open opens n connections that say nothing. It answers how many of them the server has
-// closed after wait, and how to end the others.
+// Open opens n idle connections. It returns how many of them the server has closed after wait,
+// and a function that closes the others.
 func Open(ctx context.Context, s Server, n int, wait time.Duration) (closed int, end func(), err error) {
 	var open []net.Conn
 	end = func() {

@@ -8,11 +8,10 @@ import (
 )
 
 const (
-	// mqttWithin is longer than Mosquitto keeps a connection without CONNECT: one and a
-	// half of the keep-alive that it assumes, which is a minute, and the round in which it looks.
+	// mqttWithin is longer than Mosquitto keeps a connection without CONNECT: 1.5 times the
+	// keep-alive that it assumes, which is a minute, and one interval of its checks.
 	mqttWithin = 110 * time.Second
-	// webWithin is longer than our own WebSocket listener waits for CONNECT, twice: for the
-	// upgrade, and for the packet.
+	// webWithin is longer than our WebSocket listener waits for the upgrade and for CONNECT.
 	webWithin = 30 * time.Second
 )
 
@@ -22,7 +21,7 @@ var (
 	disconnect = packet(0xe0, "")
 )
 
-// What a broker answers: nothing, or that the client is in, which a reset may take back, and nothing more.
+// Responses of a broker: none, or only CONNACK, which a reset may discard.
 var (
 	silence   = want(``)
 	connected = want(`(\x20\x02\x00\x00)?`)
@@ -41,9 +40,9 @@ func publish(topic string, id byte, payload string) string {
 	return packet(0x32, field(topic)+"\x00"+string([]byte{id})+payload)
 }
 
-// storm is many filters, of what is not the client's to read, in many packets.
+// storm is many packets of many filters that the client may not read.
 func storm() string {
-	const packets, filters = 40, 200 // no identifier looks like a / in the answer
+	const packets, filters = 40, 200 // no packet identifier is a / in the response
 	var all strings.Builder
 	for id := range packets {
 		var body strings.Builder
@@ -76,13 +75,13 @@ func MQTT(neighbor string) []Attack {
 		{Name: "PUBLISH at QoS 3", begin: connect + packet(0x36, field("tele/x")+"\x00\x01x"), shows: own, want: connected},
 		{Name: "PUBLISH to a filter", begin: connect + publish("tele/#", 1, "x"), shows: own, want: connected},
 		{Name: "PUBLISH of 2 MiB", Oversized: true, begin: connect + publish("tele/x", 1, strings.Repeat("a", 2<<20)), shows: own, want: connected},
-		// Acknowledged and dropped: MQTT 3.1.1 knows no other answer but to close.
+		// Acknowledged and dropped: in MQTT 3.1.1 the only other response is to close.
 		{
 			Name: "PUBLISH for a neighbor", shows: own, want: want(`\x20\x02\x00\x00(\x40\x02\x00[\x01\x02])*`),
 			begin: connect + publish("tele/f2-"+neighbor+"/alarm-mode/J4/motion-sensor-1", 1, `{"status":true}`) +
 				publish("$SYS/broker/log/N", 2, "x") + disconnect,
 		},
-		// Granted, and nothing comes.
+		// Granted, but nothing is delivered.
 		{Name: "subscribe storm", begin: connect + storm() + disconnect, shows: own, want: want(`\x20\x02\x00\x00\x90[^/]*`)},
 		{Name: "takeover of itself", begin: connect, again: connect + disconnect, shows: own, want: connected},
 	}
@@ -95,7 +94,7 @@ func MQTT(neighbor string) []Attack {
 	return attacks
 }
 
-// upgrade asks for MQTT over WebSocket.
+// upgrade is a request for MQTT over WebSocket.
 func upgrade(header string) string {
 	return "GET / HTTP/1.1\r\nHost: mesh\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
 		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n" + header + "\r\n"
@@ -104,7 +103,7 @@ func upgrade(header string) string {
 // Kinds of frames, each the last of its message.
 const binaryFrame, textFrame, pingFrame = 0x82, 0x81, 0x89
 
-// frame begins with the header of as many bytes as announced, masked with zeros.
+// frame has a header that announces a number of bytes, masked with zeros, and data.
 func frame(kind byte, announced int, data string) string {
 	header := binary.BigEndian.AppendUint64([]byte{kind, 0x80 | 127}, uint64(announced)) //nolint:gosec // positive
 	if announced < 126 {
@@ -115,7 +114,7 @@ func frame(kind byte, announced int, data string) string {
 
 // WebSocket lists attacks on MQTT over WebSocket, TLS and passwords.
 func WebSocket() []Attack {
-	// As a program is told yes, and as it is told no.
+	// The responses that accept and refuse a program.
 	upgraded, denied := `HTTP/1\.1 101.*\r\n\r\n`, `(\x82\x04\x20\x02\x00[\x04\x05])?`
 	guess := packet(0x10, field("MQTT")+"\x04\xc2\x00\x3c"+field("any")+field("operator")+field("guess"))
 	say := func(kind byte, data string) string { return frame(kind, len(data), data) }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // benchmarkMessages is 100,000, or what F2MESH_LEDGER_MESSAGES says.
@@ -64,8 +65,8 @@ func (m *mesh) load(n int) {
 		r.d.ID = event.PlaceID(m.incarnation, uint64(i+1))
 		raw, decoded = append(raw, r.msg), append(decoded, r.decoded())
 		if len(raw) == batch || i == n-1 {
-			m.store(rawStream, raw...)
-			m.store(decodedStream, decoded...)
+			m.store(stream.Raw, raw...)
+			m.store(stream.Decoded, decoded...)
 			raw, decoded = raw[:0], decoded[:0]
 		}
 	}

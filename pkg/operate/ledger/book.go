@@ -1,13 +1,14 @@
 package ledger
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// unknown stands for a MAC that cannot be told, as in a dead letter's subject.
+// unknown stands for a MAC that is not known, as in a dead letter's subject.
 const unknown = "unknown"
 
 // record is what is known of one message of RAW. The reading goroutine owns all but
@@ -43,7 +44,7 @@ type rowFlags uint8
 const (
 	rowAbsent rowFlags = 1 << iota
 	rowDiffers
-	rowPending // not there, and the writer has yet to come to it
+	rowPending // not there, and the writer has not processed it yet
 	rowLetter  // not there, which a letter explains that is no longer kept
 )
 
@@ -59,7 +60,7 @@ type book struct {
 	// parts are the data points that the writer refused.
 	parts map[part]struct{}
 	// holes are the sequences within the interval that RAW does not hold.
-	holes []hole
+	holes []Span
 }
 
 type cause struct{ stage, reason string }
@@ -69,14 +70,11 @@ type part struct {
 	point    int32
 }
 
-// hole is a span of sequences, both included.
-type hole struct{ first, last uint64 }
-
 func newBook() *book {
 	return &book{macs: make(map[topic.MAC]uint32), causeOf: make(map[cause]uint16), parts: make(map[part]struct{})}
 }
 
-// add appends the record of a message, which comes behind all others.
+// add appends the record of a message, which comes after all others.
 func (b *book) add(sequence uint64, device uint32) {
 	b.records = append(b.records, record{sequence: sequence, device: device})
 }
@@ -90,15 +88,7 @@ func (b *book) find(sequence uint64) *record {
 			return &b.records[next]
 		}
 	}
-	i, ok := slices.BinarySearchFunc(b.records, sequence, func(r record, s uint64) int {
-		switch {
-		case r.sequence < s:
-			return -1
-		case r.sequence > s:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(b.records, sequence, func(r record, s uint64) int { return cmp.Compare(r.sequence, s) })
 	if !ok {
 		return nil
 	}
@@ -106,18 +96,10 @@ func (b *book) find(sequence uint64) *record {
 	return &b.records[i]
 }
 
-// inHole tells whether RAW had such a message within the interval and lost it.
+// inHole reports whether RAW had such a message within the interval and lost it.
 func (b *book) inHole(sequence uint64) bool {
-	_, ok := slices.BinarySearchFunc(b.holes, sequence, func(h hole, s uint64) int {
-		switch {
-		case h.last < s:
-			return -1
-		case h.first > s:
-			return 1
-		}
-		return 0
-	})
-	return ok
+	i, ok := slices.BinarySearchFunc(b.holes, sequence, func(h Span, s uint64) int { return cmp.Compare(h.Last, s) })
+	return ok || i < len(b.holes) && b.holes[i].First <= sequence
 }
 
 // device returns the index of the device with that MAC, which may be part of a

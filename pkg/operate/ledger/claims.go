@@ -21,7 +21,7 @@ type claims struct {
 
 func (c *claims) any() bool { return c.open != nil }
 
-// settle takes one claim of the digest. known tells whether anybody ever claimed it.
+// settle takes one claim of the digest. known reports whether the digest was ever claimed.
 func (c *claims) settle(digest [16]byte) (settled, known bool) {
 	n, known := c.open[digest]
 	if n == 0 {
@@ -80,7 +80,7 @@ func (a *audit) matchElsewhere(ctx context.Context) error {
 		}
 		return nil
 	}
-	raw := stream.Scan{Stream: rawStream}
+	raw := stream.Scan{Stream: stream.Raw}
 	err := a.read(ctx, raw, func(m *stream.Message) error {
 		if a.book.find(m.Sequence) != nil {
 			return nil
@@ -90,7 +90,7 @@ func (a *audit) matchElsewhere(ctx context.Context) error {
 	if err != nil || a.claims.total == 0 {
 		return err
 	}
-	letters := stream.Scan{Stream: deadletter.Stream, Subjects: []string{"f2.dead." + bridgeStage + ".>"}, HeadersOnly: true}
+	letters := stream.Scan{Stream: stream.DeadLetter, Subjects: []string{"f2.dead." + stream.StageBridge + ".>"}, HeadersOnly: true}
 	err = a.read(ctx, letters, func(m *stream.Message) error {
 		l := deadletter.Parse(m)
 		if a.takesBridge(&l) || l.Counted() || l.Removed {

@@ -2,13 +2,9 @@ package ledger
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -17,24 +13,21 @@ import (
 // command is what is known of one command.
 type command struct {
 	issued  time.Time       // when COMMANDS stored it; zero: it vanished from there
-	subject string          // behind its prefix
+	subject string          // after its prefix
 	outcome outcome.Outcome // the last; empty: none
 }
 
 // readCommands counts commands by their outcomes. Commands are few: all of the
 // interval are held.
 func (a *audit) readCommands(ctx context.Context) error {
-	found, err := a.js.Stream(ctx, commandsStream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", commandsStream, err)
+	found, err := stream.Find(ctx, a.js, stream.Commands)
+	if err != nil || found == nil {
+		return err
 	}
 	commands := make(map[uint64]*command)
 	var holes []uint64
 	next := uint64(0)
-	s := stream.Scan{Stream: commandsStream, Subjects: a.subjects("f2.command.", ".>"), Since: a.cut.since, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Commands, Subjects: a.subjects("f2.command.", ".>"), Since: a.cut.since, HeadersOnly: true}
 	err = a.read(ctx, s, func(m *stream.Message) error {
 		if m.Time.After(a.cut.until) {
 			return stream.ErrStop
@@ -52,9 +45,14 @@ func (a *audit) readCommands(ctx context.Context) error {
 	for _, sequence := range holes {
 		commands[sequence] = new(command)
 	}
-	floor, err := a.bridgeFloor(ctx, found)
+	// Before RESULT, which has the outcome of what the bridge has acknowledged by now.
+	bridge, err := stream.FindConsumer(ctx, a.js, stream.Commands, stream.StageBridge)
 	if err != nil {
 		return err
+	}
+	floor := uint64(0)
+	if bridge != nil {
+		floor = bridge.AckFloor.Stream
 	}
 	kept, err := a.readResults(ctx, commands)
 	if err != nil {
@@ -62,19 +60,6 @@ func (a *audit) readCommands(ctx context.Context) error {
 	}
 	a.countCommands(commands, floor, kept)
 	return nil
-}
-
-// bridgeFloor is the sequence up to which the bridge has acknowledged all commands.
-// It is read before RESULT, which has the outcome of what was acknowledged.
-func (a *audit) bridgeFloor(ctx context.Context, commands jetstream.Stream) (uint64, error) {
-	consumer, err := commands.Consumer(ctx, bridgeStage)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("consumer %s of %s: %w", bridgeStage, commandsStream, err)
-	}
-	return consumer.CachedInfo().AckFloor.Stream, nil
 }
 
 // results are what RESULT keeps.
@@ -86,7 +71,7 @@ type results struct {
 
 type resultsOf struct{ first, messages uint64 }
 
-// evicted tells whether RESULT may have had an outcome of the command that it no
+// evicted reports whether RESULT may have had an outcome of the command that it no
 // longer keeps.
 func (r *results) evicted(sequence uint64, c *command) bool {
 	if c.issued.Before(r.since) {
@@ -99,26 +84,22 @@ func (r *results) evicted(sequence uint64, c *command) bool {
 // readResults notes the outcomes.
 func (a *audit) readResults(ctx context.Context, commands map[uint64]*command) (*results, error) {
 	kept := &results{subject: make(map[string]*resultsOf)}
-	found, err := a.js.Stream(ctx, outcome.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return kept, nil
+	info, err := stream.Find(ctx, a.js, stream.Result)
+	if err != nil || info == nil {
+		return kept, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", outcome.Stream, err)
-	}
-	info := found.CachedInfo()
 	kept.most = uint64(max(info.Config.MaxMsgsPerSubject, 0))
 	if info.State.FirstSeq > 1 && info.State.Msgs > 0 {
 		kept.since = info.State.FirstTime
 	}
-	s := stream.Scan{Stream: outcome.Stream, Subjects: a.subjects("f2.result.", ".>")}
+	s := stream.Scan{Stream: stream.Result, Subjects: a.subjects("f2.result.", ".>")}
 	err = a.read(ctx, s, func(m *stream.Message) error {
 		r, err := outcome.Parse(m.Header, m.Data)
 		if err != nil {
 			return nil //nolint:nilerr // not the bridge's
 		}
 		kept.add(m.Subject[len("f2.result."):], r.Sequence)
-		// A COMMANDS that was deleted and made anew counts from 1 again.
+		// If COMMANDS was deleted and recreated, it counts from 1 again.
 		if c := commands[r.Sequence]; c != nil && (c.issued.IsZero() || r.Issued.Equal(c.issued)) && r.Outcome != outcome.Sent {
 			c.outcome = r.Outcome // of unknown and a later confirmed the second counts
 		}

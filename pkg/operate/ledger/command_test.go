@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // commander issues commands and says what became of them.
@@ -20,8 +21,8 @@ type commander struct {
 func newCommander(t *testing.T) *commander {
 	t.Helper()
 	m := newMesh(t)
-	require.NoError(t, m.client.Ensure(t.Context(), commandsStream, outcome.Stream))
-	bridge, err := m.client.Consumer(t.Context(), commandsStream, bridgeStage)
+	require.NoError(t, m.client.Ensure(t.Context(), stream.Commands, stream.Result))
+	bridge, err := m.client.Consumer(t.Context(), stream.Commands, stream.StageBridge)
 	require.NoError(t, err)
 	return &commander{m, bridge}
 }
@@ -32,7 +33,7 @@ func (c *commander) command(n int, outcomes ...outcome.Outcome) uint64 {
 	subject := fmt.Sprintf("f2.command.%s.access-control-mode.1.strike-1", macAt(n))
 	ack, err := c.js.Publish(c.t.Context(), subject, []byte(`{"power-flag":1,"period":5}`))
 	require.NoError(c.t, err)
-	s, err := c.js.Stream(c.t.Context(), commandsStream)
+	s, err := c.js.Stream(c.t.Context(), stream.Commands)
 	require.NoError(c.t, err)
 	stored, err := s.GetMsg(c.t.Context(), ack.Sequence)
 	require.NoError(c.t, err)
@@ -63,7 +64,7 @@ func TestCommands(t *testing.T) {
 	require.Equal(t, Commands{Sent: 8, Refused: 1, Expired: 1, Delivered: 1, Confirmed: 2, Unknown: 1, UnderWay: 2}, r.Commands)
 	require.Equal(t, Commands{Sent: 1, Confirmed: 1}, c.audit(Options{MAC: macAt(6)}).Commands)
 
-	// Acknowledged, and nobody says what became of them.
+	// Acknowledged without an outcome.
 	c.acknowledge(c.bridge, 2)
 	r = c.audit(Options{})
 	require.False(t, r.Balanced())
@@ -77,8 +78,8 @@ func TestCommandRemovedIsMissing(t *testing.T) {
 	c.command(1, outcome.Confirmed)
 	known, lost := c.command(2, outcome.Confirmed), c.command(3)
 	c.command(4)
-	c.remove(commandsStream, known)
-	c.remove(commandsStream, lost)
+	c.remove(stream.Commands, known)
+	c.remove(stream.Commands, lost)
 	r := c.audit(Options{})
 	require.Equal(t, Commands{Sent: 4, Confirmed: 2, UnderWay: 1, Missing: 1, MissingSequences: []uint64{lost}}, r.Commands)
 }
@@ -87,7 +88,7 @@ func TestCommandRemovedIsMissing(t *testing.T) {
 func TestOutcomesNotKept(t *testing.T) {
 	t.Parallel()
 	c := newCommander(t)
-	results, err := c.js.Stream(t.Context(), outcome.Stream)
+	results, err := c.js.Stream(t.Context(), stream.Result)
 	require.NoError(t, err)
 	few := results.CachedInfo().Config
 	few.MaxMsgsPerSubject = 3

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5/pgtype"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/rows"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -25,14 +25,13 @@ const (
 type probe struct {
 	time          []time.Time
 	device, point []int32
+	id            []pgtype.UUID
 	value         []pgtype.Float8
 	text          []pgtype.Text
 	of            []origin
 
-	eventTime []time.Time
-	eventID   []pgtype.UUID
-	state     []jsontext.Value
-	eventOf   []origin
+	events  rows.Events
+	eventOf []origin
 
 	bytes int
 }
@@ -41,7 +40,7 @@ type probe struct {
 type origin struct {
 	record  *record
 	decoded uint64 // sequence on DECODED
-	pending bool   // the writer has yet to come to it
+	pending bool   // the writer has not processed it yet
 }
 
 func (p *probe) rows() int { return len(p.of) + len(p.eventOf) }
@@ -62,12 +61,12 @@ func (p *probe) add(d *event.Decoded, of origin) {
 			p.bytes += len(text.String)
 		}
 		p.value, p.text = append(p.value, number), append(p.text, text)
-		p.of = append(p.of, of)
+		p.id, p.of = append(p.id, rows.UUID(d.ID)), append(p.of, of)
 	}
 	if d.State != nil {
-		p.eventTime = append(p.eventTime, d.Time)
-		p.eventID = append(p.eventID, pgtype.UUID{Bytes: d.ID, Valid: true})
-		p.state = append(p.state, slices.Clone(d.State))
+		event := *d
+		event.State = slices.Clone(d.State)
+		p.events.Add(&event)
 		p.eventOf = append(p.eventOf, of)
 		p.bytes += len(d.State)
 	}
@@ -117,7 +116,7 @@ func (a *audit) readDecoded(ctx context.Context, probes chan<- *probe) error {
 		}
 	}
 	var d event.Decoded
-	s := stream.Scan{Stream: decodedStream, Subjects: a.subjects("f2.decoded.", ".>"), Since: a.cut.downstream()}
+	s := stream.Scan{Stream: stream.Decoded, Subjects: a.subjects("f2.decoded.", ".>"), Since: a.cut.downstream()}
 	err := a.readOutcomes(ctx, s, func(m *stream.Message) error {
 		r := a.decoded(m, &d)
 		if r == nil {
@@ -155,7 +154,7 @@ func (c *cut) downstream() time.Time {
 func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
 	if err := event.ParseDecoded(m.Data, d); err != nil || len(d.Values) == 0 && d.State == nil {
 		if a.cut.holds(m.Time) {
-			a.unexplained(d.ID, decodedStream, m.Sequence)
+			a.unexplained(d.ID, stream.Decoded, m.Sequence)
 		}
 		return nil
 	}
@@ -164,12 +163,12 @@ func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
 		r, unexplained = nil, true
 	}
 	if unexplained {
-		a.unexplained(d.ID, decodedStream, m.Sequence)
+		a.unexplained(d.ID, stream.Decoded, m.Sequence)
 	}
 	if r == nil {
 		return nil
 	}
-	stage := a.stage(writerStage)
+	stage := a.stage(stream.StageWriter)
 	stage.Received++
 	if r.decoded != 0 {
 		stage.Copies++

@@ -1,14 +1,13 @@
 // Package ledger accounts, for an interval, for every message that the broker
-// handed over: it is written, dead-lettered, a copy that was dropped, a retained
-// copy, or pending (design 5), for each stage and each device. Commands and their
-// outcomes are counted beside. It takes no service's word for it: the places in RAW
-// are set against those on DECODED, DEAD_LETTER and PARKED, and the values on DECODED
-// against the rows of the tables. It changes nothing, neither streams nor tables.
+// delivered: it is written, dead-lettered, a copy that was dropped, a retained
+// copy, or pending (design 5), for each stage and each device. It also counts commands
+// and their outcomes. It does not rely on what services report: it compares the places in
+// RAW with those on DECODED, DEAD_LETTER and PARKED, and the values on DECODED with the
+// rows of the tables. It changes neither streams nor tables.
 //
-// What it cannot see: a message that the broker did not hand over, unless somebody
-// says that it was acknowledged (Options.Acknowledged); and whether the decoded
-// values are right. A row that the tables' own retention has dropped counts as
-// missing. Of the dead letters that DEAD_LETTER no longer keeps it knows how many
+// It cannot see a message that the broker did not deliver, unless Options.Acknowledged
+// lists it, nor whether the decoded values are right. A row that the tables' own retention
+// has dropped counts as missing. Of the dead letters that DEAD_LETTER no longer keeps it knows how many
 // there were, of which controller, stage and reason, and between which places in RAW,
 // but not of which messages: as many messages without an outcome as there were such
 // letters count as dead-lettered, and are reported as such.
@@ -20,33 +19,15 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/rows"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
-)
-
-// The streams that are read, beside deadletter.Stream and outcome.Stream.
-const (
-	rawStream      = "RAW"
-	decodedStream  = "DECODED"
-	parkedStream   = "PARKED"
-	commandsStream = "COMMANDS"
-)
-
-// Names of the stages in the report and in dead letters. Each but the bridge is
-// the durable consumer of the same name on the stream that it reads.
-const (
-	bridgeStage  = "bridge"
-	decoderStage = "decoder"
-	writerStage  = "writer"
 )
 
 // Options say what to audit. The zero value audits everything that RAW holds.
@@ -59,34 +40,27 @@ type Options struct {
 	// MAC limits the audit to one controller; empty is all. What a stage refused
 	// without knowing whose it is, is then left out, and what vanished from RAW.
 	MAC topic.MAC
-	// Acknowledged are messages that somebody claims were acknowledged to their
-	// sender, one event.Digest of 32 hex digits a line, as often as they were: each
+	// Acknowledged are messages that were acknowledged to their sender, according to
+	// the caller: one event.Digest of 32 hex digits a line, as often as they were: each
 	// must have been received. Nil claims nothing.
 	Acknowledged io.Reader
 	// MaxListed bounds each list of the report, not its totals; 0 means 100.
 	MaxListed int
-	// Progress is told, about every thousand messages, how many have been read
-	// of how many, from one goroutine. The total is an estimate that may still
-	// change.
+	// Progress is called about every thousand messages, from one goroutine, with the
+	// number of messages that were read and an estimate of their total.
 	Progress func(done, total uint64)
-}
-
-// Database is a connection or pool on the tables, of a role that may SELECT
-// from them: *pgx.Conn and *pgxpool.Pool are.
-type Database interface {
-	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 }
 
 // audit is the state of one Audit.
 type audit struct {
 	js      jetstream.JetStream
-	db      Database
+	db      rows.Database
 	options Options
 	cut     cut
 	book    *book
 	claims  claims
 	// rawEnd is RAW's last sequence as far as it is known: the outcomes that are
-	// being read are of nothing behind it.
+	// being read are of nothing after it.
 	rawEnd uint64
 	// notKept are letters that are no longer kept, by stage and device.
 	notKept map[notKeptKey][]notKept
@@ -105,7 +79,7 @@ type audit struct {
 // Audit reads the streams through js, whose user must be allowed to create
 // consumers, and the tables through db. An error means that it could not be
 // finished, never that something is missing: that is in the report.
-func Audit(ctx context.Context, js jetstream.JetStream, db Database, options Options) (*Report, error) {
+func Audit(ctx context.Context, js jetstream.JetStream, db rows.Database, options Options) (*Report, error) {
 	if options.MaxListed == 0 {
 		options.MaxListed = 100
 	}
@@ -146,39 +120,30 @@ type cut struct {
 	first, last  uint64    // sequences of RAW; with nothing in the interval first > last
 }
 
-// takes tells whether the interval has the message at sequence.
+// takes reports whether the interval includes the message at sequence.
 func (c *cut) takes(sequence uint64) bool { return c.first <= sequence && sequence <= c.last }
 
-// holds tells whether t is in the interval.
+// holds reports whether t is in the interval.
 func (c *cut) holds(t time.Time) bool { return !t.Before(c.since) && !t.After(c.until) }
 
-// takeCut moves the interval's beginning to where RAW and DECODED still hold
-// everything, and fixes its end.
+// takeCut moves the interval's beginning to where the streams still hold everything, and
+// fixes its end.
 func (a *audit) takeCut(ctx context.Context) error {
 	a.cut.since, a.cut.until = a.options.Since, a.options.Until
-	var raw *jetstream.StreamInfo
-	for _, name := range []string{deadletter.Stream, decodedStream, rawStream} {
-		s, err := a.js.Stream(ctx, name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) && name != rawStream {
-			continue // nothing has ever been there
-		}
+	for _, name := range []string{stream.DeadLetter, stream.Decoded} {
+		info, err := stream.Find(ctx, a.js, name)
 		if err != nil {
-			return fmt.Errorf("stream %s: %w", name, err)
+			return err
 		}
-		raw = s.CachedInfo()
-		from := complete(raw)
-		if name == deadletter.Stream {
-			from = lettersFrom(raw)
-		}
-		if from.After(a.cut.since) {
-			a.report.Limits = append(a.report.Limits, Limit{Stream: name, From: from})
+		if info != nil { // else nothing has ever been there
+			a.limit(info)
 		}
 	}
-	for _, l := range a.report.Limits {
-		if l.From.After(a.cut.since) {
-			a.cut.since = l.From
-		}
+	raw, err := a.raw(ctx)
+	if err != nil {
+		return err
 	}
+	a.limit(raw)
 	toEnd := a.cut.until.IsZero() || !a.cut.until.Before(raw.TimeStamp)
 	if toEnd {
 		a.cut.until = raw.TimeStamp
@@ -187,6 +152,29 @@ func (a *audit) takeCut(ctx context.Context) error {
 	a.cut.created = time.Unix(0, int64(a.cut.incarnation)) //nolint:gosec // nanoseconds since 1970
 	a.report.AskedSince, a.report.Since, a.report.Until = a.options.Since, a.cut.since, a.cut.until
 	return a.places(ctx, &raw.State, toEnd)
+}
+
+// limit moves the interval's beginning to where a stream still holds everything.
+func (a *audit) limit(info *jetstream.StreamInfo) {
+	from := complete(info)
+	if info.Config.Name == stream.DeadLetter {
+		from = lettersFrom(info)
+	}
+	if from.After(a.options.Since) {
+		a.report.Limits = append(a.report.Limits, Limit{Stream: info.Config.Name, From: from})
+	}
+	if from.After(a.cut.since) {
+		a.cut.since = from
+	}
+}
+
+// raw returns RAW's configuration and state.
+func (a *audit) raw(ctx context.Context) (*jetstream.StreamInfo, error) {
+	raw, err := stream.Find(ctx, a.js, stream.Raw)
+	if err == nil && raw == nil {
+		err = fmt.Errorf("stream %s: %w", stream.Raw, jetstream.ErrStreamNotFound)
+	}
+	return raw, err
 }
 
 // places finds the interval's sequences.
@@ -210,7 +198,7 @@ func (a *audit) places(ctx context.Context, state *jetstream.StreamState, toEnd 
 // firstSince is RAW's first sequence that was stored at t or later, or none.
 func (a *audit) firstSince(ctx context.Context, t time.Time, none uint64) (uint64, error) {
 	first := none
-	s := stream.Scan{Stream: rawStream, Since: t, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Raw, Since: t, HeadersOnly: true}
 	err := s.Read(ctx, a.js, func(m *stream.Message) error {
 		first = min(none, m.Sequence)
 		return stream.ErrStop
@@ -218,7 +206,7 @@ func (a *audit) firstSince(ctx context.Context, t time.Time, none uint64) (uint6
 	return first, err
 }
 
-// complete tells from when on a stream holds all that it was given: the zero
+// complete returns since when a stream holds all that it was given: the zero
 // time if it has never removed anything from its beginning. What may expire
 // while the audit runs is taken as gone.
 func complete(info *jetstream.StreamInfo) time.Time {
@@ -238,7 +226,7 @@ func complete(info *jetstream.StreamInfo) time.Time {
 	return from
 }
 
-// expiring is what the stream may remove for its age while the audit runs.
+// expiring returns the age up to which the stream may remove messages while the audit runs.
 func expiring(info *jetstream.StreamInfo) time.Time {
 	age := info.Config.MaxAge
 	if age == 0 {
@@ -247,8 +235,8 @@ func expiring(info *jetstream.StreamInfo) time.Time {
 	return info.TimeStamp.Add(min(5*time.Minute, age/10) - age)
 }
 
-// lettersFrom tells from when on the letters of DEAD_LETTER, or the letters that
-// count them, are there. That the first sequences are gone means nothing: each
+// lettersFrom returns since when the letters of DEAD_LETTER, or the letters that
+// count them, are there. That the first sequences are gone is normal: each
 // subject keeps its last.
 func lettersFrom(info *jetstream.StreamInfo) time.Time {
 	state := &info.State

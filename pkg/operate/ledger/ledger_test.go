@@ -13,6 +13,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -44,27 +45,27 @@ func TestBalanced(t *testing.T) {
 	half := newReading(1, 20)
 	half.d.Values = half.d.Values[:2]
 	m.pass(half)
-	m.refuse(decoderStage, "out_of_range", half, point(3, 2))
+	m.refuse(stream.StageDecoder, "out_of_range", half, point(3, 2))
 	// All data points refused, each by a letter of its own.
 	truncated := newReading(2, 21)
 	m.receive(truncated)
-	m.refuse(decoderStage, "out_of_range", truncated, point(1, 0))
-	m.refuse(decoderStage, "out_of_range", truncated, point(2, 0))
+	m.refuse(stream.StageDecoder, "out_of_range", truncated, point(1, 0))
+	m.refuse(stream.StageDecoder, "out_of_range", truncated, point(2, 0))
 	// Refused as a whole by the decoder, and by the writer.
 	strange, refused := newReading(2, 22), newReading(2, 23)
 	m.receive(strange, refused)
-	m.refuse(decoderStage, "unknown_pin", strange)
+	m.refuse(stream.StageDecoder, "unknown_pin", strange)
 	m.decode(refused)
-	m.refuse(writerStage, "refused_by_database", refused)
+	m.refuse(stream.StageWriter, "refused_by_database", refused)
 	// Decoded twice.
 	m.decode(all[0])
 	// Refused by the bridge, with and without a MAC; a copy and retained ones.
 	wild, nobody := newReading(3, 0), newReading(4, 0)
-	m.refuse(bridgeStage, "payload_too_large", wild)
-	m.refuse(bridgeStage, "bad_levels", nobody, func(l *deadletter.Letter) { l.MAC, l.Topic = "", "nonsense" })
-	m.refuse(bridgeStage, deadletter.ReasonCopy, all[0], func(l *deadletter.Letter) { l.ID = event.ID{} })
-	m.refuse(bridgeStage, deadletter.ReasonRetained, wild)
-	m.refuse(bridgeStage, deadletter.ReasonRetained, wild)
+	m.refuse(stream.StageBridge, "payload_too_large", wild)
+	m.refuse(stream.StageBridge, "bad_levels", nobody, func(l *deadletter.Letter) { l.MAC, l.Topic = "", "nonsense" })
+	m.refuse(stream.StageBridge, deadletter.ReasonCopy, all[0], func(l *deadletter.Letter) { l.ID = event.ID{} })
+	m.refuse(stream.StageBridge, deadletter.ReasonRetained, wild)
+	m.refuse(stream.StageBridge, deadletter.ReasonRetained, wild)
 	m.acknowledgeAll()
 
 	var seen, of uint64
@@ -92,7 +93,7 @@ func TestBalanced(t *testing.T) {
 	}, r.Devices)
 	require.Equal(t, of, seen)
 	require.EqualValues(t, 15+14+10, seen)
-	require.Contains(t, text(t, r), "In part: of 1 message that was written")
+	require.Contains(t, text(t, r), "Partial: 1 message written")
 
 	one := m.audit(Options{MAC: macAt(2)})
 	require.True(t, one.Balanced())
@@ -107,8 +108,8 @@ func TestRawRemovedIsMissing(t *testing.T) {
 	undecoded := newReading(1, 40)
 	m.receive(undecoded, newReading(1, 41))
 	m.acknowledge(m.decoder, 11)
-	m.remove(rawStream, 4)
-	m.remove(rawStream, 11)
+	m.remove(stream.Raw, 4)
+	m.remove(stream.Raw, 11)
 
 	r := m.audit(Options{})
 	require.False(t, r.Balanced())
@@ -118,10 +119,10 @@ func TestRawRemovedIsMissing(t *testing.T) {
 	require.Contains(t, text(t, r), "2 messages vanished from RAW: removed from between others. DECODED and DEAD_LETTER have 1 outcome of them")
 
 	// The last, too; and trimming at the beginning is no loss.
-	m.remove(rawStream, 12)
+	m.remove(stream.Raw, 12)
 	r = m.audit(Options{})
 	require.EqualValues(t, 3, r.Total.Missing)
-	raw, err := m.js.Stream(t.Context(), rawStream)
+	raw, err := m.js.Stream(t.Context(), stream.Raw)
 	require.NoError(t, err)
 	require.NoError(t, raw.Purge(t.Context(), jetstream.WithPurgeSequence(6)))
 	r = m.audit(Options{})
@@ -186,7 +187,7 @@ func TestDecodedRemovedIsMissingAtDecoder(t *testing.T) {
 	m := newMesh(t)
 	all := m.fill()
 	m.acknowledgeAll()
-	m.remove(decodedStream, 4)
+	m.remove(stream.Decoded, 4)
 
 	r := m.audit(Options{})
 	require.False(t, r.Balanced())
@@ -200,8 +201,8 @@ func TestPartialLetterDoesNotHideLostDecoded(t *testing.T) {
 	m := newMesh(t)
 	whole, lost := newReading(1, 0), newReading(1, 1)
 	m.receive(whole, lost)
-	m.refuse(decoderStage, "out_of_range", whole, point(3, 0))
-	m.refuse(decoderStage, "out_of_range", lost, point(3, 2))
+	m.refuse(stream.StageDecoder, "out_of_range", whole, point(3, 0))
+	m.refuse(stream.StageDecoder, "out_of_range", lost, point(3, 2))
 	m.acknowledgeAll()
 
 	r := m.audit(Options{})
@@ -223,14 +224,14 @@ func TestLettersNotKept(t *testing.T) {
 	}
 	m.receive(all...)
 	for _, r := range all {
-		m.refuse(decoderStage, "unknown_controller", r)
+		m.refuse(stream.StageDecoder, "unknown_controller", r)
 	}
 	m.acknowledgeAll()
 	r := m.audit(Options{})
 	require.True(t, r.Balanced(), text(t, r))
 	require.Equal(t, Counts{Received: refused, DeadLettered: refused}, r.Total)
 	require.Equal(t, []Letters{{Stage: "decoder", Reason: "unknown_controller", Messages: refused, NotKept: 30}}, r.Letters)
-	require.Contains(t, text(t, r), "Letters not kept: 30 messages count as dead-lettered")
+	require.Contains(t, text(t, r), "Letters not kept: 30 messages counted as dead-lettered")
 
 	behind, other := newReading(1, 500), newReading(2, 0)
 	m.receive(behind, other)
@@ -246,7 +247,7 @@ func TestLettersNotKept(t *testing.T) {
 	for i := range deadletter.Kept {
 		late := newReading(1, 600+i)
 		m.receive(late)
-		m.refuse(decoderStage, "unknown_controller", late)
+		m.refuse(stream.StageDecoder, "unknown_controller", late)
 	}
 	m.acknowledgeAll()
 	r = m.audit(Options{})
@@ -262,7 +263,7 @@ func TestWriterLettersNotKept(t *testing.T) {
 		r := newReading(1, i)
 		m.receive(r)
 		m.decode(r)
-		m.refuse(writerStage, "refused_by_database", r)
+		m.refuse(stream.StageWriter, "refused_by_database", r)
 	}
 	m.acknowledgeAll()
 	r := m.audit(Options{})
@@ -284,11 +285,11 @@ func TestRemovedLettersStayCounted(t *testing.T) {
 	for i := range 5 {
 		r := newReading(1, i)
 		m.receive(r)
-		m.refuse(decoderStage, "bad_json", r)
+		m.refuse(stream.StageDecoder, "bad_json", r)
 	}
 	m.acknowledgeAll()
 	var letters []deadletter.Stored
-	filter := deadletter.Filter{Stage: decoderStage}
+	filter := deadletter.Filter{Stage: stream.StageDecoder}
 	require.NoError(t, filter.Read(t.Context(), m.js, func(l deadletter.Stored) error {
 		letters = append(letters, l)
 		return nil
@@ -302,7 +303,7 @@ func TestRemovedLettersStayCounted(t *testing.T) {
 	next := newReading(1, 6)
 	m.receive(next, newReading(1, 7))
 	m.letters = map[string]*deadletter.Recorder{} // another process
-	m.refuse(decoderStage, "bad_json", next)
+	m.refuse(stream.StageDecoder, "bad_json", next)
 	m.acknowledgeAll()
 	r = m.audit(Options{})
 	require.Equal(t, Counts{Received: 7, DeadLettered: 6, Missing: 1}, r.Total)
@@ -317,8 +318,8 @@ func TestBridgeLettersNotKept(t *testing.T) {
 	var claims strings.Builder
 	for i := range refused {
 		r := newReading(1, i)
-		m.refuse(bridgeStage, "payload_too_large", r)
-		m.refuse(bridgeStage, deadletter.ReasonCopy, r)
+		m.refuse(stream.StageBridge, "payload_too_large", r)
+		m.refuse(stream.StageBridge, deadletter.ReasonCopy, r)
 		claims.WriteString(r.digest() + "\n")
 	}
 	r := m.audit(Options{Acknowledged: strings.NewReader(claims.String())})
@@ -342,7 +343,7 @@ func TestParkedIsPending(t *testing.T) {
 	waiting, moved, lost := newReading(3, 0), newReading(3, 1), newReading(3, 2)
 	m.receive(waiting, moved, lost)
 	for _, r := range []*reading{waiting, moved} {
-		m.store(parkedStream, &nats.Msg{Subject: "f2.parked." + string(r.mac), Header: nats.Header{event.HeaderID: {r.d.ID.String()}}, Data: r.msg.Data})
+		m.store(stream.Parked, &nats.Msg{Subject: "f2.parked." + string(r.mac), Header: nats.Header{event.HeaderID: {r.d.ID.String()}}, Data: r.msg.Data})
 	}
 	m.decode(moved) // and is about to leave PARKED
 	m.write(moved)
@@ -351,7 +352,7 @@ func TestParkedIsPending(t *testing.T) {
 	require.Equal(t, Counts{Received: 13, Decoded: 11, Written: 11, Pending: 1, Missing: 1}, r.Total)
 	require.EqualValues(t, 1, r.Parked)
 	require.Equal(t, lost.d.ID, r.Missing[0].ID)
-	require.Contains(t, text(t, r), "Parked: 1 message waits")
+	require.Contains(t, text(t, r), "Parked: 1 message waiting")
 	require.EqualValues(t, 1, m.audit(Options{MAC: macAt(3)}).Parked)
 }
 
@@ -406,7 +407,7 @@ func TestRedecodedEvent(t *testing.T) {
 	}
 	replacing := again.decoded()
 	replacing.Header.Set(event.HeaderReplace, "1")
-	m.store(decodedStream, replacing)
+	m.store(stream.Decoded, replacing)
 	m.acknowledgeAll()
 	r := m.audit(Options{})
 	require.Equal(t, Rows{Expected: 3, Found: 1, History: 1, Differing: 1}, r.Rows)
@@ -422,7 +423,7 @@ func TestValueChangedIsReported(t *testing.T) {
 	named.d.Values[2].Text = &word
 	m.receive(named)
 	m.decode(named)
-	m.refuse(writerStage, "refused_by_database", named) // PostgreSQL has no NUL
+	m.refuse(stream.StageWriter, "refused_by_database", named) // PostgreSQL has no NUL
 	m.acknowledgeAll()
 	m.exec("UPDATE measurement SET value = value + 1e-9 WHERE device_id = 1001 AND datapoint_id = 1 AND time = $1", all[2].d.Time)
 
@@ -441,7 +442,7 @@ func TestAcknowledgedButNeverReceived(t *testing.T) {
 	twice, repeated := newEvent(1, 50), newEvent(1, 50)
 	m.pass(twice, repeated)
 	bridged := newReading(1, 8)
-	m.refuse(bridgeStage, "payload_too_large", bridged)
+	m.refuse(stream.StageBridge, "payload_too_large", bridged)
 	m.acknowledgeAll()
 	between := time.Now()
 	later := newReading(1, 9)
@@ -482,7 +483,7 @@ func TestUnacknowledgedIsPending(t *testing.T) {
 	waiting := newReading(1, 50)
 	m.receive(waiting)
 	// Its letters come before its DECODED message, and settle nothing yet.
-	m.refuse(decoderStage, "out_of_range", waiting, point(3, 2))
+	m.refuse(stream.StageDecoder, "out_of_range", waiting, point(3, 2))
 	m.acknowledge(m.decoder, len(all))
 	m.acknowledge(m.writer, 6)
 	m.exec("DELETE FROM measurement WHERE device_id = 1001 AND datapoint_id = 1 AND time = $1", all[8].d.Time)
@@ -505,7 +506,7 @@ func TestConsumerThatDoesNotExistHasEverythingPending(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
 	m.receive(newReading(1, 0))
-	require.NoError(t, m.js.DeleteConsumer(t.Context(), rawStream, decoderStage))
+	require.NoError(t, m.js.DeleteConsumer(t.Context(), stream.Raw, stream.StageDecoder))
 	r := m.audit(Options{})
 	require.EqualValues(t, 1, r.Total.Pending)
 	require.False(t, r.Positions[0].Exists)
@@ -516,15 +517,15 @@ func TestOutcomeWithoutMessage(t *testing.T) {
 	m := newMesh(t)
 	m.fill()
 	invented, refused, foreign, earlier := newReading(1, 70), newReading(1, 71), newReading(2, 72), newReading(1, 73)
-	invented.d.ID = event.PlaceID(m.incarnation, 100) // behind RAW's end
+	invented.d.ID = event.PlaceID(m.incarnation, 100) // after RAW's end
 	foreign.d.ID = event.PlaceID(m.incarnation, 1)    // another controller's
 	earlier.d.ID, earlier.d.Received = event.PlaceID(1, 1), time.Now().Add(-time.Hour)
 	m.decode(invented, foreign, earlier)
-	m.refuse(decoderStage, "unknown_pin", refused) // of no place
+	m.refuse(stream.StageDecoder, "unknown_pin", refused) // of no place
 	m.write(invented, foreign, earlier)
 	broken := invented.decoded()
 	broken.Data = []byte(`{"id":`)
-	m.store(decodedStream, broken)
+	m.store(stream.Decoded, broken)
 	m.acknowledgeAll()
 	r := m.audit(Options{})
 	require.False(t, r.Balanced())
@@ -538,14 +539,11 @@ func TestInterval(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
 	m.pass(newReading(1, 0), newReading(1, 1))
-	m.refuse(bridgeStage, "bad_levels", newReading(1, 0))
-	time.Sleep(10 * time.Millisecond)
+	m.refuse(stream.StageBridge, "bad_levels", newReading(1, 0))
 	since := time.Now()
 	late := newReading(1, 2)
 	m.receive(late)
-	time.Sleep(10 * time.Millisecond)
 	until := time.Now()
-	time.Sleep(10 * time.Millisecond)
 	m.pass(newReading(1, 3))
 	m.decode(late) // after the interval's end
 	m.write(late)
@@ -569,7 +567,7 @@ func TestLimitedAuditSaysSo(t *testing.T) {
 	m := newMesh(t)
 	all := m.fill()
 	m.acknowledgeAll()
-	decoded, err := m.js.Stream(t.Context(), decodedStream)
+	decoded, err := m.js.Stream(t.Context(), stream.Decoded)
 	require.NoError(t, err)
 	require.NoError(t, decoded.Purge(t.Context(), jetstream.WithPurgeSequence(4))) // as the keeper does
 

@@ -19,16 +19,16 @@ import (
 // stage stores them in RAW's order, between which places of RAW their messages are.
 func (a *audit) readLetters(ctx context.Context) error {
 	before := make(map[string]predecessor)
-	s := stream.Scan{Stream: deadletter.Stream, Subjects: a.subjects("f2.dead.*.*.", ""), HeadersOnly: true}
+	s := stream.Scan{Stream: stream.DeadLetter, Subjects: a.subjects("f2.dead.*.*.", ""), HeadersOnly: true}
 	return a.readOutcomes(ctx, s, func(m *stream.Message) error {
 		l := deadletter.Parse(m)
 		p := before[m.Subject]
 		gone := p.gone(&l)
 		before[m.Subject] = p.next(&l)
 		switch l.Stage {
-		case bridgeStage:
+		case stream.StageBridge:
 			a.bridgeLetter(&l, gone)
-		case decoderStage, writerStage:
+		case stream.StageDecoder, stream.StageWriter:
 			a.missLetters(&l, &p, gone)
 			if !l.Removed {
 				a.outcomeLetter(&l)
@@ -44,8 +44,8 @@ type predecessor struct {
 	newest event.ID // of all before
 }
 
-// gone is how many letters between p and l are no longer kept. What stands for a
-// removed letter is none itself.
+// gone is how many letters between p and l are no longer kept. The marker of a
+// removed letter is not a letter.
 func (p *predecessor) gone(l *deadletter.Stored) uint64 {
 	switch {
 	case l.Removed && l.Count >= p.count:
@@ -89,7 +89,7 @@ func (a *audit) missLetters(l *deadletter.Stored, p *predecessor, gone uint64) {
 	a.notKept[key] = append(a.notKept[key], span)
 }
 
-// explain tells whether a letter of the stage that is no longer kept can be the
+// explain reports whether a letter of the stage that is no longer kept can be the
 // message's, and uses it up.
 func (a *audit) explain(stage string, r *record) bool {
 	spans := a.notKept[notKeptKey{stage, r.device}]
@@ -109,7 +109,7 @@ func macOf(l *deadletter.Stored) string {
 	return string(l.MAC)
 }
 
-// takesBridge tells whether a letter of the bridge is of the interval.
+// takesBridge reports whether a letter of the bridge is of the interval.
 func (a *audit) takesBridge(l *deadletter.Stored) bool {
 	return a.cut.holds(l.Stored) && (a.options.MAC == "" || a.options.MAC == l.MAC)
 }
@@ -125,7 +125,7 @@ func (a *audit) bridgeLetter(l *deadletter.Stored, gone uint64) {
 		n = gone
 	}
 	device := &a.book.devices[a.book.device(macOf(l))]
-	stage := a.stage(bridgeStage)
+	stage := a.stage(stream.StageBridge)
 	device.Received += n
 	stage.Received += n
 	switch l.Reason {
@@ -176,9 +176,9 @@ func (a *audit) place(id event.ID, received, stored time.Time) (r *record, unexp
 // kind is the flag of a letter of decoder or writer.
 func kind(l *deadletter.Stored) flags {
 	switch {
-	case l.Stage == writerStage && l.Part:
+	case l.Stage == stream.StageWriter && l.Part:
 		return writerPart
-	case l.Stage == writerStage:
+	case l.Stage == stream.StageWriter:
 		return refusedByWriter
 	case l.Part:
 		return refusedInPart
@@ -192,7 +192,7 @@ func (a *audit) outcomeLetter(l *deadletter.Stored) {
 		r, unexplained = nil, true
 	}
 	if unexplained {
-		a.unexplained(l.ID, deadletter.Stream, l.Sequence)
+		a.unexplained(l.ID, stream.DeadLetter, l.Sequence)
 	}
 	if r == nil {
 		return

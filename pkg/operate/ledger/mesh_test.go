@@ -73,13 +73,13 @@ func newMesh(tb testing.TB) *mesh {
 	ctx := tb.Context()
 	m := &mesh{t: tb, db: newDatabase(tb), client: streamtest.NewClient(tb)}
 	m.js, m.letters = m.client.JetStream(), make(map[string]*deadletter.Recorder)
-	require.NoError(tb, m.client.Ensure(ctx, rawStream, decodedStream, deadletter.Stream, parkedStream))
-	raw, err := m.js.Stream(ctx, rawStream)
+	require.NoError(tb, m.client.Ensure(ctx, stream.Raw, stream.Decoded, stream.DeadLetter, stream.Parked))
+	raw, err := m.js.Stream(ctx, stream.Raw)
 	require.NoError(tb, err)
 	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano())
-	m.decoder, err = m.client.Consumer(ctx, rawStream, decoderStage)
+	m.decoder, err = m.client.Consumer(ctx, stream.Raw, stream.StageDecoder)
 	require.NoError(tb, err)
-	m.writer, err = m.client.Consumer(ctx, decodedStream, writerStage)
+	m.writer, err = m.client.Consumer(ctx, stream.Decoded, stream.StageWriter)
 	require.NoError(tb, err)
 	return m
 }
@@ -158,7 +158,7 @@ func (m *mesh) receive(readings ...*reading) {
 func (m *mesh) decode(readings ...*reading) {
 	m.t.Helper()
 	for _, r := range readings {
-		m.store(decodedStream, r.decoded())
+		m.store(stream.Decoded, r.decoded())
 	}
 }
 
@@ -166,7 +166,7 @@ func (m *mesh) decode(readings ...*reading) {
 func (m *mesh) refuse(stage, reason string, r *reading, changes ...func(*deadletter.Letter)) {
 	m.t.Helper()
 	l := deadletter.Letter{Stage: stage, Reason: reason, MAC: r.mac, ID: r.d.ID, Received: r.d.Received, Time: time.Now()}
-	if stage == bridgeStage {
+	if stage == stream.StageBridge {
 		l.Topic, l.Payload = "tele/f2-"+string(r.mac)+"/sensor-mode/J1/sensor-1", r.msg.Data
 	}
 	for _, change := range changes {

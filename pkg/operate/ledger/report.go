@@ -5,6 +5,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // Report is the result of an audit. All counts are of messages unless they say
@@ -30,7 +31,7 @@ type Report struct {
 	Rows      Rows       `json:"rows"`
 	Commands  Commands   `json:"commands"`
 
-	// Missing are the messages whose trail ends behind RAW. Total.Missing is how many
+	// Missing are the messages whose trail ends after RAW. Total.Missing is how many
 	// there are, those that Vanished included.
 	Missing []Missing `json:"missing,omitempty"`
 	// Vanished are the messages that RAW took and does not hold any more.
@@ -43,7 +44,7 @@ type Report struct {
 }
 
 func newReport(mac topic.MAC) *Report {
-	return &Report{MAC: mac, Stages: []Stage{{Name: bridgeStage}, {Name: decoderStage}, {Name: writerStage}}}
+	return &Report{MAC: mac, Stages: []Stage{{Name: stream.StageBridge}, {Name: stream.StageDecoder}, {Name: stream.StageWriter}}}
 }
 
 // Balanced is true if nothing is missing: every message is accounted for, every
@@ -133,7 +134,7 @@ type Rows struct {
 	History   uint64 `json:"history"`   // in measurement_history: another value came first, or replaced it
 	Refused   uint64 `json:"refused"`   // not there, or with another value, by a dead letter of the writer
 	NotKept   uint64 `json:"not_kept"`  // the same, by a letter that is no longer kept
-	Pending   uint64 `json:"pending"`   // the writer has yet to come to it
+	Pending   uint64 `json:"pending"`   // the writer has not processed it yet
 	Absent    uint64 `json:"absent"`    // without a reason
 	Differing uint64 `json:"differing"` // another value, without a reason
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // fate is what became of a message in the end.
@@ -25,19 +26,19 @@ const (
 func (a *audit) fate(r *record) (f fate, stage string, inParts bool) {
 	switch {
 	case r.decoded != 0:
-		return writerFate(r), writerStage, false
+		return writerFate(r), stream.StageWriter, false
 	case r.flags&refusedByWriter != 0: // and gone from DECODED since
-		return deadLettered, writerStage, false
+		return deadLettered, stream.StageWriter, false
 	case r.flags&refusedByDecoder != 0:
-		return deadLettered, decoderStage, r.flags&refusedInPart != 0
+		return deadLettered, stream.StageDecoder, r.flags&refusedInPart != 0
 	case r.flags&parked != 0:
-		return waiting, decoderStage, false
+		return waiting, stream.StageDecoder, false
 	case r.sequence > a.decoderFloor():
-		return pending, decoderStage, false
-	case a.explain(decoderStage, r):
-		return notKeptLetter, decoderStage, false
+		return pending, stream.StageDecoder, false
+	case a.explain(stream.StageDecoder, r):
+		return notKeptLetter, stream.StageDecoder, false
 	}
-	return missing, decoderStage, false
+	return missing, stream.StageDecoder, false
 }
 
 func writerFate(r *record) fate {
@@ -76,9 +77,9 @@ func (a *audit) enter(r *record) {
 	device := &a.book.devices[r.device]
 	f, name, inParts := a.fate(r)
 	stage := a.stage(name)
-	if name == writerStage {
+	if name == stream.StageWriter {
 		device.Decoded++
-		a.stage(decoderStage).Passed++
+		a.stage(stream.StageDecoder).Passed++
 		if r.decoded == 0 {
 			stage.Received++
 		}
@@ -118,9 +119,9 @@ func (a *audit) list(r *record, stage string, device *Device) {
 	if len(a.report.Missing) >= a.options.MaxListed {
 		return
 	}
-	m := Missing{ID: event.PlaceID(a.cut.incarnation, r.sequence), MAC: device.MAC, Stage: stage, Stream: rawStream, Sequence: r.sequence}
+	m := Missing{ID: event.PlaceID(a.cut.incarnation, r.sequence), MAC: device.MAC, Stage: stage, Stream: stream.Raw, Sequence: r.sequence}
 	if r.decoded != 0 {
-		m.Stream, m.Sequence = decodedStream, r.decoded
+		m.Stream, m.Sequence = stream.Decoded, r.decoded
 	}
 	a.report.Missing = append(a.report.Missing, m)
 }

@@ -10,13 +10,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // maxDevices is how many balanced devices the text shows; those with something
 // missing it always shows.
 const maxDevices = 20
-
-const message1, messageN = "message", "messages"
 
 // WriteTo writes the report as text for people: the total in its first line, then
 // where the differences are, then tables.
@@ -69,53 +68,51 @@ func (r *Report) headline(w io.Writer) {
 	}
 }
 
-// count is n of a thing, in words.
-func count(n uint64, one, more string) string {
-	if n == 1 {
-		return "1 " + one
+// count is a number of things, in words.
+func count(n uint64, thing string) string {
+	if n != 1 {
+		thing += "s"
 	}
-	return strconv.FormatUint(n, 10) + " " + more
+	return strconv.FormatUint(n, 10) + " " + thing
 }
 
-// differences says what vanished, and where.
+// differences says what is missing, and where.
 func (r *Report) differences() (lines []string) {
-	say := func(n uint64, one, more, what string) {
+	say := func(n uint64, thing, what string) {
 		if n > 0 {
-			lines = append(lines, count(n, one, more)+" "+what)
+			lines = append(lines, count(n, thing)+" "+what)
 		}
 	}
-	say(r.Acknowledged.NeverReceived, message1, messageN, "vanished before RAW: acknowledged to the sender, but neither on RAW nor refused by the bridge")
-	if v := &r.Vanished; v.Messages > 0 {
-		lines = append(lines, fmt.Sprintf("%s vanished from RAW: removed from between others. DECODED and DEAD_LETTER have %s",
-			count(v.Messages, message1, messageN), count(v.Outcomes, "outcome of them", "outcomes of them")))
-	}
-	say(r.stage(decoderStage).Missing, message1, messageN, "vanished between RAW and DECODED: the decoder acknowledged without an outcome")
-	say(r.stage(writerStage).Missing, message1, messageN, "vanished between DECODED and the tables: the writer acknowledged, but rows are absent or differ")
-	say(r.Unexplained.Total, "outcome", "outcomes", "on DECODED or DEAD_LETTER without a message on RAW, or unreadable")
-	say(r.Commands.Missing, "command", "commands", "vanished: neither an outcome on RESULT nor under way")
+	say(r.Acknowledged.NeverReceived, "message", "vanished before RAW: acknowledged to the sender, but neither on RAW nor refused by the bridge")
+	say(r.Vanished.Messages, "message", "vanished from RAW: removed from between others. DECODED and DEAD_LETTER have "+count(r.Vanished.Outcomes, "outcome")+" of them")
+	say(r.stage(stream.StageDecoder).Missing, "message", "vanished between RAW and DECODED: the decoder acknowledged without an outcome")
+	say(r.stage(stream.StageWriter).Missing, "message", "vanished between DECODED and the tables: the writer acknowledged, but rows are absent or differ")
+	say(r.Unexplained.Total, "outcome", "on DECODED or DEAD_LETTER without a message on RAW, or unreadable")
+	say(r.Commands.Missing, "command", "vanished: neither an outcome on RESULT nor under way")
 	return lines
 }
 
 // remarks say what is accounted for, and still worth knowing.
 func (r *Report) remarks() (lines []string) {
-	say := func(n uint64, format string, args ...any) {
+	say := func(title string, n uint64, thing, what string) {
 		if n > 0 {
-			lines = append(lines, fmt.Sprintf(format, args...))
+			lines = append(lines, title+": "+count(n, thing)+" "+what)
 		}
 	}
-	say(r.Total.Partial, "In part: of %s written, DEAD_LETTER has refused parts", count(r.Total.Partial, "message that was", "messages that were"))
-	say(r.Parked, "Parked: %s for metadata that cannot be looked up now", count(r.Parked, "message waits", "messages wait"))
 	var notKept uint64
 	for i := range r.Letters {
 		notKept += r.Letters[i].NotKept
 	}
-	say(notKept, "Letters not kept: %s dead-lettered, and DEAD_LETTER no longer keeps the letters. The number fits the letters that were counted; "+
-		"which messages they were is not known", count(notKept, "message counts as", "messages count as"))
-	say(r.Acknowledged.More, "Received more often than acknowledged: %s; their sender repeated them", count(r.Acknowledged.More, message1, messageN))
-	say(r.Commands.NotKept, "Outcomes not kept: RESULT no longer keeps the outcomes of %s", count(r.Commands.NotKept, "command", "commands"))
+	say("Partial", r.Total.Partial, "message", "written, of which DEAD_LETTER has refused parts")
+	say("Parked", r.Parked, "message", "waiting for metadata that cannot be read now")
+	say("Letters not kept", notKept, "message", "counted as dead-lettered whose letters DEAD_LETTER no longer keeps. "+
+		"The number fits the letters that were counted; which messages they were is not known")
+	say("Received more often than acknowledged", r.Acknowledged.More, "message", "that their sender repeated")
+	say("Outcomes not kept", r.Commands.NotKept, "command", "whose outcomes RESULT no longer keeps")
 	return lines
 }
 
+// stage returns the row of one of the three stages.
 func (r *Report) stage(name string) *Stage {
 	for i := range r.Stages {
 		if r.Stages[i].Name == name {

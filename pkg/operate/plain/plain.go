@@ -1,15 +1,16 @@
-// Package plain makes text of others fit for a person's terminal. It may hold what a
-// terminal obeys, or a line's end that forges a line of a table or of a log.
+// Package plain makes untrusted text safe to print on a terminal. Such text may contain escape
+// sequences, or line breaks that forge a line of a table or of a log.
 package plain
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// Text is text as it is if all of it can be printed on one line, else quoted as Go
-// does.
+// Text returns the text itself if all of it can be printed on one line, and otherwise quotes it
+// as Go does.
 func Text(text string) string {
 	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return text
@@ -17,11 +18,20 @@ func Text(text string) string {
 	return strconv.Quote(text)
 }
 
-// Lines is Text for each line.
+// Lines applies Text to each line.
 func Lines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
 		lines[i] = Text(lines[i])
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Row is a line of a tabwriter: the cells as Text, between tabs.
+func Row(cells ...any) string {
+	texts := make([]string, len(cells))
+	for i, cell := range cells {
+		texts[i] = Text(fmt.Sprint(cell))
+	}
+	return strings.Join(texts, "\t") + "\n"
 }

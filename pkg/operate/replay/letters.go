@@ -26,12 +26,13 @@ type Letters struct {
 	Replace bool
 	// DryRun only decodes and compares.
 	DryRun bool
-	// Progress is told how many letters were tried of how many.
+	// Progress is called with the number of letters that were tried, and their total.
 	Progress func(done, total uint64)
 }
 
 // Outcome is what became of letters.
 type Outcome struct {
+	DryRun  bool   `json:"-"`
 	Letters uint64 `json:"letters"` // that were tried
 	// Accepted are letters whose refused part is now in the tables, or on RAW for one
 	// of the bridge. With a dry run it would be.
@@ -58,7 +59,7 @@ func slim(s *deadletter.Stored) deadletter.Stored {
 // on DECODED. Letters of what was accepted are removed, after the writer has written
 // the rows.
 func (m *Mesh) Replay(ctx context.Context, l Letters) (*Outcome, error) {
-	out := &Outcome{Refused: map[string]uint64{}}
+	out := &Outcome{DryRun: l.DryRun, Refused: map[string]uint64{}}
 	var behind, bridges []deadletter.Stored
 	before := make(map[string]uint64)
 	filter := l.Filter
@@ -73,7 +74,7 @@ func (m *Mesh) Replay(ctx context.Context, l Letters) (*Outcome, error) {
 		case s.Removed || s.Counted():
 		case s.ID != event.ID{}:
 			behind = append(behind, slim(&s))
-		case s.Stage == "bridge":
+		case s.Stage == stream.StageBridge:
 			bridges = append(bridges, slim(&s))
 		default:
 			out.Letters++
@@ -122,7 +123,7 @@ func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dr
 		}
 		if !dryRun {
 			if err := m.putOnRaw(ctx, &l, t); err != nil {
-				return fmt.Errorf("putting letter %d on %s: %w", l.Sequence, rawStream, err)
+				return fmt.Errorf("putting letter %d on %s: %w", l.Sequence, stream.Raw, err)
 			}
 			if err := deadletter.Remove(ctx, js, []deadletter.Stored{l}); err != nil {
 				return err
@@ -137,7 +138,7 @@ func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dr
 func (m *Mesh) putOnRaw(ctx context.Context, l *deadletter.Stored, t topic.Topic) error {
 	subject, name := t.RawSubject(), strconv.FormatUint(l.Sequence, 10)
 	there := false
-	s := stream.Scan{Stream: rawStream, Subjects: []string{subject}, Since: l.Stored, HeadersOnly: true}
+	s := stream.Scan{Stream: stream.Raw, Subjects: []string{subject}, Since: l.Stored, HeadersOnly: true}
 	err := s.Read(ctx, m.Streams.JetStream(), func(raw *stream.Message) error {
 		if raw.Header.Get(event.HeaderReplayed) == name {
 			there = true
@@ -220,7 +221,7 @@ func fetch(ctx context.Context, raw jetstream.Stream, incarnation uint64, id eve
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading message %d of %s: %w", id.Sequence(), rawStream, err)
+		return nil, fmt.Errorf("reading message %d of %s: %w", id.Sequence(), stream.Raw, err)
 	}
 	return &stream.Message{Subject: m.Subject, Header: m.Header, Data: m.Data, Sequence: m.Sequence, Time: m.Time}, nil
 }
@@ -240,7 +241,7 @@ func (a *attempt) stillRefused(l *deadletter.Stored) *deadletter.Letter {
 	if a.result.Decoded == nil && len(a.result.Letters) > 0 {
 		return &a.result.Letters[0]
 	}
-	if l.Stage == "writer" || !l.Part {
+	if l.Stage == stream.StageWriter || !l.Part {
 		return nil
 	}
 	for i := range a.result.Letters {
@@ -321,12 +322,12 @@ func (m *Mesh) write(ctx context.Context, good []*attempt, rows [][]change, repl
 	}
 	last, err := m.store(ctx, messages)
 	if err != nil {
-		return fmt.Errorf("putting messages on %s: %w", decodedStream, err)
+		return fmt.Errorf("putting messages on %s: %w", stream.Decoded, err)
 	}
 	return m.awaitWriter(ctx, last, 0)
 }
 
-// unwritten tells whether the tables lack a value, or have another.
+// unwritten reports whether the tables lack a value, or have another.
 func unwritten(changes []change) bool {
 	return slices.ContainsFunc(changes, func(c change) bool { return c.kind == New || c.kind == Changed })
 }

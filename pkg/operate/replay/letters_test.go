@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -27,7 +28,7 @@ func TestLateController(t *testing.T) {
 
 	m.scale = 1
 	out = m.replay(replay.Letters{DryRun: true})
-	assert.Equal(t, &replay.Outcome{Letters: 3, Accepted: 3, Refused: map[string]uint64{}}, out)
+	assert.Equal(t, &replay.Outcome{DryRun: true, Letters: 3, Accepted: 3, Refused: map[string]uint64{}}, out)
 	assert.Zero(t, m.taken())
 	assert.Equal(t, 3, m.letters())
 
@@ -150,7 +151,7 @@ func TestReplayBridge(t *testing.T) {
 	}
 	require.NoError(t, deadletter.NewRecorder(m.Streams).Record(t.Context(), letters))
 	out := m.replay(replay.Letters{DryRun: true})
-	want := &replay.Outcome{Letters: 3, Accepted: 1, Cut: 1, Refused: map[string]uint64{"bad_levels": 1}}
+	want := &replay.Outcome{DryRun: true, Letters: 3, Accepted: 1, Cut: 1, Refused: map[string]uint64{"bad_levels": 1}}
 	assert.Equal(t, want, out)
 	raw, err := m.Streams.JetStream().Stream(t.Context(), "RAW")
 	require.NoError(t, err)
@@ -176,26 +177,6 @@ func TestReplayBridge(t *testing.T) {
 	assert.EqualValues(t, 2, info.State.Msgs)
 }
 
-func TestLayout(t *testing.T) {
-	t.Parallel()
-	points := []replay.Point{
-		{ID: 1, Label: "Temperature", Offset: 1, Length: 2},
-		{ID: 2, Label: "Humidity", Offset: 2, Length: 2},
-	}
-	assert.Equal(t, []string{
-		"byte   0  01",
-		`byte   1  83  data point 1 ("Temperature"), byte 1 of 2`,
-		`byte   2  02  data point 1 ("Temperature"), byte 2 of 2; data point 2 ("Humidity"), byte 1 of 2`,
-		`byte   3  --  data point 2 ("Humidity"), byte 2 of 2`,
-	}, replay.Layout([]byte{0x01, 0x83, 0x02}, points))
-	assert.Len(t, replay.Layout(make([]byte, 5000), nil), 513)
-	r := replay.Result{
-		Decoded: &event.Decoded{Values: []event.Value{{DataPointID: 1, Number: 25.5, Unit: "°C"}}},
-		Letters: []deadletter.Letter{{DataPointID: 2, Detail: "beyond the end"}},
-	}
-	assert.Equal(t, []string{`data point 1 ("Temperature"): 25.5 °C`, `data point 2 ("Humidity"): refused: beyond the end`}, r.Values(points))
-}
-
 // TestFetch returns the message of a letter.
 func TestFetch(t *testing.T) {
 	t.Parallel()
@@ -207,4 +188,23 @@ func TestFetch(t *testing.T) {
 	found, err = m.Fetch(t.Context(), &deadletter.Stored{Letter: deadletter.Letter{ID: event.PlaceID(1, 1)}})
 	require.NoError(t, err)
 	assert.Equal(t, (*stream.Message)(nil), found)
+}
+
+// TestShow decodes the message of a letter with the metadata of now.
+func TestShow(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.scale = 0
+	m.refuse(m.receive("7")...)
+	m.scale = 1
+	shown, err := m.Show(t.Context(), 1)
+	require.NoError(t, err)
+	var out strings.Builder
+	_, err = shown.WriteTo(&out)
+	require.NoError(t, err)
+	for _, want := range []string{"\nreason      unknown_controller\n", "\npayload\n7\n", "\nbyte   0  37\n", "with the current metadata"} {
+		assert.Contains(t, out.String(), want)
+	}
+	_, err = m.Show(t.Context(), 2)
+	require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
 }

@@ -21,13 +21,14 @@ type Interval struct {
 	MAC      topic.MAC // empty: all controllers
 	// DryRun only compares.
 	DryRun bool
-	// Progress is told, about every thousand messages, how many were decoded of how
-	// many.
+	// Progress is called about every thousand messages, with the number that was
+	// decoded and the total.
 	Progress func(done, total uint64)
 }
 
 // Difference is how what messages decode to now compares with the tables.
 type Difference struct {
+	DryRun   bool              `json:"-"`
 	Messages uint64            `json:"messages"` // of RAW
 	Decoded  uint64            `json:"decoded"`
 	Refused  map[string]uint64 `json:"refused,omitempty"` // messages of which nothing can be decoded, by the first reason
@@ -69,7 +70,7 @@ const (
 )
 
 // ErrNoHistory is why nothing is replaced in the tables of an earlier version.
-var ErrNoHistory = errors.New("the table measurement_history is missing: the writer that made the tables is too old to keep the values that are replaced; upgrade it first")
+var ErrNoHistory = errors.New("the table measurement_history is missing, so replaced values could not be kept: upgrade the writer first")
 
 // Redecode decodes the interval's messages once more, and puts those on DECODED whose
 // rows are new or change, to replace what the tables have.
@@ -82,9 +83,9 @@ func (m *Mesh) Redecode(ctx context.Context, i Interval) (*Difference, error) {
 		return nil, err
 	}
 	clear(m.Tables.points) // there may be others since
-	difference := &Difference{Refused: map[string]uint64{}, index: map[pointKey]*PointDifference{}}
+	difference := &Difference{DryRun: i.DryRun, Refused: map[string]uint64{}, index: map[pointKey]*PointDifference{}}
 	var total uint64
-	s := stream.Scan{Stream: rawStream, Since: i.From, Last: raw.CachedInfo().State.LastSeq, Begin: func(n uint64) { total = n }}
+	s := stream.Scan{Stream: stream.Raw, Since: i.From, Last: raw.CachedInfo().State.LastSeq, Begin: func(n uint64) { total = n }}
 	if i.MAC != "" {
 		s.Subjects = []string{"f2.raw.*." + string(i.MAC) + ".>"}
 	}
@@ -159,7 +160,7 @@ func (m *Mesh) flush(ctx context.Context, results []Result, difference *Differen
 	}
 	last, err := m.store(ctx, messages)
 	if err != nil {
-		return fmt.Errorf("putting messages on %s: %w", decodedStream, err)
+		return fmt.Errorf("putting messages on %s: %w", stream.Decoded, err)
 	}
 	difference.Stored += uint64(len(messages))
 	return m.awaitWriter(ctx, last, maxBehind)

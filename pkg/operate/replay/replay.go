@@ -1,10 +1,10 @@
-// Package replay has messages decoded once more: those of dead letters, when what
-// was wrong is right now, and those of an interval of RAW, when the metadata were
-// wrong. It compares what comes of them with the tables, and puts it on DECODED, from
-// where the writer takes it. It writes no rows itself.
+// Package replay decodes messages again: those of dead letters, when the cause is fixed,
+// and those of an interval of RAW, when the metadata were wrong. It compares the results
+// with the tables, and puts what differs on DECODED, where the writer reads it. It writes
+// no rows itself.
 //
-// Everything may be repeated: a message keeps its place in RAW as its identity, and
-// what the tables have already is not put on DECODED again.
+// Everything may be repeated: the place in RAW identifies a message, and what the tables
+// already have is not put on DECODED again.
 package replay
 
 import (
@@ -17,19 +17,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// The streams that are read and written, beside deadletter.Stream.
-const (
-	rawStream     = "RAW"
-	decodedStream = "DECODED"
-)
-
-// Decoder decodes a message of RAW with the metadata of now; id is its place.
+// Decoder works with the metadata of now.
 type Decoder interface {
+	// Decode decodes a message of RAW; id is its place.
 	Decode(ctx context.Context, raw *stream.Message, id event.ID) (Result, error)
+	// Frame returns the Modbus frame of a message, or nil where it has none.
+	Frame(t topic.Topic, body []byte) []byte
+	// Points returns the data points of the sensor that a message is of.
+	Points(ctx context.Context, t topic.Topic) ([]Point, error)
 }
 
 // Result is what a message decodes to.
@@ -62,15 +62,15 @@ type Mesh struct {
 	Streams *stream.Client // an operator's
 	Decoder Decoder
 	Tables  *Tables
-	// Log is told where the writer keeps this waiting.
+	// Log gets a warning while this waits for the writer.
 	Log *slog.Logger
 }
 
 // incarnation is RAW's, see event.PlaceID.
 func (m *Mesh) incarnation(ctx context.Context) (uint64, jetstream.Stream, error) {
-	raw, err := m.Streams.JetStream().Stream(ctx, rawStream)
+	raw, err := m.Streams.JetStream().Stream(ctx, stream.Raw)
 	if err != nil {
-		return 0, nil, fmt.Errorf("stream %s: %w", rawStream, err)
+		return 0, nil, fmt.Errorf("stream %s: %w", stream.Raw, err)
 	}
 	return stream.Incarnation(raw.CachedInfo()), raw, nil
 }
@@ -85,12 +85,12 @@ const (
 // store puts messages on DECODED and returns the last of their sequences, or a later
 // one.
 func (m *Mesh) store(ctx context.Context, messages []*nats.Msg) (uint64, error) {
-	if _, err := m.Streams.Store(ctx, decodedStream, messages); err != nil {
+	if _, err := m.Streams.Store(ctx, stream.Decoded, messages); err != nil {
 		return 0, err
 	}
-	s, err := m.Streams.JetStream().Stream(ctx, decodedStream)
+	s, err := m.Streams.JetStream().Stream(ctx, stream.Decoded)
 	if err != nil {
-		return 0, fmt.Errorf("stream %s: %w", decodedStream, err)
+		return 0, fmt.Errorf("stream %s: %w", stream.Decoded, err)
 	}
 	return s.CachedInfo().State.LastSeq, nil
 }
@@ -100,7 +100,7 @@ func (m *Mesh) store(ctx context.Context, messages []*nats.Msg) (uint64, error) 
 func (m *Mesh) awaitWriter(ctx context.Context, sequence, behind uint64) error {
 	say := time.Now().Add(patience)
 	for {
-		consumer, err := m.Streams.JetStream().Consumer(ctx, decodedStream, "writer")
+		consumer, err := m.Streams.JetStream().Consumer(ctx, stream.Decoded, stream.StageWriter)
 		if err != nil {
 			return fmt.Errorf("waiting for the writer: %w", err)
 		}

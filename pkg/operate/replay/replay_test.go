@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
@@ -81,7 +82,7 @@ func newMesh(t *testing.T) *mesh {
 	ctx := t.Context()
 	m := &mesh{t: t, scale: 1, points: []int32{1, 2}, bad: map[int32]bool{}, writes: true}
 	m.Streams, m.Decoder, m.Log = streamtest.NewClient(t), m, slog.New(slog.DiscardHandler)
-	require.NoError(t, m.Streams.Ensure(ctx, "RAW", "DECODED", deadletter.Stream))
+	require.NoError(t, m.Streams.Ensure(ctx, "RAW", "DECODED", stream.DeadLetter))
 	raw, err := m.Streams.JetStream().Stream(ctx, "RAW")
 	require.NoError(t, err)
 	m.incarnation = uint64(raw.CachedInfo().Created.UnixNano())
@@ -93,6 +94,12 @@ func newMesh(t *testing.T) *mesh {
 	m.startWriter()
 	return m
 }
+
+// Frame is the body.
+func (m *mesh) Frame(_ topic.Topic, body []byte) []byte { return body }
+
+// Points returns none.
+func (m *mesh) Points(context.Context, topic.Topic) ([]replay.Point, error) { return nil, nil }
 
 // Decode reads a body that is a number of a sensor, or a door's "open" or "closed".
 func (m *mesh) Decode(_ context.Context, raw *stream.Message, id event.ID) (replay.Result, error) {

@@ -1,49 +1,38 @@
 package replay
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/operate/rows"
 )
-
-// Database is a connection or pool on the tables, of a role that may SELECT from
-// them.
-type Database interface {
-	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
-}
 
 // Tables compares what messages decode to with the rows that the tables have.
 type Tables struct {
-	db      Database
+	db      rows.Database
 	history bool
 	points  map[int32][]int32 // by device: those that have rows
 }
 
-// NewTables looks at which tables there are.
-func NewTables(ctx context.Context, db Database) (*Tables, error) {
+// NewTables looks which tables there are.
+func NewTables(ctx context.Context, db rows.Database) (*Tables, error) {
 	t := &Tables{db: db, points: make(map[int32][]int32)}
-	err := pgx.BeginTxFunc(ctx, db, readOnly, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT to_regclass('measurement_history') IS NOT NULL`).Scan(&t.history)
+	err := rows.Read(ctx, db, func(tx pgx.Tx) (err error) {
+		t.history, err = rows.HasHistory(ctx, tx)
+		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("looking at the tables: %w", err)
-	}
-	return t, nil
+	return t, err
 }
 
-// HasHistory tells whether the tables keep values that are replaced.
+// HasHistory reports whether the tables keep values that are replaced.
 func (t *Tables) HasHistory() bool { return t.history }
-
-var readOnly = pgx.TxOptions{AccessMode: pgx.ReadOnly}
 
 // Kind is how a value compares with the tables.
 type Kind uint8
@@ -68,10 +57,6 @@ type change struct {
 }
 
 const (
-	// useIndexes keeps the planner from reading whole tables where it has no
-	// statistics yet.
-	useIndexes = `SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off`
-
 	findRows = `
 SELECT n.ordinality - 1, m.value, m.text_value, m.received, %s
 FROM unnest($1::timestamptz[], $2::int4[], $3::int4[], $4::uuid[]) WITH ORDINALITY AS n (time, device_id, datapoint_id, event_id, ordinality)
@@ -79,11 +64,6 @@ JOIN measurement m ON m.device_id = n.device_id AND m.datapoint_id = n.datapoint
 
 	cameSecond = `EXISTS (SELECT FROM measurement_history h WHERE h.device_id = n.device_id AND h.datapoint_id = n.datapoint_id AND h.time = n.time
   AND h.reason = 'conflict' AND h.event_id = n.event_id)`
-
-	findEvents = `
-SELECT n.ordinality - 1, e.state::text
-FROM unnest($1::timestamptz[], $2::uuid[]) WITH ORDINALITY AS n (time, event_id, ordinality)
-JOIN device_event e ON e.event_id = n.event_id AND e.time = n.time AND e.time BETWEEN $3 AND $4`
 
 	// findPoints goes from one data point to the next in the index.
 	findPoints = `
@@ -107,10 +87,7 @@ type wanted struct {
 // compare returns what changes for each message.
 func (t *Tables) compare(ctx context.Context, messages []*event.Decoded) (changes [][]change, err error) {
 	changes = make([][]change, len(messages))
-	err = pgx.BeginTxFunc(ctx, t.db, readOnly, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, useIndexes, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return err
-		}
+	err = rows.Read(ctx, t.db, func(tx pgx.Tx) error {
 		if err := t.compareValues(ctx, tx, messages, changes); err != nil {
 			return err
 		}
@@ -131,8 +108,8 @@ func (t *Tables) compareValues(ctx context.Context, tx pgx.Tx, messages []*event
 	if t.history {
 		query = fmt.Sprintf(findRows, cameSecond)
 	}
-	found, err := tx.Query(ctx, query, w.time, w.device, w.point, w.id,
-		slices.MinFunc(w.time, time.Time.Compare), slices.MaxFunc(w.time, time.Time.Compare))
+	first, last := rows.Span(w.time)
+	found, err := tx.Query(ctx, query, w.time, w.device, w.point, w.id, first, last)
 	if err != nil {
 		return err
 	}
@@ -189,7 +166,7 @@ func (t *Tables) want(ctx context.Context, tx pgx.Tx, messages []*event.Decoded)
 		}
 		add := func(point int32, v *event.Value) {
 			w.time, w.device, w.point = append(w.time, d.Time), append(w.device, d.DeviceID), append(w.point, point)
-			w.id = append(w.id, pgtype.UUID{Bytes: d.ID, Valid: true})
+			w.id = append(w.id, rows.UUID(d.ID))
 			w.value, w.of = append(w.value, v), append(w.of, i)
 		}
 		for j := range d.Values {
@@ -221,46 +198,26 @@ func (t *Tables) knownPoints(ctx context.Context, tx pgx.Tx, device int32) ([]in
 }
 
 func compareEvents(ctx context.Context, tx pgx.Tx, messages []*event.Decoded, changes [][]change) error {
-	var times []time.Time
-	var ids []pgtype.UUID
+	var events rows.Events
 	var of []int
 	for i, d := range messages {
 		if d.State != nil {
-			times, ids, of = append(times, d.Time), append(ids, pgtype.UUID{Bytes: d.ID, Valid: true}), append(of, i)
+			events.Add(d)
+			of = append(of, i)
 		}
 	}
-	if len(of) == 0 {
-		return nil
-	}
-	found, err := tx.Query(ctx, findEvents, times, ids, slices.MinFunc(times, time.Time.Compare), slices.MaxFunc(times, time.Time.Compare))
-	if err != nil {
-		return err
-	}
-	kinds := make([]Kind, len(of))
-	for i := range kinds {
+	absent, changed, err := events.Compare(ctx, tx)
+	kinds := make([]Kind, len(of)) // Same
+	for _, i := range absent {
 		kinds[i] = New
 	}
-	var i int64
-	var state []byte
-	_, err = pgx.ForEachRow(found, []any{&i, &state}, func() error {
-		if kinds[i] = Same; !sameJSON(messages[of[i]].State, state) {
-			kinds[i] = Changed
-		}
-		return nil
-	})
+	for _, i := range changed {
+		kinds[i] = Changed
+	}
 	for i, kind := range kinds {
-		changes[of[i]] = append(changes[of[i]], change{kind: kind, label: messages[of[i]].Component, time: times[i]})
+		changes[of[i]] = append(changes[of[i]], change{kind: kind, label: messages[of[i]].Component, time: events.Time[i]})
 	}
 	return err
-}
-
-// sameJSON compares values, not their spelling.
-func sameJSON(x, y jsontext.Value) bool {
-	x, y = bytes.Clone(x), bytes.Clone(y)
-	if x.Canonicalize() != nil || y.Canonicalize() != nil {
-		return true
-	}
-	return bytes.Equal(x, y)
 }
 
 // format is a value for people, and exact.

@@ -249,7 +249,7 @@ func TestMeasure(t *testing.T) {
 func TestEmptyTakesTheMarkLast(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: only root can make a folder that cannot be removed")
+		t.Skip("only root can make a folder that cannot be removed")
 	}
 	dir := volumes(t)
 	kept := filepath.Join(dir, "state/kept")

@@ -20,8 +20,6 @@ type entry struct {
 	To      string    `json:"to_user"`
 	Version string    `json:"old_version"`
 	Started time.Time `json:"started"`
-	// Sealed is the old password, for whoever has the new one.
-	Sealed []byte `json:"old_password_sealed"`
 }
 
 // journal is the lock and the note of the rotations of one credential.
@@ -64,7 +62,7 @@ func (j *journal) read() error {
 }
 
 func (j *journal) save(e entry) error {
-	data, err := json.Marshal(e) //nolint:gosec // the name of a secret, and a sealed one
+	data, err := json.Marshal(e) //nolint:gosec // the name of a secret
 	if err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}

@@ -6,9 +6,7 @@
 // them has moved; and locks the other one out. Whatever breaks it off, running it
 // again goes on: where the secret is kept decides, since all that services use comes
 // from there. As long as it has the old credential a rotation begins anew; once it
-// has the new one that can only be completed. The journal adds the old password,
-// sealed with the new one, so that a run which was broken off can still prove that
-// the old one is refused.
+// has the new one that can only be completed. The journal tells the two apart.
 //
 // The package knows no server, no source of secrets and no service: see Server,
 // Store and Services.
@@ -30,8 +28,8 @@ type Server interface {
 	// SetPassword gives a user a password; with "" nobody can log in as the user any
 	// more, and its sessions end. Others' sessions stay.
 	SetPassword(ctx context.Context, user, password string) error
-	// LogIn tells whether the server lets a user in. An error means that it could not
-	// be asked.
+	// LogIn reports whether the server lets a user in. An error means that it could not
+	// be asked, or ErrPartly.
 	LogIn(ctx context.Context, user, password string) (bool, error)
 }
 
@@ -86,6 +84,10 @@ type Result struct {
 	Took    time.Duration `json:"took_ns"`
 }
 
+// ErrPartly is returned by a Server that stands for several, of which some let the user in
+// and others do not.
+var ErrPartly = errors.New("some servers let the user in, others do not")
+
 // ErrRunning means that another process rotates the same credential.
 var ErrRunning = errors.New("another rotation of this credential is running")
 
@@ -111,6 +113,7 @@ type rotation struct {
 	seen     map[string]int // instances of each service before anything was changed
 	from, to string
 	password string // of to
+	old      string // password of from; "" if an earlier run had it
 	result   Result
 }
 

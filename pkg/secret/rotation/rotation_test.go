@@ -35,6 +35,8 @@ type world struct {
 	service   secret.Value // what the service uses
 	stuck     bool         // the service does not move
 	absent    bool         // the service does not run
+	partly    bool         // one of several servers does not let the user in
+	unlocked  bool         // the server does not lock users
 	instances int          // of the service, which all say the same
 	source    string       // where the service has it from, if not from the store
 
@@ -79,15 +81,20 @@ func (w *world) holds() {
 
 func (w *world) SetPassword(_ context.Context, user, password string) error {
 	return w.call(func() {
-		delete(w.passwords, user)
-		if password != "" {
+		switch {
+		case password != "":
 			w.passwords[user] = password
+		case !w.unlocked:
+			delete(w.passwords, user)
 		}
 	})
 }
 
 func (w *world) LogIn(_ context.Context, user, password string) (in bool, err error) {
 	err = w.call(func() { in = w.passwords[user] == password && password != "" })
+	if w.partly {
+		return false, ErrPartly
+	}
 	return in, err
 }
 
@@ -331,6 +338,41 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 	w.completed(t)
 }
 
+// A credential that works on one of several servers is replaced on all of them; one that
+// is stored does not count as working until all take it.
+func TestPartlyRefusedCredentialIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.partly = true
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := Run(ctx, w.config())
+	require.ErrorContains(t, err, "step verify")
+	require.ErrorIs(t, err, ErrPartly)
+	assert.Equal(t, "1", w.stored.Version(), "nothing was stored")
+
+	cfg := w.config()
+	cfg.Done = func(step string) error {
+		w.partly = step == "store" // repaired by "grant"; then another server comes back from a backup
+		if w.partly {
+			return errCrash
+		}
+		return nil
+	}
+	w.partly = false
+	_, err = Run(t.Context(), cfg)
+	require.ErrorIs(t, err, errCrash)
+	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err = Run(ctx, w.config())
+	require.ErrorIs(t, err, ErrPartly, "it set the password again, and that has no effect")
+	w.partly = false
+	result, err := Run(t.Context(), w.config())
+	require.NoError(t, err)
+	assert.True(t, result.Resumed)
+	w.completed(t)
+}
+
 // A restart of the server takes the stored credential, which may be behind.
 func TestServerWasStartedAnew(t *testing.T) {
 	t.Parallel()
@@ -389,15 +431,37 @@ func TestJournalHasNoSecret(t *testing.T) {
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
 
-	j, err := openJournal(w.dir, name)
-	require.NoError(t, err)
-	defer j.close()
-	old, err := unseal(j.entry.Sealed, w.stored.Reveal())
-	require.NoError(t, err)
-	assert.Equal(t, "first", old)
-	_, err = unseal(j.entry.Sealed, "another")
-	require.Error(t, err)
+// A rotation does not end while the server still takes the old password, whether or not
+// it was interrupted.
+func TestLockThatHasNoEffectIsSeen(t *testing.T) {
+	t.Parallel()
+	for _, interrupted := range []bool{false, true} {
+		w := newWorld(t)
+		if interrupted {
+			cfg := w.config()
+			cfg.Done = func(step string) error {
+				if step == "store" {
+					return errCrash
+				}
+				return nil
+			}
+			_, err := Run(t.Context(), cfg)
+			require.ErrorIs(t, err, errCrash)
+		}
+		w.unlocked = true
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err := Run(ctx, w.config())
+		require.ErrorContains(t, err, "the server still lets user f2mesh_writer in")
+
+		w.unlocked = false
+		result, err := Run(t.Context(), w.config())
+		require.NoError(t, err)
+		assert.True(t, result.Resumed)
+		w.completed(t)
+	}
 }
 
 func TestPlanChangesNothing(t *testing.T) {

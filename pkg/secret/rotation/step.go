@@ -14,7 +14,7 @@ import (
 // end: the server answers, and those who use the secret look where it is stored.
 func (r *rotation) check(ctx context.Context) error {
 	in, err := r.Server.LogIn(ctx, r.from, r.current.Reveal())
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrPartly) {
 		return err
 	}
 	if !in { // put there by hand; the rotation is the remedy
@@ -40,13 +40,11 @@ func (r *rotation) verify(ctx context.Context) error { return r.see(ctx, r.to, r
 // store is the step of no return: the journal is written before.
 func (r *rotation) store(ctx context.Context) error {
 	entry := entry{Secret: r.Credential.Name, From: r.from, To: r.to, Version: r.current.Version(), Started: r.result.Started}
-	var err error
-	if entry.Sealed, err = seal(r.current.Reveal(), r.password); err != nil {
-		return err
-	}
 	if err := r.journal.save(entry); err != nil {
 		return err
 	}
+	r.old = r.current.Reveal()
+	var err error
 	if r.current, err = r.Store.Put(ctx, r.Credential.Name, r.to, r.password, r.current); err != nil {
 		return err
 	}
@@ -58,7 +56,7 @@ func (r *rotation) store(ctx context.Context) error {
 // off goes on: the server may have been started anew meanwhile.
 func (r *rotation) restore(ctx context.Context) error {
 	in, err := r.Server.LogIn(ctx, r.to, r.password)
-	if err != nil || in {
+	if in || err != nil && !errors.Is(err, ErrPartly) {
 		return err
 	}
 	if err := r.Server.SetPassword(ctx, r.to, r.password); err != nil {
@@ -147,18 +145,23 @@ func (r *rotation) look(ctx context.Context, service string) (problem string, er
 	return "", nil
 }
 
-// retire locks the old user out, and sees that it is.
+// retire locks the old user out, and checks that the server refuses its password. After
+// an interruption nobody knows that password: it is replaced first, for a server that
+// refuses a random password proves nothing.
 func (r *rotation) retire(ctx context.Context) error {
+	if r.old == "" {
+		r.old = credential.Generate()
+		if err := r.Server.SetPassword(ctx, r.from, r.old); err != nil {
+			return err
+		}
+		if err := r.see(ctx, r.from, r.old, true); err != nil {
+			return err
+		}
+	}
 	if err := r.Server.SetPassword(ctx, r.from, ""); err != nil {
 		return err
 	}
-	old, err := unseal(r.journal.entry.Sealed, r.password)
-	if err != nil {
-		// The secret was replaced by hand since: nobody knows the old password.
-		r.Log.Warn("the old password is not known any more", "secret", r.Credential.Name)
-		old = credential.Generate()
-	}
-	if err := r.see(ctx, r.from, old, false); err != nil {
+	if err := r.see(ctx, r.from, r.old, false); err != nil {
 		return err
 	}
 	return r.see(ctx, r.to, r.password, true)

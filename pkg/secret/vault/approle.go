@@ -88,11 +88,11 @@ func (a *appRole) file(ctx context.Context, kind string) (secret.Value, error) {
 		return v, err
 	}
 	// Of the login, not of the secret that it is for.
-	err = fmt.Errorf("%s is not there: `f2mesh vault bootstrap` writes it, --vault-auth-dir says where it is", a.path(kind))
+	err = fmt.Errorf("%s does not exist: `f2mesh vault bootstrap` writes it, --vault-auth-dir names its directory", a.path(kind))
 	if kind == "role_id" {
-		// Many shells have a VAULT_ADDR that means another Vault: until somebody prepares
-		// this one, what stands below it in the chain is asked, with an alarm.
-		err = fmt.Errorf("%w: %w; without VAULT_ADDR secrets are not sought in Vault", secret.ErrUnavailable, err)
+		// Many shells have a VAULT_ADDR that means another Vault: until this one is
+		// prepared, the next source of the chain is used, with an alarm.
+		err = fmt.Errorf("%w: %w; unset VAULT_ADDR to not use Vault", secret.ErrUnavailable, err)
 	}
 	return v, err
 }

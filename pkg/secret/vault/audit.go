@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -15,22 +14,21 @@ type Audit struct {
 	File string `help:"Audit device to enable if Vault has none: stdout, or a file on Vault's host. Vault refuses requests that it cannot record, so watch the disk. Empty: none." default:"stdout" name:"audit-file"`
 }
 
-// audit makes a device unless there is one.
-func (a *admin) audit(ctx context.Context) error {
+// audit is an audit device, unless Vault has one.
+func (a *admin) audit(context.Context) ([]item, error) {
 	if a.Audit.File == "" {
-		return nil
+		return nil, nil
 	}
-	devices, err := a.api.Sys().ListAuditWithContext(ctx)
-	if err != nil {
-		return fmt.Errorf("listing audit devices: %w", explain(err))
-	}
-	change := Made
-	if len(devices) > 0 {
-		change = Unchanged
-	}
-	return a.step("audit device", change, func() error {
-		return a.api.Sys().EnableAuditWithOptionsWithContext(ctx, auditDevice, &api.EnableAuditOptions{
-			Type: "file", Description: "what is asked of the mesh's secrets, and by whom", Options: map[string]string{"file_path": a.Audit.File},
-		})
-	})
+	return []item{{
+		what: "audit device",
+		look: func(ctx context.Context) (Change, error) {
+			devices, err := a.api.Sys().ListAuditWithContext(ctx)
+			return unless(len(devices) > 0), err
+		},
+		write: func(ctx context.Context, _ Change) error {
+			return a.api.Sys().EnableAuditWithOptionsWithContext(ctx, auditDevice, &api.EnableAuditOptions{
+				Type: "file", Description: "requests for the mesh's secrets", Options: map[string]string{"file_path": a.Audit.File},
+			})
+		},
+	}}, nil
 }

@@ -16,15 +16,15 @@ import (
 // the health service, and the operator, who rotates.
 var Services = []string{"bridge", "decoder", "writer", "keeper", "registrar", "health", "operator"}
 
-// Bootstrap prepares a fresh Vault for a mesh. Every step looks first, and leaves
-// alone what is as it should be: running it twice changes nothing.
+// Bootstrap prepares a fresh Vault for a mesh. It is a list of items (item): each is read,
+// compared, written if it differs, and reported. Running it twice changes nothing.
 type Bootstrap struct {
 	Config     Config
 	SecretsDir string   // whose files become the first versions of the secrets; "": none
 	Roles      Roles    // how services log in
 	Audit      Audit    // where Vault records what is asked of it
-	Folders    bool     // each login in <AuthDir>/<service>; who has no such folder gets none
-	Reissue    []string // services whose SecretIDs and tokens are destroyed and made anew
+	Folders    bool     // each login in <AuthDir>/<service>; services without such a folder get none
+	Reissue    []string // services whose SecretIDs and tokens are destroyed and replaced
 	PKI        *PKI     // nil: no PKI engine
 	Database   *Database
 	DryRun     bool // looks and reports, changes nothing
@@ -74,9 +74,15 @@ func (b *Bootstrap) Run(ctx context.Context, token secret.Value) error {
 		return fmt.Errorf("looking at the administrator's token: %w", explain(err))
 	}
 	a := &admin{Bootstrap: b, api: library, networks: networks}
-	for _, step := range []func(context.Context) error{a.audit, a.kv, a.policies, a.roles, a.secrets, a.logins, a.pki, a.database} {
-		if err := step(ctx); err != nil {
+	for _, group := range []func(context.Context) ([]item, error){a.audit, a.kv, a.policies, a.roles, a.secrets, a.logins, a.pki, a.database} {
+		items, err := group(ctx)
+		if err != nil {
 			return err
+		}
+		for i := range items {
+			if err := a.ensure(ctx, &items[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -89,81 +95,113 @@ type admin struct {
 	networks []string // that services may log in from
 }
 
-// step reports a thing, and changes it unless it is as it should be.
-func (a *admin) step(what string, change Change, do func() error) error {
-	if change != Unchanged && !a.DryRun {
-		if err := do(); err != nil {
-			return fmt.Errorf("preparing %s: %w", what, explain(err))
+// item is one thing that a mesh needs of Vault.
+type item struct {
+	what string
+	// look compares what is there with what is needed.
+	look func(context.Context) (Change, error)
+	// write makes or changes it.
+	write func(context.Context, Change) error
+	// attention says what a person has to do where look returns Attention.
+	attention string
+}
+
+// ensure brings an item to what is needed, and reports it.
+func (a *admin) ensure(ctx context.Context, one *item) error {
+	change, err := one.look(ctx)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", one.what, explainVault(err))
+	}
+	switch {
+	case change == Attention:
+		a.Report(Step{change, one.what + ": " + one.attention})
+		return nil
+	case change != Unchanged && !a.DryRun:
+		if err := one.write(ctx, change); err != nil {
+			return fmt.Errorf("preparing %s: %w", one.what, explainVault(err))
 		}
 	}
-	a.Report(Step{Change: change, What: what})
+	a.Report(Step{change, one.what})
 	return nil
 }
 
-// object brings what is at path to hold fields; it may hold others.
-func (a *admin) object(ctx context.Context, what, path string, fields map[string]any) error {
-	now, err := a.read(ctx, path)
-	if err != nil {
-		return fmt.Errorf("looking at %s: %w", what, err)
+// unless is Made, or Unchanged for a thing that is there.
+func unless(there bool) Change {
+	if there {
+		return Unchanged
 	}
-	change := Made
-	if now != nil {
-		change = Changed
-		if holds(now, fields) {
-			change = Unchanged
-		}
-	}
-	return a.step(what, change, func() error {
-		_, err := a.api.Logical().WriteWithContext(ctx, path, fields)
-		return err
-	})
+	return Made
 }
 
-// read answers nil where there is nothing, and where the engine itself is still
-// to be made (a dry run).
+// compare returns how an object compares with the fields that it should have; it may have
+// others. Nil: it is not there.
+func compare(now, fields map[string]any) Change {
+	switch {
+	case now == nil:
+		return Made
+	case holds(now, fields):
+		return Unchanged
+	}
+	return Changed
+}
+
+// object is an object at path that has fields.
+func (a *admin) object(what, path string, fields map[string]any) item {
+	return item{
+		what: what,
+		look: func(ctx context.Context) (Change, error) {
+			now, err := a.read(ctx, path)
+			return compare(now, fields), err
+		},
+		write: func(ctx context.Context, _ Change) error { return a.put(ctx, path, fields) },
+	}
+}
+
+func (a *admin) put(ctx context.Context, path string, fields map[string]any) error {
+	_, err := a.api.Logical().WriteWithContext(ctx, path, fields)
+	return err
+}
+
+// read returns nil where there is nothing, and where the engine itself is not there yet
+// (a dry run).
 func (a *admin) read(ctx context.Context, path string) (map[string]any, error) {
 	answer, err := a.api.Logical().ReadWithContext(ctx, path)
-	if status(err) == http.StatusNotFound {
+	if status(err) == http.StatusNotFound || err == nil && answer == nil {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, explain(err)
-	}
-	if answer == nil {
-		return nil, nil
+		return nil, err
 	}
 	return answer.Data, nil
 }
 
-// engine mounts a secrets engine unless it is there, and refuses another one in
-// its place.
-func (a *admin) engine(ctx context.Context, path string, want api.MountInput) error {
-	mounts, err := a.api.Sys().ListMountsWithContext(ctx)
-	if err != nil {
-		return fmt.Errorf("listing secrets engines: %w", explain(err))
+// engine is a secrets engine. Another one in its place is an error.
+func (a *admin) engine(path string, want api.MountInput) item {
+	return item{
+		what: fmt.Sprintf("%s engine at %s/", want.Type, path),
+		look: func(ctx context.Context) (Change, error) {
+			mounts, err := a.api.Sys().ListMountsWithContext(ctx)
+			if err != nil {
+				return "", err
+			}
+			now := mounts[path+"/"]
+			if now != nil && (now.Type != want.Type || now.Options["version"] != want.Options["version"]) {
+				return "", fmt.Errorf("there is a %s engine with options %v already, and %s with options %v is needed: name another path",
+					now.Type, now.Options, want.Type, want.Options)
+			}
+			return unless(now != nil), nil
+		},
+		write: func(ctx context.Context, _ Change) error { return a.api.Sys().MountWithContext(ctx, path, &want) },
 	}
-	what, change := fmt.Sprintf("%s engine at %s/", want.Type, path), Made
-	if now := mounts[path+"/"]; now != nil {
-		if now.Type != want.Type || now.Options["version"] != want.Options["version"] {
-			return fmt.Errorf("there is a %s engine at %s/ already, with options %v, where %s is needed: name another path",
-				now.Type, path, now.Options, want.Type)
-		}
-		change = Unchanged
-	}
-	return a.step(what, change, func() error { return a.api.Sys().MountWithContext(ctx, path, &want) })
 }
 
-func (a *admin) kv(ctx context.Context) error {
-	err := a.engine(ctx, a.Config.Mount, api.MountInput{
+func (a *admin) kv(context.Context) ([]item, error) {
+	return []item{a.engine(a.Config.Mount, api.MountInput{
 		Type: "kv", Description: "secrets of f2mesh and others", Options: map[string]string{"version": "2"},
-	})
-	if err != nil {
-		return fmt.Errorf("preparing KV version 2: %w", err)
-	}
-	return nil
+	})}, nil
 }
 
-// holds tells whether every field of want is in now, after both have been JSON.
+// holds reports whether every field of want is in now, after both have been JSON.
 func holds(now, want map[string]any) bool {
 	for name, value := range want {
 		if plain(now[name]) != plain(value) {

@@ -89,8 +89,8 @@ func (m *mesh) files(t *testing.T) map[string]string {
 	return all
 }
 
-// TestBootstrapMends: what somebody has changed by hand is put right, and nothing else.
-func TestBootstrapMends(t *testing.T) {
+// TestBootstrapRepairsChanges: manual changes are repaired, and nothing else is changed.
+func TestBootstrapRepairsChanges(t *testing.T) {
 	t.Parallel()
 	m := prepare(t, short)
 	c := administrator(t, m.Server)

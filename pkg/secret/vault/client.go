@@ -2,8 +2,8 @@
 // keeps it logged in, reads and writes the mesh's secrets in KV version 2, and
 // prepares a fresh Vault for a mesh (Bootstrap).
 //
-// A Client has no goroutine: a token is renewed, or replaced, by the first
-// request that finds it old. Who polls, as secret.Store does, keeps it alive.
+// A Client has no goroutine: the first request that finds a token old renews or replaces
+// it. Polling, as secret.Store does, keeps it alive.
 // Client.turn guards the token; nothing else changes after Open.
 package vault
 
@@ -27,7 +27,7 @@ type Client struct {
 	mount string
 	log   *slog.Logger
 
-	turn  chan struct{} // full while somebody looks after the token
+	turn  chan struct{} // full while a request renews or replaces the token
 	token *token        // nil: not logged in
 }
 
@@ -45,7 +45,7 @@ type token struct {
 }
 
 // Open makes a client that logs in by AppRole when it is first used, with
-// <service>.role_id and <service>.secret_id of cfg.AuthDir. It asks nothing yet.
+// <service>.role_id and <service>.secret_id of cfg.AuthDir. It sends no request yet.
 func Open(cfg Config, service string, log *slog.Logger) (*Client, error) {
 	library, err := cfg.connect()
 	if err != nil {
@@ -83,7 +83,7 @@ func (c *Client) do(ctx context.Context, request func(*api.Client) error) error 
 	if status(err) != http.StatusForbidden || c.login == nil {
 		return explain(err)
 	}
-	// Either the policy refuses or the token was revoked: Vault answers both alike.
+	// Either the policy refuses or the token was revoked: Vault returns the same for both.
 	// A token that is valid may look at itself.
 	if _, lookErr := t.api.Auth().Token().LookupSelfWithContext(ctx); status(lookErr) != http.StatusForbidden {
 		return explain(err)
@@ -94,7 +94,7 @@ func (c *Client) do(ctx context.Context, request func(*api.Client) error) error 
 	return explain(request(t.api))
 }
 
-// session answers a token that is valid as far as its lease tells, and is not
+// session returns a token that is valid as far as its lease tells, and is not
 // the refused one.
 func (c *Client) session(ctx context.Context, refused *token) (*token, error) {
 	select {
@@ -111,7 +111,7 @@ func (c *Client) session(ctx context.Context, refused *token) (*token, error) {
 	case valid && c.renew(ctx):
 		return c.token, nil
 	case old != nil && old == refused:
-		c.log.Warn("vault does not know the token any more, logging in again")
+		c.log.Warn("vault no longer knows the token, logging in again")
 	}
 	fresh, err := c.enter(ctx)
 	if err != nil && valid {
@@ -134,13 +134,13 @@ func (c *Client) enter(ctx context.Context) (*token, error) {
 	return c.newToken(auth)
 }
 
-// renew tells whether the token has a good part of its lease again. Near its
+// renew reports whether the token has a good part of its lease again. Near its
 // maximum life Vault shortens the lease, and it is time to log in.
 func (c *Client) renew(ctx context.Context) bool {
 	old := c.token
 	answer, err := old.api.Auth().Token().RenewSelfWithContext(ctx, int(old.lease.Seconds()))
 	if err != nil || answer == nil || answer.Auth == nil {
-		c.log.Debug("vault does not renew the token", "error", explain(err))
+		c.log.Debug("vault did not renew the token", "error", explain(err))
 		return false
 	}
 	lease := time.Duration(answer.Auth.LeaseDuration) * time.Second

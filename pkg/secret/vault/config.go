@@ -49,7 +49,7 @@ func (c Config) connect() (*api.Client, error) {
 		return nil, fmt.Errorf("reading Vault's environment variables: %w", cfg.Error)
 	}
 	cfg.Address, cfg.AgentAddress = c.Addr, ""      // what check has seen, and nothing else
-	cfg.Timeout, cfg.MaxRetries = requestTimeout, 0 // whoever polls tries again
+	cfg.Timeout, cfg.MaxRetries = requestTimeout, 0 // the caller that polls tries again
 	if c.CACert != "" {
 		if err := cfg.ConfigureTLS(&api.TLSConfig{CACert: c.CACert}); err != nil {
 			return nil, fmt.Errorf("reading %s for Vault: %w", c.CACert, err)
@@ -80,7 +80,7 @@ func (c Config) check() error {
 	}
 	ip := net.ParseIP(u.Hostname())
 	if u.Scheme == "http" && u.Hostname() != "localhost" && !ip.IsLoopback() {
-		return fmt.Errorf("VAULT_ADDR %s would carry secrets in the clear: use https, and VAULT_CACERT for a CA of your own", c.Addr)
+		return fmt.Errorf("VAULT_ADDR %s would send secrets unencrypted: use https, and VAULT_CACERT for a CA of your own", c.Addr)
 	}
 	return nil
 }

@@ -26,57 +26,50 @@ const (
 	readerMaxTTL  = 24 * time.Hour
 )
 
-func (a *admin) database(ctx context.Context) error {
+func (a *admin) database(context.Context) ([]item, error) {
 	if a.Database == nil {
-		return nil
+		return nil, nil
 	}
-	if err := a.engine(ctx, databaseMount, api.MountInput{Type: "database", Description: "short-lived users of f2mesh's databases"}); err != nil {
-		return err
-	}
-	if err := a.connection(ctx); err != nil {
-		return err
-	}
-	return a.object(ctx, "database role reader", databaseMount+"/roles/reader", map[string]any{
-		"db_name": Prefix,
-		"creation_statements": []string{fmt.Sprintf(
-			`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE "%s"`, a.Database.Reader)},
-		"revocation_statements": []string{`DROP ROLE IF EXISTS "{{name}}"`},
-		"default_ttl":           int(readerTTL.Seconds()),
-		"max_ttl":               int(readerMaxTTL.Seconds()),
-	})
+	connection, err := a.connection()
+	return []item{
+		a.engine(databaseMount, api.MountInput{Type: "database", Description: "short-lived users of f2mesh's databases"}),
+		connection,
+		a.object("database role reader", databaseMount+"/roles/reader", map[string]any{
+			"db_name": Prefix,
+			"creation_statements": []string{fmt.Sprintf(
+				`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE "%s"`, a.Database.Reader)},
+			"revocation_statements": []string{`DROP ROLE IF EXISTS "{{name}}"`},
+			"default_ttl":           int(readerTTL.Seconds()),
+			"max_ttl":               int(readerMaxTTL.Seconds()),
+		}),
+	}, err
 }
 
-// connection tells Vault of the database. Vault does not give the password back,
-// so another one alone is no reason to write: `vault write database/config/f2mesh`
-// does.
-func (a *admin) connection(ctx context.Context) error {
+// connection is how Vault reaches the database. Vault does not return the password, so
+// another one alone is no reason to write: `vault write database/config/f2mesh` does.
+func (a *admin) connection() (item, error) {
 	u, err := url.Parse(a.Database.URL)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%q is not the URL of a database, such as postgresql://db.example.org:5432/telemetry?sslmode=verify-full", a.Database.URL)
+		return item{}, fmt.Errorf("%q is not the URL of a database, such as postgresql://db.example.org:5432/telemetry?sslmode=verify-full", a.Database.URL)
 	}
 	u.User = nil
-	address := u.Scheme + "://{{username}}:{{password}}@" + u.String()[len(u.Scheme)+len("://"):]
-	what, path := "database connection "+Prefix, databaseMount+"/config/"+Prefix
-	now, err := a.read(ctx, path)
-	if err != nil {
-		return fmt.Errorf("looking at %s: %w", what, err)
+	fields := map[string]any{
+		"connection_url": u.Scheme + "://{{username}}:{{password}}@" + u.String()[len(u.Scheme)+len("://"):],
+		"username":       a.Database.Username,
 	}
-	fields := map[string]any{"connection_url": address, "username": a.Database.Username}
 	if a.Database.CA != "" {
 		fields["tls_ca"] = a.Database.CA
 	}
-	change := Made
-	if now != nil {
-		change = Changed
-		details, _ := now["connection_details"].(map[string]any)
-		if holds(details, fields) {
-			change = Unchanged
+	one := a.object("database connection "+Prefix, databaseMount+"/config/"+Prefix, fields)
+	one.look = func(ctx context.Context) (Change, error) {
+		now, err := a.read(ctx, databaseMount+"/config/"+Prefix)
+		if now != nil {
+			now, _ = now["connection_details"].(map[string]any)
 		}
-	}
-	return a.step(what, change, func() error {
+		change := compare(now, fields)
 		fields["plugin_name"], fields["allowed_roles"] = "postgresql-database-plugin", []string{"reader"}
 		fields["password"], fields["password_authentication"] = a.Database.Password.Reveal(), "scram-sha-256"
-		_, err := a.api.Logical().WriteWithContext(ctx, path, fields)
-		return err
-	})
+		return change, err
+	}
+	return one, nil
 }

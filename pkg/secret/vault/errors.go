@@ -17,10 +17,10 @@ import (
 var (
 	// ErrPermission is what a policy of Vault's refuses, with a token that is valid.
 	ErrPermission = errors.New("vault's policy does not permit it")
-	// ErrLogin is a refused login. It stays until somebody changes the files.
+	// ErrLogin is a refused login. It stays until the files change.
 	ErrLogin = errors.New("vault refuses the login")
 	// ErrConflict is a write whose check-and-set parameter is not the current version.
-	ErrConflict = errors.New("the secret was changed in Vault meanwhile")
+	ErrConflict = errors.New("the secret was changed in Vault at the same time")
 )
 
 // saidLimit is how many bytes of Vault's words an error quotes.
@@ -71,7 +71,15 @@ func explainAnswer(answer *api.ResponseError) error {
 	return fmt.Errorf("%w: %d to %s: %s", kind, answer.StatusCode, path, said)
 }
 
-// status is the HTTP status that Vault answered with, 0 if it did not answer.
+// explainVault is explain for errors of which some are not of Vault's.
+func explainVault(err error) error {
+	if _, ok := errors.AsType[*url.Error](err); ok || status(err) != 0 {
+		return explain(err)
+	}
+	return err
+}
+
+// status is the HTTP status of Vault's response, 0 if there was none.
 func status(err error) int {
 	if answer, ok := errors.AsType[*api.ResponseError](err); ok {
 		return answer.StatusCode

@@ -10,49 +10,43 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// secrets makes the secret files the first versions in KV. It never writes a
-// second version: check-and-set with 0 means that there is none.
-func (a *admin) secrets(ctx context.Context) error {
+// secrets are the secret files as first versions in KV. A second version is never
+// written: check-and-set with 0 means that there is none.
+func (a *admin) secrets(context.Context) (items []item, err error) {
 	if a.SecretsDir == "" {
-		return nil
+		return nil, nil
 	}
 	entries, err := os.ReadDir(a.SecretsDir)
 	if err != nil {
-		return fmt.Errorf("listing secret files: %w", err)
+		return nil, fmt.Errorf("listing secret files: %w", err)
 	}
 	for _, entry := range entries {
-		if name := entry.Name(); isSecret(name) {
-			if err := a.secret(ctx, name); err != nil {
-				return err
+		// Not what else is in the folder, such as pgpass.
+		if name := entry.Name(); name == "mqtt_username" || strings.HasSuffix(name, "_password") {
+			items = append(items, a.secret(name))
+		}
+	}
+	return items, nil
+}
+
+func (a *admin) secret(name string) item {
+	var v secret.Value
+	return item{
+		what: fmt.Sprintf("secret %s/%s/%s", a.Config.Mount, Prefix, name),
+		look: func(ctx context.Context) (Change, error) {
+			var err error
+			if v, err = secret.Files(a.SecretsDir).Lookup(ctx, name); err != nil {
+				return "", err
 			}
-		}
+			metadata, err := a.read(ctx, a.Config.Mount+"/metadata/"+Prefix+"/"+name)
+			return unless(metadata != nil), err
+		},
+		write: func(ctx context.Context, _ Change) error {
+			_, err := putKV(ctx, a.api, a.Config.Mount, name, v, 0)
+			if errors.Is(explain(err), ErrConflict) {
+				return nil // somebody else has just made it
+			}
+			return err
+		},
 	}
-	return nil
-}
-
-// isSecret leaves out what else is in the folder, such as pgpass.
-func isSecret(name string) bool {
-	return name == "mqtt_username" || strings.HasSuffix(name, "_password")
-}
-
-func (a *admin) secret(ctx context.Context, name string) error {
-	v, err := secret.Files(a.SecretsDir).Lookup(ctx, name)
-	if err != nil {
-		return fmt.Errorf("reading secret file %s: %w", name, err)
-	}
-	metadata, err := a.read(ctx, a.Config.Mount+"/metadata/"+Prefix+"/"+name)
-	if err != nil {
-		return fmt.Errorf("looking at secret %s: %w", name, err)
-	}
-	change := Made
-	if metadata != nil {
-		change = Unchanged
-	}
-	return a.step(fmt.Sprintf("secret %s/%s/%s", a.Config.Mount, Prefix, name), change, func() error {
-		_, err := putKV(ctx, a.api, a.Config.Mount, name, v, 0)
-		if errors.Is(explain(err), ErrConflict) {
-			return nil // somebody else has just made it
-		}
-		return err
-	})
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// LooseLogins says which services' SecretIDs are good for ever, or from everywhere. It
-// takes a token that may read AppRoles.
+// LooseLogins reports services whose SecretIDs never expire or are accepted from every
+// address. It needs a token that may read AppRoles.
 func (c *Client) LooseLogins(ctx context.Context) (loose []string, err error) {
 	err = c.do(ctx, func(library *api.Client) error {
 		found := false
@@ -28,17 +28,17 @@ func (c *Client) LooseLogins(ctx context.Context) (loose []string, err error) {
 			}
 			found = true
 			if role.Data["secret_id_ttl"] == json.Number("0") {
-				loose = append(loose, "the SecretIDs that "+service+" will get never end")
+				loose = append(loose, "new SecretIDs of "+service+" never expire")
 			}
 			if everywhere(role.Data["secret_id_bound_cidrs"]) {
-				loose = append(loose, "the SecretIDs of "+service+" are good from every address")
+				loose = append(loose, "SecretIDs of "+service+" are accepted from every address")
 			}
 			endless, err := endless(ctx, library, service)
 			if err != nil {
 				return err
 			}
 			if endless > 0 {
-				loose = append(loose, fmt.Sprintf("%d SecretIDs of %s never end", endless, service))
+				loose = append(loose, fmt.Sprintf("%d SecretIDs of %s never expire", endless, service))
 			}
 		}
 		if !found {
@@ -51,11 +51,10 @@ func (c *Client) LooseLogins(ctx context.Context) (loose []string, err error) {
 
 // endless counts a service's SecretIDs that have no end; they keep what they were made with.
 func endless(ctx context.Context, library *api.Client, service string) (n int, err error) {
-	answer, err := library.Logical().ListWithContext(ctx, rolePath(service)+"/secret-id")
-	if err != nil || answer == nil {
+	accessors, err := listKeys(ctx, library, rolePath(service)+"/secret-id")
+	if err != nil {
 		return 0, err
 	}
-	accessors, _ := answer.Data["keys"].([]any)
 	for _, accessor := range accessors {
 		one, err := library.Logical().WriteWithContext(ctx, rolePath(service)+"/secret-id-accessor/lookup", map[string]any{"secret_id_accessor": accessor})
 		if status(err) == http.StatusNotFound || err == nil && one == nil {

@@ -37,7 +37,7 @@ func NewIssuer(client *Client, mount string) *Issuer { return &Issuer{client: cl
 // issuerDefault is the issuer that signs.
 const issuerDefault = "default"
 
-// Authorities answers the engine's issuers, the one that signs first. Vault tells
+// Authorities returns the engine's issuers, the one that signs first. Vault shows
 // them to everybody.
 func (i *Issuer) Authorities(ctx context.Context) (identity.Authorities, error) {
 	all, _, err := i.authorities(ctx)
@@ -47,18 +47,18 @@ func (i *Issuer) Authorities(ctx context.Context) (identity.Authorities, error) 
 	return all, nil
 }
 
-// authorities answers the ids in Vault, too, by key identifier.
+// authorities returns the ids in Vault, too, by key identifier.
 func (i *Issuer) authorities(ctx context.Context) (all identity.Authorities, ids map[string]string, err error) {
-	listed, err := i.client.logical(ctx, func(c *api.Client) (*api.Secret, error) {
-		return c.Logical().ListWithContext(ctx, i.mount+"/issuers")
+	var keys []string
+	err = i.client.do(ctx, func(c *api.Client) (err error) {
+		keys, err = listKeys(ctx, c, i.mount+"/issuers")
+		return err
 	})
 	if err != nil {
 		return all, nil, err
 	}
-	keys, _ := listed["keys"].([]any)
 	ids = map[string]string{}
-	for _, id := range slices.Concat([]any{issuerDefault}, keys) {
-		name, _ := id.(string)
+	for _, name := range append([]string{issuerDefault}, keys...) {
 		certificate, err := i.issuer(ctx, name)
 		if err != nil {
 			return all, nil, err
@@ -87,7 +87,7 @@ func certificateIn(answer map[string]any, key string) (*x509.Certificate, error)
 	text, _ := answer[key].(string)
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, fmt.Errorf("vault's answer has no %s", key)
+		return nil, fmt.Errorf("vault's response contains no %s", key)
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
@@ -127,9 +127,9 @@ func checkSigned(c, issuer *x509.Certificate, key crypto.PublicKey, mac topic.MA
 	case c.Subject.CommonName != mac.Dashed():
 		return fmt.Errorf("its common name is %q, not %q", c.Subject.CommonName, mac.Dashed())
 	case !ok || !public.Equal(key):
-		return errors.New("its key is not the request's")
+		return errors.New("its key differs from the request's")
 	case c.IsCA || names > 0 || !slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}):
-		return errors.New("it is good for more than a device's login")
+		return errors.New("it allows more than the login of a device")
 	}
 	return c.CheckSignatureFrom(issuer)
 }
@@ -158,7 +158,7 @@ func (i *Issuer) SignList(ctx context.Context, issuer *x509.Certificate, list *x
 	text, _ := answer["crl"].(string)
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, errors.New("having Vault sign a revocation list: its answer has none")
+		return nil, errors.New("having Vault sign a revocation list: its response contains none")
 	}
 	return block.Bytes, nil
 }
@@ -172,7 +172,7 @@ func revokedEntries(list []x509.RevocationListEntry) ([]any, error) {
 		entry := map[string]any{
 			"serial_number": colons(e.SerialNumber), "revocation_time": e.RevocationTime.Format(time.RFC3339),
 		}
-		if e.ReasonCode != 0 { // 0 is told by leaving it out
+		if e.ReasonCode != 0 { // 0 is encoded by leaving it out
 			der, err := asn1.Marshal(asn1.Enumerated(e.ReasonCode))
 			if err != nil {
 				return nil, err

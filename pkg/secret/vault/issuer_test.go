@@ -111,7 +111,7 @@ func TestIssuerTakesRSA(t *testing.T) {
 }
 
 // What a role that somebody has changed signs is not taken.
-func TestIssuerLooksAtWhatVaultHasSigned(t *testing.T) {
+func TestIssuerChecksWhatVaultSigned(t *testing.T) {
 	t.Parallel()
 	m := fresh(t)
 	m.run(t)

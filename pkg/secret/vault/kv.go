@@ -41,7 +41,7 @@ func readKV(ctx context.Context, client *api.Client, mount, name string) (secret
 		}
 	}
 	if err := answer.DecodeJSON(&body); err != nil {
-		return secret.Value{}, fmt.Errorf("reading Vault's answer: %w", err)
+		return secret.Value{}, fmt.Errorf("reading Vault's response: %w", err)
 	}
 	return parse(body.Data.Data, body.Data.Metadata.Version)
 }
@@ -63,7 +63,7 @@ func parse(fields map[string]any, version int) (secret.Value, error) {
 }
 
 // Put stores a secret if its newest version is cas (0: it does not exist), and
-// answers the new version. ErrConflict: it is another.
+// returns the new version. ErrConflict: it is another.
 func (c *Client) Put(ctx context.Context, name string, v secret.Value, cas int) (version int, err error) {
 	err = c.do(ctx, func(client *api.Client) (err error) {
 		version, err = putKV(ctx, client, c.mount, name, v, cas)
@@ -98,8 +98,8 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	})
 }
 
-// Write writes to a path of any engine, such as pki/sign/device, and answers what
-// Vault did.
+// Write writes to a path of any engine, such as pki/sign/device, and returns Vault's
+// response.
 func (c *Client) Write(ctx context.Context, path string, data map[string]any) (map[string]any, error) {
 	return c.logical(ctx, func(client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, path, data)

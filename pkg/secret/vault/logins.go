@@ -11,87 +11,81 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
+	"github.com/hashicorp/vault/api"
+
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// logins writes what each service logs in with.
-func (a *admin) logins(ctx context.Context) error {
+// logins are the files that each service logs in with.
+func (a *admin) logins(context.Context) (items []item, err error) {
 	if !a.DryRun && !a.Folders {
 		if err := os.MkdirAll(a.Config.AuthDir, 0o700); err != nil {
-			return fmt.Errorf("making the directory of the logins: %w", err)
+			return nil, fmt.Errorf("creating the directory of the logins: %w", err)
 		}
 	}
-	served := slices.DeleteFunc(slices.Clone(Services), func(service string) bool {
-		_, err := os.Stat(a.dir(service))
-		return a.Folders && err != nil
-	})
-	if len(served) == 0 {
-		return fmt.Errorf("%s has no folder of a service", a.Config.AuthDir)
-	}
-	for _, service := range served {
-		if err := a.roleID(ctx, service); err != nil {
-			return err
-		}
-		if err := a.secretID(ctx, service); err != nil {
-			return err
+	for _, service := range Services {
+		if _, err := os.Stat(a.dir(service)); !a.Folders || err == nil {
+			items = append(items, a.roleID(service), a.secretID(service))
 		}
 	}
-	return nil
+	if len(items) == 0 {
+		return nil, fmt.Errorf("%s has no folder of a service", a.Config.AuthDir)
+	}
+	return items, nil
 }
 
-func (a *admin) roleID(ctx context.Context, service string) error {
-	data, err := a.read(ctx, rolePath(service)+"/role-id")
-	if err != nil {
-		return fmt.Errorf("reading the RoleID of %s: %w", service, err)
+func (a *admin) roleID(service string) item {
+	name, id := service+".role_id", ""
+	return item{
+		what: "file " + a.file(name),
+		look: func(ctx context.Context) (Change, error) {
+			data, err := a.read(ctx, rolePath(service)+"/role-id")
+			if err != nil {
+				return "", err
+			}
+			id, _ = data["role_id"].(string)
+			kept, change, err := a.kept(ctx, name)
+			if change == Unchanged && kept.Reveal() != id {
+				change = Changed
+			}
+			return change, err
+		},
+		write: func(context.Context, Change) error { return a.write(name, id) },
 	}
-	name := service + ".role_id"
-	kept, change, err := a.kept(ctx, name)
-	if err != nil {
-		return err
-	}
-	id, _ := data["role_id"].(string)
-	if change == Unchanged && kept.Reveal() != id {
-		change = Changed
-	}
-	return a.step("file "+a.file(name), change, func() error { return a.write(name, id) })
 }
 
-// secretID writes a response-wrapped SecretID, unless the file holds a good one.
-func (a *admin) secretID(ctx context.Context, service string) error {
-	name := service + ".secret_id"
-	kept, change, err := a.kept(ctx, name)
-	if err != nil {
-		return err
-	}
-	reissue := slices.Contains(a.Reissue, service)
-	switch {
-	case change == Made:
-	case reissue:
-		change = Changed
-	case isWrapping(kept):
-		change, err = a.wrappingState(ctx, kept)
-	default:
-		change, err = a.secretIDState(ctx, service, kept)
-	}
-	if err != nil {
-		return fmt.Errorf("looking at the SecretID of %s: %w", service, err)
-	}
-	if change == Attention {
-		a.Report(Step{Attention, fmt.Sprintf("file %s: its wrapping token was used or has expired; --reissue %s makes a new one", a.file(name), service)})
-		return nil
-	}
-	return a.step("file "+a.file(name), change, func() error {
-		if reissue {
-			if err := a.destroy(ctx, service); err != nil {
+// secretID is a response-wrapped SecretID, unless the file holds a good one.
+func (a *admin) secretID(service string) item {
+	name, reissue := service+".secret_id", slices.Contains(a.Reissue, service)
+	return item{
+		what:      "file " + a.file(name),
+		attention: "its wrapping token was used or has expired; --reissue " + service + " makes a new one",
+		look: func(ctx context.Context) (Change, error) {
+			kept, change, err := a.kept(ctx, name)
+			switch {
+			case err != nil || change == Made:
+				return change, err
+			case reissue:
+				return Changed, nil
+			case isWrapping(kept):
+				return a.wrappingState(ctx, kept)
+			}
+			return a.secretIDState(ctx, service, kept)
+		},
+		write: func(ctx context.Context, _ Change) error {
+			if reissue {
+				if err := a.destroy(ctx, service); err != nil {
+					return err
+				}
+			}
+			wrapped, err := a.wrapped(ctx, service)
+			if err != nil {
 				return err
 			}
-		}
-		wrapped, err := a.wrapped(ctx, service)
-		if err != nil {
-			return err
-		}
-		return a.write(name, wrapped)
-	})
+			return a.write(name, wrapped)
+		},
+	}
 }
 
 // wrappingState does not replace a token that is spent: who spent it is a
@@ -101,7 +95,7 @@ func (a *admin) wrappingState(ctx context.Context, kept secret.Value) (Change, e
 	if code := status(err); code == http.StatusBadRequest || code == http.StatusForbidden {
 		return Attention, nil
 	}
-	return Unchanged, explain(err)
+	return Unchanged, err
 }
 
 // secretIDState is Changed if Vault does not know the SecretID: it was destroyed,
@@ -112,7 +106,7 @@ func (a *admin) secretIDState(ctx context.Context, service string, kept secret.V
 		return Changed, nil
 	}
 	if err != nil {
-		return Unchanged, explain(err)
+		return Unchanged, err
 	}
 	text, _ := answer.Data["expiration_time"].(string)
 	if ends, err := time.Parse(time.RFC3339, text); err == nil && !ends.IsZero() && time.Until(ends) < a.Roles.SecretIDTTL/3 {
@@ -142,13 +136,13 @@ func (a *admin) wrapped(ctx context.Context, service string) (token string, err 
 
 // destroy takes all SecretIDs of a service, and the tokens that they got, away.
 func (a *admin) destroy(ctx context.Context, service string) error {
-	accessors, err := a.list(ctx, rolePath(service)+"/secret-id")
+	accessors, err := listKeys(ctx, a.api, rolePath(service)+"/secret-id")
 	if err != nil {
 		return err
 	}
 	for _, accessor := range accessors {
 		body := map[string]any{"secret_id_accessor": accessor}
-		if _, err := a.api.Logical().WriteWithContext(ctx, rolePath(service)+"/secret-id-accessor/destroy", body); err != nil {
+		if err := a.put(ctx, rolePath(service)+"/secret-id-accessor/destroy", body); err != nil {
 			return err
 		}
 	}
@@ -157,7 +151,7 @@ func (a *admin) destroy(ctx context.Context, service string) error {
 
 // revoke takes a service's tokens away. Vault lists tokens by accessor alone.
 func (a *admin) revoke(ctx context.Context, service string) error {
-	accessors, err := a.list(ctx, "auth/token/accessors")
+	accessors, err := listKeys(ctx, a.api, "auth/token/accessors")
 	if err != nil {
 		return err
 	}
@@ -176,9 +170,9 @@ func (a *admin) revoke(ctx context.Context, service string) error {
 	return nil
 }
 
-// list answers the keys below a path.
-func (a *admin) list(ctx context.Context, path string) ([]string, error) {
-	answer, err := a.api.Logical().ListWithContext(ctx, path)
+// listKeys returns the keys below a path, none where there is nothing.
+func listKeys(ctx context.Context, library *api.Client, path string) ([]string, error) {
+	answer, err := library.Logical().ListWithContext(ctx, path)
 	if err != nil || answer == nil {
 		return nil, err
 	}
@@ -213,11 +207,5 @@ func (a *admin) dir(name string) string {
 func (a *admin) file(name string) string { return filepath.Join(a.dir(name), name) }
 
 func (a *admin) write(name, text string) error {
-	file, err := os.CreateTemp(a.dir(name), "."+name+"-*") // mode 600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(file.Name()) }() // gone already once renamed
-	defer func() { _ = file.Close() }()
-	return replace(file, text, a.file(name))
+	return renameio.WriteFile(a.file(name), []byte(text+"\n"), 0o600, renameio.WithTempDir(a.dir(name)), renameio.WithStaticPermissions(0o600))
 }

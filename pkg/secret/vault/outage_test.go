@@ -166,9 +166,9 @@ func TestDownAtStart(t *testing.T) {
 	eventually(t, store, "nats_bridge_password", clean)
 }
 
-// TestPolicyTakenAway: a permission is no outage: at the start it is refused
+// TestPolicyRemoved: a permission is no outage: at the start it is refused
 // rather than passed by, later the last good value stays.
-func TestPolicyTakenAway(t *testing.T) {
+func TestPolicyRemoved(t *testing.T) {
 	t.Parallel()
 	m := prepare(t, short)
 	files := secret.Files(secretsDir(t, "mqtt_password", "nats_bridge_password"))

@@ -27,55 +27,52 @@ const (
 	rootSuffix = "-root" // the engine that holds the root which Vault makes
 )
 
-func (a *admin) pki(ctx context.Context) error {
+func (a *admin) pki(ctx context.Context) ([]item, error) {
 	if a.PKI == nil {
-		return nil
+		return nil, nil
 	}
-	if err := a.pkiEngine(ctx, a.PKI.Mount, issuerLife); err != nil {
-		return err
-	}
-	issuers, err := a.issuers(ctx, a.PKI.Mount)
+	has, err := a.hasIssuers(ctx, a.PKI.Mount)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("listing the issuers of %s/: %w", a.PKI.Mount, explain(err))
 	}
-	switch {
-	case len(issuers) > 0:
-		err = a.step("issuer of "+a.PKI.Mount+"/", Unchanged, nil)
+	items := []item{pkiEngine(a, a.PKI.Mount, issuerLife)}
+	switch root := a.PKI.Mount + rootSuffix; {
+	case has:
+		items = append(items, item{what: "issuer of " + a.PKI.Mount + "/", look: func(context.Context) (Change, error) { return Unchanged, nil }})
 	case a.PKI.Import != "":
-		err = a.importIssuer(ctx)
-	default:
-		err = a.generate(ctx)
+		items = append(items, a.importIssuer())
+	default: // No key leaves Vault.
+		items = append(items, pkiEngine(a, root, rootLife), item{
+			what: "root of " + root + "/",
+			look: func(ctx context.Context) (Change, error) {
+				has, err := a.hasIssuers(ctx, root)
+				return unless(has), err
+			},
+			write: func(ctx context.Context, _ Change) error {
+				return a.put(ctx, root+"/root/generate/internal", map[string]any{
+					"common_name": "f2mesh root", "key_type": "ec", "key_bits": 256, "ttl": rootLife.String(), "max_path_length": 1,
+				})
+			},
+		}, item{what: "issuer of " + a.PKI.Mount + "/, signed by " + root + "/", look: func(context.Context) (Change, error) { return Made, nil }, write: a.signIssuer})
 	}
-	if err != nil {
-		return err
-	}
-	for _, r := range []struct {
-		name, keyType string
-		bits          int
-	}{{roleDevice, "ec", 256}, {roleDeviceRSA, "rsa", 2048}} {
-		if err := a.object(ctx, "PKI role "+r.name, a.PKI.Mount+"/roles/"+r.name, deviceRole(r.keyType, r.bits)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return append(items,
+		a.object("PKI role "+roleDevice, a.PKI.Mount+"/roles/"+roleDevice, deviceRole("ec", 256)),
+		a.object("PKI role "+roleDeviceRSA, a.PKI.Mount+"/roles/"+roleDeviceRSA, deviceRole("rsa", 2048))), nil
 }
 
-func (a *admin) pkiEngine(ctx context.Context, path string, life time.Duration) error {
-	return a.engine(ctx, path, api.MountInput{
+func pkiEngine(a *admin, path string, life time.Duration) item {
+	return a.engine(path, api.MountInput{
 		Type: "pki", Description: "certificates of f2mesh's devices", Config: api.MountConfigInput{MaxLeaseTTL: life.String()},
 	})
 }
 
-// issuers is empty also where the engine is not mounted yet.
-func (a *admin) issuers(ctx context.Context, mount string) ([]string, error) {
-	names, err := a.list(ctx, mount+"/issuers")
+// hasIssuers returns false also where the engine is not mounted yet.
+func (a *admin) hasIssuers(ctx context.Context, mount string) (bool, error) {
+	names, err := listKeys(ctx, a.api, mount+"/issuers")
 	if status(err) == http.StatusNotFound {
-		return nil, nil
+		err = nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("listing the issuers of %s/: %w", mount, explain(err))
-	}
-	return names, nil
+	return len(names) > 0, err
 }
 
 // Roles that sign devices' certificates. One that takes any kind of key would also
@@ -114,60 +111,29 @@ func deviceRole(keyType string, bits int) map[string]any {
 	}
 }
 
-// importIssuer hands the mesh's own issuing CA to Vault.
-func (a *admin) importIssuer(ctx context.Context) error {
+// importIssuer gives the mesh's own issuing CA to Vault.
+func (a *admin) importIssuer() item {
 	var bundle []byte
-	for _, name := range []string{"issuer.key", "issuer.crt", "root.crt"} {
-		data, err := os.ReadFile(filepath.Join(a.PKI.Import, name)) //nolint:gosec // the operator names the directory
-		if err != nil {
-			return fmt.Errorf("reading the issuer to import: %w", err)
-		}
-		bundle = append(bundle, data...)
-	}
-	what := fmt.Sprintf("issuer of %s/, from %s", a.PKI.Mount, a.PKI.Import)
-	return a.step(what, Made, func() error {
-		answer, err := a.api.Logical().WriteWithContext(ctx, a.PKI.Mount+"/issuers/import/bundle", map[string]any{"pem_bundle": string(bundle)})
-		if err != nil {
-			return err
-		}
-		keys, _ := answer.Data["mapping"].(map[string]any)
-		for issuer, key := range keys {
-			if text, _ := key.(string); text != "" { // the root comes without its key
-				return a.useIssuer(ctx, issuer)
+	return item{
+		what: "issuer of " + a.PKI.Mount + "/, from " + a.PKI.Import,
+		look: func(context.Context) (Change, error) {
+			for _, name := range []string{"issuer.key", "issuer.crt", "root.crt"} {
+				data, err := os.ReadFile(filepath.Join(a.PKI.Import, name)) //nolint:gosec // the operator names the directory
+				if err != nil {
+					return "", err
+				}
+				bundle = append(bundle, data...)
 			}
-		}
-		return errors.New("issuer.key does not belong to issuer.crt")
-	})
+			return Made, nil
+		},
+		write: func(ctx context.Context, _ Change) error {
+			return a.addIssuer(ctx, "issuers/import/bundle", map[string]any{"pem_bundle": string(bundle)})
+		},
+	}
 }
 
-// generate makes a root in an engine of its own, which signs one issuer. No key
-// leaves Vault.
-func (a *admin) generate(ctx context.Context) error {
-	root := a.PKI.Mount + rootSuffix
-	if err := a.pkiEngine(ctx, root, rootLife); err != nil {
-		return err
-	}
-	roots, err := a.issuers(ctx, root)
-	if err != nil {
-		return err
-	}
-	change := Made
-	if len(roots) > 0 {
-		change = Unchanged
-	}
-	err = a.step("root of "+root+"/", change, func() error {
-		_, err := a.api.Logical().WriteWithContext(ctx, root+"/root/generate/internal", map[string]any{
-			"common_name": "f2mesh root", "key_type": "ec", "key_bits": 256, "ttl": rootLife.String(), "max_path_length": 1,
-		})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return a.step("issuer of "+a.PKI.Mount+"/, signed by "+root+"/", Made, func() error { return a.issuer(ctx, root) })
-}
-
-func (a *admin) issuer(ctx context.Context, root string) error {
+// signIssuer has the engine of the root sign a new issuer.
+func (a *admin) signIssuer(ctx context.Context, _ Change) error {
 	request, err := a.api.Logical().WriteWithContext(ctx, a.PKI.Mount+"/intermediate/generate/internal", map[string]any{
 		"common_name": "f2mesh issuer", "key_type": "ec", "key_bits": 256,
 	})
@@ -175,27 +141,28 @@ func (a *admin) issuer(ctx context.Context, root string) error {
 		return err
 	}
 	csr, _ := field(request, "csr")
-	signed, err := a.api.Logical().WriteWithContext(ctx, root+"/root/sign-intermediate", map[string]any{
+	signed, err := a.api.Logical().WriteWithContext(ctx, a.PKI.Mount+rootSuffix+"/root/sign-intermediate", map[string]any{
 		"csr": csr, "common_name": "f2mesh issuer", "ttl": issuerLife.String(), "max_path_length": 0, "format": "pem_bundle",
 	})
 	if err != nil {
 		return err
 	}
 	bundle, _ := field(signed, "certificate")
-	set, err := a.api.Logical().WriteWithContext(ctx, a.PKI.Mount+"/intermediate/set-signed", map[string]any{"certificate": bundle})
+	return a.addIssuer(ctx, "intermediate/set-signed", map[string]any{"certificate": bundle})
+}
+
+// addIssuer adds certificates to the engine. The one whose key is there signs from now
+// on; the root comes without its key.
+func (a *admin) addIssuer(ctx context.Context, path string, fields map[string]any) error {
+	answer, err := a.api.Logical().WriteWithContext(ctx, a.PKI.Mount+"/"+path, fields)
 	if err != nil {
 		return err
 	}
-	keys, _ := set.Data["mapping"].(map[string]any)
+	keys, _ := answer.Data["mapping"].(map[string]any)
 	for issuer, key := range keys {
 		if text, _ := key.(string); text != "" {
-			return a.useIssuer(ctx, issuer)
+			return a.put(ctx, a.PKI.Mount+"/config/issuers", map[string]any{"default": issuer})
 		}
 	}
-	return errors.New("vault has not matched the issuer with its key")
-}
-
-func (a *admin) useIssuer(ctx context.Context, id string) error {
-	_, err := a.api.Logical().WriteWithContext(ctx, a.PKI.Mount+"/config/issuers", map[string]any{"default": id})
-	return err
+	return errors.New("the issuer's key does not belong to its certificate")
 }

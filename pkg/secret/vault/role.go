@@ -14,32 +14,28 @@ import (
 	policyfiles "github.com/f2mesh/f2mesh/vault"
 )
 
-// policies writes a policy for each service.
-func (a *admin) policies(ctx context.Context) error {
+// policies are one for each service.
+func (a *admin) policies(context.Context) (items []item, err error) {
 	for _, service := range Services {
 		text, err := a.policy(service)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		now, err := a.api.Sys().GetPolicyWithContext(ctx, Role(service))
-		if err != nil {
-			return fmt.Errorf("looking at policy %s: %w", Role(service), explain(err))
-		}
-		change := Changed
-		switch now {
-		case text:
-			change = Unchanged
-		case "":
-			change = Made
-		}
-		err = a.step("policy "+Role(service), change, func() error {
-			return a.api.Sys().PutPolicyWithContext(ctx, Role(service), text)
+		items = append(items, item{
+			what: "policy " + Role(service),
+			look: func(ctx context.Context) (Change, error) {
+				now, err := a.api.Sys().GetPolicyWithContext(ctx, Role(service))
+				if now != "" && now != text {
+					return Changed, err
+				}
+				return unless(now == text), err
+			},
+			write: func(ctx context.Context, _ Change) error {
+				return a.api.Sys().PutPolicyWithContext(ctx, Role(service), text)
+			},
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return items, nil
 }
 
 // policy is the service's file, with the paths of this Vault's engines.
@@ -55,55 +51,46 @@ func (a *admin) policy(service string) (string, error) {
 	return strings.NewReplacer(paths...).Replace(string(data)), nil
 }
 
-// roles mounts AppRole and makes a role for each service.
-func (a *admin) roles(ctx context.Context) error {
-	methods, err := a.api.Sys().ListAuthWithContext(ctx)
-	if err != nil {
-		return fmt.Errorf("listing auth methods: %w", explain(err))
-	}
+// roles are AppRole and a role for each service.
+func (a *admin) roles(context.Context) ([]item, error) {
 	// Else SecretIDs end when Vault's own longest lease does, after 32 days.
 	longest := a.Roles.SecretIDTTL.String()
-	change := Made
-	if now := methods[AppRole+"/"]; now != nil {
-		change = Unchanged
-		if time.Duration(now.Config.MaxLeaseTTL)*time.Second < a.Roles.SecretIDTTL {
-			change = Changed
-		}
-	}
-	err = a.step("auth method "+AppRole, change, func() error {
-		if change == Changed {
-			return a.api.Sys().TuneMountAllowNilWithContext(ctx, "auth/"+AppRole, api.TuneMountConfigInput{MaxLeaseTTL: &longest})
-		}
-		return a.api.Sys().EnableAuthWithOptionsWithContext(ctx, AppRole, &api.EnableAuthOptions{Type: AppRole, Config: api.MountConfigInput{MaxLeaseTTL: longest}})
-	})
-	if err != nil {
-		return err
-	}
-	for _, service := range Services {
-		if err := a.role(ctx, service); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *admin) role(ctx context.Context, service string) error {
+	items := []item{{
+		what: "auth method " + AppRole,
+		look: func(ctx context.Context) (Change, error) {
+			methods, err := a.api.Sys().ListAuthWithContext(ctx)
+			now := methods[AppRole+"/"]
+			if now != nil && time.Duration(now.Config.MaxLeaseTTL)*time.Second < a.Roles.SecretIDTTL {
+				return Changed, err
+			}
+			return unless(now != nil), err
+		},
+		write: func(ctx context.Context, change Change) error {
+			if change == Changed {
+				return a.api.Sys().TuneMountAllowNilWithContext(ctx, "auth/"+AppRole, api.TuneMountConfigInput{MaxLeaseTTL: &longest})
+			}
+			return a.api.Sys().EnableAuthWithOptionsWithContext(ctx, AppRole, &api.EnableAuthOptions{Type: AppRole, Config: api.MountConfigInput{MaxLeaseTTL: longest}})
+		},
+	}}
 	networks := make([]string, 0, len(a.networks))
 	for _, network := range a.networks {
-		// As Vault answers them: a single address has no length.
+		// As Vault returns them: a single address has no length.
 		networks = append(networks, strings.TrimSuffix(strings.TrimSuffix(network, "/32"), "/128"))
 	}
-	return a.object(ctx, "AppRole "+Role(service), rolePath(service), map[string]any{
-		"bind_secret_id":          true,
-		"secret_id_num_uses":      0,
-		"secret_id_ttl":           int(a.Roles.SecretIDTTL.Seconds()),
-		"secret_id_bound_cidrs":   a.networks,
-		"token_bound_cidrs":       networks,
-		"token_policies":          []string{Role(service)},
-		"token_no_default_policy": true,
-		"token_ttl":               int(a.Roles.TokenTTL.Seconds()),
-		"token_max_ttl":           int(a.Roles.TokenMaxTTL.Seconds()),
-	})
+	for _, service := range Services {
+		items = append(items, a.object("AppRole "+Role(service), rolePath(service), map[string]any{
+			"bind_secret_id":          true,
+			"secret_id_num_uses":      0,
+			"secret_id_ttl":           int(a.Roles.SecretIDTTL.Seconds()),
+			"secret_id_bound_cidrs":   a.networks,
+			"token_bound_cidrs":       networks,
+			"token_policies":          []string{Role(service)},
+			"token_no_default_policy": true,
+			"token_ttl":               int(a.Roles.TokenTTL.Seconds()),
+			"token_max_ttl":           int(a.Roles.TokenMaxTTL.Seconds()),
+		}))
+	}
+	return items, nil
 }
 
 // networks are those that services may log in from: a SecretID that was stolen is of no

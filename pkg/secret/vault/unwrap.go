@@ -42,7 +42,7 @@ func (a *appRole) unwrap(client *api.Client, wrapping secret.Value) (secret.Valu
 	}
 	secretID, ok := field(answer, "secret_id")
 	if !ok {
-		return secret.Value{}, fmt.Errorf("%w of %s: what %s wraps is no SecretID", ErrLogin, a.service, a.path("secret_id"))
+		return secret.Value{}, fmt.Errorf("%w of %s: the token in %s does not wrap a SecretID", ErrLogin, a.service, a.path("secret_id"))
 	}
 	if err := replace(file, secretID, a.path("secret_id")); err != nil {
 		return secret.Value{}, fmt.Errorf("keeping the SecretID: %w", err)
@@ -52,7 +52,7 @@ func (a *appRole) unwrap(client *api.Client, wrapping secret.Value) (secret.Valu
 }
 
 // checkWrapping refuses a token that does not wrap what Vault made for this very
-// role: somebody may have taken the SecretID out and wrapped another thing.
+// role: an attacker may have taken the SecretID out and wrapped something else.
 func (a *appRole) checkWrapping(ctx context.Context, client *api.Client, wrapping secret.Value) error {
 	answer, err := client.Logical().WriteWithContext(ctx, "sys/wrapping/lookup", map[string]any{"token": wrapping.Reveal()})
 	switch code := status(err); {
@@ -63,7 +63,7 @@ func (a *appRole) checkWrapping(ctx context.Context, client *api.Client, wrappin
 	}
 	want := "auth/" + AppRole + "/role/" + Role(a.service) + "/secret-id"
 	if made, _ := field(answer, "creation_path"); made != want {
-		return fmt.Errorf("%w of %s: the wrapping token in %s was made by %q and not by %q, so somebody may have replaced it: %s",
+		return fmt.Errorf("%w of %s: the wrapping token in %s was made by %q and not by %q, so it may have been replaced: %s",
 			ErrLogin, a.service, a.path("secret_id"), made, want, a.remedy())
 	}
 	return nil
@@ -71,7 +71,7 @@ func (a *appRole) checkWrapping(ctx context.Context, client *api.Client, wrappin
 
 func (a *appRole) intercepted(err error) error {
 	return fmt.Errorf("%w of %s: the wrapping token in %s was used already or has expired. If it had not expired and "+
-		"this service has not used it, somebody has intercepted the SecretID: %s: %w",
+		"this service has not used it, the SecretID was intercepted: %s: %w",
 		ErrLogin, a.service, a.path("secret_id"), a.remedy(), explain(err))
 }
 
@@ -80,7 +80,7 @@ func (a *appRole) remedy() string {
 		"`f2mesh vault bootstrap --reissue %s`", a.service)
 }
 
-// replace fills a temporary file and puts it in place of path, for good.
+// replace fills a temporary file and renames it to path, durably.
 func replace(file *os.File, text, path string) error {
 	if _, err := file.WriteString(text + "\n"); err != nil {
 		return err

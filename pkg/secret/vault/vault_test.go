@@ -77,7 +77,7 @@ func prepareServer(t *testing.T, s *vaulttest.Server, roles vault.Roles) *mesh {
 	return m
 }
 
-// run prepares the Vault once more and answers the changes.
+// run prepares the Vault once more and returns the changes.
 func (m *mesh) run(t *testing.T) map[vault.Change][]string {
 	t.Helper()
 	steps := map[vault.Change][]string{}
@@ -233,8 +233,8 @@ func TestLoginFiles(t *testing.T) {
 	require.NoError(t, os.Remove(m.file("decoder.secret_id")))
 	require.NoError(t, os.Chmod(m.file("writer.secret_id"), 0o644))
 	for service, want := range map[string]string{
-		"bridge":  "bridge.role_id is not there: `f2mesh vault bootstrap` writes it",
-		"decoder": "decoder.secret_id is not there",
+		"bridge":  "bridge.role_id does not exist: `f2mesh vault bootstrap` writes it",
+		"decoder": "decoder.secret_id does not exist",
 		"writer":  "chmod 600 " + m.file("writer.secret_id"),
 	} {
 		_, err := m.client(t, service).Lookup(t.Context(), "mqtt_password")
@@ -245,9 +245,9 @@ func TestLoginFiles(t *testing.T) {
 	}
 }
 
-// TestRefusedLoginRests: Vault locks out who knocks too often, so a login that
+// TestRefusedLoginIsNotRetried: Vault locks a role out after some refusals, so a login that
 // was refused waits for other files.
-func TestRefusedLoginRests(t *testing.T) {
+func TestRefusedLoginIsNotRetried(t *testing.T) {
 	t.Parallel()
 	m := prepare(t, short)
 	good := m.read(t, "bridge.secret_id")
@@ -302,7 +302,7 @@ func TestTokenLife(t *testing.T) {
 	assert.GreaterOrEqual(t, len(seen), 3, "5 s are the most for one token")
 	assert.Less(t, len(seen), 7, "and renewal makes more of it than 2 s")
 	assert.Equal(t, len(seen), strings.Count(log.String(), "logged in to vault"))
-	assert.NotContains(t, log.String(), "does not know the token", "no request has failed for it")
+	assert.NotContains(t, log.String(), "no longer knows the token", "no request has failed for it")
 }
 
 func (m *mesh) accessor(t *testing.T, c *vault.Client) string {
@@ -334,8 +334,8 @@ func TestConfigRefused(t *testing.T) {
 	for addr, want := range map[string]string{
 		"vault.example.org":              "is not a URL",
 		"ftp://vault.example.org":        "is not a URL",
-		"http://vault.example.org:8200":  "in the clear",
-		"http://192.0.2.1:8200":          "in the clear",
+		"http://vault.example.org:8200":  "unencrypted",
+		"http://192.0.2.1:8200":          "unencrypted",
 		"https://me:hunter2@example.org": "user name or password",
 	} {
 		_, err := vault.Open(vault.Config{Addr: addr}, "bridge", slog.New(slog.DiscardHandler))

@@ -158,7 +158,7 @@ func TestDevicesChangeWhileRunning(t *testing.T) {
 	name := "tele/f2-e4fd45f654be/sensor-mode/J1/sensor-1"
 	wait(t, own.Publish(name, 1, false, "before"))
 
-	require.NoError(t, WriteDeviceACL(b.cfg.Dir, []topic.MAC{device}))
+	b.writeDevices(device)
 	require.NoError(t, Reload(b.cfg.Dir)) // as another process would
 	require.Eventually(t, func() bool {
 		return own.Publish(name, 1, false, "registered").WaitTimeout(patience) && len(arrived) > 0
@@ -179,7 +179,7 @@ func TestDevicesChangeWhileRunning(t *testing.T) {
 func TestReloadWithoutABroker(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	require.NoError(t, WriteDeviceACL(b.cfg.Dir, []topic.MAC{device}), "before the first start")
+	b.writeDevices(device) // before the first start
 	require.ErrorIs(t, Reload(b.cfg.Dir), ErrNotRunning)
 	b.start()
 	assert.False(t, refused(b.deviceOptions(device)))

@@ -9,8 +9,8 @@
 // does not restart a broker that exits (Done tells). A Broker is immutable.
 //
 // A Gate changes who comes in through the controllers' listener while a broker
-// runs, from any process that may write its folder. Of MQTT the package speaks no
-// more than these two need to try what they have done.
+// runs, from any process that may write its folder. The package speaks just enough MQTT
+// to log in and to read the broker's log.
 package mosquitto
 
 import (
@@ -36,13 +36,6 @@ import (
 
 // ErrNotInstalled is returned by Start when there is no mosquitto program.
 var ErrNotInstalled = errors.New("mosquitto is not installed (Debian: apt-get install mosquitto)")
-
-// errPortTaken means that another program bound a port between our choosing it
-// and the broker's binding it.
-var errPortTaken = errors.New("a port is in use")
-
-// bindAttempts is how often free ports are chosen anew.
-const bindAttempts = 5
 
 // stillRunning is how long Start waits for an earlier broker on the same folder,
 // which ends by itself when the process that started it has died.
@@ -72,16 +65,11 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("starting mosquitto: %w", err)
 	}
-	for range bindAttempts {
-		broker, err := s.start(ctx)
-		if err == nil {
-			return broker, nil
-		}
-		if s.fixedPorts() || !errors.Is(err, errPortTaken) {
-			return nil, fmt.Errorf("starting mosquitto: %w", err)
-		}
+	broker, err := port.Retry(s.fixedPorts(), func() (*Broker, error) { return s.start(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("starting mosquitto: %w", err)
 	}
-	return nil, fmt.Errorf("starting mosquitto: %w, %d times", errPortTaken, bindAttempts)
+	return broker, nil
 }
 
 // find looks for the program where PATH and Debian have it; an ordinary user's
@@ -120,9 +108,6 @@ func (s *starter) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := s.awaitEarlier(ctx); err != nil {
-		return err
-	}
-	if err := sweepTrials(s.dir); err != nil {
 		return err
 	}
 	data := filepath.Join(s.dir, "data")
@@ -238,7 +223,7 @@ func (s *starter) openDoors(b *Broker) (err error) {
 		CertFile:  s.cfg.CertFile, KeyFile: s.cfg.KeyFile, Origins: s.cfg.Origins, Log: s.cfg.Log,
 	}.Open()
 	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("%w: %w", errPortTaken, err)
+		err = fmt.Errorf("%w: %w", port.ErrTaken, err)
 	}
 	if err == nil {
 		go func() {
@@ -259,9 +244,9 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 	for {
 		err := connect(ctx, b.Address(), client{id: s.cfg.Session.ClientID, user: user, password: s.cfg.Users[user], keep: s.cfg.Session.ClientID != ""})
 		if errors.Is(err, ErrRefused) {
-			err = fmt.Errorf("%w: %w", errPortTaken, err)
+			err = fmt.Errorf("%w: %w", port.ErrTaken, err)
 		}
-		if err == nil || errors.Is(err, errPortTaken) {
+		if err == nil || errors.Is(err, port.ErrTaken) {
 			return err
 		}
 		select {
@@ -277,7 +262,7 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 func exited(p *process.Process) error {
 	tail := p.Tail()
 	if strings.Contains(tail, "Address already in use") {
-		return errPortTaken
+		return port.ErrTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)
 }

@@ -26,13 +26,7 @@ const (
 	patience           = 10 * time.Second
 )
 
-// TestMain is also the process that TestSweepsWhatAKillLeft kills.
-func TestMain(m *testing.M) {
-	if folder := os.Getenv(holdVariable); folder != "" {
-		holdUntilKilled(folder)
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bench is a broker with an authority of its own.
 type bench struct {
@@ -71,10 +65,16 @@ func (b *bench) start() *bench {
 	return b
 }
 
-// setDevices is for a broker that no Gate keeps.
+// writeDevices replaces the list of controllers of a broker without a Gate.
+func (b *bench) writeDevices(macs ...topic.MAC) {
+	b.t.Helper()
+	b.writeACL(deviceACL(macs, twoSpellings))
+}
+
+// setDevices does so while the broker runs.
 func (b *bench) setDevices(macs []topic.MAC) {
 	b.t.Helper()
-	require.NoError(b.t, WriteDeviceACL(b.cfg.Dir, macs))
+	b.writeDevices(macs...)
 	require.NoError(b.t, Reload(b.cfg.Dir))
 }
 

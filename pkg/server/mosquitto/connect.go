@@ -14,24 +14,29 @@ var errNotConnect = errors.New("no CONNECT of MQTT 3.1, 3.1.1 or 5")
 
 // readConnect reads the body of the first packet, and not a byte more.
 func readConnect(r io.Reader) ([]byte, error) {
-	in := byteReader{r}
-	kind, err := in.ReadByte()
-	if err != nil {
-		return nil, err
+	kind, body, err := readPacket(r, largestConnect)
+	if err == nil && kind != 0x10 {
+		err = errNotConnect
 	}
-	if kind != 0x10 {
-		return nil, errNotConnect
+	return body, err
+}
+
+// readPacket reads one packet of at most that many bytes, and not a byte more.
+func readPacket(r io.Reader, largest uint64) (kind byte, body []byte, err error) {
+	in := byteReader{r}
+	if kind, err = in.ReadByte(); err != nil {
+		return 0, nil, err
 	}
 	length, err := binary.ReadUvarint(in) // at most 10 bytes, of which MQTT allows 4: the bound says so
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	if length > largestConnect {
-		return nil, fmt.Errorf("a CONNECT of %d bytes", length)
+	if length > largest {
+		return 0, nil, fmt.Errorf("a packet of %d bytes", length)
 	}
-	body := make([]byte, length)
+	body = make([]byte, length)
 	_, err = io.ReadFull(r, body)
-	return body, err
+	return kind, body, err
 }
 
 // byteReader does not read ahead.

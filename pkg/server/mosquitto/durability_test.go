@@ -1,6 +1,7 @@
 package mosquitto
 
 import (
+	"bytes"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 // oldFirmware is what is published at QoS 0.
@@ -94,8 +96,11 @@ func TestAutosaveBoundsTheLoss(t *testing.T) {
 			b.start()
 			b.setDevices([]topic.MAC{device})
 			b.absentBridge()
-			b.publish("saved")
-			time.Sleep(autosave.Every + 2500*time.Millisecond) // the broker looks once a second
+			b.publish("saved-by-itself")
+			require.Eventually(t, func() bool {
+				database, err := os.ReadFile(filepath.Join(b.cfg.Dir, "data", "mosquitto.db"))
+				return err == nil && bytes.Contains(database, []byte("saved-by-itself"))
+			}, autosave.Every+2500*time.Millisecond, 10*time.Millisecond, "the broker looks once a second")
 			require.NoError(t, b.broker.Kill())
 			b.start()
 			b.publish("after")
@@ -126,6 +131,6 @@ func TestTakenPortIsAnError(t *testing.T) {
 	other.cfg.Port, other.cfg.TLSPort, other.cfg.WebSocketPort = b.cfg.Port, b.cfg.TLSPort, b.cfg.WebSocketPort
 	other.cfg.Users = map[string]string{"bridge": "another password"}
 	_, err := Start(t.Context(), other.cfg)
-	require.ErrorIs(t, err, errPortTaken)
+	require.ErrorIs(t, err, port.ErrTaken)
 	assert.False(t, refused(b.userOptions("bridge")), "the first serves on")
 }

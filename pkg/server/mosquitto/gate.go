@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,9 +36,9 @@ type Lists struct {
 // whether or not it runs now. It must be used by one process at a time, under a
 // lock of the caller.
 type Gate struct {
-	// Login answers a user of the services' listener, who asks the broker whether it
-	// has read its lists. Without one nobody asks, which the broker refuses, and logs
-	// as a failed login.
+	// Login returns a user of the services' listener who may read the broker's log.
+	// Without one, or when the broker refuses it, Commit cannot tell whether the broker
+	// could read its files.
 	Login func(context.Context) (user, password string, err error)
 
 	owner  *account.Account
@@ -53,7 +54,7 @@ func OpenGate(dir string) (*Gate, error) {
 	return &Gate{owner: owner, folder: folder}, nil
 }
 
-// CRLs answers the revocation lists in place, nil if there are none yet.
+// CRLs returns the revocation lists in place, nil if there are none yet.
 func (g *Gate) CRLs() ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(g.folder, deviceCRLFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,11 +63,12 @@ func (g *Gate) CRLs() ([]byte, error) {
 	return text, err
 }
 
-// Change is a set of lists that was tried and waits to be put in force.
+// Change is a set of lists that was checked and waits to be put in force.
 type Change struct {
-	gate  *Gate
-	files []listFile
-	same  bool // the files in place are these
+	gate   *Gate
+	files  []listFile
+	before []listFile // in place when it was prepared
+	same   bool       // those are the same
 }
 
 type listFile struct {
@@ -74,61 +76,67 @@ type listFile struct {
 	data []byte
 }
 
-// Prepare checks the lists, and tries them on a throw-away broker if they are not
-// those in place. Nothing has changed for the broker that runs. With sample, the
-// throw-away broker also proves what devices of it may do.
-func (g *Gate) Prepare(ctx context.Context, l Lists, sample Sample) (*Change, error) {
+// Prepare checks the lists. Nothing has changed for the broker that runs.
+//
+// The check must find everything that the broker would not read: Mosquitto 2.0 goes on
+// without a file that it cannot read, so that a bad line in the ACL lets each controller
+// publish as any other, and a bad revocation list lets revoked certificates in
+// (TestUnreadableFiles).
+func (g *Gate) Prepare(ctx context.Context, l Lists) (*Change, error) {
 	spell, err := granted(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
 	}
 	controllers := deviceACL(l.Devices, spell)
+	if err := errors.Join(checkTrust(l.CAs, l.CRLs, time.Now()), checkACL(controllers)); err != nil {
+		return nil, fmt.Errorf("checking the broker's lists: %w", err)
+	}
 	c := &Change{gate: g, files: []listFile{{caFile, l.CAs}, {deviceCRLFile, l.CRLs}, {aclFile, acl(controllers)}}}
-	if err := checkTrust(l.CAs, l.CRLs, time.Now()); err != nil {
-		return nil, fmt.Errorf("checking the broker's lists: %w", err)
-	}
-	if c.same = c.inPlace(); c.same {
-		return c, nil
-	}
-	if err := checkACL(controllers); err != nil {
-		return nil, fmt.Errorf("checking the broker's lists: %w", err)
-	}
-	if err := g.try(ctx, c.files, sample, spell); err != nil {
-		return nil, fmt.Errorf("trying the broker's lists: %w", err)
-	}
-	return c, nil
-}
-
-func (c *Change) inPlace() bool {
 	for _, f := range c.files {
-		now, err := os.ReadFile(filepath.Join(c.gate.folder, f.name))
-		if err != nil || !bytes.Equal(now, f.data) {
-			return false
+		if now, err := os.ReadFile(filepath.Join(g.folder, f.name)); err == nil {
+			c.before = append(c.before, listFile{f.name, now})
 		}
 	}
-	return true
+	c.same = slices.EqualFunc(c.before, c.files, func(a, b listFile) bool { return bytes.Equal(a.data, b.data) })
+	return c, nil
 }
 
 // Commit puts the lists in place, makes the broker read them if one runs, and
 // returns once it has: from then on they hold. Sessions stay open, see Kick. When
-// all that was so already it does nothing.
+// all that was so already it does nothing. If the broker cannot read them, Commit puts
+// the earlier ones back.
 func (c *Change) Commit(ctx context.Context) error {
+	if err := c.commit(ctx); err != nil {
+		return fmt.Errorf("changing the broker's lists: %w", err)
+	}
+	return nil
+}
+
+func (c *Change) commit(ctx context.Context) error {
 	if !c.same {
-		for _, f := range c.files {
-			if err := c.gate.owner.WriteFile(filepath.Join(c.gate.folder, f.name), f.data, 0o600); err != nil {
-				return fmt.Errorf("changing the broker's lists: %w", err)
-			}
+		if err := c.gate.write(c.files); err != nil {
+			return err
 		}
 	}
 	broker, runs := running(c.gate.folder)
 	if !runs || c.same && c.gate.reads(c.mark(broker)) {
 		return nil
 	}
-	if err := c.gate.reload(ctx, broker); err != nil {
-		return fmt.Errorf("changing the broker's lists: %w", err)
+	err := c.gate.reload(ctx, broker)
+	if errors.Is(err, errUnreadable) {
+		return errors.Join(err, c.gate.write(c.before), c.gate.reload(ctx, broker))
 	}
-	if err := c.gate.owner.WriteFile(filepath.Join(c.gate.folder, inForceFile), c.mark(broker), 0o600); err != nil {
-		return fmt.Errorf("changing the broker's lists: %w", err)
+	if err != nil {
+		return err
+	}
+	return c.gate.write([]listFile{{inForceFile, c.mark(broker)}})
+}
+
+func (g *Gate) write(files []listFile) error {
+	for _, f := range files {
+		if err := g.owner.WriteFile(filepath.Join(g.folder, f.name), f.data, 0o600); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -149,11 +157,11 @@ func (g *Gate) reads(mark []byte) bool {
 }
 
 // reload signals the broker and waits until it has read its files. It does that
-// between two turns of its loop and answers nobody meanwhile: whoever connects
-// after the signal may be served in the turn that was under way, whoever connects
-// after that one was answered is served after the reading.
+// between two turns of its loop and serves nobody meanwhile: a client that connects
+// after the signal may be served in the turn that was under way, one that connects
+// after that is served after the reading.
 func (g *Gate) reload(ctx context.Context, broker instance) error {
-	services, _, err := g.addresses(broker)
+	services, err := g.services(broker)
 	if err != nil {
 		return err
 	}
@@ -163,6 +171,11 @@ func (g *Gate) reload(ctx context.Context, broker instance) error {
 			return err
 		}
 	}
+	log, err := openErrorLog(ctx, services, asker)
+	if err != nil && !errors.Is(err, ErrRefused) { // the lists count, whether or not the broker knows us
+		return fmt.Errorf("reading the broker's log: %w", err)
+	}
+	defer log.close()
 	if err := broker.signal(ctx, g.folder); err != nil {
 		return err
 	}
@@ -172,33 +185,29 @@ func (g *Gate) reload(ctx context.Context, broker instance) error {
 			return fmt.Errorf("waiting for the broker: %w", err)
 		}
 	}
-	return nil
+	return log.unreadable()
 }
 
-// addresses are the broker's listeners for services and for controllers.
-func (g *Gate) addresses(broker instance) (services, devices string, err error) {
+// services is the address of the broker's first listener.
+func (g *Gate) services(broker instance) (string, error) {
 	text, err := os.ReadFile(filepath.Join(g.folder, confFile))
 	if err != nil {
-		return "", "", fmt.Errorf("looking for the broker's listeners: %w", err)
+		return "", fmt.Errorf("looking for the broker's listener: %w", err)
 	}
-	var all []string
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
 		switch {
 		case len(fields) < 2 || fields[0] != "listener":
 		case broker.host != "":
-			all = append(all, net.JoinHostPort(broker.host, fields[1]))
+			return net.JoinHostPort(broker.host, fields[1]), nil
 		case len(fields) == 3:
-			all = append(all, net.JoinHostPort(fields[2], fields[1]))
+			return net.JoinHostPort(fields[2], fields[1]), nil
 		}
 	}
-	if len(all) < 2 {
-		return "", "", errors.New("looking for the broker's listeners: mosquitto.conf has none")
-	}
-	return all[0], all[1], nil
+	return "", errors.New("looking for the broker's listener: mosquitto.conf has none")
 }
 
-// haveLists tells whether a Gate has been at work in a broker's folder.
+// haveLists reports whether a Gate has been at work in a broker's folder.
 func haveLists(folder string) error {
 	for _, name := range []string{caFile, deviceCRLFile, aclFile} {
 		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {

@@ -195,12 +195,10 @@ func TestGateOfAttendedBroker(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, confFile), []byte(text), 0o600))
 	g := &Gate{owner: &account.Account{}, folder: folder}
 	broker, _ := running(folder)
-	services, devices, err := g.addresses(broker)
+	services, err := g.services(broker)
 	require.NoError(t, err)
 	assert.Equal(t, "127.0.0.1:1883", services)
-	assert.Equal(t, "127.0.0.1:8883", devices)
 	stop()
 	require.NoError(t, g.Kick(t.Context(), "registrar", "", []topic.MAC{"e4fd45f654be"}), "nobody is there to be ended")
-	require.ErrorIs(t, g.Handshake(t.Context(), nil), ErrNotRunning)
 	assert.Empty(t, reloaded)
 }

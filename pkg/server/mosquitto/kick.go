@@ -2,13 +2,7 @@ package mosquitto
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,7 +21,7 @@ func (g *Gate) Kick(ctx context.Context, user, password string, macs []topic.MAC
 	if !runs {
 		return nil
 	}
-	services, _, err := g.addresses(broker)
+	services, err := g.services(broker)
 	if err != nil {
 		return fmt.Errorf("ending sessions: %w", err)
 	}
@@ -42,60 +36,4 @@ func (g *Gate) Kick(ctx context.Context, user, password string, macs []topic.MAC
 		})
 	}
 	return group.Wait()
-}
-
-// ErrShut is returned by Handshake when the broker refuses the certificate.
-var ErrShut = errors.New("the broker refuses the certificate")
-
-// Handshake tries a controller's certificate on the broker that runs: nil means
-// that it would be let in. It opens no MQTT session, so that the controller's own
-// goes on. Without a broker it answers ErrNotRunning.
-func (g *Gate) Handshake(ctx context.Context, certificate *tls.Certificate) error {
-	broker, runs := running(g.folder)
-	if !runs {
-		return ErrNotRunning
-	}
-	_, devices, err := g.addresses(broker)
-	if err != nil {
-		return err
-	}
-	config, err := g.clientTLS(certificate)
-	if err != nil {
-		return fmt.Errorf("trying a certificate: %w", err)
-	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", devices)
-	if err != nil {
-		return fmt.Errorf("trying a certificate: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := tls.Client(conn, config).HandshakeContext(ctx); err != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("trying a certificate: %w", ctx.Err())
-		}
-		return fmt.Errorf("%w: %w", ErrShut, err)
-	}
-	return nil
-}
-
-// clientTLS knows the broker by its very certificate. With TLS 1.3 a client learns
-// of its refusal only after the handshake.
-func (g *Gate) clientTLS(certificate *tls.Certificate) (*tls.Config, error) {
-	text, err := os.ReadFile(filepath.Join(g.folder, serverCertFile))
-	if err != nil {
-		return nil, err
-	}
-	own, err := parseCertificates(text)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12,
-		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if !s.PeerCertificates[0].Equal(own[0]) {
-				return x509.CertificateInvalidError{Cert: s.PeerCertificates[0], Reason: x509.NotAuthorizedToSign, Detail: "not the broker's"}
-			}
-			return nil
-		},
-	}, nil
 }

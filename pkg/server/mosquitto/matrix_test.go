@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
+	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -69,15 +70,25 @@ func signedBy(t *testing.T, issuer *tls.Certificate, template *x509.Certificate)
 	return pair
 }
 
-// ask connects with a certificate, and publishes. let tells whether the broker let
-// it in, took how many of the topics it took.
-func (b *gated) ask(certificate tls.Certificate, topics ...string) (let bool, took int) {
+// handshake opens no MQTT session; nil means that the broker refuses the certificate.
+func (b *gated) handshake(certificate tls.Certificate) net.Conn {
 	b.t.Helper()
 	config := b.tls()
 	config.Certificates = []tls.Certificate{certificate}
 	config.MaxVersion = tls.VersionTLS12 // refused within the handshake
 	conn, err := (&tls.Dialer{Config: config}).DialContext(b.t.Context(), "tcp", b.broker.TLSAddress())
 	if err != nil {
+		return nil
+	}
+	return conn
+}
+
+// ask connects with a certificate, and publishes. let tells whether the broker let
+// it in, took how many of the topics it took.
+func (b *gated) ask(certificate tls.Certificate, topics ...string) (let bool, took int) {
+	b.t.Helper()
+	conn := b.handshake(certificate)
+	if conn == nil {
 		return false, 0
 	}
 	defer func() { _ = conn.Close() }()
@@ -108,7 +119,7 @@ func TestClientCertificateMatrix(t *testing.T) {
 	}
 	good := signedBy(t, &issuer, clientTemplate(device.Dashed()))
 	revoked := signedBy(t, &issuer, clientTemplate(device.Dashed()))
-	b.admit(b.lists([]topic.MAC{device, neighbor}, revoked.Leaf), Sample{})
+	b.admit(b.lists([]topic.MAC{device, neighbor}, revoked.Leaf))
 	b.start()
 
 	own, others := "tele/f2-e4fd45f654be/x", "tele/f2-e4fd45f654bf/x"
@@ -170,7 +181,7 @@ func TestACLCrossMatrix(t *testing.T) {
 	for i := range macs {
 		macs[i] = topic.MAC(fmt.Sprintf("e4fd45f654b%x", i))
 	}
-	b.admit(b.lists(macs), Sample{})
+	b.admit(b.lists(macs))
 	b.start()
 	spellings, err := granted(t.Context())
 	require.NoError(t, err)

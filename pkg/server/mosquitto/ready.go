@@ -23,14 +23,32 @@ func LogIn(ctx context.Context, address, user, password string) error {
 }
 
 func connect(ctx context.Context, address string, c client) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	conn, err := dial(ctx, address, c)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }()
+	_, err = conn.Write([]byte{0xe0, 0}) // DISCONNECT
+	_ = conn.Close()
+	return err
+}
+
+// dial returns a connection that the broker serves, until ctx's deadline.
+func dial(ctx context.Context, address string, c client) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
+	if err := c.logIn(conn); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (c client) logIn(conn net.Conn) error {
 	if _, err := conn.Write(c.connectPacket()); err != nil {
 		return err
 	}
@@ -44,8 +62,7 @@ func connect(ctx context.Context, address string, c client) error {
 	if answer[3] != 0 {
 		return fmt.Errorf("%w: CONNACK return code %d", ErrRefused, answer[3])
 	}
-	_, err = conn.Write([]byte{0xe0, 0}) // DISCONNECT
-	return err
+	return nil
 }
 
 // client is whom a connection is for. Without an id the broker chooses one.
@@ -59,13 +76,13 @@ type client struct {
 // connectPacket is CONNECT with a password (MQTT 3.1.1 section 3.1).
 func (c client) connectPacket() []byte {
 	const userPassword, cleanSession = 0xc0, 0x02
-	const keepAlive = 10
+	const keepAlive = 15 * 60 // seconds; a broker that reads a long ACL serves nobody for minutes
 	flags := byte(userPassword)
 	if !c.keep {
 		flags |= cleanSession
 	}
 	body := field(nil, "MQTT")
-	body = append(body, 4, flags, 0, keepAlive)
+	body = binary.BigEndian.AppendUint16(append(body, 4, flags), keepAlive)
 	body = field(body, c.id)
 	body = field(body, c.user)
 	body = field(body, c.password)

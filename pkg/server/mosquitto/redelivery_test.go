@@ -16,8 +16,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// What these tests hold down of whichever Mosquitto is installed is the section
-// "What is marked DUP" of mosquitto/README.md: the bridge tells copies by it.
+// These tests check the section "Messages marked DUP" of mosquitto/README.md on the
+// installed Mosquitto: the bridge relies on it to recognise copies.
 
 const deviceTopic = "tele/f2-e4fd45f654be/x"
 

@@ -22,7 +22,6 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
@@ -72,7 +71,7 @@ func TestAccess(t *testing.T) {
 			parties = append(parties, party{name: user, user: user})
 		}
 	}
-	require.NoError(t, WriteDeviceACL(b.cfg.Dir, []topic.MAC{device, neighbor}))
+	b.writeDevices(device, neighbor)
 	file := filepath.Join(b.cfg.Dir, aclFile)
 	rights, err := os.ReadFile(file)
 	require.NoError(t, err)

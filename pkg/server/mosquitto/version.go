@@ -15,8 +15,6 @@ import (
 // Version is a release of Mosquitto.
 type Version struct{ Major, Minor, Patch int }
 
-func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch) }
-
 var versionPattern = regexp.MustCompile(`mosquitto version (\d+)\.(\d+)\.(\d+)`) //nolint:gochecknoglobals // a constant
 
 // Installed returns the version of the program that Start would run.

@@ -27,12 +27,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
-var errPortTaken = errors.New("a port is in use")
-
-const (
-	bindAttempts = 5
-	pollInterval = 5 * time.Millisecond
-)
+const pollInterval = 5 * time.Millisecond
 
 // Server is a running NATS server. Its methods are safe for concurrent use.
 type Server struct {
@@ -54,18 +49,13 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
-	for range bindAttempts {
-		var s *Server
-		if s, err = start(ctx, cfg); err == nil {
-			s.lock = lock
-			return s, nil
-		}
-		if !errors.Is(err, errPortTaken) || cfg.Port > 0 {
-			break
-		}
+	s, err := port.Retry(cfg.Port > 0, func() (*Server, error) { return start(ctx, cfg) })
+	if err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
-	_ = lock.Close()
-	return nil, fmt.Errorf("starting nats-server: %w", err)
+	s.lock = lock
+	return s, nil
 }
 
 // lockDir makes the folder and holds it: two servers on one folder would destroy
@@ -127,7 +117,7 @@ func (s *Server) await(ctx context.Context, log *logger) error {
 		select {
 		case text := <-log.fatal:
 			if strings.Contains(text, "address already in use") {
-				return errPortTaken
+				return port.ErrTaken
 			}
 			return errors.New(text)
 		case <-ctx.Done():

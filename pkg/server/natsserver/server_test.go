@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 // testConfig is a server in a temporary folder, with passwords for all users.
@@ -192,7 +193,7 @@ func TestTakenPortIsAnError(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Port = s.Port()
 	_, err := Start(t.Context(), cfg)
-	require.ErrorIs(t, err, errPortTaken)
+	require.ErrorIs(t, err, port.ErrTaken)
 	cfg.Port = 0
 	startServer(t, cfg) // the folder is free again
 }

@@ -11,7 +11,7 @@ import (
 
 // Files are what a stand-alone pooler reads besides its certificates: the shipped
 // configuration, which looks for the databases on the hosts "postgres" and
-// "timescaledb", and its own login. A pooler that runs takes them at SIGHUP.
+// "timescaledb", and its own login. A pooler that runs takes them at SIGHUP or RELOAD.
 type Files struct {
 	// Dir is the folder to write. The pooler sees it as /etc/pgbouncer.
 	Dir string

@@ -1,28 +1,36 @@
 package pgbouncer
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
-	"github.com/f2mesh/f2mesh/pkg/server/process"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
-// SetLogin has the pooler whose Config.Dir this is log in as another from now on:
-// User or its alternate, with that password. Another process may have started it;
-// if it does not run, the next start counts. It does not wait.
-func SetLogin(dir, user, password string) error {
-	if err := setLogin(dir, user, password); err != nil {
+// Console is the database that is PgBouncer itself.
+const Console = "pgbouncer"
+
+// SetLogin has the pooler that reads the folder dir log in to PostgreSQL as another
+// from now on: User or its alternate, with that password. dsn addresses its Console,
+// without a user. If nothing listens there, the pooler's next start counts. After an
+// error it can be called again.
+func SetLogin(ctx context.Context, dir, dsn, user, password string) error {
+	if err := setLogin(ctx, dir, dsn, user, password); err != nil {
 		return fmt.Errorf("changing pgbouncer's login: %w", err)
 	}
 	return nil
 }
 
-func setLogin(dir, user, password string) error {
+// setLogin keeps the old login in the file until the pooler has taken the new one: so the
+// file always has one that the pooler knows.
+func setLogin(ctx context.Context, dir, dsn, user, password string) error {
 	owner, err := lookup()
 	if err != nil {
 		return err
@@ -30,29 +38,57 @@ func setLogin(dir, user, password string) error {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return err
 	}
-	conf := filepath.Join(dir, confFile)
+	conf, list := filepath.Join(dir, confFile), filepath.Join(dir, userlistFile)
 	text, err := account.ReadFile(conf)
 	if err != nil {
 		return err
 	}
-	if err := owner.WriteFile(filepath.Join(dir, userlistFile), userlist(user, password), 0o600); err != nil {
+	logins, err := account.ReadFile(list)
+	if err != nil {
+		return err
+	}
+	own := userlist(user, password)
+	if !strings.HasSuffix(string(logins), string(own)) {
+		logins = append(logins, own...)
+	}
+	if err := owner.WriteFile(list, logins, 0o600); err != nil { // of two lines of one user the last counts
 		return err
 	}
 	if err := owner.WriteFile(conf, []byte(withUser(string(text), user)), 0o600); err != nil {
 		return err
 	}
-	return reload(dir)
+	if err := reload(ctx, dsn, logins); err != nil {
+		return err
+	}
+	if err := owner.WriteFile(list, own, 0o600); err != nil {
+		return err
+	}
+	return reload(ctx, dsn, own)
 }
 
-// reload signals the pooler that runs on the folder, if one does.
-func reload(dir string) error {
-	text, err := os.ReadFile(filepath.Join(dir, pidFile)) //nolint:gosec // the pooler's own folder
+// reload has the pooler read its files, as the first of the logins that it knows. It
+// returns once the pooler has read them, or if none listens.
+func reload(ctx context.Context, dsn string, logins []byte) error {
+	config, err := pgconn.ParseConfig(dsn)
 	if err != nil {
-		return nil //nolint:nilerr // it takes the file away when it ends
+		return err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || !process.Runs(pid, filepath.Join(dir, confFile)) {
-		return nil //nolint:nilerr // left by one that was killed
+	refusal := errors.New(userlistFile + " is empty")
+	for line := range strings.Lines(string(logins)) {
+		config.User, config.Password = parseLogin(line)
+		conn, err := pgconn.ConnectConfig(ctx, config)
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return nil
+		case postgres.Refused(err):
+			refusal = err
+		case err != nil:
+			return err
+		default:
+			// The console knows the simple protocol only.
+			_, err = conn.Exec(ctx, "RELOAD").ReadAll()
+			return errors.Join(err, conn.Close(ctx))
+		}
 	}
-	return syscall.Kill(pid, syscall.SIGHUP)
+	return refusal
 }

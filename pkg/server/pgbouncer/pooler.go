@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -30,30 +29,19 @@ import (
 // ErrNotInstalled is returned by Start when there is no pgbouncer program.
 var ErrNotInstalled = errors.New("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
 
-var errPortTaken = errors.New("the port is in use")
-
-const (
-	bindAttempts = 5
-	// console is the database that is PgBouncer itself.
-	console = "pgbouncer"
-
-	confFile, userlistFile, pidFile = "pgbouncer.ini", "userlist.txt", "pgbouncer.pid"
-)
+const confFile, userlistFile = "pgbouncer.ini", "userlist.txt"
 
 // accounts are whom the pooler may run as where this process is root, the best
 // first: tools/install makes the first, Debian's package runs it as the second,
 // who is the owner of databases too.
 var accounts = []string{"pgbouncer", "postgres"} //nolint:gochecknoglobals // a constant list
 
-// Pooler is a running PgBouncer. Its methods are safe for concurrent use, but for
-// Reload, which one at a time may call.
+// Pooler is a running PgBouncer. Its methods are safe for concurrent use.
 type Pooler struct {
 	*process.Process
 
-	owner *account.Account
-	dir   string
-	cfg   Config
-	port  int
+	cfg  Config
+	port int
 }
 
 // Start starts a pooler and waits until it serves, or until ctx ends.
@@ -65,16 +53,11 @@ func Start(ctx context.Context, cfg Config) (*Pooler, error) {
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("starting pgbouncer: %w", err)
 	}
-	for range bindAttempts {
-		pooler, err := s.start(ctx)
-		if err == nil {
-			return pooler, nil
-		}
-		if s.cfg.Port != 0 || !errors.Is(err, errPortTaken) {
-			return nil, fmt.Errorf("starting pgbouncer: %w", err)
-		}
+	pooler, err := port.Retry(s.cfg.Port != 0, func() (*Pooler, error) { return s.start(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("starting pgbouncer: %w", err)
 	}
-	return nil, fmt.Errorf("starting pgbouncer: %w, %d times", errPortTaken, bindAttempts)
+	return pooler, nil
 }
 
 // starter holds what one Start works with.
@@ -123,21 +106,17 @@ func lookup() (*account.Account, error) {
 
 // start makes one attempt with a port that is free now.
 func (s *starter) start(ctx context.Context) (*Pooler, error) {
-	p := &Pooler{owner: s.owner, dir: s.dir, cfg: s.cfg, port: s.cfg.Port}
+	p := &Pooler{cfg: s.cfg, port: s.cfg.Port}
 	if p.port == 0 {
 		var err error
 		if p.port, err = port.Pick(s.cfg.Host, 0); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.write(); err != nil {
+	if err := s.write(p.port); err != nil {
 		return nil, err
 	}
-	// One that was killed leaves it, and its number may be another program's by now.
-	err := os.Remove(filepath.Join(s.dir, pidFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
+	var err error
 	p.Process, err = process.Start(process.Config{
 		Path: s.program, Args: []string{filepath.Join(s.dir, confFile)}, Dir: s.dir, Env: []string{"TZ=UTC", "LC_ALL=C.UTF-8"},
 		Credential: s.owner.Credential(), Parse: parseLine, Log: s.cfg.Log,
@@ -153,41 +132,26 @@ func (s *starter) start(ctx context.Context) (*Pooler, error) {
 }
 
 // write puts everything that the pooler reads where its account reads it.
-func (p *Pooler) write() error {
-	text, err := p.cfg.render(p.dir, p.port)
+func (s *starter) write(number int) error {
+	text, err := s.cfg.render(s.dir, number)
 	if err != nil {
 		return err
 	}
 	files := []struct {
 		name string
 		data []byte
-	}{{confFile, []byte(text)}, {userlistFile, userlist(p.cfg.User, p.cfg.Password)}, {"ca.crt", nil}, {"server.crt", nil}, {"server.key", nil}}
-	for i, source := range []string{p.cfg.CAFile, p.cfg.CertFile, p.cfg.KeyFile} {
+	}{{confFile, []byte(text)}, {userlistFile, userlist(s.cfg.User, s.cfg.Password)}, {"ca.crt", nil}, {"server.crt", nil}, {"server.key", nil}}
+	for i, source := range []string{s.cfg.CAFile, s.cfg.CertFile, s.cfg.KeyFile} {
 		if files[i+2].data, err = os.ReadFile(source); err != nil { //nolint:gosec // the certificates that the caller names
 			return err
 		}
 	}
 	for _, file := range files {
-		if err := p.owner.WriteFile(filepath.Join(p.dir, file.name), file.data, 0o600); err != nil {
+		if err := s.owner.WriteFile(filepath.Join(s.dir, file.name), file.data, 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// Reload has the pooler take a new configuration without a break: certificates,
-// the pooler's own password, settings. Sessions go on. Folder, address and port
-// stay as they are, whatever cfg says. It does not wait.
-func (p *Pooler) Reload(cfg Config) error {
-	if err := cfg.validate(); err != nil {
-		return fmt.Errorf("reloading pgbouncer: %w", err)
-	}
-	cfg.Dir, cfg.Host, cfg.Port = p.cfg.Dir, p.cfg.Host, p.cfg.Port
-	p.cfg = cfg.withDefaults()
-	if err := p.write(); err != nil {
-		return fmt.Errorf("reloading pgbouncer: %w", err)
-	}
-	return p.Signal(syscall.SIGHUP)
 }
 
 // Stop lets transactions come to their end, then ends sessions and exits. When

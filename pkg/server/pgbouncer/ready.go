@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 const (
@@ -38,7 +40,7 @@ func (s *starter) await(ctx context.Context, p *Pooler) error {
 func (s *starter) ask(ctx context.Context, p *Pooler) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	conn, err := pgconn.Connect(ctx, p.ConnString(s.cfg.User, s.cfg.Password, console))
+	conn, err := pgconn.Connect(ctx, p.ConnString(s.cfg.User, s.cfg.Password, Console))
 	if err != nil {
 		return err
 	}
@@ -49,7 +51,7 @@ func (s *starter) ask(ctx context.Context, p *Pooler) error {
 func (p *Pooler) exited() error {
 	tail := p.Tail()
 	if strings.Contains(tail, "Address already in use") {
-		return errPortTaken
+		return port.ErrTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,7 +20,7 @@ var hostPort = regexp.MustCompile(`host=\S+ port=\d+`) //nolint:gochecknoglobals
 // render turns the shipped configuration file into that of one pooler. The file
 // has no placeholders, so that a stand-alone PgBouncer takes it too.
 func (c *Config) render(dir string, number int) (string, error) {
-	own := map[string]string{"listen_addr": c.Host, "listen_port": strconv.Itoa(number), "pidfile": filepath.Join(dir, pidFile)}
+	own := map[string]string{"listen_addr": c.Host, "listen_port": strconv.Itoa(number)}
 	maps.Copy(own, c.Settings)
 	var file strings.Builder
 	section := ""
@@ -52,15 +51,21 @@ func (c *Config) render(dir string, number int) (string, error) {
 	return withUser(file.String(), c.User), nil
 }
 
-// ownUser is where the file names the pooler's own user.
-var ownUser = regexp.MustCompile(`(auth_user=|\nstats_users = )\S+`) //nolint:gochecknoglobals // compiled once
+// ownUser is where the file names the user that the pooler logs in as.
+var ownUser = regexp.MustCompile(`auth_user=\S+`) //nolint:gochecknoglobals // compiled once
 
-func withUser(text, user string) string { return ownUser.ReplaceAllString(text, "${1}"+user) }
+func withUser(text, user string) string { return ownUser.ReplaceAllString(text, "auth_user="+user) }
 
 // userlist is auth_file: the pooler's own password, and no other.
 func userlist(user, password string) []byte {
 	quote := func(text string) string { return `"` + strings.ReplaceAll(text, `"`, `""`) + `"` }
 	return []byte(quote(user) + " " + quote(password) + "\n")
+}
+
+// parseLogin reads a line of userlist. User names have no quotes.
+func parseLogin(line string) (user, password string) {
+	user, password, _ = strings.Cut(strings.TrimSuffix(line, "\n"), `" "`)
+	return strings.TrimPrefix(user, `"`), strings.ReplaceAll(strings.TrimSuffix(password, `"`), `""`, `"`)
 }
 
 func address(host string, number int) string { return net.JoinHostPort(host, strconv.Itoa(number)) }

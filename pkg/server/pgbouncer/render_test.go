@@ -87,7 +87,7 @@ func TestFiles(t *testing.T) {
 	assert.Equal(t, conf.Conf, read(confFile), "the folder is the image's")
 	assert.Equal(t, `"f2mesh_pgbouncer" "a""b"`+"\n", read(userlistFile))
 	require.NoError(t, Files{Dir: dir, User: User + "_b", Password: "c"}.Write())
-	assert.Contains(t, read(confFile), "\nstats_users = f2mesh_pgbouncer_b\n")
+	assert.Contains(t, read(confFile), "\nadmin_users = f2mesh_pgbouncer, f2mesh_pgbouncer_b\n", "always both")
 	assert.Contains(t, read(confFile), "host=timescaledb port=5432 auth_user=f2mesh_pgbouncer_b\n")
 	require.Error(t, Files{Dir: dir, User: User}.Write(), "no password")
 	require.Error(t, Files{Dir: filepath.Join(dir, "nothing"), User: User, Password: "c"}.Write())

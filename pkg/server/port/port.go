@@ -4,11 +4,11 @@
 // outgoing connections from, so it can be gone before the server binds it, or
 // while the server is stopped for a restart. Pick therefore looks below that
 // range. What is left of the race (another program binds the same port between
-// Pick and the server's own bind) is the caller's: start again with a new port.
-// The package holds no state.
+// Pick and the server's own bind) Retry takes care of. The package holds no state.
 package port
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -22,6 +22,23 @@ const (
 	lowest   = 20000
 	attempts = 100
 )
+
+// ErrTaken means that another program bound a port before the server did.
+var ErrTaken = errors.New("the port is in use")
+
+// starts is how often Retry starts a server.
+const starts = 5
+
+// Retry starts a server that picks a free port at each start, until it does not return
+// ErrTaken. A server whose ports are fixed is started once.
+func Retry[S any](fixed bool, start func() (S, error)) (server S, err error) {
+	for range starts {
+		if server, err = start(); fixed || !errors.Is(err, ErrTaken) {
+			return server, err
+		}
+	}
+	return server, fmt.Errorf("%w, %d times", err, starts)
+}
 
 // Free reports whether host:number can be bound now.
 func Free(host string, number int) bool {

@@ -1,6 +1,7 @@
 package port
 
 import (
+	"fmt"
 	"net"
 	"testing"
 
@@ -28,6 +29,34 @@ func TestPick(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, picked, again, "a free preferred port is taken")
 	}
+}
+
+func TestRetry(t *testing.T) {
+	t.Parallel()
+	for _, one := range []struct {
+		fixed        bool
+		taken, calls int
+		err          error
+	}{
+		{false, 0, 1, nil}, {false, 4, 5, nil}, {false, 9, 5, ErrTaken}, {true, 0, 1, nil}, {true, 9, 1, ErrTaken},
+	} {
+		calls := 0
+		got, err := Retry(one.fixed, func() (int, error) {
+			if calls++; calls <= one.taken {
+				return 0, fmt.Errorf("starting: %w", ErrTaken)
+			}
+			return calls, nil
+		})
+		require.ErrorIs(t, err, one.err)
+		assert.Equal(t, one.calls, calls)
+		if err == nil {
+			assert.Equal(t, calls, got)
+		}
+	}
+	calls := 0
+	_, err := Retry(false, func() (int, error) { calls++; return 0, net.ErrClosed })
+	require.ErrorIs(t, err, net.ErrClosed)
+	assert.Equal(t, 1, calls, "another error")
 }
 
 func TestPickFailsWhereNothingCanBeBound(t *testing.T) {

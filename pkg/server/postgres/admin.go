@@ -2,66 +2,96 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
 )
 
-// Admin changes the roles of a running server, which need not be ours. It connects
-// for each call. It is safe for concurrent use, also by several processes.
-type Admin struct {
+// Admin changes a role that several running servers have, which need not be ours; all of
+// them must have it. It connects for each call. It is safe for concurrent use, also by
+// several processes.
+//
+// A call tries every server, whether or not others fail. The same call again changes those
+// that failed.
+type Admin []Server
+
+// Server is where a role is, and who may change it.
+type Server struct {
 	// DSN addresses a database to which all roles may connect.
 	DSN string
-	// Superuser answers a superuser, or its alternate, and the password.
+	// Superuser returns a superuser, or its alternate, and the password.
 	Superuser func(context.Context) (user, password string, err error)
 }
 
-// SetPassword is the package's function of that name.
+// SetPassword is the package's function of that name, on each server.
 func (a Admin) SetPassword(ctx context.Context, role, password string) error {
-	conn, err := a.superuser(ctx)
-	if err != nil {
+	return a.each(ctx, func(conn *pgx.Conn) error { return SetPassword(ctx, conn, role, password) })
+}
+
+// Sessions counts the connections that logged in as a role, to all servers together.
+func (a Admin) Sessions(ctx context.Context, role string) (all int, err error) {
+	err = a.each(ctx, func(conn *pgx.Conn) error {
+		n, err := Sessions(ctx, conn, role)
+		all += n
 		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return SetPassword(ctx, conn, role, password)
+	})
+	return all, err
 }
 
-// Sessions is the package's function of that name.
-func (a Admin) Sessions(ctx context.Context, role string) (int, error) {
-	conn, err := a.superuser(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return Sessions(ctx, conn, role)
-}
-
-// LogIn tells whether the server lets a role in.
+// LogIn reports whether the servers let a role in: all of them, or none. Otherwise it
+// returns rotation.ErrPartly.
 func (a Admin) LogIn(ctx context.Context, role, password string) (bool, error) {
-	conn, err := a.connect(ctx, role, password)
-	if Refused(err) {
-		return false, nil
+	in := 0
+	for _, s := range a {
+		conn, err := s.connect(ctx, role, password)
+		switch {
+		case Refused(err):
+			continue
+		case err != nil:
+			return false, fmt.Errorf("logging in to PostgreSQL as %s: %w", role, err)
+		}
+		in++
+		if err := conn.Close(ctx); err != nil {
+			return false, fmt.Errorf("logging out of PostgreSQL: %w", err)
+		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("logging in to PostgreSQL as %s: %w", role, err)
+	if in != 0 && in != len(a) {
+		return false, fmt.Errorf("logging in to PostgreSQL as %s: %w", role, rotation.ErrPartly)
 	}
-	return true, conn.Close(ctx)
+	return in > 0, nil
 }
 
-func (a Admin) superuser(ctx context.Context) (*pgx.Conn, error) {
-	user, password, err := a.Superuser(ctx)
+// each calls do with a superuser's connection to each server.
+func (a Admin) each(ctx context.Context, do func(*pgx.Conn) error) error {
+	var problems error
+	for _, s := range a {
+		conn, err := s.superuser(ctx)
+		if err == nil {
+			err = do(conn)
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+		problems = errors.Join(problems, err)
+	}
+	return problems
+}
+
+func (s Server) superuser(ctx context.Context) (*pgx.Conn, error) {
+	user, password, err := s.Superuser(ctx)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := a.connect(ctx, user, password)
+	conn, err := s.connect(ctx, user, password)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL as %s: %w", user, err)
 	}
 	return conn, nil
 }
 
-func (a Admin) connect(ctx context.Context, user, password string) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig(a.DSN)
+func (s Server) connect(ctx context.Context, user, password string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(s.DSN)
 	if err != nil {
 		return nil, err
 	}

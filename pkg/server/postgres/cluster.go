@@ -30,10 +30,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
-var errPortTaken = errors.New("the port is in use")
-
 const (
-	bindAttempts = 5
 	pollInterval = 10 * time.Millisecond
 	// stillRunning is how long Start waits for an earlier server on the same
 	// folder, which shuts down by itself when who started it has died.
@@ -58,16 +55,11 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("starting postgresql: %w", err)
 	}
-	for range bindAttempts {
-		cluster, err := s.start(ctx)
-		if err == nil {
-			return cluster, nil
-		}
-		if s.cfg.Port != 0 || !errors.Is(err, errPortTaken) {
-			return nil, fmt.Errorf("starting postgresql: %w", err)
-		}
+	cluster, err := port.Retry(s.cfg.Port != 0, func() (*Cluster, error) { return s.start(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("starting postgresql: %w", err)
 	}
-	return nil, fmt.Errorf("starting postgresql: %w, %d times", errPortTaken, bindAttempts)
+	return cluster, nil
 }
 
 // starter holds what one Start works with.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 const patience = 30 * time.Second
@@ -136,13 +137,17 @@ func TestKillEndsSessions(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	c := startCluster(t, cfg)
-	conn := connect(t, c, cfg)
+	conn, other := connect(t, c, cfg), connect(t, c, cfg)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := conn.Exec(t.Context(), "SELECT pg_sleep(60)")
 		ended <- err
 	}()
-	time.Sleep(50 * time.Millisecond)
+	require.Eventually(t, func() bool {
+		var sleeping int
+		err := other.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").Scan(&sleeping)
+		return err == nil && sleeping == 1
+	}, patience, 5*time.Millisecond)
 	require.NoError(t, c.Kill())
 	select {
 	case err := <-ended:
@@ -169,7 +174,7 @@ func TestTakenPortIsAnError(t *testing.T) {
 	cfg.SuperuserPassword = "another"
 	cfg.Port = c.Port()
 	_, err := Start(t.Context(), cfg)
-	require.ErrorIs(t, err, errPortTaken)
+	require.ErrorIs(t, err, port.ErrTaken)
 }
 
 func TestFolderIsNotShared(t *testing.T) {

@@ -15,6 +15,10 @@ import (
 // ErrNotInstalled is returned by Start when no PostgreSQL server is found.
 var ErrNotInstalled = errors.New("PostgreSQL is not installed (Debian: apt-get install postgresql)")
 
+// Variable names the environment variable that chooses the folder of initdb and
+// postgres, such as one that has TimescaleDB. f2mesh and its tests look there alone.
+const Variable = "F2MESH_POSTGRES_BIN"
+
 // folders are where packages put a server's programs, a folder a major version.
 var folders = []string{ //nolint:gochecknoglobals // a constant list
 	"/usr/lib/postgresql/*/bin",
@@ -22,11 +26,17 @@ var folders = []string{ //nolint:gochecknoglobals // a constant list
 	"/opt/homebrew/opt/postgresql@*/bin",
 }
 
-// find returns the folder of initdb and postgres: of the major version that made
-// the data if there is any; else what PATH has, else the newest installed.
+// find returns the folder of initdb and postgres: the one that Variable names; else of
+// the major version that made the data if there is any; else what PATH has, else the
+// newest installed.
 func find(ctx context.Context, data string) (string, error) {
-	candidates := installed()
-	if program, err := exec.LookPath("initdb"); err == nil {
+	candidates, chosen := installed(), os.Getenv(Variable)
+	if chosen != "" {
+		if _, err := os.Stat(filepath.Join(chosen, "initdb")); err != nil { //nolint:gosec // chosen by the user who starts f2mesh
+			return "", fmt.Errorf("%s must name the folder of initdb and postgres: %w", Variable, err)
+		}
+		candidates = []string{chosen}
+	} else if program, err := exec.LookPath("initdb"); err == nil {
 		if target, err := filepath.EvalSymlinks(program); err == nil {
 			program = target // the libraries lie beside the program itself
 		}
@@ -47,7 +57,10 @@ func find(ctx context.Context, data string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("looking for the programs of %s: %w", data, err)
 	}
-	return "", fmt.Errorf("the data in %s are PostgreSQL %d's, which is not installed (Debian: apt-get install postgresql-%[2]d)", data, major(string(text)))
+	if chosen != "" {
+		return "", fmt.Errorf("the data in %s are PostgreSQL %d's: %s names a folder of another version, %s", data, major(string(text)), Variable, chosen)
+	}
+	return "", fmt.Errorf("the data in %s are PostgreSQL %d's, which is not installed (Debian: apt-get install postgresql-%[2]d; elsewhere %s may name its folder)", data, major(string(text)), Variable)
 }
 
 // version is the major version of the programs in a folder, 0 if they do not say.

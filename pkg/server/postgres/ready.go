@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 // invalidPassword is SQLSTATE 28P01.
@@ -57,7 +59,7 @@ func (s *starter) refused(c *Cluster) error {
 func (c *Cluster) exited() error {
 	tail := c.Tail()
 	if strings.Contains(tail, "Address already in use") || strings.Contains(tail, "could not create any TCP/IP sockets") {
-		return errPortTaken
+		return port.ErrTaken
 	}
 	return fmt.Errorf("it exited: %s", tail)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,10 +29,24 @@ const parentOf = "PROCESS_TEST_PARENT_OF"
 func TestMain(m *testing.M) {
 	if script := os.Getenv(parentOf); script != "" {
 		p, err := Start(shell(script, io.Discard))
+		endThreads()
 		fmt.Println(p.Pid(), err)
 		select {} // until the test kills this process
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// endThreads ends the threads of the operating system that are idle, as it happens
+// by chance in a program that runs for long.
+func endThreads() {
+	for range 20 {
+		ended := make(chan struct{})
+		go func() {
+			runtime.LockOSThread() // a thread that is not unlocked ends with its goroutine
+			close(ended)
+		}()
+		<-ended
+	}
 }
 
 func shell(script string, log io.Writer) Config {
@@ -157,8 +172,9 @@ func TestRuns(t *testing.T) {
 // not by our own clean-up, shows in our being killed.
 func TestChildEndsWithItsParent(t *testing.T) {
 	t.Parallel()
-	mark := filepath.Join(t.TempDir(), "told")
-	script := fmt.Sprintf(`trap "touch %s; exit" TERM; while :; do sleep 0.01; done`, mark)
+	dir := t.TempDir()
+	mark, ready := filepath.Join(dir, "told"), filepath.Join(dir, "ready")
+	script := fmt.Sprintf(`trap "touch %s; exit" TERM; touch %s; while :; do sleep 0.01; done`, mark, ready)
 	parent := exec.CommandContext(t.Context(), os.Args[0])
 	parent.Env = append(os.Environ(), parentOf+"="+script)
 	output, err := parent.StdoutPipe()
@@ -167,7 +183,7 @@ func TestChildEndsWithItsParent(t *testing.T) {
 	var pid int
 	_, err = fmt.Fscan(output, &pid)
 	require.NoError(t, err)
-	time.Sleep(200 * time.Millisecond) // long enough for an idle thread to end
+	require.Eventually(t, func() bool { _, err := os.Stat(ready); return err == nil }, patience, 5*time.Millisecond)
 	require.True(t, Alive(pid))
 	require.NoFileExists(t, mark)
 	require.NoError(t, parent.Process.Kill())

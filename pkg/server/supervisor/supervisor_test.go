@@ -192,8 +192,8 @@ func TestStopWhileWaiting(t *testing.T) {
 	})
 }
 
-// TestStopWhileStarting: who waits for a start can give it up, and the part has
-// ended when Start returns.
+// TestStopWhileStarting: the caller of Start can give up. The part has ended when
+// Start returns, and when a Stop that was called meanwhile returns.
 func TestStopWhileStarting(t *testing.T) {
 	t.Parallel()
 	var ended atomic.Bool
@@ -208,15 +208,19 @@ func TestStopWhileStarting(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	started, stopped := make(chan error, 1), make(chan error, 1)
+	var endedAtStop bool
 	go func() { started <- s.Start(ctx, "never ready") }()
 	<-begun
-	go func() { stopped <- s.Stop("never ready") }()
-	time.Sleep(20 * time.Millisecond)
-	assert.Empty(t, stopped, "the control: it still starts")
+	go func() {
+		err := s.Stop("never ready")
+		endedAtStop = ended.Load()
+		stopped <- err
+	}()
 	cancel()
 	require.ErrorIs(t, <-started, context.Canceled)
 	assert.True(t, ended.Load())
 	require.NoError(t, <-stopped)
+	assert.True(t, endedAtStop)
 }
 
 // TestOutlivesCaller: a part's life is not that of the context it was started

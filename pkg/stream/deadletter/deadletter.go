@@ -17,9 +17,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// Stream is the stream that takes dead letters.
-const Stream = "DEAD_LETTER"
-
 // Headers of a dead letter, beside those of package event.
 const (
 	HeaderDetail          = "F2-Detail"
@@ -49,7 +46,7 @@ const (
 	HeaderRemoved = "F2-Removed"
 )
 
-// unknown stands for a MAC that cannot be told.
+// unknown stands for a MAC that is not known.
 const unknown = "unknown"
 
 // MaxPayload is how many bytes of a payload that never reached RAW a letter keeps.
@@ -60,7 +57,7 @@ type Letter struct {
 	Stage    string    // bridge, decoder or writer
 	Reason   string    // a word of a bounded set in snake_case: it is a subject token and a metric's label
 	Detail   string    // what an operator needs to act; never payload contents
-	MAC      topic.MAC // empty if it cannot be told
+	MAC      topic.MAC // empty if it is not known
 	Topic    string    // MQTT topic or NATS subject, any bytes
 	ID       event.ID  // of the message in RAW; zero if it never reached RAW
 	Payload  []byte    // of what never reached RAW, else nil
@@ -78,7 +75,7 @@ type Letter struct {
 }
 
 // Subject is f2.dead.<stage>.<reason>.<mac>, with "unknown" for a MAC that
-// cannot be told.
+// is not known.
 func (l *Letter) Subject() string {
 	mac := string(l.MAC)
 	if mac == "" {

@@ -93,8 +93,8 @@ func legal(t require.TestingT, s string) {
 	require.Equal(t, "f2.dead.decoder.out_of_range.e4fd45f654be", m.Subject)
 }
 
-// TestHeaderTellsTopic: what is not too long can be read back from the header.
-func TestHeaderTellsTopic(t *testing.T) {
+// TestHeaderContainsTopic: what is not too long can be read back from the header.
+func TestHeaderContainsTopic(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, `say "hi"`, header(`say "hi"`))
 	assert.Equal(t, `a\r\nb\x00\xff\u65e5`, header("a\r\nb\x00\xff日"))

@@ -32,12 +32,12 @@ type Stored struct {
 	Removed bool
 }
 
-// Whole tells whether Payload is all of the message's.
+// Whole reports whether Payload is all of the message's.
 func (s *Stored) Whole() bool { return s.Length == len(s.Payload) }
 
-// Counted tells whether the letter is there for the ledger to count, and no
+// Counted reports whether the letter is there for the ledger to count, and not a
 // failure: a copy that the bridge dropped, or a retained message.
-func (s *Stored) Counted() bool { return s.Stage == "bridge" && IsCount(s.Reason) }
+func (s *Stored) Counted() bool { return s.Stage == stream.StageBridge && IsCount(s.Reason) }
 
 // The reasons of the bridge's letters that are no failures (design 5.3 and 5.7).
 const (
@@ -45,7 +45,7 @@ const (
 	ReasonRetained = "retained"
 )
 
-// IsCount tells whether reason is one of those that are no failures.
+// IsCount reports whether reason is one of those that are not failures.
 func IsCount(reason string) bool { return reason == ReasonCopy || reason == ReasonRetained }
 
 // Parse reads a message of the stream, whose data it keeps.
@@ -109,6 +109,20 @@ type Filter struct {
 	HeadersOnly bool
 }
 
+// NewFilter reads what a person asks for. The MAC may be "unknown".
+func NewFilter(stage, reason, mac string) (f Filter, err error) {
+	f = Filter{Stage: stage, Reason: reason, Unknown: mac == unknown}
+	if strings.Trim(reason, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+		return f, fmt.Errorf("%q is not a reason: f2mesh dead list shows those there are", reason)
+	}
+	if mac != "" && !f.Unknown {
+		if f.MAC, err = topic.ParseMAC(mac); err != nil {
+			return f, fmt.Errorf("%q is not a MAC address: 12 hex digits, bare or with - or : between bytes", mac)
+		}
+	}
+	return f, nil
+}
+
 // Subject is the filter's subject, with wildcards.
 func (f *Filter) Subject() string {
 	token := func(s string) string {
@@ -126,7 +140,7 @@ func (f *Filter) Subject() string {
 
 // Read calls visit for each letter, and what stands for removed ones, in order.
 func (f *Filter) Read(ctx context.Context, js jetstream.JetStream, visit func(Stored) error) error {
-	s := stream.Scan{Stream: Stream, Subjects: []string{f.Subject()}, Since: f.Since, HeadersOnly: f.HeadersOnly}
+	s := stream.Scan{Stream: stream.DeadLetter, Subjects: []string{f.Subject()}, Since: f.Since, HeadersOnly: f.HeadersOnly}
 	return s.Read(ctx, js, func(m *stream.Message) error {
 		if !f.Until.IsZero() && m.Time.After(f.Until) {
 			return stream.ErrStop
@@ -137,13 +151,13 @@ func (f *Filter) Read(ctx context.Context, js jetstream.JetStream, visit func(St
 
 // Get returns the letter at a sequence of the stream.
 func Get(ctx context.Context, js jetstream.JetStream, sequence uint64) (Stored, error) {
-	s, err := js.Stream(ctx, Stream)
+	s, err := js.Stream(ctx, stream.DeadLetter)
 	if err != nil {
-		return Stored{}, fmt.Errorf("stream %s: %w", Stream, err)
+		return Stored{}, fmt.Errorf("stream %s: %w", stream.DeadLetter, err)
 	}
 	m, err := s.GetMsg(ctx, sequence)
 	if err != nil {
-		return Stored{}, fmt.Errorf("reading letter %d of %s: %w", sequence, Stream, err)
+		return Stored{}, fmt.Errorf("reading letter %d of %s: %w", sequence, stream.DeadLetter, err)
 	}
 	return Parse(&stream.Message{Subject: m.Subject, Header: m.Header, Data: m.Data, Sequence: m.Sequence, Time: m.Time}), nil
 }
@@ -152,9 +166,9 @@ func Get(ctx context.Context, js jetstream.JetStream, sequence uint64) (Stored, 
 // ledger still knows that there were such letters: where the newest of a subject is
 // among them, something that is no letter stands for it.
 func Remove(ctx context.Context, js jetstream.JetStream, letters []Stored) error {
-	s, err := js.Stream(ctx, Stream)
+	s, err := js.Stream(ctx, stream.DeadLetter)
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", Stream, err)
+		return fmt.Errorf("stream %s: %w", stream.DeadLetter, err)
 	}
 	newest := make(map[string]*Stored)
 	for i := range letters {
@@ -177,7 +191,7 @@ func Remove(ctx context.Context, js jetstream.JetStream, letters []Stored) error
 	return nil
 }
 
-// gone tells whether there is no such message, any more.
+// gone reports whether there is no such message, any more.
 func gone(err error) bool {
 	var apiErr *jetstream.APIError
 	return errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &apiErr) && (apiErr.ErrorCode == 10057 || apiErr.Code == 404)

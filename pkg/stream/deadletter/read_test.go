@@ -30,7 +30,7 @@ func read(t *testing.T, streams *stream.Client, f deadletter.Filter) (letters []
 func TestRead(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	sent := []deadletter.Letter{
 		{
 			Stage: "decoder", Reason: "out_of_range", Detail: "data point 3 (\"°C\"):\nx", MAC: "e4fd45f654be", Topic: "f2.raw.x", ID: event.PlaceID(7, 42),
@@ -72,7 +72,7 @@ func TestRead(t *testing.T) {
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	r := deadletter.NewRecorder(streams)
 	for _, l := range []deadletter.Letter{
 		{Stage: "bridge", Reason: "bad_levels"},
@@ -96,7 +96,7 @@ func TestFilter(t *testing.T) {
 func TestRemoveKeepsCount(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(1, 5)))
 	letters := read(t, streams, deadletter.Filter{})
 	require.NoError(t, deadletter.Remove(t.Context(), streams.JetStream(), letters[:2]), "not the newest: nothing stands for it")
@@ -120,7 +120,7 @@ func TestRemoveKeepsCount(t *testing.T) {
 	left = read(t, streams, deadletter.Filter{})
 	require.Len(t, left, 2)
 	assert.False(t, left[1].Removed)
-	s, err := streams.JetStream().Stream(t.Context(), deadletter.Stream)
+	s, err := streams.JetStream().Stream(t.Context(), stream.DeadLetter)
 	require.NoError(t, err)
 	_, err = s.GetMsg(t.Context(), letters[0].Sequence)
 	require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
@@ -129,7 +129,7 @@ func TestRemoveKeepsCount(t *testing.T) {
 func TestGroups(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(1, deadletter.Kept+5)))
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), []deadletter.Letter{{Stage: "bridge", Reason: "bad_levels", Detail: "5 levels"}}))
 	groups, err := deadletter.Filter{}.Groups(t.Context(), streams.JetStream())
@@ -146,4 +146,20 @@ func TestGroups(t *testing.T) {
 	require.Len(t, groups, 1)
 	assert.Zero(t, groups[0].Kept)
 	assert.EqualValues(t, deadletter.Kept+5, groups[0].Total)
+}
+
+func TestNewFilter(t *testing.T) {
+	t.Parallel()
+	got, err := deadletter.NewFilter("decoder", "bad_json", "E4-FD-45-F6-54-BE")
+	require.NoError(t, err)
+	assert.Equal(t, deadletter.Filter{Stage: "decoder", Reason: "bad_json", MAC: "e4fd45f654be"}, got)
+	got, err = deadletter.NewFilter("", "", "unknown")
+	require.NoError(t, err)
+	assert.Equal(t, deadletter.Filter{Unknown: true}, got)
+	_, err = deadletter.NewFilter("", "", "here")
+	require.ErrorContains(t, err, "not a MAC address")
+	for _, reason := range []string{"*.>", "bad.json", "a*b", "Bad"} {
+		_, err = deadletter.NewFilter("", reason, "")
+		require.ErrorContains(t, err, "is not a reason")
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -23,12 +24,13 @@ import (
 // of nats/stream_dead_letter.json.
 const Kept = 100
 
-// Recorder stores the letters of one stage and counts them by subject. It must be
-// the only one that stores letters of its controllers' subjects, and one goroutine
-// uses it.
+// Recorder stores the letters of one stage and counts them by subject. Nothing else may
+// store letters of the same subjects. It is safe for concurrent use; one Record waits for
+// another.
 type Recorder struct {
-	streams *stream.Client
-	tallies *lru.Cache[string, tally]
+	streams   *stream.Client
+	recording sync.Mutex
+	tallies   *lru.Cache[string, tally]
 }
 
 // tally is what is known of one subject.
@@ -61,6 +63,8 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 	if len(letters) == 0 {
 		return nil
 	}
+	r.recording.Lock()
+	defer r.recording.Unlock()
 	changed := make(map[string]tally)
 	var messages []*nats.Msg
 	of := make(map[string]int) // letters of the subject in messages
@@ -86,7 +90,7 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 		messages = append(messages, l.message(t.count))
 	}
 	messages = newest(messages, of)
-	if _, err := r.streams.Store(ctx, Stream, messages); err != nil {
+	if _, err := r.streams.Store(ctx, stream.DeadLetter, messages); err != nil {
 		return fmt.Errorf("recording dead letters: %w", err)
 	}
 	for subject, t := range changed {
@@ -107,7 +111,7 @@ func newest(messages []*nats.Msg, of map[string]int) []*nats.Msg {
 	return kept
 }
 
-// precedes tells whether l comes behind the last letter that was counted.
+// precedes reports whether l comes after the last letter that was counted.
 func (t *tally) precedes(l *Letter) bool {
 	if l.ID == (event.ID{}) {
 		return true // never on RAW: it has no place
@@ -126,7 +130,7 @@ func (r *Recorder) tally(ctx context.Context, subject string) (tally, error) {
 	if t, ok := r.tallies.Get(subject); ok {
 		return t, nil
 	}
-	last, err := r.streams.Last(ctx, Stream, subject) // a letter, or what stands for a removed one
+	last, err := r.streams.Last(ctx, stream.DeadLetter, subject) // a letter, or what stands for a removed one
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return tally{}, nil
 	}

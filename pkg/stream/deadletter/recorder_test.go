@@ -31,7 +31,7 @@ func refused(from, n int) []deadletter.Letter {
 // kept returns the counts of the kept letters of a subject, in their order.
 func kept(t *testing.T, streams *stream.Client, subject string) (counts []int) {
 	t.Helper()
-	s, err := streams.JetStream().Stream(t.Context(), deadletter.Stream)
+	s, err := streams.JetStream().Stream(t.Context(), stream.DeadLetter)
 	require.NoError(t, err)
 	for sequence := uint64(1); ; {
 		m, err := s.GetMsg(t.Context(), sequence, jetstream.WithGetMsgSubject(subject))
@@ -58,7 +58,7 @@ func span(from, to int) (all []int) {
 func TestRecorderBounds(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	const subject = "f2.dead.decoder.bad_json.e4fd45f654be"
 	r := deadletter.NewRecorder(streams)
 	other := deadletter.Letter{Stage: "decoder", Reason: "bad_json", MAC: "e4fd45f654bf", ID: event.PlaceID(1, 1), Time: moment}
@@ -79,7 +79,7 @@ func TestRecorderBounds(t *testing.T) {
 func TestRecorderIdempotent(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	const subject = "f2.dead.decoder.bad_json.e4fd45f654be"
 	for _, step := range []struct {
 		from, n, want int
@@ -108,7 +108,7 @@ func TestRecorderIdempotent(t *testing.T) {
 func TestRecorderPayload(t *testing.T) {
 	t.Parallel()
 	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), deadletter.Stream))
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
 	r := deadletter.NewRecorder(streams)
 	long := bytes.Repeat([]byte{'x'}, 1<<20)
 	require.NoError(t, r.Record(t.Context(), []deadletter.Letter{
@@ -116,7 +116,7 @@ func TestRecorderPayload(t *testing.T) {
 		{Stage: "bridge", Reason: "bad_levels", Payload: []byte("short"), Time: moment},
 		{Stage: "decoder", Reason: "bad_json", ID: event.PlaceID(7, 42), Payload: long, Time: moment},
 	}))
-	s, err := streams.JetStream().Stream(t.Context(), deadletter.Stream)
+	s, err := streams.JetStream().Stream(t.Context(), stream.DeadLetter)
 	require.NoError(t, err)
 	message := func(sequence uint64) *jetstream.RawStreamMsg {
 		m, err := s.GetMsg(t.Context(), sequence)

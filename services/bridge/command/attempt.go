@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// fate is how far an attempt to publish has come.
+// fate is the state of an attempt to publish.
 type fate uint8
 
 const (
-	unsent    fate = iota // nothing was written
-	offered               // written, and the broker has not answered yet
-	withdrawn             // written, and never published
-	released              // it was told to publish it: whether it did is not known
-	taken                 // published
+	unsent    fate = iota // PUBLISH was not written
+	offered               // PUBLISH was written, PUBREC has not come yet
+	withdrawn             // PUBLISH was written, PUBREL never will be: it is not published
+	released              // PUBREL was written: the broker may have published it
+	taken                 // PUBCOMP came: published
 )
 
-// attempt is one attempt to publish a command. There is never a second one once it
-// is offered.
+// attempt is one attempt to publish a command. There is never a second attempt once it is
+// offered.
 type attempt struct {
-	limit time.Time // the latest moment at which it may be released
+	limit time.Time // the latest time at which it may be released
 
 	mu   sync.Mutex
 	fate fate
 }
 
-// offer notes that the PUBLISH is about to be written.
+// offer records that PUBLISH is about to be written.
 func (a *attempt) offer() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -34,7 +34,7 @@ func (a *attempt) offer() {
 	}
 }
 
-// release tells whether the broker may be told to publish it.
+// release reports whether PUBREL may be written now.
 func (a *attempt) release(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -57,7 +57,7 @@ func (a *attempt) take() {
 	}
 }
 
-// end gives the attempt up, if it is not released by now, and answers its fate.
+// end withdraws the attempt unless it is released, and returns its fate.
 func (a *attempt) end() fate {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -68,18 +68,17 @@ func (a *attempt) end() fate {
 }
 
 const (
-	// granularity is what an expiry, in whole seconds of the broker's clock, may
-	// be over.
+	// granularity is by how much a message may outlive its expiry: the broker's clock
+	// counts whole seconds.
 	granularity = time.Second
-	// maxPatience is the longest that the broker may take to answer a PUBLISH.
+	// maxPatience is how long the broker may take at most to respond to a PUBLISH.
 	maxPatience = 5 * time.Second
 )
 
-// schedule gives how long the broker may keep a command that may not be given out
-// after deadline, in seconds, and until when it may be released. The broker starts
-// to count when it reads the PUBLISH, at the latest when it is released, so both
-// together, and the second that the broker's clock does not tell, end by deadline.
-// ok is false if there is no time left.
+// schedule returns the expiry, in seconds, of a command that must not be delivered after
+// deadline, and the latest time at which it may be released. The broker counts the expiry
+// from when it reads the PUBLISH, which is before the release. So limit, expiry and
+// granularity together end by deadline. ok is false if there is no time left.
 func schedule(now, deadline time.Time) (expiry uint32, limit time.Time, ok bool) {
 	left := deadline.Sub(now)
 	patience := min(left/3, maxPatience)

@@ -71,7 +71,7 @@ func newBench(t *testing.T) *bench {
 	b.startBroker()
 	b.cfg.Port, b.cfg.TLSPort, b.cfg.WebSocketPort = b.broker.Port(), b.broker.TLSPort(), b.broker.WebSocketPort()
 	t.Cleanup(func() { _ = b.broker.Kill() })
-	require.NoError(t, b.streams.Ensure(t.Context(), Stream, outcome.Stream, rawStream))
+	require.NoError(t, b.streams.Ensure(t.Context(), stream.Commands, stream.Result, stream.Raw))
 	sub, err := b.streams.JetStream().Conn().Subscribe("f2.result.>", func(m *nats.Msg) {
 		if r, err := outcome.Parse(m.Header, m.Data); err == nil && r.Outcome != outcome.Sent {
 			b.results <- r
@@ -92,7 +92,7 @@ func (b *bench) startBroker() {
 	require.NoError(b.t, err)
 }
 
-// commands are a bridge's commands, with what it would hand to Heard.
+// commands are a bridge's Commands and a client that passes messages to Heard.
 type commands struct {
 	*Commands
 	credential *secrettest.Source
@@ -156,7 +156,7 @@ func (b *bench) subscribe(client mqtt.Client, filter string, handle func(mqtt.Me
 	require.NoError(b.t, token.Error())
 }
 
-// device is the controller that the broker knows. It answers every command.
+// device is the controller that the broker knows. It confirms every command.
 type device struct {
 	mqtt.Client
 	mu    sync.Mutex

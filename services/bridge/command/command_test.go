@@ -13,6 +13,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 func TestConfirmedByReport(t *testing.T) {
@@ -58,9 +59,9 @@ func TestRefused(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1)
 }
 
-// TestAwayFor has a persistent controller come back after a command's life, and one
-// that comes back within it.
-func TestAwayFor(t *testing.T) {
+// TestControllerAway: a persistent controller comes back after a command has expired, and another
+// time before.
+func TestControllerAway(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const maxAge = 6 * time.Second
@@ -88,8 +89,9 @@ func TestAwayFor(t *testing.T) {
 	assert.Equal(t, sent.Sequence, r.Sequence)
 }
 
-// TestBrokerStandsStill is the pause in which three commands became six.
-func TestBrokerStandsStill(t *testing.T) {
+// TestBrokerPauses stops the broker for a while: commands are not carried out twice
+// afterwards.
+func TestBrokerPauses(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(9 * time.Second)
@@ -110,14 +112,14 @@ func TestBrokerStandsStill(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1, "what was taken back is not carried out")
 }
 
-// TestNotSentAgain takes over from a process that died after it had noted its intent.
+// TestNotSentAgain: a process takes over from one that died after it had stored its intent.
 func TestNotSentAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const maxAge = 6 * time.Second
 	c := b.controller(false)
 	ack := b.send(strike, "", open)
-	raw, err := b.streams.JetStream().Stream(t.Context(), Stream)
+	raw, err := b.streams.JetStream().Stream(t.Context(), stream.Commands)
 	require.NoError(t, err)
 	m, err := raw.GetMsg(t.Context(), ack.Sequence)
 	require.NoError(t, err)
@@ -146,8 +148,9 @@ func TestNotSentAgain(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 1)
 }
 
-// TestConsumerMadeAnew has JetStream deliver everything again.
-func TestConsumerMadeAnew(t *testing.T) {
+// TestConsumerCreatedAgain: the consumer is created again, and JetStream delivers every command
+// again.
+func TestConsumerCreatedAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	running := b.run(30 * time.Second)
@@ -157,8 +160,8 @@ func TestConsumerMadeAnew(t *testing.T) {
 		require.Equal(t, outcome.Confirmed, b.result().Outcome)
 	}
 	running.stop()
-	require.NoError(t, b.streams.JetStream().DeleteConsumer(t.Context(), Stream, "bridge"))
-	_, err := b.streams.Consumer(t.Context(), Stream, "bridge")
+	require.NoError(t, b.streams.JetStream().DeleteConsumer(t.Context(), stream.Commands, "bridge"))
+	_, err := b.streams.Consumer(t.Context(), stream.Commands, "bridge")
 	require.NoError(t, err)
 	b.run(30 * time.Second)
 	b.send(strike, "", open)
@@ -166,9 +169,9 @@ func TestConsumerMadeAnew(t *testing.T) {
 	assert.Len(t, c.carriedOut(), 6)
 }
 
-// TestSpellingIsTheControllers sends in the spelling that RAW has, and then in the
-// one that is heard.
-func TestSpellingIsTheControllers(t *testing.T) {
+// TestControllersSpelling: commands use the spelling that RAW has, and then the one of a
+// newer message.
+func TestControllersSpelling(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	_, err := b.streams.JetStream().PublishMsg(t.Context(), &nats.Msg{
@@ -190,8 +193,8 @@ func TestSpellingIsTheControllers(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
-// TestRotation moves to the other user and back while commands flow: none is lost,
-// none is carried out twice.
+// TestRotation changes the credential back and forth while commands are sent: none is lost or
+// carried out twice.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -216,8 +219,8 @@ func TestRotation(t *testing.T) {
 	assert.Len(t, c.carriedOut(), commands)
 }
 
-// TestAnotherProcessWasFaster has the intent noted between the look at RESULT and the
-// own intent.
+// TestAnotherProcessWasFaster: another process stores the intent after this one has looked at
+// RESULT.
 func TestAnotherProcessWasFaster(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -227,7 +230,7 @@ func TestAnotherProcessWasFaster(t *testing.T) {
 	require.Equal(t, outcome.Confirmed, b.result().Outcome)
 	require.Len(t, c.carriedOut(), 1)
 	running.stop()
-	consumer, err := b.streams.JetStream().CreateConsumer(t.Context(), Stream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+	consumer, err := b.streams.JetStream().CreateConsumer(t.Context(), stream.Commands, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
 	require.NoError(t, err)
 	m, err := consumer.Next()
 	require.NoError(t, err)

@@ -7,14 +7,14 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 )
 
-// metrics are counted once RESULT has what they count.
+// metrics count outcomes that RESULT has stored.
 type metrics struct {
 	outcomes *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{outcomes: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
-		Namespace: "f2mesh", Subsystem: "bridge", Name: "command_outcomes_total", Help: "Commands by what became of them.",
+		Namespace: "f2mesh", Subsystem: "bridge", Name: "command_outcomes_total", Help: "Commands by outcome.",
 	}, []string{"outcome"})}
 	for _, o := range []outcome.Outcome{outcome.Refused, outcome.Expired, outcome.Delivered, outcome.Confirmed, outcome.Unknown} {
 		m.outcomes.WithLabelValues(string(o))

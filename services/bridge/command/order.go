@@ -14,20 +14,20 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// order is one command, as it came from COMMANDS.
+// order is one command from COMMANDS.
 type order struct {
 	msg      jetstream.Msg
 	sequence uint64
 	issued   time.Time
-	deadline time.Time // it may not be given out later
-	id       string
-	place    topic.Topic // where it goes; zero if the subject does not parse
-	refusal  error       // why it is not a command
+	deadline time.Time   // it must not be delivered later
+	id       string      // the sender's Nats-Msg-Id
+	place    topic.Topic // zero if the subject does not parse
+	refusal  error       // why it is not a valid command; nil: it is
 	sent     time.Time   // when it was about to be published
-	resumed  bool        // another process has noted its intent
+	resumed  bool        // another process has stored its intent
 }
 
-// maxID is how much of the caller's id a result repeats, in bytes.
+// maxID is how many bytes of the sender's id a result repeats.
 const maxID = 256
 
 func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
@@ -50,10 +50,10 @@ func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
 	return o, nil
 }
 
-// check refuses what is no command.
+// check returns an error if body is not a valid command.
 func check(t topic.Topic, body []byte) error {
 	if t.Component.Kind == topic.Sensor && len(body) > 0 {
-		// Older firmware publishes readings under cmnd: this would come back as one.
+		// Older firmware publishes readings under cmnd, so it would look like a reading.
 		return errors.New("a sensor accepts no command except the empty payload that requests its state")
 	}
 	var parser payload.Parser
@@ -61,7 +61,7 @@ func check(t topic.Topic, body []byte) error {
 	return err
 }
 
-// component is the command's place without root and verb.
+// component returns the command's place without root and verb.
 func (o *order) component() topic.Topic { return component(o.place) }
 
 func component(t topic.Topic) topic.Topic {
@@ -69,7 +69,7 @@ func component(t topic.Topic) topic.Topic {
 	return t
 }
 
-// result is an outcome of the command.
+// result returns a RESULT message of the command.
 func (o *order) result(what outcome.Outcome, detail string, state []byte) outcome.Result {
 	return outcome.Result{
 		Sequence: o.sequence, ID: o.id, Command: o.msg.Subject(), Outcome: what, Detail: detail,
@@ -77,16 +77,15 @@ func (o *order) result(what outcome.Outcome, detail string, state []byte) outcom
 	}
 }
 
-// expectation is what a controller reports of a component once it has carried out a
-// command.
+// expectation is the report that a controller sends once it has carried out a command.
 type expectation struct {
-	reports bool // it reports at all
-	status  *bool
-	asked   bool // the command asks for the state, nothing else
+	reports bool  // it sends one at all
+	status  *bool // that it reports; nil: any
+	asked   bool  // the command only requests the state
 }
 
-// expects reads it off the command: a strike or siren that is switched reports how
-// it stands; toggled, it may stand either way.
+// expects returns the report to expect. A strike or siren that is switched on or off
+// reports that status; after a toggle the status may be either.
 func (o *order) expects() expectation {
 	body := bytes.TrimSpace(o.msg.Data())
 	if len(body) == 0 {
@@ -100,7 +99,7 @@ func (o *order) expects() expectation {
 		var b struct {
 			PowerFlag int `json:"power-flag"`
 		}
-		_ = json.Unmarshal(body, &b) // it is checked
+		_ = json.Unmarshal(body, &b) // check has parsed it
 		if b.PowerFlag <= 1 {
 			return on(b.PowerFlag == 1)
 		}
@@ -109,7 +108,7 @@ func (o *order) expects() expectation {
 	return expectation{}
 }
 
-// met tells whether a report of the component, under root, is the answer.
+// met reports whether a message of the component, under root, is the expected report.
 func (e expectation) met(root topic.Root, kind topic.Kind, report []byte) bool {
 	if !e.reports || root != topic.Stat && (!e.asked || kind != topic.Sensor) {
 		return false
@@ -123,10 +122,11 @@ func (e expectation) met(root topic.Root, kind topic.Kind, report []byte) bool {
 	return json.Unmarshal(report, &b) == nil && b.Status != nil && *b.Status == *e.status
 }
 
-// maxState is the largest state that a result repeats, in bytes.
+// maxState is the size of the largest state that a result repeats, in bytes.
 const maxState = 1024
 
-// state is a report as a result has it: none of a reader's, whose data are personal.
+// state returns a report for a result, without white space. It returns nil for a reader,
+// whose data are personal, and for large reports.
 func state(kind topic.Kind, report []byte) []byte {
 	if kind == topic.Reader || len(report) > maxState {
 		return nil

@@ -21,27 +21,25 @@ import (
 )
 
 const (
-	// concurrency is how many commands are on their way to the broker at once: less
-	// than what any broker takes (Mosquitto's own default is 20).
+	// concurrency is how many commands may be in flight to the broker: less than any
+	// broker's limit (Mosquitto's default is 20).
 	concurrency = 16
-	// completion is how long the broker may take to confirm what it was told to
-	// publish.
+	// completion is how long the broker may take to respond to a PUBREL.
 	completion = 5 * time.Second
-	// quietTimeout bounds how long a change of the credential waits for commands that
-	// are on their way.
+	// quietTimeout is how long a change of the credential waits for commands in flight.
 	quietTimeout = 3 * time.Second
-	// moveTimeout bounds how long it waits for the new connection.
+	// moveTimeout is how long a change of the credential waits for the new connection.
 	moveTimeout = 5 * time.Second
 	dialTimeout = 10 * time.Second
 	keepAlive   = 20 // seconds
-	// receiveMaximum bounds the lines of the broker's log that wait.
+	// receiveMaximum is how many lines of the broker's log may wait.
 	receiveMaximum = 1000
-	// logTopic is where Mosquitto tells who comes and goes.
+	// logTopic is where Mosquitto logs which clients connect and disconnect.
 	logTopic = "$SYS/broker/log/N"
 )
 
-// publisher is the connection to the broker that commands go out on: MQTT 5, without
-// a session that outlasts it.
+// publisher publishes commands on a connection of its own: MQTT 5, with a session that
+// ends with the connection.
 type publisher struct {
 	broker     *url.URL
 	clientID   string
@@ -49,7 +47,7 @@ type publisher struct {
 	credential secret.Credential
 	fleet      *fleet
 	log        *slog.Logger
-	gate       *semaphore.Weighted // one for each command on its way, all for a change of credential
+	gate       *semaphore.Weighted // one for each command in flight, all for a change of the credential
 
 	moves   sync.Mutex // one at a time; guards stopped
 	stopped bool
@@ -67,7 +65,7 @@ type link struct {
 func newPublisher(cfg Config, credential secret.Credential, f *fleet, log *slog.Logger) (*publisher, error) {
 	broker, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("parsing the broker's URL: %w", err)
+		return nil, fmt.Errorf("parsing the URL of the MQTT broker: %w", err)
 	}
 	return &publisher{
 		broker: broker, clientID: cfg.ClientID, tls: cfg.TLS, credential: credential, fleet: f, log: log,
@@ -75,7 +73,7 @@ func newPublisher(cfg Config, credential secret.Credential, f *fleet, log *slog.
 	}, nil
 }
 
-// connect logs in, and goes on trying until close.
+// connect starts to connect and returns. It tries again until close.
 func (p *publisher) connect(ctx context.Context) error {
 	l := &link{session: newSession()}
 	manager, err := autopaho.NewConnection(context.WithoutCancel(ctx), autopaho.ClientConfig{
@@ -99,7 +97,7 @@ func (p *publisher) connect(ctx context.Context) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("connecting for commands: %w", err)
+		return fmt.Errorf("connecting to the MQTT broker for commands: %w", err)
 	}
 	l.manager = manager
 	p.mu.Lock()
@@ -114,7 +112,7 @@ func (p *publisher) dial(ctx context.Context, _ autopaho.ClientConfig, broker *u
 	return mqttconn.Dial(ctx, broker, p.tls)
 }
 
-// logIn completes a CONNECT with the credential as it is now.
+// logIn completes a CONNECT with the current credential.
 func (p *publisher) logIn(c *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 	user, password, err := p.credential.Get(context.Background())
 	if err != nil {
@@ -143,7 +141,7 @@ func (p *publisher) connected(ctx context.Context, m *autopaho.ConnectionManager
 		if err == nil {
 			p.fleet.listens()
 		} else if ctx.Err() == nil {
-			p.log.Warn("the broker does not tell which controllers are connected", "error", err)
+			p.log.Warn("cannot subscribe to the broker's log: whether controllers are connected is unknown", "topic", logTopic, "error", err)
 		}
 	}()
 }
@@ -158,29 +156,30 @@ func (p *publisher) disconnected(l *link) {
 	p.log.Warn("mqtt connection for commands lost")
 }
 
-// failed has the credential looked up again if the broker refused it.
+// failed handles a failed connection. If the broker refused the credential, it is looked
+// up again.
 func (p *publisher) failed(err error) {
 	var refusal *autopaho.ConnackError
 	if errors.As(err, &refusal) && (refusal.ReasonCode == packets.ConnackBadUsernameOrPassword || refusal.ReasonCode == packets.ConnackNotAuthorized) {
 		p.credential.Refused()
 	}
-	p.log.Debug("mqtt does not connect for commands", "error", err)
+	p.log.Debug("connecting to mqtt for commands", "error", err)
 }
 
-// current is the login that there is.
+// current returns the current login, or nil.
 func (p *publisher) current() *link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.link
 }
 
-// ready tells whether there is a connection.
+// ready reports whether there is a connection.
 func (p *publisher) ready() bool {
 	l := p.current()
 	return l != nil && l.session.connected()
 }
 
-// await returns when there is a connection, or ctx ends.
+// await returns when there is a connection or ctx ends.
 func (p *publisher) await(ctx context.Context) error {
 	p.mu.Lock()
 	up := p.up
@@ -193,8 +192,8 @@ func (p *publisher) await(ctx context.Context) error {
 	}
 }
 
-// publish offers one message to the broker, which may give it out until deadline.
-// It answers what is known of it: unsent means that it may be tried again.
+// publish publishes one message, which the broker may deliver until deadline. It returns
+// the fate of the message: unsent may be tried again.
 func (p *publisher) publish(ctx context.Context, name string, payload []byte, deadline time.Time) fate {
 	if p.gate.Acquire(ctx, 1) != nil {
 		return unsent
@@ -220,13 +219,13 @@ func (p *publisher) publish(ctx context.Context, name string, payload []byte, de
 	})
 	f := a.end()
 	if err != nil && f != unsent && ctx.Err() != nil {
-		l.session.drop() // it does not answer
+		l.session.drop() // the broker does not respond
 	}
 	return f
 }
 
-// move logs in anew with the credential as it is now. Commands on their way are
-// confirmed before, as far as the broker answers.
+// move logs in again with the current credential. It waits for commands in flight first,
+// if the broker responds.
 func (p *publisher) move(ctx context.Context) {
 	p.moves.Lock()
 	defer p.moves.Unlock()
@@ -246,11 +245,11 @@ func (p *publisher) move(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
 	if p.await(bounded) != nil && ctx.Err() == nil {
-		p.log.Warn("mqtt credential for commands changed, the broker does not let the bridge in yet")
+		p.log.Warn("mqtt credential for commands changed, but the broker has not accepted it yet")
 	}
 }
 
-// stop disconnects for good.
+// stop disconnects. There is no connection after it.
 func (p *publisher) stop() {
 	p.moves.Lock()
 	defer p.moves.Unlock()
@@ -269,6 +268,6 @@ func (p *publisher) close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), quietTimeout)
 	defer cancel()
-	_ = l.manager.Disconnect(ctx) // of what did not end in time nothing is known
+	_ = l.manager.Disconnect(ctx) // the outcome of commands still in flight is unknown
 	p.fleet.forget()
 }

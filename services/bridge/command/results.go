@@ -14,10 +14,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// requestTimeout bounds one question to JetStream.
+// requestTimeout is how long one request to JetStream may take.
 const requestTimeout = 5 * time.Second
 
-// untilDone repeats what until it succeeds or ctx ends.
+// untilDone repeats attempt until it succeeds or ctx ends.
 func (c *Commands) untilDone(ctx context.Context, what string, attempt func(context.Context) error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 2*time.Second
@@ -27,13 +27,13 @@ func (c *Commands) untilDone(ctx context.Context, what string, attempt func(cont
 		return struct{}{}, attempt(bounded)
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, _ time.Duration) {
-			c.log.Warn("JetStream does not answer, will retry", "for", what, "error", err)
+			c.log.Warn("JetStream request failed, will retry", "for", what, "error", err)
 		}))
 	return err
 }
 
-// store returns when RESULT has the result. It is stored once, however often and by
-// whom it is tried; known tells that it was there.
+// store returns when RESULT has the result. RESULT stores it once, even if several
+// processes try; known means that it was there already.
 func (c *Commands) store(ctx context.Context, r outcome.Result) (known bool, err error) {
 	err = c.untilDone(ctx, "a command's result", func(ctx context.Context) error {
 		m, err := r.Msg()
@@ -47,10 +47,10 @@ func (c *Commands) store(ctx context.Context, r outcome.Result) (known bool, err
 	return known, err
 }
 
-// clockSkew is how far the clocks of the servers of a cluster may be apart.
+// clockSkew is the assumed difference between the clocks of a cluster's servers.
 const clockSkew = 10 * time.Second
 
-// recorded is the last that RESULT has of a command, if it has anything.
+// recorded returns the last result that RESULT has of a command, or nil.
 func (c *Commands) recorded(ctx context.Context, o *order) (last *outcome.Result, err error) {
 	err = c.untilDone(ctx, "the results of a command", func(ctx context.Context) error {
 		last, err = c.scan(ctx, o)
@@ -63,14 +63,14 @@ func (c *Commands) scan(ctx context.Context, o *order) (last *outcome.Result, er
 	start := o.issued.Add(-clockSkew)
 	q := stream.Query{Next: outcome.Subject(o.msg.Subject()), Start: &start}
 	for {
-		m, err := c.streams.Message(ctx, outcome.Stream, q)
+		m, err := c.streams.Message(ctx, stream.Result, q)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return last, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		// A stream that was deleted and made anew counts from 1 again.
+		// A stream that was deleted and created again counts from 1 again.
 		if r, err := outcome.Parse(m.Header, m.Data); err == nil && r.Sequence == o.sequence && r.Issued.Equal(o.issued) {
 			last = &r
 		}
@@ -78,10 +78,10 @@ func (c *Commands) scan(ctx context.Context, o *order) (last *outcome.Result, er
 	}
 }
 
-// lastRaw is the last message of RAW on a subject, if there is one.
+// lastRaw returns the last message of RAW on a subject, or nil.
 func (c *Commands) lastRaw(ctx context.Context, subject string) (m *jetstream.RawStreamMsg, err error) {
 	err = c.untilDone(ctx, "the last message of a controller", func(ctx context.Context) error {
-		m, err = c.streams.Message(ctx, rawStream, stream.Query{Last: subject})
+		m, err = c.streams.Message(ctx, stream.Raw, stream.Query{Last: subject})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			m, err = nil, nil
 		}
@@ -90,17 +90,13 @@ func (c *Commands) lastRaw(ctx context.Context, subject string) (m *jetstream.Ra
 	return m, err
 }
 
-// rawStream holds what controllers sent.
-const rawStream = "RAW"
-
-// spellingOf is how a controller was last heard; behind a start, as RAW has it.
+// spellingOf returns how a controller spells its topics. After a start it reads RAW.
 func (c *Commands) spellingOf(ctx context.Context, mac topic.MAC) (spelling, error) {
 	if s, ok := c.fleet.spelling(mac); ok {
 		return s, nil
 	}
 	var last *jetstream.RawStreamMsg
-	// Under cmnd there is what older firmware reports of sensors, and what the bridge
-	// itself sent.
+	// Under cmnd are the readings of older firmware, and the bridge's own commands.
 	for _, subject := range []string{"f2.raw.tele." + string(mac) + ".>", "f2.raw.stat." + string(mac) + ".>", "f2.raw.cmnd." + string(mac) + ".sensor-mode.>"} {
 		m, err := c.lastRaw(ctx, subject)
 		if err != nil {
@@ -125,8 +121,7 @@ func (c *Commands) spellingOf(ctx context.Context, mac topic.MAC) (spelling, err
 	return s, nil
 }
 
-// reportedSince looks in RAW for a report that was stored before this process
-// started.
+// reportedSince looks in RAW for a report that came before this process started.
 func (c *Commands) reportedSince(ctx context.Context, o *order, e expectation) ([]byte, bool) {
 	t := o.place
 	t.Root, t.Verb = topic.Stat, ""

@@ -14,15 +14,14 @@ import (
 	pahologger "github.com/eclipse/paho.golang/paho/log"
 )
 
-// session is the client's part of an MQTT session, for paho: it keeps what is under
-// way on one connection and forgets it with the connection. paho's own would send
-// it again on the next.
+// session is the client's MQTT session state, for paho. It keeps the packets in flight on
+// one connection and drops them with the connection; paho's own session would send them
+// again on the next.
 //
-// It publishes at QoS 2, since that alone tells for certain that something was not
-// published. The broker takes a PUBLISH, starts the clock of its expiry and answers
-// PUBREC, but gives it to nobody until PUBREL. So PUBREC is the round trip that
-// comes right before: what the broker was too slow to take is never released, and
-// the broker drops it with the connection.
+// Commands have QoS 2, because only QoS 2 can tell for certain that a message was not
+// published. The broker reads the PUBLISH, starts to count its expiry and responds with
+// PUBREC, but does not deliver the message before PUBREL. So a PUBLISH that the broker
+// read too late is never released, and the broker drops it with the connection.
 type session struct {
 	mu      sync.Mutex
 	conn    io.Writer // nil while there is none
@@ -30,7 +29,7 @@ type session struct {
 	waiting map[uint16]exchange
 }
 
-// exchange is a packet that waits for its answer.
+// exchange is a packet that waits for its response.
 type exchange struct {
 	answer  chan<- packets.ControlPacket // has room for one
 	attempt *attempt                     // of a PUBLISH
@@ -40,10 +39,10 @@ var _ pahosession.SessionManager = (*session)(nil)
 
 func newSession() *session { return &session{waiting: map[uint16]exchange{}} }
 
-// ConAckReceived starts a connection. It is always a clean one.
+// ConAckReceived starts a connection. Its session is always a clean one.
 func (s *session) ConAckReceived(conn io.Writer, _ *packets.Connect, ack *packets.Connack) error {
 	if ack.SessionPresent {
-		return errors.New("the broker kept a session that it was asked to drop")
+		return errors.New("the MQTT broker kept the session although a clean start was requested")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +51,7 @@ func (s *session) ConAckReceived(conn io.Writer, _ *packets.Connect, ack *packet
 	return nil
 }
 
-// ConnectionLost ends what is under way.
+// ConnectionLost drops the packets in flight.
 func (s *session) ConnectionLost(*packets.Disconnect) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +59,7 @@ func (s *session) ConnectionLost(*packets.Disconnect) error {
 	return nil
 }
 
-// lose needs mu.
+// lose drops the packets in flight. The caller holds mu.
 func (s *session) lose() {
 	s.conn = nil
 	for id, x := range s.waiting {
@@ -69,7 +68,7 @@ func (s *session) lose() {
 	}
 }
 
-// attemptKey is where AddToSession finds the attempt whose packet it is given.
+// attemptKey is the context key of the attempt that a packet belongs to.
 type attemptKey struct{}
 
 // AddToSession gives a packet its identifier.
@@ -94,7 +93,7 @@ func (s *session) AddToSession(ctx context.Context, packet pahosession.Packet, a
 	return pahosession.ErrPacketIdentifiersExhausted
 }
 
-// PacketReceived takes the broker's answers.
+// PacketReceived handles a response of the broker.
 func (s *session) PacketReceived(received *packets.ControlPacket, _ chan<- *packets.Publish) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,10 +113,10 @@ func (s *session) PacketReceived(received *packets.ControlPacket, _ chan<- *pack
 	return nil
 }
 
-// firstFailure is the least reason code that tells of a failure.
+// firstFailure is the smallest reason code that means failure.
 const firstFailure = 0x80
 
-// release publishes what the broker has taken, unless it took too long. It needs mu.
+// release writes PUBREL, unless the broker took too long. The caller holds mu.
 func (s *session) release(id uint16) error {
 	x, ok := s.waiting[id]
 	if !ok || s.conn == nil || x.attempt == nil || !x.attempt.release(time.Now()) {
@@ -129,7 +128,7 @@ func (s *session) release(id uint16) error {
 	return nil
 }
 
-// drop closes the connection: a broker that does not answer is not there.
+// drop closes the connection to a broker that does not respond.
 func (s *session) drop() {
 	s.mu.Lock()
 	conn := s.conn
@@ -139,14 +138,14 @@ func (s *session) drop() {
 	}
 }
 
-// connected tells whether there is a connection.
+// connected reports whether there is a connection.
 func (s *session) connected() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.conn != nil
 }
 
-// Ack, Close and the loggers are of no use here: nothing is received at QoS 1.
+// Ack, Close and the loggers have nothing to do: no message is received with QoS 1.
 func (s *session) Ack(*packets.Publish) error       { return nil }
 func (s *session) Close() error                     { return nil }
 func (s *session) SetErrorLogger(pahologger.Logger) {}

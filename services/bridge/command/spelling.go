@@ -9,14 +9,13 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// spelling is how a controller writes its topics. The zero value is the canonical
-// one.
+// spelling is how a controller spells its topics. The zero value is the canonical spelling.
 type spelling struct {
 	device string // the second level, "f2-<mac>"; "" is canonical
 	bare   bool   // connectors without J
 }
 
-// spell is t's MQTT topic as the controller writes it.
+// spell returns the MQTT topic of t as the controller spells it.
 func (s spelling) spell(t topic.Topic) string {
 	name := t.MQTT()
 	root, rest, _ := strings.Cut(name, "/")
@@ -30,8 +29,8 @@ func (s spelling) spell(t topic.Topic) string {
 	return root + "/" + device + "/" + rest
 }
 
-// heardAs is the spelling of a topic as it came; before says what the topic does
-// not tell.
+// heardAs returns the spelling of a received topic. What the topic does not show is taken
+// from before.
 func heardAs(t topic.Topic, name string, before spelling) spelling {
 	s := before
 	_, rest, _ := strings.Cut(name, "/")
@@ -46,14 +45,14 @@ func heardAs(t topic.Topic, name string, before spelling) spelling {
 	return s
 }
 
-// fleet is what is known of the controllers that were heard: how they spell their
-// topics, when they last said something, and whether they are connected. It is as
-// large as the fleet, since the broker lets a controller publish under its own MAC
-// alone. It is safe for concurrent use.
+// fleet remembers, for each controller that sent something: how it spells its topics, when
+// it last sent a message, and whether it is connected. It is not larger than the fleet,
+// since the broker lets a controller publish only under its own MAC. It is safe for
+// concurrent use.
 type fleet struct {
 	mu     sync.Mutex
 	known  map[topic.MAC]*controller
-	listen bool // the broker's log comes
+	listen bool // the broker's log is subscribed
 }
 
 type controller struct {
@@ -61,11 +60,11 @@ type controller struct {
 	spelled  bool      // spelling is known
 	heard    time.Time // when the last message came
 	presence presence
-	changed  time.Time // presence
+	changed  time.Time // when presence changed
 }
 
-// presence is what the broker's log says, which is heard only while the connection
-// to the broker lasts.
+// presence is whether a controller is connected, by the broker's log. It is unknown
+// (unheard) after the connection to the broker was lost.
 type presence uint8
 
 const (
@@ -85,7 +84,7 @@ func (f *fleet) of(mac topic.MAC) *controller {
 	return c
 }
 
-// hear notes a message of a controller.
+// hear records a message of a controller.
 func (f *fleet) hear(t topic.Topic, name string, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +92,7 @@ func (f *fleet) hear(t topic.Topic, name string, at time.Time) {
 	c.spelling, c.spelled, c.heard = heardAs(t, name, c.spelling), true, at
 }
 
-// remember notes a spelling that was read from RAW, unless there is a newer one.
+// remember records a spelling that was read from RAW, unless a newer one is known.
 func (f *fleet) remember(mac topic.MAC, s spelling) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -102,7 +101,7 @@ func (f *fleet) remember(mac topic.MAC, s spelling) {
 	}
 }
 
-// spelling is how the controller was last heard, if it was.
+// spelling returns the controller's spelling, if it is known.
 func (f *fleet) spelling(mac topic.MAC) (spelling, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,7 +112,7 @@ func (f *fleet) spelling(mac topic.MAC) (spelling, bool) {
 	return c.spelling, true
 }
 
-// notice notes that a controller came or went.
+// notice records that a controller connected or disconnected.
 func (f *fleet) notice(mac topic.MAC, p presence, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,14 +121,14 @@ func (f *fleet) notice(mac topic.MAC, p presence, at time.Time) {
 	}
 }
 
-// listens notes that the broker's log comes from now on.
+// listens records that the broker's log is subscribed.
 func (f *fleet) listens() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.listen = true
 }
 
-// forget drops what the broker's log said: who comes and goes is not heard now.
+// forget makes every presence unknown: the broker's log is not received now.
 func (f *fleet) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,7 +138,7 @@ func (f *fleet) forget() {
 	}
 }
 
-// heardSince tells whether the controller said something at or after a moment.
+// heardSince reports whether the controller sent a message at or after a time.
 func (f *fleet) heardSince(mac topic.MAC, at time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -147,8 +146,8 @@ func (f *fleet) heardSince(mac topic.MAC, at time.Time) bool {
 	return c != nil && !c.heard.Before(at)
 }
 
-// awaySince tells whether the controller has been away from a moment until now, as
-// the broker's log has it.
+// awaySince reports whether the controller has been disconnected since before a time, by
+// the broker's log.
 func (f *fleet) awaySince(mac topic.MAC, at time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,14 +155,14 @@ func (f *fleet) awaySince(mac topic.MAC, at time.Time) bool {
 	return c != nil && c.presence == away && c.changed.Before(at)
 }
 
-// noticePrefixes of lines of Mosquitto's log.
+// Prefixes of lines of Mosquitto's log.
 const (
 	connectedPrefix = "New client connected from "
 	clientPrefix    = "Client "
 )
 
-// read takes a line of the broker's log, which comes on $SYS/broker/log/N with the
-// time in front. A controller's client id is its MAC with dashes.
+// read parses a line of the broker's log, which starts with the time. A controller's
+// client id is its MAC with dashes.
 func (f *fleet) read(line string, at time.Time) {
 	if seconds, rest, ok := strings.Cut(line, ": "); ok && strings.Trim(seconds, "0123456789") == "" {
 		line = rest
@@ -171,7 +170,7 @@ func (f *fleet) read(line string, at time.Time) {
 	if rest, ok := strings.CutPrefix(line, connectedPrefix); ok {
 		_, rest, _ = strings.Cut(rest, " as ")
 		id, options, _ := strings.Cut(rest, " (")
-		// The registrar takes the client id of a controller that it throws out.
+		// The registrar uses a controller's client id to disconnect it, with another user.
 		if mac, ok := deviceID(id); ok && strings.HasSuffix(options, ", u'"+id+"').") {
 			f.notice(mac, present, at)
 		}
@@ -182,11 +181,11 @@ func (f *fleet) read(line string, at time.Time) {
 		return
 	}
 	id, what, _ := strings.Cut(rest, " ")
-	if strings.HasPrefix(what, "[") { // 2.1 adds the address
+	if strings.HasPrefix(what, "[") { // Mosquitto 2.1 adds the address
 		_, what, _ = strings.Cut(what, "] ")
 	}
 	left := strings.HasPrefix(what, "disconnected") || strings.HasPrefix(what, "closed its connection") || strings.HasPrefix(what, "has exceeded timeout")
-	// Who was not let in need not be the controller.
+	// A client that was refused is not necessarily the controller.
 	if mac, ok := deviceID(id); ok && left && !strings.Contains(what, "not authorised") {
 		f.notice(mac, away, at)
 	}

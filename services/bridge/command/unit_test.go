@@ -16,8 +16,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// TestSchedule has whatever is released by its limit end by its deadline, on the
-// broker's clock of whole seconds, whenever the broker read it.
+// TestSchedule: a command that is released by its limit expires by its deadline, on the
+// broker's clock of whole seconds, whenever the broker reads it.
 func TestSchedule(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -160,7 +160,7 @@ func TestExpectation(t *testing.T) {
 	assert.Nil(t, state(topic.Strike, []byte("nonsense")))
 }
 
-// TestReportsGoInOrder gives the first report to the first command that it can be of.
+// TestReportsGoInOrder: a report goes to the first command that expects it.
 func TestReportsGoInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWatches()
@@ -196,7 +196,7 @@ func TestAgeIsBounded(t *testing.T) {
 	}
 }
 
-// TestJudge has what is known of a command that no report confirmed.
+// TestJudge covers the outcomes of a command that no report confirmed.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	sent := time.Now()

@@ -8,16 +8,16 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// watches are the commands that wait for a report of their component. They are safe
-// for concurrent use.
+// watches are the commands that wait for a report of their component. It is safe for
+// concurrent use.
 type watches struct {
-	count  atomic.Int64 // of all, so that a message costs nothing where none waits
+	count  atomic.Int64 // of all watches, so that a message costs nothing while there is none
 	mu     sync.Mutex
 	places map[topic.Topic][]*watch
-	silent map[topic.Topic]bool // components that did not report the last time
+	silent map[topic.Topic]bool // components that did not report their last command
 }
 
-// watch is one of them.
+// watch is one command that waits for a report.
 type watch struct {
 	place    topic.Topic
 	expected expectation
@@ -28,7 +28,7 @@ func newWatches() *watches {
 	return &watches{places: map[topic.Topic][]*watch{}, silent: map[topic.Topic]bool{}}
 }
 
-// add waits for the report of a command, behind those that were added before.
+// add adds a watch, behind the earlier ones of the component.
 func (w *watches) add(place topic.Topic, e expectation) *watch {
 	one := &watch{place: place, expected: e, reported: make(chan []byte, 1)}
 	w.mu.Lock()
@@ -45,7 +45,7 @@ func (w *watches) remove(one *watch) {
 	w.drop(one)
 }
 
-// drop needs mu.
+// drop removes a watch. The caller holds mu.
 func (w *watches) drop(one *watch) {
 	list := w.places[one.place]
 	i := slices.Index(list, one)
@@ -60,8 +60,8 @@ func (w *watches) drop(one *watch) {
 	}
 }
 
-// report gives a controller's message to the first command that it answers:
-// controllers carry commands out in order.
+// report passes a controller's message to the first watch that expects it: controllers
+// carry out commands in order.
 func (w *watches) report(t topic.Topic, body []byte) {
 	if w.count.Load() == 0 {
 		return
@@ -79,14 +79,14 @@ func (w *watches) report(t topic.Topic, body []byte) {
 	}
 }
 
-// isSilent tells whether the component did not report the last time.
+// isSilent reports whether the component did not report its last command.
 func (w *watches) isSilent(place topic.Topic) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.silent[place]
 }
 
-// noteSilent notes that it did not.
+// noteSilent records that the component did not report a command.
 func (w *watches) noteSilent(place topic.Topic) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -162,7 +162,7 @@ func (s *Server) Ready(ctx context.Context) error {
 	if _, _, err := est.NewMetadata(metadata.Pool, s.cfg.MetadataSchema).Lookup(ctx, ""); err != nil && s.cfg.Listen != "" {
 		return err
 	}
-	if err := s.streams.Ready(ctx, registrar.AuditStream); err != nil {
+	if err := s.streams.Ready(ctx, stream.Audit); err != nil {
 		return err
 	}
 	return s.watcher.Ready(ctx)

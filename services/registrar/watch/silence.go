@@ -15,10 +15,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (
-	latestStream = "KV_LATEST"
 	latestPrefix = "$KV.LATEST."
 	fetchBatch   = 5000
 	// subjectFleet stands for all devices: when none is heard, one alarm says it.
@@ -145,15 +145,15 @@ func (s *silence) judge(ctx context.Context, now time.Time, a *alarm.Board) erro
 func (s *silence) read(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	consumer, err := s.js.Consumer(ctx, latestStream, service)
+	consumer, err := s.js.Consumer(ctx, stream.Latest, service)
 	if err != nil {
 		return fmt.Errorf("reading LATEST: %w", err)
 	}
 	if !s.begun { // an earlier process took what is there
-		if _, err := s.js.ResetConsumerToSequence(ctx, latestStream, service, 1); err != nil {
+		if _, err := s.js.ResetConsumerToSequence(ctx, stream.Latest, service, 1); err != nil {
 			return fmt.Errorf("reading LATEST from its beginning: %w", err)
 		}
-		if consumer, err = s.js.Consumer(ctx, latestStream, service); err != nil {
+		if consumer, err = s.js.Consumer(ctx, stream.Latest, service); err != nil {
 			return fmt.Errorf("reading LATEST: %w", err)
 		}
 	}

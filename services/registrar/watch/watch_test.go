@@ -35,6 +35,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -412,7 +413,7 @@ func (b *bus) latest(t *testing.T) {
 	text, err = natsfiles.Files.ReadFile("consumer_latest_registrar.json")
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(text, &own))
-	_, err = b.operator.CreateConsumer(t.Context(), latestStream, own)
+	_, err = b.operator.CreateConsumer(t.Context(), stream.Latest, own)
 	require.NoError(t, err)
 }
 

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/services/registrar"
+)
+
+// enlarge makes the demo fleet of a running mesh at least as large as
+// controllers: registry and metadata.
+func enlarge(ctx context.Context, st mesh.State, r mesh.Description, controllers []fleet.Controller, log *slog.Logger) error {
+	secrets, err := st.Secrets(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.Close()
+	issuer, err := new(registryFlags).issuer(st, r, log)
+	if err != nil {
+		return err
+	}
+	registry, err := openRegistry(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
+	if err != nil {
+		return err
+	}
+	defer registry.close()
+	if err := registry.admit(ctx, registrar.Origin{Actor: "operator"}, controllers); err != nil {
+		return err
+	}
+	conn, err := mesh.ConnectPostgres(ctx, mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, "", mesh.DatabaseMetadata), secrets, mesh.SecretSuperuser)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return fleet.Seed(ctx, conn, mesh.MetadataSchema, controllers)
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	trimmer "github.com/f2mesh/f2mesh/services/keeper"
+	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+type bridgeCommand struct {
+	service.Flags
+	Config bridge.Config `embed:""`
+}
+
+// Run runs the bridge until it is stopped.
+func (c *bridgeCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.Serve(ctx, "bridge", version, newBridge(c.Config), log)
+}
+
+type decoderCommand struct {
+	service.Flags
+	poolingFlags
+	Config decoder.Config `embed:""`
+}
+
+// Run runs the decoder until it is stopped.
+func (c *decoderCommand) Run(ctx context.Context, log *slog.Logger) error {
+	c.Config.PooledDSN = c.choose(c.Config.PooledDSN)
+	return c.Serve(ctx, "decoder", version, newDecoder(c.Config), log)
+}
+
+type writerCommand struct {
+	service.Flags
+	poolingFlags
+	Config writer.Config `embed:""`
+}
+
+// Run runs the writer until it is stopped.
+func (c *writerCommand) Run(ctx context.Context, log *slog.Logger) error {
+	c.Config.PooledDSN = c.choose(c.Config.PooledDSN)
+	return c.Serve(ctx, "writer", version, newWriter(c.Config), log)
+}
+
+func newBridge(cfg bridge.Config) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		credential := secret.Credential{Store: h.Secrets, Password: mesh.SecretMQTTPassword, Username: mesh.SecretMQTTUsername, User: "bridge"}
+		return bridge.New(cfg, credential, streams, reg, log)
+	}
+}
+
+func newDecoder(cfg decoder.Config) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		return decoder.New(cfg, secret.Credential{Store: h.Secrets, Password: mesh.SecretPostgres}, streams, reg, log)
+	}
+}
+
+func newWriter(cfg writer.Config) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		return writer.New(cfg, secret.Credential{Store: h.Secrets, Password: mesh.SecretTimescale}, streams, reg, log)
+	}
+}
+
+type keeperCommand struct {
+	service.Flags
+	Config trimmer.Config `embed:""`
+}
+
+// Run runs the keeper until it is stopped.
+func (c *keeperCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.Serve(ctx, "keeper", version, newTrimmer(c.Config), log)
+}
+
+func newTrimmer(cfg trimmer.Config) service.Build {
+	return func(_ *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		return trimmer.New(cfg, streams.JetStream(), reg, log)
+	}
+}
+
+type provisionCommand struct{ containers.Provision }
+
+// Run makes what the containers' servers have to have.
+func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
+	c.Registry = func(ctx context.Context, pool *database.Pool) error { return registrar.Migrate(ctx, pool.Pool) }
+	return c.Provision.Run(ctx, log)
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
+	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/decoder"
+	monitor "github.com/f2mesh/f2mesh/services/health"
+	trimmer "github.com/f2mesh/f2mesh/services/keeper"
+	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
+	"github.com/f2mesh/f2mesh/services/simulator"
+	"github.com/f2mesh/f2mesh/services/writer"
+)
+
+// meshConfig says how a mesh with its services runs on this machine.
+type meshConfig struct {
+	local.Config
+	WatchTopics bool // has the broker tell of each denied publish
+	Keeper      trimmer.Config
+	Bridge      bridge.Config
+	Decoder     decoder.Config
+	Writer      writer.Config
+	Registrar   server.Config
+	Health      monitor.Config
+}
+
+// newMesh is a mesh of this machine with all services. Nothing is started yet.
+func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, error) {
+	var denied observer
+	base := cfg.Config
+	base.Version = version
+	base.ClientID, base.Admit = cfg.Bridge.ClientID, admitDemo
+	settings, err := json.Marshal(cfg.Decoder)
+	if err != nil {
+		return nil, fmt.Errorf("keeping the decoder's settings: %w", err)
+	}
+	base.Decoder = settings
+	if cfg.WatchTopics {
+		base.Denied = denied.tell
+	}
+	base.Services = []local.Service{
+		{Name: local.PartKeeper, Build: func(*local.Mesh) service.Build { return newTrimmer(cfg.Keeper) }},
+		{Name: local.PartBridge, Build: func(m *local.Mesh) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
+		{Name: local.PartDecoder, Build: func(m *local.Mesh) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
+		{Name: local.PartWriter, Build: func(m *local.Mesh) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
+		{Name: local.PartRegistrar, Build: func(m *local.Mesh) service.Build {
+			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
+		}},
+		{Name: local.PartHealth, Build: func(m *local.Mesh) service.Build { return newHealth(healthOf(m, cfg.Health), allMetrics(m)) }},
+	}
+	return local.New(st, base, log)
+}
+
+// admitDemo registers the demo fleet: the broker takes who may connect from the registry.
+func admitDemo(ctx context.Context, m *local.Mesh) error {
+	registry, err := openRegistry(ctx, m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
+	if err != nil {
+		return err
+	}
+	defer registry.close()
+	if err := registrar.Migrate(ctx, registry.pool.Pool); err != nil {
+		return err
+	}
+	return registry.admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.Cfg.Controllers))
+}
+
+func bridgeOf(m *local.Mesh, cfg bridge.Config) bridge.Config {
+	cfg.URL = "tcp://" + m.Address(m.Ports().MQTT)
+	return cfg
+}
+
+func decoderOf(m *local.Mesh, cfg decoder.Config) decoder.Config {
+	cfg.DSN, cfg.PooledDSN = m.DSN(mesh.RoleDecoder, mesh.DatabaseMetadata), m.PooledDSN(mesh.RoleDecoder, mesh.DatabaseMetadata)
+	cfg.Schema = mesh.MetadataSchema
+	return cfg
+}
+
+func writerOf(m *local.Mesh, cfg writer.Config) writer.Config {
+	cfg.DSN, cfg.PooledDSN = m.DSN(mesh.RoleWriter, mesh.DatabaseTelemetry), m.PooledDSN(mesh.RoleWriter, mesh.DatabaseTelemetry)
+	return cfg
+}
+
+func registrarOf(m *local.Mesh, cfg server.Config) server.Config {
+	cfg.RegistryDSN = m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry)
+	cfg.MetadataDSN = m.DSN(mesh.RoleRegistrar, mesh.DatabaseMetadata)
+	cfg.MetadataSchema = mesh.MetadataSchema
+	cfg.Devices, cfg.Broker, cfg.ServerCAs = m.State.DevicesDir(), m.State.Path("mosquitto"), m.Authority.CAFile()
+	cfg.CertFile, cfg.KeyFile = m.ServerPair()
+	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.EST))
+	cfg.Watch.MQTTURL = "tcp://" + m.Address(m.Ports().MQTT)
+	return cfg
+}
+
+func healthOf(m *local.Mesh, cfg monitor.Config) monitor.Config {
+	cfg.CertFile, cfg.KeyFile = m.ServerPair()
+	cfg.CAs = m.Authority.CAFile()
+	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.HTTP))
+	return cfg
+}
+
+// allMetrics serves the metrics of all services of this process, and its profiles
+// where only this machine reaches them.
+func allMetrics(m *local.Mesh) http.Handler {
+	mux := health.Handler(m.Services)
+	if ip := net.ParseIP(m.Cfg.Public); ip != nil && ip.IsLoopback() {
+		health.AddProfiles(mux)
+	}
+	return mux
+}
+
+// observer passes what the broker tells of denied publishes to the registrar that runs.
+type observer struct {
+	registrar atomic.Pointer[server.Server] // nil: none runs
+}
+
+func (o *observer) tell(line string) {
+	if r := o.registrar.Load(); r != nil {
+		r.Observe(line)
+	}
+}
+
+// toldBy notes the registrar that is built.
+func (o *observer) toldBy(inner service.Build) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		r, err := inner(h, streams, reg, log)
+		if s, ok := r.(*server.Server); ok && err == nil {
+			o.registrar.Store(s)
+		}
+		return r, err
+	}
+}
+
+// simulate is the part that plays the demo fleet.
+func simulate(m *local.Mesh, every time.Duration) supervisor.Run {
+	return func(ctx context.Context, ready func()) error {
+		cfg := simulator.Config{
+			Broker: "ssl://" + m.Public(m.Ports().MQTTTLS), CAFile: m.Authority.CAFile(), Devices: m.State.DevicesDir(),
+			Interval: every, OldFirmware: 0.2, Persistent: 0.25,
+		}
+		ready()
+		_, err := simulator.New(cfg, fleet.Demo(m.Cfg.Controllers), m.Log.With("service", local.PartSimulator)).Run(ctx)
+		return err
+	}
+}
+
+// migrations make the tables that the services own, by database.
+func migrations() map[string]local.Migration {
+	return map[string]local.Migration{
+		mesh.DatabaseTelemetry: func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error {
+			return writer.Migrate(ctx, pool.Pool, number, log)
+		},
+		mesh.DatabaseRegistry: func(ctx context.Context, pool *database.Pool, number int64, _ *slog.Logger) error {
+			return registrar.MigrateTo(ctx, pool.Pool, number)
+		},
+	}
+}

@@ -1,0 +1,129 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	natsfiles "github.com/f2mesh/f2mesh/nats"
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
+)
+
+// LogIn looks up whom a credential is for at present, and its password.
+func LogIn(ctx context.Context, secrets secret.Source, name string) (user, password string, err error) {
+	c, ok := credential.Find(name)
+	if !ok {
+		return "", "", fmt.Errorf("unknown credential %q", name)
+	}
+	v, err := secrets.Lookup(ctx, name)
+	if err != nil {
+		return "", "", err
+	}
+	if user = v.Username(c.User); !c.Has(user) {
+		return "", "", fmt.Errorf("secret %s is for user %q; the server has %s and %s", name, user, c.User, credential.Alternate(c.User))
+	}
+	return user, v.Reveal(), nil
+}
+
+// LogIns are the users of one kind of server that may log in now, and their
+// passwords. Their alternates may not.
+func LogIns(ctx context.Context, secrets secret.Source, kind credential.Kind) (map[string]string, error) {
+	all := map[string]string{}
+	for _, c := range credential.Of(kind) {
+		user, password, err := LogIn(ctx, secrets, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		all[user] = password
+	}
+	return all, nil
+}
+
+// WriteToolFiles writes what the command-line tools of people log in with, whoever the
+// alternates' turn it is: the `nats` CLI's context, psql's passfile, mosquitto_sub's
+// options, curl's for the health API. In arguments everybody could read a password.
+func (s State) WriteToolFiles(ctx context.Context, secrets secret.Source, r Description) error {
+	content, err := natsContext(ctx, secrets, "f2mesh on "+s.Dir, r)
+	if err != nil {
+		return err
+	}
+	reader, readerPassword, err := LogIn(ctx, secrets, SecretReader)
+	if err != nil {
+		return err
+	}
+	operator, operatorPassword, err := LogIn(ctx, secrets, SecretMQTTOperator)
+	if err != nil {
+		return err
+	}
+	api, err := secrets.Lookup(ctx, credential.HealthAPI)
+	if err != nil {
+		return err
+	}
+	var self account.Account
+	for path, text := range map[string]string{
+		s.NATSContext():                    content,
+		s.Passfile():                       fmt.Sprintf("%s:%d:*:%s:%s\n", r.Host, r.Ports.Postgres, reader, readerPassword),
+		s.OperatorPassword():               operatorPassword,
+		s.Path("secrets", "mosquitto_sub"): fmt.Sprintf("-h %s\n-p %d\n-u %s\n-P %s\n", r.Host, r.Ports.People, operator, operatorPassword),
+		s.CurlConfig():                     fmt.Sprintf("user = %q\ncacert = %q\n", "f2mesh:"+api.Reveal(), r.CAFile),
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
+		if err := self.WriteFile(path, []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// natsContext is a context for the `nats` CLI.
+func natsContext(ctx context.Context, secrets secret.Source, description string, r Description) (string, error) {
+	user, password, err := LogIn(ctx, secrets, fmt.Sprintf(secretNATSPasswords, natsserver.Operator))
+	if err != nil {
+		return "", err
+	}
+	var content map[string]any
+	if err := json.Unmarshal(natsfiles.Context, &content); err != nil {
+		return "", fmt.Errorf("reading the context's template: %w", err)
+	}
+	content["description"] = description
+	content["url"] = "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))
+	content["user"] = user
+	content["password"] = password
+	content["ca"] = r.CAFile
+	content["inbox_prefix"] = natsserver.InboxPrefix(user)
+	data, err := json.MarshalIndent(content, "", "  ")
+	return string(data), err
+}
+
+// NATSContext is what NATS_CONTEXT names: the CLI takes an absolute path.
+func (s State) NATSContext() string { return s.Path("nats", "context.json") }
+
+func (s State) Passfile() string { return s.Path("secrets", "pgpass") }
+
+func (s State) CurlConfig() string { return s.Path("secrets", "health_curl") }
+
+func (s State) OperatorPassword() string { return s.Path("secrets", "mqtt_operator") }
+
+// RefreshToolFiles tells the command-line tools what a running mesh's secrets are now.
+func (s State) RefreshToolFiles(ctx context.Context) error {
+	r, err := s.Load()
+	if err != nil {
+		return nil // no mesh runs: its start writes them
+	}
+	secrets, err := s.Secrets(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer secrets.Close()
+	return s.WriteToolFiles(ctx, secrets, r)
+}

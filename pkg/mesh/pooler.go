@@ -1,0 +1,23 @@
+package mesh
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	pgbouncerfiles "github.com/f2mesh/f2mesh/pgbouncer"
+)
+
+// LetThrough has the pooler look its clients up in the database, and the roles be
+// among them. conn is a superuser's.
+func LetThrough(ctx context.Context, conn *pgx.Conn, roles ...string) error {
+	return Execute(ctx, conn, pgbouncerfiles.AuthSQL, "GRANT "+RolePooled+" TO "+strings.Join(roles, ", "))
+}
+
+func PooledDSN(host string, port int, caFile, role, database string) string {
+	if port == 0 {
+		return ""
+	}
+	return DSN(host, port, caFile, role, database)
+}

@@ -1,0 +1,22 @@
+package stream
+
+// Names of the streams. Each is defined in nats/stream_<name>.json.
+const (
+	Raw        = "RAW"         // messages as the controllers sent them
+	Decoded    = "DECODED"     // readings and events, for the writer
+	DeadLetter = "DEAD_LETTER" // messages that a stage refused
+	Parked     = "PARKED"      // messages that wait for their controller's metadata
+	Latest     = "KV_LATEST"   // the stream of the key-value bucket LATEST
+	Commands   = "COMMANDS"    // commands for controllers
+	Result     = "RESULT"      // outcomes of commands
+	Audit      = "AUDIT"       // the registrar's audit trail
+)
+
+// Names of the stages of the data path. The bridge reads COMMANDS, the decoder RAW and
+// the writer DECODED by the durable consumer of the stage's name; dead letters name the
+// stage that refused a message.
+const (
+	StageBridge  = "bridge"
+	StageDecoder = "decoder"
+	StageWriter  = "writer"
+)

@@ -1,0 +1,48 @@
+package health
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
+)
+
+func TestWriteTo(t *testing.T) {
+	t.Parallel()
+	raised := alarm.Alarm{Kind: DeadLetters, Subject: "decoder", Service: "health", Raised: true}
+	for name, test := range map[string]struct {
+		status Status
+		want   []string
+	}{
+		"stages": {Status{Stages: []Stage{
+			{Stage: "bridge", Ready: true, Rate: 7, Lag: 3}, {Stage: "writer", Lag: 3, Redeliver: 2, Dead: 1, Cause: "no database"},
+		}}, []string{"bridge      ready      7    -            -             0", "writer  NOT READY      0    3            2             1", "writer: no database"}},
+		"streams": {
+			Status{Streams: []Stream{{Stream: "RAW", Messages: 5, Bytes: 1 << 20, MaxBytes: 3 << 20, FullIn: 90, Room: 129600}}},
+			[]string{"RAW         5  1.0 MiB  3.0 MiB    1m30s  1.5 days"},
+		},
+		"no alarm":   {Status{Watching: Watchers()}, []string{"no alarm is raised"}},
+		"no watcher": {Status{Watching: Watchers()[1:]}, []string{Watchers()[0] + " does not respond: its alarms are unknown"}},
+		"alarms":     {Status{Alarms: []alarm.Alarm{raised}, AlarmsRaised: shownAlarms + 2}, []string{DeadLetters + "  decoder  health  -", "and 2 older ones"}},
+	} {
+		var out strings.Builder
+		n, err := test.status.WriteTo(&out)
+		require.NoError(t, err, name)
+		assert.Equal(t, int64(out.Len()), n, name)
+		for _, text := range test.want {
+			assert.Contains(t, out.String(), text, name)
+		}
+		assert.Equal(t, len(test.status.Alarms) == 0, strings.Contains(out.String(), "no alarm is raised"), name)
+	}
+}
+
+func TestReadableDays(t *testing.T) {
+	t.Parallel()
+	for seconds, want := range map[float64]string{0: "-", 0.4: "0s", 59.6: "1m0s", 86399: "23h59m59s", 86400: "1.0 days", 1e6: "11.6 days"} {
+		assert.Equal(t, want, readableDays(seconds), time.Duration(seconds))
+	}
+}
