@@ -50,6 +50,9 @@ func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if len(r.client.Description.Decoder) == 0 { // init does not know it
+		return errors.New("redecode and dead replay need a mesh of f2mesh up: run.json of a mesh in containers has no settings of the decoder")
+	}
 	var config decoder.Config
 	if err := json.Unmarshal(r.client.Description.Decoder, &config); err != nil {
 		return fmt.Errorf("reading the decoder's settings in run.json: %w", err)
@@ -70,7 +73,7 @@ func (r *replaying) open(ctx context.Context, log *slog.Logger) error {
 // pool opens connections as the user of a secret.
 func (r *replaying) pool(ctx context.Context, database, secretName string) (*pgxpool.Pool, error) {
 	run := r.client.Description
-	config, err := pgxpool.ParseConfig(mesh.DSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
+	config, err := pgxpool.ParseConfig(run.DSN("", database))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}

@@ -118,7 +118,7 @@ func hereOnly(t *testing.T, args []string) []string {
 			args[i] = name + "=" + t.TempDir()
 		}
 	}
-	if args[0] == "init" || args[0] == "volumes" {
+	if args[0] == "init" {
 		args = append(args, "--volumes="+t.TempDir())
 	}
 	return args

@@ -84,7 +84,7 @@ func TestVersions(t *testing.T) {
 }
 
 // TestVolumesAreInitsFirst: the image has a folder for every volume, init mounts
-// each, and so each has the right owner; a backup has what init has.
+// each, and so each has the right owner.
 func TestVolumesAreInitsFirst(t *testing.T) {
 	t.Parallel()
 	project := load(t, everything)
@@ -96,10 +96,9 @@ func TestVolumesAreInitsFirst(t *testing.T) {
 	}
 	slices.Sort(mounted)
 	assert.Equal(t, all, mounted)
-	assert.Equal(t, project.Services["init"].Volumes, project.Services["backup"].Volumes)
 	for name, s := range project.Services {
 		for _, v := range s.Volumes {
-			allowed := name == "init" || name == "backup" || name == "operator" && v.ReadOnly
+			allowed := name == "init" || name == "operator" && v.ReadOnly
 			assert.False(t, v.Source == "root-key" && !allowed, "%s has the root's key", name)
 		}
 	}
