@@ -35,7 +35,7 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	}
 	defer m.Close()
 	r := m.Description
-	db, err := mesh.ConnectPostgres(ctx, mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, "", mesh.DatabaseTelemetry), m.Secrets, mesh.SecretReader)
+	db, err := mesh.ConnectPostgres(ctx, r.DSN("", mesh.DatabaseTelemetry), m.Secrets, mesh.SecretReader)
 	if err != nil {
 		return err
 	}

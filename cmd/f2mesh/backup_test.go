@@ -19,7 +19,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
-	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/jackc/pgx/v5"
@@ -90,18 +89,36 @@ func (m *testMesh) enrich(t *testing.T) {
 func (m *testMesh) census(t *testing.T) map[string]map[string]int64 {
 	t.Helper()
 	all := map[string]map[string]int64{}
-	for _, d := range mesh.LocalDatabases() {
-		conn, err := m.Superuser(t.Context(), d.Name)
+	for _, name := range m.Describe().Databases() {
+		conn, err := m.Superuser(t.Context(), name)
 		require.NoError(t, err)
-		tx, err := conn.Begin(t.Context())
-		require.NoError(t, err)
-		c, err := postgres.TakeCensus(t.Context(), tx, d.Name)
-		require.NoError(t, err)
-		require.NoError(t, tx.Rollback(t.Context()))
+		all[name] = countRows(t, conn)
 		require.NoError(t, conn.Close(t.Context()))
-		all[d.Name] = c.Rows
 	}
 	return all
+}
+
+const listTables = `SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+	AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^(pg_toast|_timescaledb)'`
+
+// countRows counts the rows of all tables, in one snapshot.
+func countRows(t *testing.T, conn *pgx.Conn) map[string]int64 {
+	t.Helper()
+	tx, err := conn.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	require.NoError(t, err)
+	rows, err := tx.Query(t.Context(), listTables)
+	require.NoError(t, err)
+	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Schema, Name string }])
+	require.NoError(t, err)
+	counts := map[string]int64{}
+	for _, table := range tables {
+		var n int64
+		require.NoError(t, tx.QueryRow(t.Context(), "SELECT count(*) FROM "+pgx.Identifier{table.Schema, table.Name}.Sanitize()).Scan(&n))
+		counts[table.Schema+"."+table.Name] = n
+	}
+	require.NoError(t, tx.Rollback(t.Context()))
+	return counts
 }
 
 // balance is the ledger of everything.
@@ -274,7 +291,7 @@ func (m *testMesh) remembers(t *testing.T) {
 // gave it did.
 func (m *testMesh) unharmed(t *testing.T) {
 	t.Helper()
-	assert.Zero(t, m.count(t, "SELECT count(*) FROM pg_roles WHERE rolname IN ('trapped', '"+local.RoleRestore+"')"))
+	assert.Zero(t, m.count(t, "SELECT count(*) FROM pg_roles WHERE rolname IN ('trapped', '"+mesh.RoleRestore+"')"))
 	for what, query := range map[string]string{
 		"functions":   "SELECT count(*) FROM pg_proc WHERE proname = 'trap'",
 		"constraints": "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'mined%'",
@@ -315,7 +332,7 @@ func TestBackupWhileOthersWork(t *testing.T) {
 		require.NoError(t, err)
 		return s.CachedInfo().State.LastSeq
 	}
-	registry, err := registrar.Open(t.Context(), m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log)
+	registry, err := registrar.Open(t.Context(), m.State, m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), m.Issuer, m.Secrets, m.Log)
 	require.NoError(t, err)
 	defer registry.Close()
 	recipient, _ := agePair(t)

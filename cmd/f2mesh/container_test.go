@@ -143,11 +143,11 @@ func TestContainerDoctor(t *testing.T) {
 	c := doctorCommand{containerDoctor: containerDoctor{Compose: dir}}
 	err := c.Run(t.Context(), &globals{}, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, "docker compose cp registrar:")
-	files := credential.Files(filepath.Join(dir, "secrets"))
-	for _, name := range []string{mesh.SecretTimescaleSuperuser, mesh.SecretReader} {
-		require.NoError(t, files.WriteText(name+containers.SecretSuffix, name))
+	files := containers.Secrets(dir)
+	for _, name := range []string{credential.SecondSuperuser().Name, mesh.SecretReader} {
+		require.NoError(t, files.WriteText(name, name))
 	}
-	for name, want := range map[string]string{mesh.SecretTimescaleSuperuser: "postgres", mesh.SecretReader: mesh.RoleReader} {
+	for name, want := range map[string]string{credential.SecondSuperuser().Name: "postgres", mesh.SecretReader: mesh.RoleReader} {
 		user, password, err := c.logIn(t.Context(), name)
 		require.NoError(t, err)
 		assert.Equal(t, want+" "+name, user+" "+password)
@@ -224,9 +224,10 @@ func TestProvision(t *testing.T) {
 	m := startMesh(t)
 	superuser, err := secret.Files(m.State.SecretsDir()).Lookup(t.Context(), mesh.SecretSuperuser)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(m.State.SecretsDir(), mesh.SecretTimescaleSuperuser), []byte(superuser.Reveal()), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(m.State.SecretsDir(), credential.SecondSuperuser().Name), []byte(superuser.Reveal()), 0o600))
 	address := m.Address(m.Ports().Postgres)
-	c := provisionCommand{containers.Provision{Metadata: address, Telemetry: address, CAFile: m.Authority.CAFile(), SecretsDir: m.State.SecretsDir(), NATS: m.Nats.URL(), Disk: m.State.Dir}}
+	c := provisionCommand{containers.Provision{Mesh: m.Describe(), CAFile: m.Authority.CAFile(), SecretsDir: m.State.SecretsDir(), Disk: m.State.Dir}}
+	c.Mesh.Containers, c.Mesh.Ports.Telemetry = true, c.Mesh.Ports.Postgres
 	log := slog.New(slog.DiscardHandler)
 	c.Rate = 10
 	require.NoError(t, c.Run(t.Context(), log))

@@ -12,9 +12,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
-	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
-	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
 type containerDoctor struct {
@@ -44,14 +42,13 @@ func (c *containerDoctor) patient() (*doctor.Target, error) {
 	return m, nil
 }
 
-// logIn is that of a secret file. The only user of a server who is no credential of
-// all meshes is the second server's superuser.
+// logIn is that of a secret file. What is no credential, such as the health API's password, is for any user.
 func (c *containerDoctor) logIn(ctx context.Context, name string) (user, password string, err error) {
-	v, err := secret.Files(filepath.Join(c.Compose, "secrets")).Lookup(ctx, name+containers.SecretSuffix)
+	v, err := containers.Secrets(c.Compose).Lookup(ctx, name)
 	if err != nil {
 		return "", "", fmt.Errorf("reading secret %s: %w", name, err)
 	}
-	user = postgres.Superuser
+	user = "f2mesh"
 	if known, ok := credential.Find(name); ok {
 		user = known.User
 	}

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -26,19 +23,11 @@ func (c *containerRegistry) secrets() secret.Chain {
 
 // within runs do on the registry, with the issuer that is asked for.
 func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.IssuerFlags, log *slog.Logger, do func(*registrar.Registry) error) error {
-	host, port, err := net.SplitHostPort(c.Registry)
-	if err != nil {
-		return fmt.Errorf("--registry: %w", err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return fmt.Errorf("--registry: %w", err)
-	}
 	issuer, err := by.FromEnvironment(st, log)
 	if err != nil {
 		return err
 	}
-	r, err := registrar.Open(ctx, st, host, number, issuer, c.secrets(), log)
+	r, err := registrar.Open(ctx, st, mesh.DSN(c.Registry, st.CAFile(), mesh.RoleRegistrar, mesh.DatabaseRegistry), issuer, c.secrets(), log)
 	if err != nil {
 		return err
 	}

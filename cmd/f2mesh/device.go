@@ -51,7 +51,7 @@ func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, 
 	if err != nil {
 		return err
 	}
-	registry, err := registrar.Open(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
+	registry, err := registrar.Open(ctx, st, r.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), issuer, secrets, log)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func enlarge(ctx context.Context, st mesh.State, r mesh.Description, controllers
 	if err != nil {
 		return err
 	}
-	registry, err := registrar.Open(ctx, st, r.Host, r.Ports.Postgres, issuer, secrets, log)
+	registry, err := registrar.Open(ctx, st, r.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), issuer, secrets, log)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func enlarge(ctx context.Context, st mesh.State, r mesh.Description, controllers
 	if err := registry.Admit(ctx, registrar.Origin{Actor: "operator"}, controllers); err != nil {
 		return err
 	}
-	conn, err := mesh.ConnectPostgres(ctx, mesh.DSN(r.Host, r.Ports.Postgres, r.CAFile, "", mesh.DatabaseMetadata), secrets, mesh.SecretSuperuser)
+	conn, err := r.Superuser(ctx, secrets, mesh.DatabaseMetadata)
 	if err != nil {
 		return err
 	}

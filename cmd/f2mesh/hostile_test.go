@@ -137,7 +137,7 @@ func upApart(t *testing.T, controllers int) *apartMesh {
 	c, err := mesh.Open(t.Context(), mesh.State{Dir: dir}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	rows, err := mesh.ConnectPostgres(t.Context(), mesh.DSN(c.Description.Host, c.Description.Ports.Postgres, c.Description.CAFile, "", mesh.DatabaseTelemetry), c.Secrets, mesh.SecretReader)
+	rows, err := mesh.ConnectPostgres(t.Context(), c.Description.DSN("", mesh.DatabaseTelemetry), c.Secrets, mesh.SecretReader)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = rows.Close(context.WithoutCancel(t.Context())) })
 	pem, err := os.ReadFile(c.Description.CAFile)

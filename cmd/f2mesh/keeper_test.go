@@ -22,13 +22,13 @@ import (
 func vaultWithSecrets(t *testing.T) mesh.VaultFlags {
 	t.Helper()
 	server := vaulttest.StartDev(t)
-	files := credential.Files(filepath.Join(t.TempDir(), "secrets"))
+	files := credential.Files{Dir: filepath.Join(t.TempDir(), "secrets")}
 	for _, name := range mesh.CredentialNames() {
 		require.NoError(t, files.Make(name))
 	}
 	flags := mesh.VaultFlags{Config: server.Config(filepath.Join(t.TempDir(), "vault"))}
 	b := vault.Bootstrap{
-		Config: flags.Config, SecretsDir: string(files), Report: func(vault.Step) {},
+		Config: flags.Config, SecretsDir: files.Dir, Report: func(vault.Step) {},
 		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: 24 * time.Hour, WrapTTL: 5 * time.Minute},
 	}
 	require.NoError(t, b.Run(t.Context(), server.Root))

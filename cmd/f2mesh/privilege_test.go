@@ -89,8 +89,8 @@ func TestPrivileges(t *testing.T) {
 	m := startMesh(t)
 	m.settled(t)
 	var seen []string
-	for _, d := range append(mesh.LocalDatabases(), mesh.DatabaseOf{Name: mesh.DatabaseAny}) {
-		conn, err := m.Superuser(t.Context(), d.Name)
+	for _, name := range append(m.Describe().Databases(), mesh.DatabaseAny) {
+		conn, err := m.Superuser(t.Context(), name)
 		require.NoError(t, err)
 		for _, query := range []string{attributes, privileges} {
 			rows, err := conn.Query(t.Context(), query)
@@ -99,11 +99,11 @@ func TestPrivileges(t *testing.T) {
 			require.NoError(t, err)
 			for _, line := range lines {
 				switch {
-				case query == attributes && d.Name != mesh.DatabaseAny:
+				case query == attributes && name != mesh.DatabaseAny:
 				case query == attributes:
 					seen = append(seen, line)
 				case !strings.HasSuffix(strings.Fields(line)[0], "_b"):
-					seen = append(seen, d.Name+": "+line)
+					seen = append(seen, name+": "+line)
 				}
 			}
 		}
@@ -133,13 +133,13 @@ func (m *testMesh) logIns(t *testing.T) (lines []string) {
 	for _, c := range credential.Of(credential.Postgres) {
 		user, password, err := m.Secrets.LogIn(t.Context(), c.Name)
 		require.NoError(t, err)
-		for _, d := range append(mesh.LocalDatabases(), mesh.DatabaseOf{Name: mesh.DatabaseAny}, mesh.DatabaseOf{Name: "pgbouncer"}) {
-			for way, dsn := range map[string]string{"directly": m.DSN(user, d.Name), "pooled": m.PooledDSN(user, d.Name)} {
+		for _, name := range append(m.Describe().Databases(), mesh.DatabaseAny, "pgbouncer") {
+			for way, dsn := range map[string]string{"directly": m.DSN(user, name), "pooled": m.PooledDSN(user, name)} {
 				config, err := pgx.ParseConfig(dsn)
 				require.NoError(t, err)
 				config.Password, config.DefaultQueryExecMode = password, pgx.QueryExecModeSimpleProtocol
 				if as, err := whoAmI(t.Context(), config); err == nil {
-					lines = append(lines, fmt.Sprintf("%s: %s logs in %s as %s", d.Name, user, way, as))
+					lines = append(lines, fmt.Sprintf("%s: %s logs in %s as %s", name, user, way, as))
 				}
 			}
 		}

@@ -8,9 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
@@ -21,7 +21,7 @@ type restoreCommand struct {
 	Identity       string `help:"File with the age private key, as age-keygen writes it (mode 600)." type:"existingfile" xor:"key" required:""`
 	PassphraseFile string `help:"File with the passphrase (mode 600)." type:"existingfile" xor:"key" required:""`
 	Signer         string `help:"Signing key that must match, as backup printed it. Not needed with a passphrase." placeholder:"KEY" xor:"trust"`
-	Trusted        bool   `help:"Restore a backup that has no known signature. Backups of earlier versions hold SQL that runs as database superuser: use this only if you trust everyone who could write to that mesh." xor:"trust"`
+	Trusted        bool   `help:"Restore a backup although the key that signed it is not known." xor:"trust"`
 	DryRun         bool   `help:"Verify the whole backup and show its contents without writing anything."`
 	Compose        string `help:"Directory of compose.yaml: restore into its volumes, which must be empty, and into secrets/ and .env." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
 }
@@ -61,7 +61,7 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 		return err
 	}
 	if c.Compose != "" && archive.Manifest.Containers {
-		return c.restoreContainers(ctx, archive)
+		return c.intoContainers(ctx, archive)
 	}
 	if err := c.fits(&archive.Manifest); err != nil {
 		return err
@@ -77,6 +77,31 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 	return nil
 }
 
+// intoContainers fills secrets/, .env and the volumes.
+func (c *restoreCommand) intoContainers(ctx context.Context, archive *backup.Reader) error {
+	r := containers.Restore{Reader: archive, Project: containers.Project{Dir: c.Compose}}
+	if err := r.Check(ctx); err != nil {
+		return err
+	}
+	if c.DryRun {
+		fmt.Println("every part is as it was written; nothing was restored")
+		return nil
+	}
+	if err := r.Run(ctx); err != nil {
+		return err
+	}
+	fmt.Println("restored; start it with: ./task compose:up")
+	return nil
+}
+
+type loadCommand struct{ containers.Load }
+
+// Run fills the servers from standard input.
+func (c *loadCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
+	c.Migrations = migrations()
+	return c.Load.Run(ctx, g.state(), log)
+}
+
 // trusts refuses what somebody else may have written. A dry run runs nothing of it.
 func (c *restoreCommand) trusts(archive *backup.Reader) error {
 	switch {
@@ -84,8 +109,6 @@ func (c *restoreCommand) trusts(archive *backup.Reader) error {
 		return fmt.Errorf("the backup was not signed by %s: take another one, or find out who wrote it", c.Signer)
 	case c.DryRun || c.Trusted:
 		return nil
-	case archive.Manifest.Format == backup.FormatDumps:
-		return errors.New("the backup is of an earlier version, which did not sign: what its databases hold would run as their superuser. If you know who wrote it, and trust who could write to those databases, give --trusted")
 	case c.Signer == "" && c.PassphraseFile == "":
 		return errors.New("anybody who has the public key could have written the backup. Compare the key that signed it with the one that backup printed, and name that with --signer; --trusted restores without")
 	}
@@ -107,9 +130,6 @@ func (c *restoreCommand) fits(m *backup.Manifest) error {
 func describeBackup(out io.Writer, archive *backup.Reader) {
 	m := &archive.Manifest
 	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts, signed by %s\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts), cmp.Or(archive.Signer, "nobody"))
-	if i := slices.IndexFunc(m.Parts, func(p backup.Part) bool { return p.Name == volumesPart }); i >= 0 {
-		fmt.Fprintf(out, "  a mesh in containers: %d files of secrets/ and .env, %s of volumes\n", len(m.Parts)-1, mesh.Size(m.Parts[i].Size))
-	}
 	for _, s := range m.Streams {
 		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
 		for _, c := range s.Consumers {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,15 +29,18 @@ type secretRotateCommand struct {
 
 // Run rotates the credentials in turn, and stops at the first that fails.
 func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	credentials, err := c.chosen()
-	if err != nil {
-		return err
+	if c.All != (len(c.Names) == 0) {
+		return errors.New("name the secrets to rotate, or --all")
 	}
 	r, err := mesh.NewRotator(ctx, g.state(), &c.VaultFlags, log)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	credentials, err := c.chosen(r.Running.Credentials())
+	if err != nil {
+		return err
+	}
 	r.Record = func(ctx context.Context, result rotation.Result, failure error) error {
 		return registrar.RecordRotation(ctx, r.Nc, result, failure, log)
 	}
@@ -48,22 +52,26 @@ func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	return nil
 }
 
-func (c *secretRotateCommand) chosen() ([]credential.Credential, error) {
-	if c.All != (len(c.Names) == 0) {
-		return nil, errors.New("name the secrets to rotate, or --all")
-	}
+// chosen are those of a mesh's credentials that are named, or all.
+func (c *secretRotateCommand) chosen(all []credential.Credential) (chosen []credential.Credential, err error) {
 	if c.All {
-		return credential.All(), nil
+		return all, nil
 	}
-	var chosen []credential.Credential
 	for _, name := range c.Names {
-		one, ok := credential.Find(name)
-		if !ok {
-			return nil, fmt.Errorf("unknown credential %q; known: %s", name, strings.Join(mesh.CredentialNames(), ", "))
+		i := slices.IndexFunc(all, func(one credential.Credential) bool { return one.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("unknown credential %q; known: %s", name, strings.Join(names(all), ", "))
 		}
-		chosen = append(chosen, one)
+		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
+}
+
+func names(credentials []credential.Credential) (all []string) {
+	for _, one := range credentials {
+		all = append(all, one.Name)
+	}
+	return all
 }
 
 func (c *secretRotateCommand) rotate(ctx context.Context, r *mesh.Rotator, one credential.Credential) error {
@@ -85,5 +93,8 @@ func (c *secretRotateCommand) rotate(ctx context.Context, r *mesh.Rotator, one c
 		return json.NewEncoder(os.Stdout).Encode(report)
 	}
 	fmt.Print(report)
+	if r.Running.Containers && one.Name == mesh.SecretReader {
+		fmt.Println("  Grafana reads its login at its start: docker compose restart grafana")
+	}
 	return nil
 }

@@ -42,7 +42,7 @@ func lives(t *testing.T, r *mesh.Rotator, c credential.Credential, before string
 	require.NoError(t, err)
 	for _, user := range []string{c.User, c.Other(c.User)} {
 		for _, password := range []string{stored, before} {
-			if in, err := r.Server(c.Kind).LogIn(t.Context(), user, password); err == nil && in {
+			if in, err := r.Server(c).LogIn(t.Context(), user, password); err == nil && in {
 				users = append(users, user)
 				break
 			}
@@ -226,7 +226,7 @@ func TestRetiringTooEarlyStalls(t *testing.T) {
 	user, _, err := mesh.LogIn(t.Context(), r.Keeper, c.Name)
 	require.NoError(t, err)
 	began := time.Now()
-	require.NoError(t, r.Server(c.Kind).SetPassword(t.Context(), user, ""))
+	require.NoError(t, r.Server(c).SetPassword(t.Context(), user, ""))
 	time.Sleep(outage)
 	_, err = rotation.Run(t.Context(), r.Config(t.Context(), c))
 	require.NoError(t, err)

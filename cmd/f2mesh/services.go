@@ -4,7 +4,8 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
@@ -13,9 +14,7 @@ import (
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
-	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/writer"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 type bridgeCommand struct {
@@ -91,6 +90,6 @@ type provisionCommand struct{ containers.Provision }
 
 // Run makes what the containers' servers have to have.
 func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
-	c.Registry = func(ctx context.Context, pool *database.Pool) error { return registrar.Migrate(ctx, pool.Pool) }
+	c.Registry = migrateRegistry
 	return c.Provision.Run(ctx, log)
 }

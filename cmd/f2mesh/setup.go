@@ -36,7 +36,7 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	st := g.state()
 	files := st.SecretFiles()
 	if c.Dir != "" {
-		files = credential.Files(c.Dir)
+		files = credential.Files{Dir: c.Dir}
 	} else if c.Force && st.Locked() {
 		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
 	}
@@ -47,7 +47,7 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		}
 		fmt.Printf("%-14s %s\n", done, name)
 	}
-	fmt.Println("in", string(files))
+	fmt.Println("in", files.Dir)
 	if c.Dir != "" || c.DryRun {
 		return nil
 	}

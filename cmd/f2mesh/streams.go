@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
-	"strconv"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
@@ -40,7 +38,7 @@ func (c *streamSetup) run(ctx context.Context, st mesh.State, secretsDir string,
 		sizes.Free = func() (uint64, error) { return doctor.DiskFree(c.Disk) }
 	}
 	if r, err := st.Load(); err == nil {
-		to.Config = stream.Config{URL: "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS)), CAFile: r.CAFile}
+		to.Config = stream.Config{URL: r.NATSURL(), CAFile: r.CAFile}
 		sizes.Free = func() (uint64, error) { return doctor.DiskFree(st.Path("nats")) }
 	}
 	changes, err := to.SetUp(ctx, sizes, dryRun)

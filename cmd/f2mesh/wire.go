@@ -46,7 +46,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, erro
 	var denied observer
 	base := cfg.Config
 	base.Version = version
-	base.ClientID, base.Admit = cfg.Bridge.ClientID, admitDemo
+	base.ClientID, base.Registry, base.Admit = cfg.Bridge.ClientID, migrateRegistry, admitDemo
 	settings, err := json.Marshal(cfg.Decoder)
 	if err != nil {
 		return nil, fmt.Errorf("keeping the decoder's settings: %w", err)
@@ -70,14 +70,11 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, erro
 
 // admitDemo registers the demo fleet: the broker takes who may connect from the registry.
 func admitDemo(ctx context.Context, m *local.Mesh) error {
-	registry, err := registrar.Open(ctx, m.State, m.Cfg.Host, m.Ports().Postgres, m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
+	registry, err := registrar.Open(ctx, m.State, m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
 	if err != nil {
 		return err
 	}
 	defer registry.Close()
-	if err := registrar.Migrate(ctx, registry.Pool.Pool); err != nil {
-		return err
-	}
 	return registry.Admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.Cfg.Controllers))
 }
 
@@ -160,9 +157,14 @@ func simulate(m *local.Mesh, every time.Duration) supervisor.Run {
 	}
 }
 
+// migrateRegistry makes the registrar's tables, as their owner.
+func migrateRegistry(ctx context.Context, pool *database.Pool) error {
+	return registrar.Migrate(ctx, pool.Pool)
+}
+
 // migrations make the tables that the services own, by database.
-func migrations() map[string]local.Migration {
-	return map[string]local.Migration{
+func migrations() map[string]mesh.Migration {
+	return map[string]mesh.Migration{
 		mesh.DatabaseTelemetry: func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error {
 			return writer.Migrate(ctx, pool.Pool, number, log)
 		},

@@ -25,19 +25,22 @@ import (
 // databases. Everything else there is made of these, or belongs to a run.
 func BackupFolders() []string { return []string{"pki", RootFolder, "devices", "secrets"} }
 
+// SettingsFile is beside compose.yaml, which reads it.
+const SettingsFile = ".env"
+
 // SigningSecret is the secret that a mesh's backups are signed with. No server knows it,
 // no service reads it, and it is in the backup itself, so that a restored mesh signs
 // with the same key.
 const SigningSecret = "backup_signing_key"
 
 // OpenSigner is that of the secret, which is made on first use.
-func OpenSigner(ctx context.Context, files credential.Files, name string) (backup.Signer, error) {
-	value, err := files.Lookup(ctx, name)
+func OpenSigner(ctx context.Context, files credential.Files) (backup.Signer, error) {
+	value, err := files.Lookup(ctx, SigningSecret)
 	if errors.Is(err, secret.ErrNotFound) {
-		if err := files.Make(name); err != nil {
+		if err := files.Make(SigningSecret); err != nil {
 			return backup.Signer{}, err
 		}
-		value, err = files.Lookup(ctx, name)
+		value, err = files.Lookup(ctx, SigningSecret)
 	}
 	if err != nil {
 		return backup.Signer{}, err
@@ -54,7 +57,7 @@ type Saver struct {
 }
 
 func (b *Saver) Save(ctx context.Context) error {
-	b.Manifest.Arguments = b.Description.Issuer.Arguments()
+	b.Manifest.Arguments, b.Manifest.Containers = b.Description.Issuer.Arguments(), b.Description.Containers
 	names, err := b.streams(ctx)
 	if err != nil {
 		return err
@@ -78,7 +81,10 @@ func (b *Saver) Save(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if !b.Description.Containers {
+		return nil
+	}
+	return b.file(b.State.Path(SettingsFile))
 }
 
 // Show says what save would save.
@@ -88,8 +94,8 @@ func (b *Saver) Show(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(b.Out, "would save the streams", strings.Join(names, ", "))
-	for _, d := range LocalDatabases() {
-		fmt.Fprintln(b.Out, "would save the database", d.Name)
+	for _, name := range b.Description.Databases() {
+		fmt.Fprintln(b.Out, "would save the database", name)
 	}
 	fmt.Fprintln(b.Out, "would save the folders", strings.Join(BackupFolders(), ", "))
 	return nil
@@ -135,8 +141,8 @@ func (b *Saver) still(ctx context.Context, names []string) (dumps []*snapshot, e
 			return err
 		}
 		b.Manifest.Created = time.Now().UTC()
-		for _, d := range LocalDatabases() {
-			taken, err := b.snapshot(ctx, d.Name)
+		for _, name := range b.Description.Databases() {
+			taken, err := b.snapshot(ctx, name)
 			if err != nil {
 				return err
 			}
@@ -210,7 +216,7 @@ type snapshot struct {
 func (b *Saver) snapshot(ctx context.Context, database string) (*snapshot, error) {
 	s := &snapshot{database: database}
 	var err error
-	if s.conn, err = ConnectPostgres(ctx, DSN(b.Description.Host, b.Description.Ports.Postgres, b.Description.CAFile, "", database), b.Secrets, SecretSuperuser); err != nil {
+	if s.conn, err = b.Description.Superuser(ctx, b.Secrets, database); err != nil {
 		return nil, err
 	}
 	s.tx, err = s.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
@@ -263,7 +269,7 @@ func (b *Saver) Folder(name string) error {
 	root := b.State.Path(name)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {
-		case err == nil && entry.IsDir():
+		case err == nil && (entry.IsDir() || name == "secrets" && b.Description.Containers && filepath.Ext(path) != credential.Suffix):
 			return nil
 		case err == nil && !entry.Type().IsRegular():
 			return fmt.Errorf("%s is neither a file nor a folder: put there what it leads to", path)

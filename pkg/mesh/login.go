@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -96,7 +94,7 @@ func natsContext(ctx context.Context, secrets secret.Source, description string,
 		return "", fmt.Errorf("reading the context's template: %w", err)
 	}
 	content["description"] = description
-	content["url"] = "tls://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Ports.NATS))
+	content["url"] = r.NATSURL()
 	content["user"] = user
 	content["password"] = password
 	content["ca"] = r.CAFile
@@ -126,4 +124,20 @@ func (s State) RefreshToolFiles(ctx context.Context) error {
 	}
 	defer secrets.Close()
 	return s.WriteToolFiles(ctx, secrets, r)
+}
+
+// WriteDashboardLogin writes what Grafana in a container logs in with into its folder: the reader, whoever's turn it is.
+// Grafana reads it at its start.
+func WriteDashboardLogin(ctx context.Context, secrets secret.Source, dir string) error {
+	user, password, err := LogIn(ctx, secrets, SecretReader)
+	if err != nil {
+		return err
+	}
+	var self account.Account
+	for name, text := range map[string]string{"reader_user": user, "reader_password": password} {
+		if err := self.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -42,7 +40,7 @@ func Open(ctx context.Context, st State, log *slog.Logger) (*Mesh, error) {
 }
 
 func (c *Mesh) connect(ctx context.Context, log *slog.Logger) error {
-	to := stream.Config{URL: "tls://" + net.JoinHostPort(c.Description.Host, strconv.Itoa(c.Description.Ports.NATS)), CAFile: c.Description.CAFile}
+	to := stream.Config{URL: c.Description.NATSURL(), CAFile: c.Description.CAFile}
 	store := secret.NewStore(c.Secrets.Chain, slog.New(slog.DiscardHandler)) // WaitConnected tells
 	nc, err := stream.Connect(to, natsserver.Operator, NatsCredential(store, natsserver.Operator), log)
 	if err != nil {

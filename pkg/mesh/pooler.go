@@ -14,10 +14,3 @@ import (
 func LetThrough(ctx context.Context, conn *pgx.Conn, roles ...string) error {
 	return Execute(ctx, conn, pgbouncerfiles.AuthSQL, "GRANT "+RolePooled+" TO "+strings.Join(roles, ", "))
 }
-
-func PooledDSN(host string, port int, caFile, role, database string) string {
-	if port == 0 {
-		return ""
-	}
-	return DSN(host, port, caFile, role, database)
-}

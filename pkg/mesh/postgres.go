@@ -3,20 +3,11 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"net"
-	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
-	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
-
-type DatabaseOf struct {
-	Name, Owner string
-	Users       []string
-	Prepare     func(context.Context, *pgx.Conn) error // as the superuser
-}
 
 // Dial connects to a database of another container, as the user, or whom the
 // secret is for.
@@ -25,35 +16,7 @@ func Dial(ctx context.Context, address, caFile, database, user string, secrets s
 	if err != nil {
 		return nil, fmt.Errorf("reading secret %s: %w", name, err)
 	}
-	host, number, err := HostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	config, err := pgx.ParseConfig(DSN(host, number, caFile, password.Username(user), database))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
-	}
-	config.Password = password.Reveal()
-	if user == postgres.Superuser {
-		config.RuntimeParams["search_path"] = trustedPath
-	}
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
-	}
-	return conn, nil
-}
-
-// HostPort reads an address, with or without PostgreSQL's own port.
-func HostPort(address string) (host string, port int, err error) {
-	host, text, err := net.SplitHostPort(address)
-	if err != nil {
-		host, text = address, "5432"
-	}
-	if port, err = strconv.Atoi(text); err != nil {
-		return "", 0, fmt.Errorf("%s is no host:port: %w", address, err)
-	}
-	return host, port, nil
+	return connectAs(ctx, DSN(address, caFile, "", database), password.Username(user), password.Reveal())
 }
 
 // SchemaOf is where the tables of a database are.

@@ -3,8 +3,6 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -14,24 +12,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
-
-// LocalDatabases are those of the one local cluster.
-func LocalDatabases() []DatabaseOf {
-	return []DatabaseOf{
-		{Name: DatabaseMetadata, Owner: postgres.Superuser, Users: []string{RoleDecoder, RoleReader, RoleRegistrar}},
-		{Name: DatabaseTelemetry, Owner: RoleWriter, Users: []string{RoleWriter, RoleReader}},
-		{Name: DatabaseRegistry, Owner: RoleRegistrar, Users: []string{RoleRegistrar}},
-	}
-}
-
-func EnsureDatabases(ctx context.Context, conn *pgx.Conn) error {
-	for _, d := range LocalDatabases() {
-		if err := EnsureDatabase(ctx, conn, d.Name, d.Owner, d.Users); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // PrepareMetadata makes the metadata's tables, as far as they are not there, and
 // lets the roles read them.
@@ -79,26 +59,6 @@ func Execute(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	return nil
 }
 
-// EnsureRoles makes the roles that log in, and lets in those whose turn it is.
-func EnsureRoles(ctx context.Context, conn *pgx.Conn, secrets secret.Source) error {
-	for _, c := range credential.Of(credential.Postgres) {
-		if err := postgres.EnsureRole(ctx, conn, c.User); err != nil {
-			return err
-		}
-		user, password, err := LogIn(ctx, secrets, c.Name)
-		if err != nil {
-			return err
-		}
-		if err := postgres.SetPassword(ctx, conn, user, password); err != nil {
-			return err
-		}
-		if err := postgres.SetPassword(ctx, conn, c.Other(user), ""); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func EnsureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, users []string) error {
 	var exists bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {
@@ -123,14 +83,20 @@ const trustedPath = "pg_catalog"
 
 // ConnectPostgres logs in with a credential.
 func ConnectPostgres(ctx context.Context, dsn string, secrets secret.Source, name string) (*pgx.Conn, error) {
+	user, password, err := LogIn(ctx, secrets, name)
+	if err != nil {
+		return nil, err
+	}
+	return connectAs(ctx, dsn, user, password)
+}
+
+func connectAs(ctx context.Context, dsn, user, password string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
-	if config.User, config.Password, err = LogIn(ctx, secrets, name); err != nil {
-		return nil, err
-	}
-	if name == SecretSuperuser {
+	config.User, config.Password = user, password
+	if user == postgres.Superuser || user == credential.Alternate(postgres.Superuser) {
 		config.RuntimeParams["search_path"] = trustedPath
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -138,15 +104,4 @@ func ConnectPostgres(ctx context.Context, dsn string, secrets secret.Source, nam
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
 	return conn, nil
-}
-
-func DSN(host string, port int, caFile, role, database string) string {
-	u := url.URL{
-		Scheme: "postgres", Host: host + ":" + strconv.Itoa(port), Path: "/" + database,
-		RawQuery: postgres.Query(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}),
-	}
-	if role != "" {
-		u.User = url.User(role)
-	}
-	return u.String()
 }

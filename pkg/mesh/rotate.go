@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -82,7 +81,7 @@ func (r *Rotator) Connect(ctx context.Context) error {
 	store := secret.NewStore(r.Keeper.Chain, slog.New(slog.DiscardHandler))
 	store.Poll = time.Second
 	own := secret.Credential{Store: store, Password: fmt.Sprintf(secretNATSPasswords, natsserver.Operator), User: natsserver.Operator}
-	nc, err := stream.Connect(stream.Config{URL: r.natsURL(), CAFile: r.Running.CAFile}, natsserver.Operator, own, slog.New(slog.DiscardHandler))
+	nc, err := stream.Connect(stream.Config{URL: r.Running.NATSURL(), CAFile: r.Running.CAFile}, natsserver.Operator, own, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -116,20 +115,18 @@ func (r *Rotator) Close() {
 	r.Keeper.Close()
 }
 
-func (r *Rotator) natsURL() string {
-	return "tls://" + net.JoinHostPort(r.Running.Host, strconv.Itoa(r.Running.Ports.NATS))
-}
-
 func (r *Rotator) login(name string) func(context.Context) (string, string, error) {
 	return func(ctx context.Context) (string, string, error) { return LogIn(ctx, r.Keeper, name) }
 }
 
 func (r *Rotator) Config(ctx context.Context, c credential.Credential) rotation.Config {
 	return rotation.Config{
-		Credential: c, Server: r.Server(c.Kind), Store: r.Keeper, Services: Services{r.Nc}, Dir: r.State.Path("rotation"),
+		Credential: c, Server: r.Server(c), Store: r.Keeper, Services: Services{r.Nc}, Dir: r.State.Path("rotation"),
 		Timeout: time.Minute, Log: r.Log,
 		Done: func(step string) error {
 			switch {
+			case step == "store" && r.Running.Containers:
+				return WriteDashboardLogin(ctx, r.Keeper, r.State.Path("grafana"))
 			case step == "store":
 				return r.State.WriteToolFiles(ctx, r.Keeper, r.Running)
 			case step == "wait" && c.Name == SecretPgBouncer: // before the old one is locked out
@@ -149,26 +146,29 @@ func (r *Rotator) poolerLogin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	console := DSN(r.Running.Host, r.Running.Ports.PgBouncer, r.Running.CAFile, "", pgbouncer.Console)
+	console := DSN(r.Running.address(ServerPgBouncer, r.Running.Ports.PgBouncer), r.Running.CAFile, "", pgbouncer.Console)
 	return pgbouncer.SetLogin(ctx, r.State.Path("pgbouncer"), console, user, password)
 }
 
-// Server is what a kind of credential is for.
-func (r *Rotator) Server(kind credential.Kind) rotation.Server {
-	switch kind {
+// Server is what a credential is for.
+func (r *Rotator) Server(c credential.Credential) rotation.Server {
+	switch c.Kind {
 	case credential.NATS:
 		return natsserver.Admin{
-			Dir: r.State.Path("nats"), URL: r.natsURL(), CAFile: r.Running.CAFile,
+			Dir: r.State.Path("nats"), URL: r.Running.NATSURL(), CAFile: r.Running.CAFile,
 			Sys: r.login(fmt.Sprintf(secretNATSPasswords, natsserver.Sys)),
 		}
 	case credential.MQTT:
-		at := func(port int) string { return net.JoinHostPort(r.Running.Host, strconv.Itoa(port)) }
+		at := func(port int) string { return r.Running.address(ServerMosquitto, port) }
 		return mosquitto.Admin{Dir: r.State.Path("mosquitto"), Address: at(r.Running.Ports.MQTT), People: at(r.Running.Ports.People)}
 	default:
-		return postgres.Admin{{
-			DSN:       DSN(r.Running.Host, r.Running.Ports.Postgres, r.Running.CAFile, "", DatabaseAny),
-			Superuser: r.login(SecretSuperuser),
-		}}
+		var servers postgres.Admin
+		for _, s := range r.Running.Servers() {
+			if slices.ContainsFunc(s.Credentials(), func(one credential.Credential) bool { return one.Name == c.Name }) {
+				servers = append(servers, postgres.Server{DSN: DSN(s.Address, s.caFile, "", DatabaseAny), Superuser: r.login(s.Superuser)})
+			}
+		}
+		return servers
 	}
 }
 

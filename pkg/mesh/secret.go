@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 // replaces. It seeks as a service does (design 8).
 type Secrets struct {
 	secret.Chain
-	files credential.Files
-	Vault *vault.Client // nil: none
+	files     credential.Files
+	vaultOnly []string
+	Vault     *vault.Client // nil: none
 	// last is set for commands that only log in: they go on with what stands below
 	// Vault while that cannot be asked, and say so. A device must be revocable also
 	// during an outage; what changes credentials must not take an old one for the new.
@@ -44,8 +46,8 @@ func (k *Secrets) Lookup(ctx context.Context, name string) (secret.Value, error)
 
 // OpenSecrets logs in to Vault as the operator, or with the token in VAULT_TOKEN.
 func OpenSecrets(f *VaultFlags, st State, log *slog.Logger) (*Secrets, error) {
-	k := &Secrets{files: st.SecretFiles(), log: log}
-	k.Chain = secret.Chain{secret.VaultOnly(f.VaultOnly), secret.Files(st.SecretsDir()), secret.Environment("F2MESH_")}
+	k := &Secrets{files: st.SecretFiles(), vaultOnly: f.VaultOnly, log: log}
+	k.Chain = secret.Chain{secret.VaultOnly(f.VaultOnly), st.SecretFiles(), secret.Environment("F2MESH_")}
 	if f.Addr == "" {
 		return k, nil
 	}
@@ -115,6 +117,11 @@ func (k *Secrets) Put(ctx context.Context, name, user, password string, old secr
 		}
 		if _, err := k.Vault.Put(ctx, name, secret.NewValue(password, "", "").WithUsername(user), version); err != nil {
 			return secret.Value{}, fmt.Errorf("storing secret %s in Vault: %w", name, err)
+		}
+		if k.files.Compose && !slices.Contains(k.vaultOnly, name) { // a service that starts while Vault is sealed takes it
+			if err := k.files.Put(name, user, password); err != nil {
+				return secret.Value{}, err
+			}
 		}
 	case "file":
 		if now, err := k.Lookup(ctx, name); err != nil || now.Version() != old.Version() {

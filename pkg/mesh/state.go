@@ -55,12 +55,20 @@ func (s State) SecretsDir() string { return s.Path("secrets") }
 func (s State) DevicesDir() string { return s.Path("devices") }
 
 // SecretFiles are the secret files of the mesh.
-func (s State) SecretFiles() credential.Files { return credential.Files(s.SecretsDir()) }
+func (s State) SecretFiles() credential.Files {
+	d, err := s.Last()
+	return credential.Files{Dir: s.SecretsDir(), Compose: err == nil && d.Containers}
+}
 
 func (s State) LogFile() string { return s.Path("f2mesh.log") }
 
-// Description is what run.json says of the mesh that runs now.
+// Description is what run.json says of the mesh: `f2mesh up` writes it for the mesh that runs now, and `f2mesh init` for
+// the one in containers.
 type Description struct {
+	Containers bool `json:"containers,omitempty"`
+	// Hosts are those of the servers that are not at Host.
+	Hosts map[string]string `json:"hosts,omitempty"`
+
 	PID         int       `json:"pid"`
 	Started     time.Time `json:"started"`
 	Ready       bool      `json:"ready"`
@@ -85,6 +93,7 @@ type Ports struct {
 	WebSocket int `json:"mqtt_websocket"`
 	NATS      int `json:"nats"`
 	Postgres  int `json:"postgres"`
+	Telemetry int `json:"telemetry,omitempty"` // 0: Postgres has the readings, too
 	PgBouncer int `json:"pgbouncer,omitempty"` // 0: without
 	HTTP      int `json:"http"`
 	EST       int `json:"est"`
@@ -158,6 +167,9 @@ func (s State) Locked() bool {
 // does.
 func (s State) Load() (Description, error) {
 	r, err := s.Last()
+	if err == nil && r.Containers {
+		return r, nil
+	}
 	if err != nil || !s.Locked() {
 		return Description{}, fmt.Errorf("no mesh runs on %s: start one with `f2mesh up`, or name its directory with --state-dir", s.Dir)
 	}

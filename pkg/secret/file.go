@@ -46,7 +46,7 @@ func (dir Files) Lookup(_ context.Context, name string) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
-	v, err := parse(strings.TrimRight(string(data), "\r\n"), "file", info.ModTime().UTC().Format("2006-01-02T15:04:05.000Z"))
+	v, err := Parse(strings.TrimRight(string(data), "\r\n"), "file", info.ModTime().UTC().Format("2006-01-02T15:04:05.000Z"))
 	if err != nil {
 		return Value{}, fmt.Errorf("%s %w", f.Name(), err)
 	}
@@ -86,16 +86,16 @@ func (prefix Environment) Lookup(_ context.Context, name string) (Value, error) 
 	if text == "" {
 		return Value{}, ErrNotFound
 	}
-	v, err := parse(text, "environment", "")
+	v, err := Parse(text, "environment", "")
 	if err != nil {
 		return Value{}, fmt.Errorf("%s %w", variable, err)
 	}
 	return v, nil
 }
 
-// parse reads a password, or the JSON object of a user name and a password. Its
+// Parse reads what a secret file contains: a password, or the JSON object of a user name and a password. Its
 // errors say nothing of the text.
-func parse(text, source, version string) (Value, error) {
+func Parse(text, source, version string) (Value, error) {
 	if text == "" {
 		return Value{}, errors.New("is empty")
 	}

@@ -3,6 +3,7 @@ package decoder
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -41,6 +42,9 @@ func (r *Replay) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if len(r.mesh.Description.Decoder) == 0 { // init does not know it
+		return errors.New("redecode and dead replay need a mesh of f2mesh up: run.json of a mesh in containers has no settings of the decoder")
+	}
 	var config Config
 	if err := json.Unmarshal(r.mesh.Description.Decoder, &config); err != nil {
 		return fmt.Errorf("reading the decoder's settings in run.json: %w", err)
@@ -60,8 +64,7 @@ func (r *Replay) open(ctx context.Context, log *slog.Logger) error {
 
 // pool opens connections as the user of a secret.
 func (r *Replay) pool(ctx context.Context, database, secretName string) (*pgxpool.Pool, error) {
-	run := r.mesh.Description
-	config, err := pgxpool.ParseConfig(mesh.DSN(run.Host, run.Ports.Postgres, run.CAFile, "", database))
+	config, err := pgxpool.ParseConfig(r.mesh.Description.DSN("", database))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}

@@ -45,7 +45,7 @@ func (r *Registry) Close() { r.Pool.Close() }
 
 // Open opens the registry of the mesh on the state directory. Nothing is
 // asked of PostgreSQL yet.
-func Open(ctx context.Context, st mesh.State, host string, number int, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*Registry, error) {
+func Open(ctx context.Context, st mesh.State, dsn string, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*Registry, error) {
 	servers, err := identity.OpenAuthority(st.Path("pki"))
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func Open(ctx context.Context, st mesh.State, host string, number int, issuer id
 		return nil, err
 	}
 	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
-	pool, err := database.Open(ctx, mesh.DSN(host, number, servers.CAFile(), mesh.RoleRegistrar, mesh.DatabaseRegistry),
+	pool, err := database.Open(ctx, dsn,
 		secret.Credential{Store: store, Password: mesh.SecretRegistry})
 	if err != nil {
 		return nil, fmt.Errorf("opening the registry: %w", err)

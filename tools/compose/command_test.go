@@ -118,7 +118,7 @@ func hereOnly(t *testing.T, args []string) []string {
 			args[i] = name + "=" + t.TempDir()
 		}
 	}
-	if args[0] == "init" || args[0] == "volumes" {
+	if args[0] == "init" {
 		args = append(args, "--volumes="+t.TempDir())
 	}
 	return args
@@ -152,6 +152,9 @@ func TestSettingsAreRead(t *testing.T) {
 func unknownSettings(t *testing.T, s *types.ServiceConfig) (unknown []string) {
 	t.Helper()
 	words := arguments(s)
+	if s.Name == "operator" { // which runs any command
+		words = []string{"secret", "rotate"}
+	}
 	if n := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }); n > 0 {
 		words = words[:n]
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -24,6 +25,8 @@ const dockerVariable = "F2MESH_COMPOSE_DOCKER"
 type answer struct {
 	Out, Err string
 	Run      *container // to be run with the streams of who asked
+	Networks [][]string // of that container, see join
+	Cut      bool       // lose the end of its output
 }
 
 // enterDocker is the docker that f2mesh finds: it has the engine do what it is told.
@@ -59,12 +62,31 @@ func askEngine() (int, error) {
 		return 0, nil
 	}
 	a.Run.In = os.Stdin
-	cmd, err := a.Run.start(os.Stdout, os.Stderr, func(int) error { return nil }) // no networks
+	var out, problems io.Writer = os.Stdout, os.Stderr
+	if a.Cut {
+		out, problems = &cutter{to: os.Stdout, left: 4096}, &cutter{to: os.Stderr, left: 64}
+	}
+	cmd, err := a.Run.start(out, problems, func(pid int) error { return join(pid, a.Networks) })
 	if err != nil {
 		return 0, err
 	}
 	_ = cmd.Wait() // its state says it
 	return cmd.ProcessState.ExitCode(), nil
+}
+
+// cutter is a connection to the engine that breaks after so many bytes, unnoticed.
+type cutter struct {
+	to   io.Writer
+	left int
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	n := min(len(p), c.left)
+	c.left -= n
+	if _, err := c.to.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // f2mesh runs the program on this machine, with a docker whose engine is this one. It
@@ -91,7 +113,7 @@ func (e *engine) f2mesh(args ...string) (out string, asked []string, err error) 
 	cmd := exec.CommandContext(e.t.Context(), program(e.t), args...)
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &text
-	cmd.Env = append(os.Environ(), "PATH="+dir, dockerVariable+"="+filepath.Join(dir, "socket"))
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), dockerVariable+"="+filepath.Join(dir, "socket"))
 	require.NoError(e.t, cmd.Start())
 	go func() { done <- cmd.Wait() }()
 	for {
@@ -117,29 +139,53 @@ func (e *engine) serve(conn net.Conn) string {
 
 func (e *engine) compose(args []string) (a answer) {
 	switch line := strings.Join(args, " "); {
-	case strings.HasPrefix(line, "ps --services --status running"):
-		a.Out = strings.Join(e.up(), "\n")
 	case line == "ps --services --all":
 		for name := range e.running {
 			a.Out += name + "\n"
 		}
 	case line == "build --quiet init":
-	case line == "stop":
-		e.stopAll()
-	case args[0] == "start":
+	case strings.HasPrefix(line, "up --no-deps --detach --wait ") && e.failUp:
+		a.Err = "the disk is full"
+	case strings.HasPrefix(line, "up --no-deps --detach --wait "):
+		if !hasTimescale(e.t) { // init has just been there
+			withoutTimescale(e.t, e.volume("timescaledb-config"))
+		}
 		for _, name := range e.order() {
-			if slices.Contains(args[1:], name) {
+			if slices.Contains(args[4:], name) {
 				e.start(name)
 			}
 		}
-	case strings.HasPrefix(line, "run --rm --no-deps --no-TTY backup "):
-		c := e.container("backup")
-		c.Args = slices.Concat([]string{c.Args[0]}, e.project.Services["backup"].Entrypoint[1:], args[5:])
-		a.Run = &c
+	case line == "down":
+		e.stopAll()
+		e.running = map[string]*service{}
+	case strings.HasPrefix(line, "run --rm --no-deps --no-TTY "):
+		c := e.command(args[4], args[5:]...)
+		a.Run, a.Networks, a.Cut = &c, e.networks(args[4]), e.cut
 	default:
 		a.Err = "unknown: " + line
 	}
 	return a
+}
+
+// command is a service's container with another command.
+func (e *engine) command(name string, args ...string) container {
+	c := e.container(name)
+	entrypoint := e.project.Services[name].Entrypoint
+	if len(entrypoint) == 0 { // that of our image
+		entrypoint = []string{"/usr/local/bin/f2mesh"}
+	}
+	c.Args = slices.Concat(entrypoint, args)
+	return c
+}
+
+// operator runs a command as `./task compose:run` does.
+func (e *engine) operator(args ...string) (string, error) {
+	c := e.command("operator", args...)
+	var out logBuffer
+	cmd, err := c.start(&out, &out, e.connect("operator"))
+	require.NoError(e.t, err)
+	err = cmd.Wait()
+	return out.String(), err
 }
 
 // up are the services that run.

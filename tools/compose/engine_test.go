@@ -34,7 +34,8 @@ type engine struct {
 	dir     string // volumes, secrets, roots
 	running map[string]*service
 
-	unsealKey string // of Vault, once it is open
+	cut    bool // docker loses the end of what a container writes
+	failUp bool // docker compose up fails
 }
 
 // service is one that was started.
@@ -136,25 +137,36 @@ func (e *engine) address(name, network string) netip.Addr {
 
 // connect gives a container its networks.
 func (e *engine) connect(name string) func(pid int) error {
+	commands := e.networks(name)
+	return func(pid int) error { return join(pid, commands) }
+}
+
+// networks are the commands that give a container its networks. PID stands for its process.
+func (e *engine) networks(name string) [][]string {
 	s := e.project.Services[name]
-	return func(pid int) error {
-		number := strconv.Itoa(pid)
-		commands := [][]string{{"nsenter", "-t", number, "-n", "ip", "link", "set", "lo", "up"}}
-		for i, network := range slices.Sorted(maps.Keys(s.Networks)) {
-			outer, inner := fmt.Sprintf("v%d-%d", pid, i), "eth"+strconv.Itoa(i)
-			commands = append(commands,
-				[]string{"ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", number},
-				[]string{"ip", "link", "set", outer, "master", network, "up"},
-				[]string{"nsenter", "-t", number, "-n", "ip", "addr", "add", e.address(name, network).String() + "/24", "dev", inner},
-				[]string{"nsenter", "-t", number, "-n", "ip", "link", "set", inner, "up"})
-		}
-		for _, c := range commands {
-			if out, err := exec.CommandContext(context.Background(), c[0], c[1:]...).CombinedOutput(); err != nil {
-				return fmt.Errorf("%v: %w: %s", c, err, out)
-			}
-		}
-		return nil
+	commands := [][]string{{"nsenter", "-t", "PID", "-n", "ip", "link", "set", "lo", "up"}}
+	for i, network := range slices.Sorted(maps.Keys(s.Networks)) {
+		outer, inner := fmt.Sprintf("vPID-%d", i), "eth"+strconv.Itoa(i)
+		commands = append(commands,
+			[]string{"ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", "PID"},
+			[]string{"ip", "link", "set", outer, "master", network, "up"},
+			[]string{"nsenter", "-t", "PID", "-n", "ip", "addr", "add", e.address(name, network).String() + "/24", "dev", inner},
+			[]string{"nsenter", "-t", "PID", "-n", "ip", "link", "set", inner, "up"})
 	}
+	return commands
+}
+
+func join(pid int, commands [][]string) error {
+	for _, c := range commands {
+		c = slices.Clone(c)
+		for i := range c {
+			c[i] = strings.ReplaceAll(c[i], "PID", strconv.Itoa(pid))
+		}
+		if out, err := exec.CommandContext(context.Background(), c[0], c[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", c, err, out)
+		}
+	}
+	return nil
 }
 
 // hosts is the engine's name service: a container knows those that it shares a
@@ -197,6 +209,8 @@ func (e *engine) container(name string) container {
 		source := v.Source
 		if v.Type == types.VolumeTypeVolume {
 			source = e.volume(v.Source)
+		} else if name := filepath.Base(source); name == "secrets" || name == ".env" { // of this mesh, not of the clone
+			source = filepath.Join(e.dir, name)
 		}
 		c.Mounts = append(c.Mounts, mountPoint{Source: source, Target: v.Target, ReadOnly: v.ReadOnly})
 	}

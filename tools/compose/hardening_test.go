@@ -13,7 +13,7 @@ import (
 // services are those of issue and guide. A service that is added has to be added
 // here, and with it what it may reach and know.
 var services = []string{
-	"backup", "bridge", "decoder", "demo", "grafana", "health", "init", "keeper", "mosquitto", "nats", "pgbouncer", "postgres", "prometheus",
+	"bridge", "decoder", "demo", "grafana", "health", "init", "keeper", "mosquitto", "nats", "operator", "pgbouncer", "postgres", "prometheus",
 	"provision", "registrar", "simulator", "timescaledb", "vault", "vault-bootstrap", "writer",
 }
 
@@ -41,14 +41,14 @@ func TestHardening(t *testing.T) {
 }
 
 // TestProfiles: without a profile nothing pretends to be a controller, asks for a
-// token, or has every volume.
+// token, or may change the secret files.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	plain := names(load(t, variant{}))
 	assert.NotContains(t, plain, "simulator")
 	assert.NotContains(t, plain, "demo")
 	assert.NotContains(t, plain, "vault-bootstrap")
-	assert.NotContains(t, plain, "backup")
+	assert.NotContains(t, plain, "operator")
 	assert.Len(t, plain, len(services)-4)
 }
 
@@ -87,7 +87,7 @@ var breakages = []breakage{
 	{"rotates its log", func(s *types.ServiceConfig) { s.Logging = &types.LoggingConfig{Driver: "json-file"} }},
 	{"rotates its log", func(s *types.ServiceConfig) {
 		driver := "none"
-		if s.Name == "backup" {
+		if s.Name == "operator" {
 			driver = "json-file"
 		}
 		s.Logging = &types.LoggingConfig{Driver: driver, Options: types.Options{"max-size": "1m", "max-file": "1"}}

@@ -1,10 +1,8 @@
 package compose
 
 import (
-	"os"
-	"path/filepath"
+	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -35,31 +33,6 @@ func (e *engine) pooling(t *testing.T) {
 	e.start("writer")
 }
 
-// passwords change while everything runs, as docs/operations.md has it: the files, who
-// puts them in force, and the servers that are told.
-func (e *engine) passwords(t *testing.T) {
-	t.Helper()
-	before := map[string]string{}
-	for _, name := range []string{"mqtt_password", "nats_bridge_password", "nats_decoder_password", "nats_writer_password", "postgres_password", "timescale_password", "pgbouncer_password"} {
-		before[name] = e.replace(t, name)
-	}
-	e.start("init")
-	e.start("provision")
-	require.Error(t, e.healthy("pgbouncer"), "the control: it has not read its new password")
-	for _, server := range []string{"mosquitto", "nats", "pgbouncer"} {
-		require.NoError(t, e.running[server].cmd.Process.Signal(syscall.SIGHUP))
-	}
-	e.await("pgbouncer", func() bool { return e.healthy("pgbouncer") == nil })
-	e.readings()
-	for _, name := range []string{"bridge", "decoder", "writer"} {
-		e.await(name, func() bool { return e.healthy(name) == nil })
-	}
-	_, err := e.psqlBy("pgbouncer", before["timescale_password"], "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
-	require.Error(t, err, "the old password")
-	_, err = e.psql("pgbouncer", "timescale_password", "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
-	require.NoError(t, err, "the new one")
-}
-
 // poolerUsers lists whom the pooler has as clients, and of which database.
 func (e *engine) poolerUsers(t *testing.T) string {
 	t.Helper()
@@ -74,22 +47,6 @@ func (e *engine) poolerUsers(t *testing.T) string {
 	return users.String()
 }
 
-// replace writes another password into a secret file, as an operator does, and
-// answers the old one.
-func (e *engine) replace(t *testing.T, name string) (old string) {
-	t.Helper()
-	old = e.secret(name)
-	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "secrets", name+".txt"), []byte("another-password-for-"+name), 0o600))
-	return old
-}
-
-func (e *engine) secret(name string) string {
-	e.t.Helper()
-	data, err := os.ReadFile(filepath.Join(e.dir, "secrets", name+".txt"))
-	require.NoError(e.t, err)
-	return strings.TrimSpace(string(data))
-}
-
 // readings waits for new ones in the table.
 func (e *engine) readings() {
 	e.t.Helper()
@@ -100,7 +57,11 @@ func (e *engine) readings() {
 // psql asks a server, over TLS, in the container of a service that has the machine's
 // programs.
 func (e *engine) psql(service, secret, server, statement string) (string, error) {
-	return e.psqlBy(service, e.secret(secret), server, statement)
+	now := e.secretFile(e.t, secret)
+	if now.user != "" { // the alternate
+		server = regexp.MustCompile(`\buser=\S+`).ReplaceAllString(server, "user="+now.user)
+	}
+	return e.psqlBy(service, now.password, server, statement)
 }
 
 func (e *engine) psqlBy(service, password, server, statement string) (string, error) {

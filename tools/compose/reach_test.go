@@ -27,7 +27,7 @@ var published = map[string][]string{
 
 // networks are who hears whom.
 var networks = map[string][]string{
-	"init": {}, "backup": {}, "provision": {"data", "mesh"}, "demo": {"data", "mesh"},
+	"init": {}, "operator": {"data", "mesh"}, "provision": {"data", "mesh"}, "demo": {"data", "mesh"},
 	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
 	"bridge": {"mesh"}, "keeper": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
@@ -75,9 +75,7 @@ func TestNetworks(t *testing.T) {
 	for name, s := range project.Services {
 		assert.Equal(t, networks[name], append([]string{}, slices.Sorted(maps.Keys(s.Networks))...), name)
 	}
-	for _, name := range []string{"init", "backup"} { // they have what nobody else has together
-		assert.Equal(t, "none", project.Services[name].NetworkMode)
-	}
+	assert.Equal(t, "none", project.Services["init"].NetworkMode, "it has what nobody else has together")
 	internal := map[string]bool{}
 	for name, n := range project.Networks {
 		internal[name] = n.Internal

@@ -18,12 +18,12 @@ type rule struct {
 
 // oneShot tells whether a service runs to its end: it is nothing to be asked after.
 func oneShot(s *types.ServiceConfig) bool {
-	return slices.Contains([]string{"backup", "init", "provision", "demo", "vault-bootstrap"}, s.Name)
+	return slices.Contains([]string{"init", "operator", "provision", "demo", "vault-bootstrap"}, s.Name)
 }
 
 // own tells whether a service is of our image.
 func own(s *types.ServiceConfig) bool {
-	return slices.Contains([]string{"backup", "init", "provision", "bridge", "decoder", "writer", "keeper", "health", "simulator", "vault-bootstrap"}, s.Name)
+	return slices.Contains([]string{"init", "operator", "provision", "bridge", "decoder", "writer", "keeper", "health", "simulator", "vault-bootstrap"}, s.Name)
 }
 
 // rules hold for every service, whatever it is.
@@ -63,7 +63,7 @@ var rules = []rule{
 		return unless(files != nil && files.Soft == 65536 && files.Hard == 65536 && core != nil && core.Soft == 0 && core.Hard == 0, "ulimits")
 	}},
 	{"rotates its log", func(s *types.ServiceConfig) string {
-		if s.Name == "backup" { // what it writes is every secret, in clear, for a pipe
+		if s.Name == "operator" { // a backup goes to its standard output
 			return unless(s.Logging != nil && s.Logging.Driver == "none", "its output is kept")
 		}
 		return unless(s.Logging != nil && s.Logging.Driver == "json-file" && s.Logging.Options["max-size"] != "" && s.Logging.Options["max-file"] != "", "logging")
@@ -193,9 +193,9 @@ func mounts(s *types.ServiceConfig) string {
 		switch {
 		case v.Type == types.VolumeTypeVolume && v.Source == "":
 			return "a volume without a name at " + v.Target
-		case v.Type == types.VolumeTypeVolume && s.Name != "init" && s.Name != "backup" && (v.Volume == nil || !v.Volume.NoCopy):
+		case v.Type == types.VolumeTypeVolume && s.Name != "init" && (v.Volume == nil || !v.Volume.NoCopy):
 			return v.Source + " is not nocopy: the image would give it another owner"
-		case v.Type == types.VolumeTypeBind && (!v.ReadOnly || v.Bind == nil || bool(v.Bind.CreateHostPath)):
+		case v.Type == types.VolumeTypeBind && (!v.ReadOnly && (s.Name != "operator" || v.Target != "/state/secrets") || v.Bind == nil || bool(v.Bind.CreateHostPath)):
 			return v.Source + " of the host"
 		case v.Type != types.VolumeTypeVolume && v.Type != types.VolumeTypeBind:
 			return v.Type

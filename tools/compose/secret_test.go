@@ -19,7 +19,7 @@ var known = map[string][]string{
 	"init": {
 		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
 		"nats_decoder_password", "nats_health_password", "nats_keeper_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
-		"pgbouncer_password",
+		"pgbouncer_password", "postgres_reader_password", "postgres_superuser_password", "timescale_superuser_password",
 	},
 	"provision": {"nats_operator_password", "pgbouncer_password", "postgres_password", "postgres_reader_password", "postgres_superuser_password", "registry_password", "timescale_password", "timescale_superuser_password"},
 	"demo":      {"mqtt_registrar_password", "postgres_superuser_password", "registry_password"},
@@ -32,7 +32,7 @@ var known = map[string][]string{
 	"registrar":  {"metrics_password", "mqtt_registrar_password", "nats_registrar_password", "registry_password"},
 	"health":     {"health_password", "metrics_password", "nats_health_password"},
 	"prometheus": {"metrics_password"},
-	"grafana":    {"grafana_admin_password", "postgres_reader_password"},
+	"grafana":    {"grafana_admin_password"},
 	"vault-bootstrap": {
 		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_bridge_password", "nats_decoder_password",
 		"nats_health_password", "nats_keeper_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "registry_password", "timescale_password",
@@ -78,10 +78,10 @@ func TestVaultLogins(t *testing.T) {
 		for _, v := range s.Volumes {
 			service, ok := strings.CutSuffix(v.Source, "-vault")
 			switch {
-			case !ok || name == "init" || name == "backup":
+			case !ok || name == "init":
 			case name == "vault-bootstrap":
 				assert.Equal(t, "/var/lib/f2mesh/vault/"+service, v.Target)
-				assert.Contains(t, clients, service)
+				assert.Contains(t, append([]string{"operator"}, clients...), service)
 			default:
 				assert.Equal(t, service, name, "a login of another")
 				assert.Equal(t, *s.Environment["F2MESH_VAULT_AUTH_DIR"], v.Target)

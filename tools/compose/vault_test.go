@@ -3,7 +3,6 @@ package compose
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,6 +23,8 @@ func (e *engine) secretsFromVault(t *testing.T) {
 		assert.Equal(t, []string{name + ".role_id", name + ".secret_id"}, entries(t, e.volume(name+"-vault")), "its own login alone")
 		assert.NotContains(t, e.provenance(t, name), `source="vault"`, "the control: VAULT_ADDR is not set yet")
 	}
+	assert.Equal(t, []string{"operator.role_id", "operator.secret_id"}, entries(t, e.volume("operator-vault")))
+	e.project.Services["operator"].Environment["VAULT_ADDR"] = new("https://vault:8200")
 	for _, name := range []string{"init", "provision", "health", "bridge", "decoder", "writer", "keeper", "registrar"} {
 		if _, runs := e.running[name]; runs && !e.running[name].ended() {
 			require.True(t, e.stop(name), name)
@@ -38,7 +39,7 @@ func (e *engine) secretsFromVault(t *testing.T) {
 		assert.NotContains(t, seen, "f2mesh_secret_downgraded{secret=\"nats_"+name+"_password\"} 1", name)
 	}
 	e.readings()
-	e.changeInVault(t, token, "timescale_password")
+	e.rotatesInVault(t, "timescale_password")
 	e.startWith("vault-bootstrap", token)
 	assert.Contains(t, e.running["vault-bootstrap"].log.String(), "Nothing to change", "a second time")
 	for name, s := range e.running {
@@ -56,8 +57,7 @@ func (e *engine) openVault(t *testing.T) string {
 	}
 	require.NoError(t, json.Unmarshal(e.vault(t, "operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"), &made))
 	require.Len(t, made.Keys, 1)
-	e.unsealKey = made.Keys[0]
-	e.vault(t, "operator", "unseal", e.unsealKey)
+	e.vault(t, "operator", "unseal", made.Keys[0])
 	return made.Token
 }
 
@@ -70,24 +70,23 @@ func (e *engine) vault(t *testing.T, args ...string) []byte {
 	return out
 }
 
-// changeInVault is the change of a password as docs/operations.md has it.
-func (e *engine) changeInVault(t *testing.T, token, name string) {
+// rotatesInVault: where Vault has a secret, a rotation puts the new one there, and the file follows: it counts while
+// Vault is sealed.
+func (e *engine) rotatesInVault(t *testing.T, name string) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "secrets", name+".txt"), []byte("yet-another-password-in-vault"), 0o600))
-	e.vault(t, "login", "-no-print", token)
-	e.vault(t, "kv", "put", "secret/f2mesh/"+name, "password=yet-another-password-in-vault")
-	for _, server := range []string{"init", "provision"} {
-		address := e.project.Services[server].Environment["VAULT_ADDR"]
-		e.project.Services[server].Environment["VAULT_ADDR"] = new("")
-		e.start(server)
-		e.project.Services[server].Environment["VAULT_ADDR"] = address
-	}
-	_, err := e.psql("pgbouncer", name, "host=localhost port=6432 user=f2mesh_writer dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt", "SELECT 1")
-	require.NoError(t, err, "it is in force")
+	file := e.secretFile(t, name)
+	out, err := e.operator("secret", "rotate", name)
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "version 1 -> 2 (vault)")
+	now := e.secretFile(t, name)
+	assert.Equal(t, file.inode, now.inode)
+	server := "host=localhost port=6432 dbname=telemetry sslrootcert=/etc/pgbouncer/ca.crt user="
+	_, err = e.psqlBy("pgbouncer", file.password, server+file.name("f2mesh_writer"), "SELECT 1")
+	require.Error(t, err, "the old one")
+	_, err = e.psqlBy("pgbouncer", now.password, server+now.name("f2mesh_writer"), "SELECT 1")
+	require.NoError(t, err, "the new one")
 	e.readings()
-	e.await("writer", func() bool {
-		return e.healthy("writer") == nil && strings.Contains(e.provenance(t, "writer"), `secret="timescale_password",source="vault",version="2"`)
-	})
+	assert.Contains(t, e.provenance(t, "writer"), `secret="timescale_password",source="vault",version="2"`)
 }
 
 // provenance is what a service says of its secrets.

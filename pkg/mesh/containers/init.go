@@ -14,7 +14,6 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/operate/volume"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
@@ -30,6 +29,8 @@ type Init struct {
 	MQTTAuth    bool     `help:"Must be true: the broker always requires a password or a certificate." env:"ENABLE_MQTT_AUTH" default:"true" negatable:"" name:"mqtt-auth"`
 	Retained    bool     `help:"Allow controllers to publish retained messages." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
 	VaultAddr   string   `help:"URL of Vault. If set, current passwords are kept, because the secret files may be outdated." env:"VAULT_ADDR" name:"vault-addr"`
+	Restore     bool     `help:"Begin a restore: read files of a backup from standard input into empty volumes. restore --compose runs this." hidden:""`
+	Restored    bool     `help:"End a restore. restore --compose runs this." hidden:""`
 
 	authority *identity.Authority
 	secrets   secret.Files
@@ -42,10 +43,18 @@ func (c *Init) Run(ctx context.Context) (err error) {
 		return errors.New("ENABLE_MQTT_AUTH=false: anonymous MQTT access is not supported; set it to true")
 	}
 	c.secrets = secret.Files(c.SecretsDir)
-	if volume.Incomplete(c.Volumes) {
-		return errors.New("a restore into these volumes broke off: `./task compose:down -- --volumes`, and restore again")
-	}
 	if err := c.writable(); err != nil {
+		return err
+	}
+	switch {
+	case c.Restore:
+		err = c.beginRestore(os.Stdin)
+	case c.Restored:
+		return c.endRestore()
+	case mesh.Exists(c.volume("trust", restoringFile)):
+		err = errRestoring
+	}
+	if err != nil {
 		return err
 	}
 	if c.authority, err = identity.OpenAuthority(c.volume("state", "pki")); err != nil {
@@ -58,7 +67,7 @@ func (c *Init) Run(ctx context.Context) (err error) {
 	if err := c.copyFile(c.authority.CAFile(), 0o644, "trust", "ca.crt"); err != nil {
 		return err
 	}
-	for _, name := range []string{"devices", "mosquitto"} { // further volumes are mounted there
+	for _, name := range stateFolders() {
 		if err := os.MkdirAll(c.volume("state", name), 0o700); err != nil {
 			return fmt.Errorf("preparing volume state: %w", err)
 		}
@@ -68,13 +77,18 @@ func (c *Init) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, write := range []func(context.Context) error{c.mosquitto, c.nats, c.postgres, c.pgbouncer, c.program} {
+	for _, write := range []func(context.Context) error{c.mosquitto, c.nats, c.postgres, c.pgbouncer, c.grafana, c.program, c.describe} {
 		if err := write(ctx); err != nil {
 			return err
 		}
 	}
 	fmt.Println("the containers' files are ready")
 	return nil
+}
+
+// stateFolders are where further volumes are mounted on the volume state, and secrets/.
+func stateFolders() []string {
+	return []string{"devices", "grafana", "mosquitto", "nats", "pgbouncer", mesh.RootFolder, "secrets"}
 }
 
 // servers are the services that have a certificate. Each finds it in its volume
@@ -175,11 +189,14 @@ func (c *Init) nats(ctx context.Context) error {
 	cert, key := c.pair("nats")
 	return natsserver.Files{
 		Dir: c.volume("nats-config"), At: "/etc/nats", StoreDir: "/data", CertFile: cert, KeyFile: key,
-		Passwords: passwords, KeepPasswords: c.VaultAddr != "",
+		Passwords: passwords, KeepPasswords: c.VaultAddr != "", Filling: c.Restore,
 	}.Write()
 }
 
-func (c *Init) postgres(context.Context) error {
+func (c *Init) postgres(ctx context.Context) error {
+	if err := c.superusers(ctx); err != nil {
+		return err
+	}
 	for server, settings := range map[string]map[string]string{
 		"postgres":    {},
 		"timescaledb": timescaleSettings(),
@@ -204,6 +221,31 @@ func (c *Init) pgbouncer(ctx context.Context) error {
 		return err
 	}
 	return pgbouncer.Files{Dir: c.volume("pgbouncer-config"), User: user, Password: password}.Write()
+}
+
+// superusers refuses a secret that a new server could not take: it has the first of the two users alone.
+func (c *Init) superusers(ctx context.Context) error {
+	for server, name := range map[string]string{"postgres": mesh.SecretSuperuser, "timescaledb": credential.SecondSuperuser().Name} {
+		user, _, err := mesh.LogIn(ctx, c.secrets, name)
+		if err != nil {
+			return err
+		}
+		if user != postgres.Superuser && !mesh.Exists(c.volume(server+"-data", "pgdata", "PG_VERSION")) {
+			return fmt.Errorf("the secret %s is for user %s, and the volume %s-data is empty: a new server has the user %s alone. Remove secrets/%s%s; ./task compose:up makes another",
+				name, user, server, postgres.Superuser, name, credential.Suffix)
+		}
+	}
+	return nil
+}
+
+// grafana gives Grafana the reader's login.
+func (c *Init) grafana(ctx context.Context) error {
+	return mesh.WriteDashboardLogin(ctx, c.secrets, c.volume("grafana-config"))
+}
+
+// describe tells the operator's commands where the servers are.
+func (c *Init) describe(context.Context) error {
+	return mesh.State{Dir: c.volume("state")}.Save(Describe("/etc/f2mesh/ca.crt"))
 }
 
 // timescaleSettings are postgresSettings with TimescaleDB, which the image has.

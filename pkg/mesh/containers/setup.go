@@ -22,9 +22,6 @@ import (
 // iotuser of the image.
 const ContainerID = 10001
 
-// SecretSuffix ends the names of the secret files beside compose.yaml.
-const SecretSuffix = ".txt"
-
 type Setup struct {
 	Compose string `help:"Directory of compose.yaml: create its secret files and .env instead." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
 	UID     int    `help:"User id of the containers. Default: yours, or 10001 for root." default:"-1" name:"uid" group:"Containers (compose.yaml)"`
@@ -37,10 +34,10 @@ func (c *Setup) Run(ctx context.Context, dryRun bool) error {
 	if err := c.chooseOwner(); err != nil {
 		return err
 	}
-	dir := credential.Files(filepath.Join(c.Compose, "secrets"))
+	dir := Secrets(c.Compose)
 	var missing []string
 	for _, name := range ContainerSecrets() {
-		_, err := dir.Lookup(ctx, name+SecretSuffix)
+		_, err := dir.Lookup(ctx, name)
 		switch {
 		case errors.Is(err, secret.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, name)
@@ -55,24 +52,29 @@ func (c *Setup) Run(ctx context.Context, dryRun bool) error {
 			return err
 		}
 	}
-	fmt.Printf(outcome, dir, len(ContainerSecrets()), len(missing), c.UID, c.GID)
+	fmt.Printf(outcome, dir.Dir, len(ContainerSecrets()), len(missing), c.UID, c.GID)
 	return nil
+}
+
+// Secrets are the secret files beside compose.yaml.
+func Secrets(compose string) credential.Files {
+	return credential.Files{Dir: filepath.Join(compose, "secrets"), Compose: true}
 }
 
 // make writes the secrets that are missing, and the settings.
 func (c *Setup) make(dir credential.Files, missing []string) error {
 	for _, name := range missing {
 		if name == credential.Username {
-			if err := dir.WriteText(name+SecretSuffix, "bridge"); err != nil {
+			if err := dir.WriteText(name, "bridge"); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := dir.Make(name + SecretSuffix); err != nil {
+		if err := dir.Make(name); err != nil {
 			return err
 		}
 	}
-	if err := c.give(string(dir)); err != nil {
+	if err := c.give(dir.Dir); err != nil {
 		return err
 	}
 	return c.settings()
@@ -80,7 +82,7 @@ func (c *Setup) make(dir credential.Files, missing []string) error {
 
 // ContainerSecrets are the secrets that compose.yaml has.
 func ContainerSecrets() []string {
-	names := []string{credential.Username, credential.HealthAPI, credential.Metrics, mesh.SecretTimescaleSuperuser, mesh.SecretGrafanaAdmin}
+	names := []string{credential.Username, credential.HealthAPI, credential.Metrics, credential.SecondSuperuser().Name, mesh.SecretGrafanaAdmin}
 	for _, cr := range credential.All() {
 		names = append(names, cr.Name)
 	}
@@ -121,7 +123,7 @@ func (c *Setup) give(dir string) error {
 	for _, name := range append(ContainerSecrets(), "") {
 		path := dir
 		if name != "" {
-			path = filepath.Join(dir, name+SecretSuffix)
+			path = filepath.Join(dir, name+credential.Suffix)
 		}
 		if err := os.Lchown(path, c.UID, c.GID); err != nil {
 			return fmt.Errorf("giving the secrets to the containers' user: %w", err)

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
@@ -69,6 +70,8 @@ type Config struct {
 	Pooling     bool // through PgBouncer to PostgreSQL
 	// Services run in this process, in this order, behind the servers.
 	Services []Service
+	// Registry makes the registrar's tables, as their owner.
+	Registry func(context.Context, *database.Pool) error
 	// Admit is called once the databases are there and before the broker starts.
 	Admit func(ctx context.Context, m *Mesh) error
 }
@@ -217,20 +220,10 @@ func (m *Mesh) runPostgres(ctx context.Context, ready func()) error {
 
 // fill makes what the databases have, and lets the fleet in.
 func (m *Mesh) fill(ctx context.Context) error {
-	if err := m.Provision(ctx); err != nil {
+	if err := m.Provision(ctx); err != nil || m.Cfg.Admit == nil {
 		return err
 	}
-	if m.Cfg.Admit != nil {
-		if err := m.Cfg.Admit(ctx, m); err != nil {
-			return err
-		}
-	}
-	conn, err := m.Superuser(ctx, mesh.DatabaseRegistry)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return mesh.SealAudit(ctx, conn)
+	return m.Cfg.Admit(ctx, m)
 }
 
 func (m *Mesh) startPostgres(ctx context.Context, user, password string) (*postgres.Cluster, error) {

@@ -33,24 +33,5 @@ func (m *Mesh) runPgBouncer(ctx context.Context, ready func()) error {
 	return whileRunning(ctx, pooler.Done(), pooler.Err, pooler.Stop)
 }
 
-// provisionPooler lets services through a pooler to the databases, whether or not
-// one runs.
-func (m *Mesh) provisionPooler(ctx context.Context) error {
-	for database, role := range map[string]string{mesh.DatabaseMetadata: mesh.RoleDecoder, mesh.DatabaseTelemetry: mesh.RoleWriter} {
-		conn, err := m.Superuser(ctx, database)
-		if err != nil {
-			return err
-		}
-		err = mesh.LetThrough(ctx, conn, role)
-		_ = conn.Close(context.WithoutCancel(ctx))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // PooledDSN addresses a database through the pooler, "" if there is none.
-func (m *Mesh) PooledDSN(role, database string) string {
-	return mesh.PooledDSN(m.Cfg.Host, m.Ports().PgBouncer, m.Authority.CAFile(), role, database)
-}
+func (m *Mesh) PooledDSN(role, database string) string { return m.Describe().PooledDSN(role, database) }

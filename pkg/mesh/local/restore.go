@@ -14,10 +14,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
@@ -37,7 +35,7 @@ var ErrRestoring = errors.New("a restore into this state directory was broken of
 
 // Restore fills a state directory that is empty, or not there, or that another
 // restore left.
-func Restore(ctx context.Context, archive *backup.Reader, st mesh.State, tables map[string]Migration, out io.Writer, log *slog.Logger) (err error) {
+func Restore(ctx context.Context, archive *backup.Reader, st mesh.State, tables map[string]mesh.Migration, out io.Writer, log *slog.Logger) (err error) {
 	made := !mesh.Exists(st.Dir)
 	if err := RefuseFull(st); err != nil {
 		return err
@@ -68,11 +66,11 @@ func Restore(ctx context.Context, archive *backup.Reader, st mesh.State, tables 
 		return err
 	}
 	defer m.Secrets.Close()
-	l := &loader{Mesh: m, archive: archive, tables: tables, out: out}
-	if err := l.streams(ctx); err != nil {
+	l := &mesh.Loader{Secrets: m.Secrets, Manifest: &archive.Manifest, Parts: archive, Migrations: tables, Out: out, Log: log}
+	if err := m.loadStreams(ctx, l); err != nil {
 		return err
 	}
-	if err := l.databases(ctx); err != nil {
+	if err := m.loadDatabases(ctx, l); err != nil {
 		return err
 	}
 	syscall.Sync() // what the servers do not sync themselves, before it counts as restored
@@ -169,27 +167,15 @@ func (m *Mesh) openRestored() error {
 	return m.prepareCertificates()
 }
 
-// loader restores into the servers of a state directory.
-type loader struct {
-	*Mesh
-	archive *backup.Reader
-	tables  map[string]Migration // by database
-	out     io.Writer
-}
-
-// Migration makes the tables of a database, as of a migration's number, as their owner.
-type Migration func(ctx context.Context, pool *database.Pool, number int64, log *slog.Logger) error
-
-// streams restores the streams in an order in which one that is filled from another
-// comes after it.
-func (l *loader) streams(ctx context.Context) (err error) {
-	server, err := l.startNATS(ctx, true)
+// loadStreams starts a server for the streams alone.
+func (m *Mesh) loadStreams(ctx context.Context, l *mesh.Loader) (err error) {
+	server, err := m.startNATS(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopped(ctx, server.Stop)) }()
-	store := secret.NewStore(l.Secrets.Chain, slog.New(slog.DiscardHandler))
-	nc, err := stream.Connect(stream.Config{URL: "nats://in-process", InProcess: server.InProcess()}, natsserver.Operator, mesh.NatsCredential(store, natsserver.Operator), l.Log)
+	store := secret.NewStore(m.Secrets.Chain, slog.New(slog.DiscardHandler))
+	nc, err := stream.Connect(stream.Config{URL: "nats://in-process", InProcess: server.InProcess()}, natsserver.Operator, mesh.NatsCredential(store, natsserver.Operator), m.Log)
 	if err != nil {
 		return err
 	}
@@ -201,48 +187,20 @@ func (l *loader) streams(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("opening JetStream: %w", err)
 	}
-	all := slices.Clone(l.archive.Manifest.Streams)
-	slices.SortStableFunc(all, func(x, y stream.Snapshot) int {
-		return -(mesh.Rank([]string{mesh.StreamLatest}, x.Name) - mesh.Rank([]string{mesh.StreamLatest}, y.Name))
-	})
-	for _, s := range all {
-		restore := func(r io.Reader) error { return stream.Restore(ctx, js, &s, r) }
-		if err := l.archive.Part(mesh.StreamPart(s.Name), restore); err != nil {
-			return err
-		}
-		fmt.Fprintf(l.out, "restored stream %s\n", s.Name)
-	}
-	return nil
+	return l.Streams(ctx, js)
 }
 
-// databases makes roles and databases, and fills them.
-func (l *loader) databases(ctx context.Context) (err error) {
-	_, password, err := mesh.LogIn(ctx, l.Secrets, mesh.SecretSuperuser)
+// loadDatabases starts a new cluster, which knows its first role alone.
+func (m *Mesh) loadDatabases(ctx context.Context, l *mesh.Loader) (err error) {
+	_, password, err := mesh.LogIn(ctx, m.Secrets, mesh.SecretSuperuser)
 	if err != nil {
 		return err
 	}
-	// The new cluster knows only its first role yet, whoever's turn it is.
-	cluster, err := l.startPostgres(ctx, postgres.Superuser, password)
+	cluster, err := m.startPostgres(ctx, postgres.Superuser, password)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopped(ctx, cluster.Stop)) }()
-	if err := l.roles(ctx, cluster.ConnString(postgres.Superuser, password, mesh.DatabaseAny)); err != nil {
-		return err
-	}
-	return l.rows(ctx, cluster)
-}
-
-// roles makes the roles that log in, with the passwords of the secrets, and the empty
-// databases.
-func (l *loader) roles(ctx context.Context, dsn string) error {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return fmt.Errorf("connecting to PostgreSQL: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := mesh.EnsureRoles(ctx, conn, l.Secrets); err != nil {
-		return err
-	}
-	return mesh.EnsureDatabases(ctx, conn)
+	l.Description = m.Describe()
+	return l.Databases(ctx)
 }

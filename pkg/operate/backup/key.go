@@ -52,9 +52,18 @@ func Passphrase(file string) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
+	key, err := PassphraseText(text)
+	if err != nil {
+		return Key{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return key, nil
+}
+
+// PassphraseText is Passphrase of what such a file contains.
+func PassphraseText(text string) (Key, error) {
 	text = strings.TrimRight(text, "\r\n")
 	if len(text) < minPassphrase {
-		return Key{}, fmt.Errorf("the passphrase in %s is shorter than %d characters: take a longer one", file, minPassphrase)
+		return Key{}, fmt.Errorf("the passphrase is shorter than %d characters: take a longer one", minPassphrase)
 	}
 	recipient, err := age.NewScryptRecipient(text)
 	if err != nil {

@@ -7,14 +7,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// Format is the version of the archive's layout that this package writes. It reads
-// FormatDumps, too.
-const (
-	Format = 2
-	// FormatDumps has no signature, and databases as pg_dump writes them: programs,
-	// which a restore runs as a superuser.
-	FormatDumps = 1
-)
+// Format is the version of the archive's layout.
+const Format = 2
 
 // Manifest says what is in an archive.
 type Manifest struct {
@@ -22,7 +16,7 @@ type Manifest struct {
 	Version    string            `json:"version"`              // of the program that wrote it
 	Created    time.Time         `json:"created"`              // the moment as of which everything is there
 	Arguments  []string          `json:"arguments,omitempty"`  // with which the mesh was started and is to be started again
-	Containers bool              `json:"containers,omitempty"` // a mesh in containers: its volumes, no streams and databases
+	Containers bool              `json:"containers,omitempty"` // of a mesh in containers
 	Streams    []stream.Snapshot `json:"streams"`
 	Databases  []postgres.Census `json:"databases"`
 	Parts      []Part            `json:"parts"` // all but the manifest and its signature

@@ -68,14 +68,11 @@ func (r *Reader) open(key Key) error {
 	if err := json.Unmarshal(text, &r.Manifest); err != nil {
 		return damaged(err)
 	}
-	switch r.Manifest.Format {
-	case Format:
-		if r.Signer, err = signedBy(r.zip, text); err != nil {
-			return damaged(err)
-		}
-	case FormatDumps:
-	default:
-		return fmt.Errorf("it has format %d, and this program reads formats %d and %d: restore it with f2mesh %s", r.Manifest.Format, FormatDumps, Format, r.Manifest.Version)
+	if r.Manifest.Format != Format {
+		return fmt.Errorf("it has format %d, and this program reads format %d: restore it with f2mesh %s", r.Manifest.Format, Format, r.Manifest.Version)
+	}
+	if r.Signer, err = signedBy(r.zip, text); err != nil {
+		return damaged(err)
 	}
 	return nil
 }
@@ -89,10 +86,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 	for _, part := range r.Manifest.Parts {
 		total += part.Size
 	}
-	want := len(r.Manifest.Parts) + 1
-	if r.Manifest.Format != FormatDumps {
-		want++ // the signature
-	}
+	want := len(r.Manifest.Parts) + 2 // the manifest and its signature
 	if len(r.zip.File) != want {
 		return damaged(fmt.Errorf("%d entries instead of %d", len(r.zip.File), want))
 	}

@@ -45,7 +45,7 @@ func (s Signer) sign(manifest []byte) ([]byte, error) {
 }
 
 // signedBy is the public key of who signed the manifest. It is only what the archive
-// says: anybody can sign. An archive of format 1 is signed by nobody, "".
+// says: anybody can sign.
 func signedBy(archive fs.FS, manifest []byte) (string, error) {
 	text, err := fs.ReadFile(archive, signatureName)
 	if err != nil {

@@ -17,8 +17,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"filippo.io/age"
@@ -28,8 +26,7 @@ const manifestName = "manifest.json"
 
 // Writer writes an archive. Commit or Discard ends it.
 type Writer struct {
-	path  string
-	file  *os.File
+	file  *File // nil: the archive goes to a stream
 	age   io.WriteCloser
 	zip   *zip.Writer
 	parts []Part
@@ -38,34 +35,29 @@ type Writer struct {
 // Create begins an archive that will be at path, with mode 600, once it is complete.
 // It refuses to replace a file.
 func Create(path string, key Key) (*Writer, error) {
-	if len(key.recipients) == 0 {
-		return nil, errors.New("the archive needs a recipient or a passphrase: without one it could not be decrypted")
-	}
-	if err := vacant(path); err != nil {
+	file, err := NewFile(path)
+	if err != nil {
 		return nil, err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 600
+	w, err := Stream(file, key)
 	if err != nil {
-		return nil, fmt.Errorf("writing the archive: %w", err)
+		file.Discard()
+		return nil, err
 	}
-	w := &Writer{path: path, file: file}
-	if w.age, err = age.Encrypt(file, key.recipients...); err != nil {
-		w.Discard()
-		return nil, fmt.Errorf("encrypting the archive: %w", err)
-	}
-	w.zip = zip.NewWriter(w.age)
+	w.file = file
 	return w, nil
 }
 
-func vacant(path string) error {
-	_, err := os.Lstat(path)
-	if err == nil {
-		return fmt.Errorf("%s exists already: name a new file", path)
+// Stream begins an archive that goes to out. After Commit it is complete.
+func Stream(out io.Writer, key Key) (*Writer, error) {
+	if len(key.recipients) == 0 {
+		return nil, errors.New("the archive needs a recipient or a passphrase: without one it could not be decrypted")
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("writing the archive: %w", err)
+	encrypted, err := age.Encrypt(out, key.recipients...)
+	if err != nil {
+		return nil, fmt.Errorf("encrypting the archive: %w", err)
 	}
-	return nil
+	return &Writer{age: encrypted, zip: zip.NewWriter(encrypted)}, nil
 }
 
 // Part adds a file with what write writes, and answers what became of it. The
@@ -119,34 +111,18 @@ func (w *Writer) Commit(m *Manifest, signer Signer) error {
 			return fmt.Errorf("writing %s: %w", last.name, err)
 		}
 	}
-	for _, end := range []func() error{w.zip.Close, w.age.Close, w.file.Sync, w.file.Close} {
-		if err := end(); err != nil {
-			return fmt.Errorf("writing the archive: %w", err)
-		}
-	}
-	if err := vacant(w.path); err != nil {
-		return err
-	}
-	if err := os.Rename(w.file.Name(), w.path); err != nil {
+	if err := errors.Join(w.zip.Close(), w.age.Close()); err != nil {
 		return fmt.Errorf("writing the archive: %w", err)
 	}
-	return syncDir(filepath.Dir(w.path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path) //nolint:gosec // where the archive is
-	if err != nil {
-		return fmt.Errorf("writing the archive: %w", err)
+	if w.file == nil {
+		return nil
 	}
-	defer func() { _ = dir.Close() }()
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("writing the archive: %w", err)
-	}
-	return nil
+	return w.file.Complete()
 }
 
 // Discard removes an archive that is not complete. After Commit it does nothing.
 func (w *Writer) Discard() {
-	_ = w.file.Close()
-	_ = os.Remove(w.file.Name()) // another name by now, if it is complete
+	if w.file != nil {
+		w.file.Discard()
+	}
 }

@@ -52,6 +52,11 @@ func All() []Credential {
 	}
 }
 
+// SecondSuperuser is that of the server of the readings, where the metadata have another server (compose.yaml).
+func SecondSuperuser() Credential {
+	return Credential{Name: "timescale_superuser_password", Kind: Postgres, User: "postgres"}
+}
+
 // Username is the secret that holds the bridge's user name at the broker, for
 // where mqtt_password holds the password alone.
 const Username = "mqtt_username"
@@ -72,7 +77,7 @@ func Of(kind Kind) []Credential {
 
 // Find answers the credential of a secret.
 func Find(name string) (c Credential, ok bool) {
-	all := All()
+	all := append(All(), SecondSuperuser())
 	i := slices.IndexFunc(all, func(c Credential) bool { return c.Name == name })
 	if i < 0 {
 		return c, false

@@ -31,7 +31,10 @@ func TestAll(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, c, found)
 	}
-	_, ok := Find("stranger")
+	second, ok := Find(SecondSuperuser().Name)
+	assert.True(t, ok)
+	assert.Equal(t, SecondSuperuser(), second)
+	_, ok = Find("stranger")
 	assert.False(t, ok)
 	assert.Len(t, append(append(Of(NATS), Of(MQTT)...), Of(Postgres)...), len(All()))
 }
@@ -53,7 +56,7 @@ func TestGenerate(t *testing.T) {
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "secrets")
-	files := Files(dir)
+	files := Files{Dir: dir}
 	_, err := files.Lookup(t.Context(), "a_password")
 	require.ErrorIs(t, err, secret.ErrNotFound)
 	require.NoError(t, files.Make("a_password"))
@@ -87,10 +90,28 @@ func TestFiles(t *testing.T) {
 	require.ErrorContains(t, err, "chmod 600")
 }
 
+// The files of compose.yaml have another name and stay the same files.
+func TestFilesOfCompose(t *testing.T) {
+	t.Parallel()
+	files := Files{Dir: filepath.Join(t.TempDir(), "secrets"), Compose: true}
+	require.NoError(t, files.Make("a_password"))
+	before, err := os.Stat(filepath.Join(files.Dir, "a_password.txt"))
+	require.NoError(t, err)
+	require.NoError(t, files.Put("a_password", "a_b", "another"))
+	after, err := os.Stat(filepath.Join(files.Dir, "a_password.txt"))
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, after))
+	v, err := files.Lookup(t.Context(), "a_password")
+	require.NoError(t, err)
+	assert.Equal(t, "a_b", v.Username("a"))
+	assert.Equal(t, "another", v.Reveal())
+	require.Error(t, files.Put("b_password", "b", "there is no file that a container has"))
+}
+
 // A reader sees the old secret or the new one, never half of one or none.
 func TestFilesAreReplacedInOneStep(t *testing.T) {
 	t.Parallel()
-	files := Files(filepath.Join(t.TempDir(), "secrets"))
+	files := Files{Dir: filepath.Join(t.TempDir(), "secrets")}
 	require.NoError(t, files.Put("a_password", "a", "password of a"))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -105,7 +126,7 @@ func TestFilesAreReplacedInOneStep(t *testing.T) {
 		}
 	}()
 	for range 500 {
-		v, err := secret.Files(files).Lookup(t.Context(), "a_password")
+		v, err := files.Lookup(t.Context(), "a_password")
 		require.NoError(t, err)
 		require.Equal(t, "password of "+v.Username(""), v.Reveal())
 	}

@@ -24,13 +24,28 @@ func Generate() string {
 	return base64.StdEncoding.EncodeToString(random)
 }
 
+// Suffix ends the names of the secret files beside compose.yaml.
+const Suffix = ".txt"
+
 // Files is the directory of a mesh's secret files. It writes what secret.Files
 // reads, with the modes that secret.Files insists on.
-type Files string
+type Files struct {
+	Dir string
+	// Compose is for the files beside compose.yaml: they have a Suffix, and containers have them mounted one by one, so
+	// that a new secret goes into the file that is there.
+	Compose bool
+}
+
+func (f Files) file(name string) string {
+	if f.Compose {
+		return name + Suffix
+	}
+	return name
+}
 
 // Lookup makes Files a secret.Source.
-func (dir Files) Lookup(ctx context.Context, name string) (secret.Value, error) {
-	v, err := secret.Files(dir).Lookup(ctx, name)
+func (f Files) Lookup(ctx context.Context, name string) (secret.Value, error) {
+	v, err := secret.Files(f.Dir).Lookup(ctx, f.file(name))
 	if err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return v, fmt.Errorf("reading secret %s: %w", name, err)
 	}
@@ -39,14 +54,13 @@ func (dir Files) Lookup(ctx context.Context, name string) (secret.Value, error) 
 
 // Make puts a new password in place of a secret, or where there is none. The
 // user that it is for is the first of the two.
-func (dir Files) Make(name string) error { return dir.write(name, []byte(Generate()+"\n")) }
+func (f Files) Make(name string) error { return f.WriteText(name, Generate()) }
 
 // WriteText makes a secret that is no password, such as mqtt_username.
-func (dir Files) WriteText(name, text string) error { return dir.write(name, []byte(text+"\n")) }
+func (f Files) WriteText(name, text string) error { return f.replace(name, []byte(text+"\n")) }
 
-// Put replaces a secret by a password and the user that it is for, together and in
-// one step. When it returns the secret is on disk.
-func (dir Files) Put(name, user, password string) error {
+// Put replaces a secret by a password and the user that it is for, together. When it returns the secret is on disk.
+func (f Files) Put(name, user, password string) error {
 	data, err := json.Marshal(struct { //nolint:gosec // a secret file is what holds the password
 		Username string `json:"username"`
 		Password string `json:"password"`
@@ -54,24 +68,31 @@ func (dir Files) Put(name, user, password string) error {
 	if err != nil {
 		return fmt.Errorf("writing secret %s: %w", name, err)
 	}
-	return dir.write(name, append(data, '\n'))
+	if !f.Compose {
+		return f.replace(name, append(data, '\n'))
+	}
+	if err := overwrite(filepath.Join(f.Dir, f.file(name)), data); err != nil {
+		return fmt.Errorf("writing secret %s: %w", name, err)
+	}
+	return nil
 }
 
-func (dir Files) write(name string, data []byte) error {
-	if err := os.MkdirAll(string(dir), 0o700); err != nil {
+// replace puts another file in place of one, in one step.
+func (f Files) replace(name string, data []byte) error {
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
 		return fmt.Errorf("making the secrets directory: %w", err)
 	}
 	var self account.Account
-	if err := self.WriteFile(filepath.Join(string(dir), name), data, 0o600); err != nil {
+	if err := self.WriteFile(filepath.Join(f.Dir, f.file(name)), data, 0o600); err != nil {
 		return fmt.Errorf("writing secret %s: %w", name, err)
 	}
-	return dir.sync()
+	return f.sync()
 }
 
 // sync makes the new name of a file outlast a power cut. Behind that the servers
 // forget the old password.
-func (dir Files) sync() error {
-	d, err := os.Open(string(dir))
+func (f Files) sync() error {
+	d, err := os.Open(f.Dir)
 	if err != nil {
 		return fmt.Errorf("saving the secrets directory: %w", err)
 	}

@@ -27,6 +27,8 @@ type Files struct {
 	Passwords map[string]string
 	// KeepPasswords leaves passwords.conf as it is if it is there.
 	KeepPasswords bool
+	// Filling is for a server that is filled from a backup, see Config. The caller brings what it stored to disk.
+	Filling bool
 }
 
 // Write brings the folder up to date.
@@ -35,8 +37,12 @@ func (f Files) Write() error {
 	if err != nil {
 		return fmt.Errorf("writing the NATS server's files: %w", err)
 	}
+	main := conf.ServerConf
+	if f.Filling {
+		main = bytes.Replace(main, []byte("sync_interval: always"), []byte("sync_interval: 2m"), 1)
+	}
 	files := map[string][]byte{
-		"nats-server.conf": conf.ServerConf, passwordsFile: passwords,
+		"nats-server.conf": main, passwordsFile: passwords,
 		"local.conf": renderLocal("0.0.0.0", 4222, "127.0.0.1:8222",
 			filepath.Join(f.At, "server.crt"), filepath.Join(f.At, "server.key"), f.StoreDir),
 	}

@@ -48,6 +48,13 @@ func TestFiles(t *testing.T) {
 	assert.Equal(t, "127.0.0.1", options.HTTPHost, "statistics are for the container itself")
 	assert.Equal(t, f.StoreDir, options.StoreDir)
 	assert.NotNil(t, options.TLSConfig)
+	assert.True(t, options.SyncAlways)
+	f.Filling = true
+	require.NoError(t, f.Write())
+	options, err = server.ProcessConfigFile(filepath.Join(dir, "nats-server.conf"))
+	require.NoError(t, err)
+	assert.False(t, options.SyncAlways, "a server that is filled")
+	f.Filling = false
 
 	first := read()
 	require.NoError(t, f.Write())

@@ -49,6 +49,15 @@ type Sequence struct {
 	Value  int64  `json:"value"`
 }
 
+// Census is what a database held in one snapshot.
+type Census struct {
+	Database  string           `json:"database"`
+	Rows      map[string]int64 `json:"rows"`                // by table, with its schema
+	Migration int64            `json:"migration,omitempty"` // the newest; 0: none
+	Tables    []Table          `json:"tables,omitempty"`
+	Sequences []Sequence       `json:"sequences,omitempty"`
+}
+
 // portable makes the text form of values the same everywhere, whatever a database's
 // owner has set.
 const portable = `SET client_encoding TO 'UTF8'; SET DateStyle TO 'ISO, YMD'; SET IntervalStyle TO 'postgres';
