@@ -101,7 +101,7 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		fmt.Fprintln(os.Stderr, containers.Summary(sum.Sum(nil)))
 		return nil
 	}
-	sayWhatToKeep(os.Stdout, c.To, signer)
+	mesh.SayWhatToKeep(os.Stdout, c.To, signer)
 	return nil
 }
 
@@ -122,12 +122,6 @@ func (c *backupCommand) fromContainers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sayWhatToKeep(os.Stdout, c.To, signer)
+	mesh.SayWhatToKeep(os.Stdout, c.To, signer)
 	return nil
-}
-
-func sayWhatToKeep(out io.Writer, file string, signer backup.Signer) {
-	fmt.Fprintf(out, "saved to %s, signed by %s\n", file, signer.Public())
-	fmt.Fprintf(out, "keep that and the backup's key elsewhere, and try the backup: f2mesh restore --dry-run --from %s --signer %s\n",
-		mesh.ShellQuote(file), signer.Public())
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
@@ -95,9 +96,8 @@ func TestHealthcheckOfOwnService(t *testing.T) {
 
 func TestSimulateHealth(t *testing.T) {
 	t.Parallel()
-	c := simulateCommand{HTTP: "127.0.0.1:0"}
 	ready := func(context.Context) error { return nil }
-	stop, err := c.serveHealth(t.Context(), ready, slog.New(slog.DiscardHandler))
+	stop, err := service.ServeHealth(t.Context(), "127.0.0.1:0", "simulator", ready, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	stop()
 }
@@ -140,19 +140,22 @@ func TestContainerSetup(t *testing.T) {
 func TestContainerDoctor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	c := doctorCommand{containerDoctor: containerDoctor{Compose: dir}}
+	c := doctorCommand{HostDoctor: containers.HostDoctor{Compose: dir}}
 	err := c.Run(t.Context(), &globals{}, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, "docker compose cp registrar:")
 	files := containers.Secrets(dir)
 	for _, name := range []string{credential.SecondSuperuser().Name, mesh.SecretReader} {
 		require.NoError(t, files.WriteText(name, name))
 	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.crt"), nil, 0o600))
+	target, err := c.Target()
+	require.NoError(t, err)
 	for name, want := range map[string]string{credential.SecondSuperuser().Name: "postgres", mesh.SecretReader: mesh.RoleReader} {
-		user, password, err := c.logIn(t.Context(), name)
+		user, password, err := target.LogIn(t.Context(), name)
 		require.NoError(t, err)
 		assert.Equal(t, want+" "+name, user+" "+password)
 	}
-	_, _, err = c.logIn(t.Context(), mesh.SecretRegistry)
+	_, _, err = target.LogIn(t.Context(), mesh.SecretRegistry)
 	require.ErrorIs(t, err, secret.ErrNotFound)
 }
 

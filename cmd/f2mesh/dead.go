@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
@@ -25,11 +26,11 @@ type deadCommands struct {
 
 // deadFilter chooses dead letters.
 type deadFilter struct {
-	Stage  string       `help:"Only what this stage refused: bridge, decoder or writer." enum:",bridge,decoder,writer" default:""`
-	Reason string       `help:"Only letters with this reason."`
-	MAC    string       `help:"Only letters of this controller, or unknown for those without one."`
-	Since  *pointInTime `help:"Only letters since this time: RFC 3339, a date, or an age (90m, 1d12h)."`
-	Until  *pointInTime `help:"Only letters until this time."`
+	Stage  string             `help:"Only what this stage refused: bridge, decoder or writer." enum:",bridge,decoder,writer" default:""`
+	Reason string             `help:"Only letters with this reason."`
+	MAC    string             `help:"Only letters of this controller, or unknown for those without one."`
+	Since  *plain.PointInTime `help:"Only letters since this time: RFC 3339, a date, or an age (90m, 1d12h)."`
+	Until  *plain.PointInTime `help:"Only letters until this time."`
 }
 
 func (f *deadFilter) filter() (deadletter.Filter, error) {

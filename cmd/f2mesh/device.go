@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/user"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
@@ -67,17 +65,6 @@ func (f *registryFlags) issuer(st mesh.State, r mesh.Description, log *slog.Logg
 	return f.FromEnvironment(st, log)
 }
 
-// person is who runs a command, for the audit trail.
-func person() registrar.Origin {
-	if name := os.Getenv("SUDO_USER"); name != "" {
-		return registrar.Origin{Actor: name}
-	}
-	if u, err := user.Current(); err == nil {
-		return registrar.Origin{Actor: u.Username}
-	}
-	return registrar.Origin{Actor: "operator"}
-}
-
 func parseMACs(texts []string) ([]topic.MAC, error) {
 	macs := make([]topic.MAC, len(texts))
 	for i, text := range texts {
@@ -132,7 +119,7 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 			}
 		}
 		for _, mac := range macs {
-			result, err := r.Renew(ctx, person(), mac, csr, nil)
+			result, err := r.Renew(ctx, registrar.Person(), mac, csr, nil)
 			if err != nil {
 				return err
 			}
@@ -160,7 +147,7 @@ func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Log
 		if c.DryRun {
 			return r.PreviewRevocation(ctx, macs)
 		}
-		devices, err := r.Revoke(ctx, person(), c.Reason, macs...)
+		devices, err := r.Revoke(ctx, registrar.Person(), c.Reason, macs...)
 		for i := range devices {
 			fmt.Printf("%s is revoked since %s\n", devices[i].MAC.Dashed(), devices[i].RevokedAt.Local().Format("2006-01-02 15:04:05"))
 		}
@@ -189,7 +176,7 @@ func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 			fmt.Println("a new issuing CA would sign from now on; nothing was done")
 			return nil
 		}
-		issuer, err := r.RotateIssuer(ctx, person(), cmp.Or(c.RootKey, g.state().RootKey()))
+		issuer, err := r.RotateIssuer(ctx, registrar.Person(), cmp.Or(c.RootKey, g.state().RootKey()))
 		if err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	if c.From != "" {
-		return c.with(ctx, g, log, func(r *registrar.Registry) error { return r.ImportList(ctx, person(), c.From, c.DryRun) })
+		return c.with(ctx, g, log, func(r *registrar.Registry) error { return r.ImportList(ctx, registrar.Person(), c.From, c.DryRun) })
 	}
 	macs, err := parseMACs([]string{c.MAC})
 	if err != nil {
@@ -59,7 +59,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		if c.DryRun {
 			return r.PreviewOne(ctx, &request)
 		}
-		return r.RegisterOne(ctx, person(), &request)
+		return r.RegisterOne(ctx, registrar.Person(), &request)
 	})
 }
 

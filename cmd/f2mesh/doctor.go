@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 )
 
@@ -17,7 +18,7 @@ type doctorCommand struct {
 	Strict bool     `help:"Exit with status 1 on warnings and skipped checks, too."`
 	Docker string   `help:"Socket of the Docker API." default:"/var/run/docker.sock" env:"F2MESH_DOCKER_SOCKET"`
 
-	containerDoctor
+	containers.HostDoctor
 }
 
 // Run runs the checks and prints the results. The exit status is 1 if one failed; with
@@ -32,7 +33,7 @@ func (c *doctorCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 		return err
 	}
 	defer done()
-	m.Docker, m.Vulncheck = c.Docker, vulncheck()
+	m.Docker, m.Vulncheck = c.Docker, doctor.VulncheckCommand()
 	results, err := doctor.Run(ctx, m, c.Only...)
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func (c *doctorCommand) find(st mesh.State, log *slog.Logger) (m *doctor.Target,
 		return nil, nil, err
 	}
 	if c.Compose != "" {
-		m, err = c.patient()
+		m, err = c.Target()
 	} else {
 		var r mesh.Description
 		r, err = st.Load()
@@ -69,13 +70,4 @@ func (c *doctorCommand) find(st mesh.State, log *slog.Logger) (m *doctor.Target,
 	}
 	m.Vault = secrets.Vault
 	return m, secrets.Close, nil
-}
-
-// vulncheck is the command that looks this program up, in a clone of the project.
-func vulncheck() []string {
-	self, err := os.Executable()
-	if err != nil || !mesh.Exists("tools/run") || !mesh.Exists("tools/govulncheck/go.mod") {
-		return nil
-	}
-	return []string{"tools/run", "govulncheck", "-mode=binary", self}
 }

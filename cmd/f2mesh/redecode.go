@@ -6,17 +6,18 @@ import (
 	"log/slog"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/services/decoder"
 )
 
 type redecodeCommand struct {
-	From   *pointInTime `help:"Messages stored on RAW since this time: RFC 3339, a date, or an age (90m, 1d12h)." required:""`
-	To     *pointInTime `help:"Messages until this time." required:""`
-	MAC    string       `help:"Only this controller."`
-	DryRun bool         `help:"Only compare the result with the tables."`
-	JSON   bool         `help:"Print JSON."`
+	From   *plain.PointInTime `help:"Messages stored on RAW since this time: RFC 3339, a date, or an age (90m, 1d12h)." required:""`
+	To     *plain.PointInTime `help:"Messages until this time." required:""`
+	MAC    string             `help:"Only this controller."`
+	DryRun bool               `help:"Only compare the result with the tables."`
+	JSON   bool               `help:"Print JSON."`
 }
 
 // Run decodes RAW once more with today's metadata and prints how that compares with

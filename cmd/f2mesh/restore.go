@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 
@@ -56,7 +54,7 @@ func (c *restoreCommand) Run(ctx context.Context, g *globals, _ *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	describeBackup(os.Stdout, archive)
+	mesh.DescribeBackup(os.Stdout, archive)
 	if err := c.trusts(archive); err != nil {
 		return err
 	}
@@ -125,18 +123,4 @@ func (c *restoreCommand) fits(m *backup.Manifest) error {
 		return errors.New("the backup is of a mesh in containers: name the folder of compose.yaml with --compose")
 	}
 	return nil
-}
-
-func describeBackup(out io.Writer, archive *backup.Reader) {
-	m := &archive.Manifest
-	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts, signed by %s\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts), cmp.Or(archive.Signer, "nobody"))
-	for _, s := range m.Streams {
-		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
-		for _, c := range s.Consumers {
-			fmt.Fprintf(out, "    %-17s %9d acknowledged\n", c.Name, c.AckFloor)
-		}
-	}
-	for _, d := range m.Databases {
-		fmt.Fprintf(out, "  database %-10s %9d rows\n", d.Database, mesh.Total(&d))
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -37,9 +36,11 @@ func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 		return err
 	}
 	defer r.Close()
-	credentials, err := c.chosen(r.Running.Credentials())
-	if err != nil {
-		return err
+	credentials := r.Running.Credentials()
+	if !c.All {
+		if credentials, err = credential.Choose(credentials, c.Names); err != nil {
+			return err
+		}
 	}
 	r.Record = func(ctx context.Context, result rotation.Result, failure error) error {
 		return registrar.RecordRotation(ctx, r.Nc, result, failure, log)
@@ -50,28 +51,6 @@ func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 		}
 	}
 	return nil
-}
-
-// chosen are those of a mesh's credentials that are named, or all.
-func (c *secretRotateCommand) chosen(all []credential.Credential) (chosen []credential.Credential, err error) {
-	if c.All {
-		return all, nil
-	}
-	for _, name := range c.Names {
-		i := slices.IndexFunc(all, func(one credential.Credential) bool { return one.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("unknown credential %q; known: %s", name, strings.Join(names(all), ", "))
-		}
-		chosen = append(chosen, all[i])
-	}
-	return chosen, nil
-}
-
-func names(credentials []credential.Credential) (all []string) {
-	for _, one := range credentials {
-		all = append(all, one.Name)
-	}
-	return all
 }
 
 func (c *secretRotateCommand) rotate(ctx context.Context, r *mesh.Rotator, one credential.Credential) error {

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net/http"
+
+	monitor "github.com/f2mesh/f2mesh/services/health"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -92,4 +96,38 @@ type provisionCommand struct{ containers.Provision }
 func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
 	c.Registry = migrateRegistry
 	return c.Provision.Run(ctx, log)
+}
+
+type healthCommand struct {
+	service.Flags
+	Config monitor.Config `embed:""`
+}
+
+// Run runs the health service until it is stopped. Its own metrics are where
+// F2MESH_HTTP says, like every service's.
+func (c *healthCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.Serve(ctx, "health", version, newHealth(c.Config, http.NotFoundHandler()), log)
+}
+
+func newHealth(cfg monitor.Config, inner http.Handler) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		password := func(ctx context.Context) (string, error) {
+			v, err := h.Secrets.Get(ctx, credential.HealthAPI)
+			return v.Reveal(), err
+		}
+		return monitor.New(cfg, password, inner, streams.JetStream(), reg, log)
+	}
+}
+
+// poolingFlags choose between the two ways to PostgreSQL.
+type poolingFlags struct {
+	Pooling bool `help:"Connect to PostgreSQL through PgBouncer, except where a session is needed." env:"USE_CONNECTION_POOLING" default:"true" negatable:"" name:"connection-pooling"`
+}
+
+// choose answers the DSN of the pooler, or none if it is not to be used.
+func (f poolingFlags) choose(pooledDSN string) string {
+	if !f.Pooling {
+		return ""
+	}
+	return pooledDSN
 }

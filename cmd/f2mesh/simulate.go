@@ -13,6 +13,8 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
@@ -71,7 +73,7 @@ func (c *simulateCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	}
 	sim := simulator.New(c.Config, controllers, log)
 	if c.HTTP != "" {
-		stop, err := c.serveHealth(ctx, sim.Ready, log)
+		stop, err := service.ServeHealth(ctx, c.HTTP, local.PartSimulator, sim.Ready, log)
 		if err != nil {
 			return err
 		}

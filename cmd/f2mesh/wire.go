@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
@@ -63,7 +60,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, erro
 		{Name: local.PartRegistrar, Build: func(m *local.Mesh) service.Build {
 			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
 		}},
-		{Name: local.PartHealth, Build: func(m *local.Mesh) service.Build { return newHealth(healthOf(m, cfg.Health), allMetrics(m)) }},
+		{Name: local.PartHealth, Build: func(m *local.Mesh) service.Build { return newHealth(healthOf(m, cfg.Health), m.Metrics()) }},
 	}
 	return local.New(st, base, log)
 }
@@ -110,16 +107,6 @@ func healthOf(m *local.Mesh, cfg monitor.Config) monitor.Config {
 	cfg.CAs = m.Authority.CAFile()
 	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.HTTP))
 	return cfg
-}
-
-// allMetrics serves the metrics of all services of this process, and its profiles
-// where only this machine reaches them.
-func allMetrics(m *local.Mesh) http.Handler {
-	mux := health.Handler(m.Services)
-	if ip := net.ParseIP(m.Cfg.Public); ip != nil && ip.IsLoopback() {
-		health.AddProfiles(mux)
-	}
-	return mux
 }
 
 // observer passes what the broker tells of denied publishes to the registrar that runs.

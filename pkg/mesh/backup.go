@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -325,4 +326,26 @@ func Size(n int64) string {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// DescribeBackup prints what a backup holds.
+func DescribeBackup(out io.Writer, archive *backup.Reader) {
+	m := &archive.Manifest
+	fmt.Fprintf(out, "backup of %s by f2mesh %s, %d parts, signed by %s\n", m.Created.Format("2006-01-02 15:04:05 MST"), m.Version, len(m.Parts), cmp.Or(archive.Signer, "nobody"))
+	for _, s := range m.Streams {
+		fmt.Fprintf(out, "  stream %-12s %9d messages, the last is %d\n", s.Name, s.Messages, s.LastSequence)
+		for _, c := range s.Consumers {
+			fmt.Fprintf(out, "    %-17s %9d acknowledged\n", c.Name, c.AckFloor)
+		}
+	}
+	for _, d := range m.Databases {
+		fmt.Fprintf(out, "  database %-10s %9d rows\n", d.Database, Total(&d))
+	}
+}
+
+// SayWhatToKeep tells a person what belongs beside a backup.
+func SayWhatToKeep(out io.Writer, file string, signer backup.Signer) {
+	fmt.Fprintf(out, "saved to %s, signed by %s\n", file, signer.Public())
+	fmt.Fprintf(out, "keep that and the backup's key elsewhere, and try the backup: f2mesh restore --dry-run --from %s --signer %s\n",
+		ShellQuote(file), signer.Public())
 }

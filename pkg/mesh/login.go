@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -140,4 +141,32 @@ func WriteDashboardLogin(ctx context.Context, secrets secret.Source, dir string)
 		}
 	}
 	return nil
+}
+
+// SetUpSecret makes a secret file, or with force replaces one, and returns what it did. The
+// password of the cluster's superuser in the state directory stays: only a rotation can
+// tell the cluster another.
+func (s State) SetUpSecret(ctx context.Context, files credential.Files, name string, force, dryRun bool) (string, error) {
+	_, err := files.Lookup(ctx, name)
+	missing := errors.Is(err, secret.ErrNotFound)
+	if err != nil && !missing {
+		return "", err
+	}
+	switch {
+	case !missing && !force:
+		return "kept", nil
+	case !missing && name == SecretSuperuser && files.Dir == s.SecretsDir() && Exists(s.Path("postgres", "data")):
+		return "kept: in use", nil
+	}
+	does := "made"
+	if !missing {
+		does = "replaced"
+	}
+	if dryRun {
+		return "would be " + does, nil
+	}
+	if name == credential.Username {
+		return does, files.WriteText(name, "bridge")
+	}
+	return does, files.Make(name)
 }

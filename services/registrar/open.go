@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/user"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
@@ -100,4 +102,15 @@ func (r *Registry) Due(ctx context.Context) ([]topic.MAC, error) {
 		}
 	}
 	return macs, err
+}
+
+// Person is who runs a command, for the audit trail.
+func Person() Origin {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return Origin{Actor: name}
+	}
+	if u, err := user.Current(); err == nil {
+		return Origin{Actor: u.Username}
+	}
+	return Origin{Actor: "operator"}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -164,4 +166,14 @@ func (m *Mesh) Figures() map[string]float64 {
 		}
 	}
 	return all
+}
+
+// Metrics serves the metrics of all services of this process, and its profiles
+// where only this machine reaches them.
+func (m *Mesh) Metrics() http.Handler {
+	mux := health.Handler(m.Services)
+	if ip := net.ParseIP(m.Cfg.Public); ip != nil && ip.IsLoopback() {
+		health.AddProfiles(mux)
+	}
+	return mux
 }

@@ -193,3 +193,22 @@ func semanticVersion(version string) string {
 		return '-'
 	}, version)
 }
+
+// ServeHealth serves /livez, /readyz and /metrics of a process that is no service of the
+// mesh, until stop is called.
+func ServeHealth(ctx context.Context, address, name string, ready func(context.Context) error, log *slog.Logger) (stop func(), err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening for HTTP: %w", err)
+	}
+	services := []health.Service{{Name: name, Ready: ready, Gatherer: prometheus.NewRegistry()}}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := web.Serve(ctx, listener, nil, health.Handler(func() []health.Service { return services }), log); err != nil {
+			log.Error("serving health stopped", "error", err)
+		}
+	}()
+	return func() { cancel(); <-done }, nil
+}

@@ -3,7 +3,11 @@
 // force, pkg/secret/rotation replaces them while they are in use.
 package credential
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Kind is the kind of server that a credential is for.
 type Kind string
@@ -100,3 +104,23 @@ const suffix = "_b"
 
 // Alternate is the second of a user's two names.
 func Alternate(user string) string { return user + suffix }
+
+// Choose returns those of the credentials that are named.
+func Choose(all []Credential, names []string) (chosen []Credential, err error) {
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(one Credential) bool { return one.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("unknown credential %q; known: %s", name, strings.Join(Names(all), ", "))
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+// Names are the names of the credentials' secrets.
+func Names(credentials []Credential) (all []string) {
+	for _, one := range credentials {
+		all = append(all, one.Name)
+	}
+	return all
+}
