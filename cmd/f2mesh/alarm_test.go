@@ -6,6 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
@@ -13,9 +17,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar/watch"
-	"github.com/nats-io/nats.go"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // TestAlarms causes what each alarm is about on a running mesh, and fixes it.

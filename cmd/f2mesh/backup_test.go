@@ -13,6 +13,10 @@ import (
 	"time"
 
 	agecrypt "filippo.io/age"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/backup"
@@ -21,9 +25,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
-	"github.com/jackc/pgx/v5"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // command runs this program on a state directory.

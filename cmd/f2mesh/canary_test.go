@@ -20,6 +20,11 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
@@ -29,10 +34,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/registrar"
-	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // book is a log that several goroutines write.

@@ -7,10 +7,11 @@ import (
 	"os"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
-	"golang.org/x/term"
 )
 
 // commands is the command line: flags, environment variables and help are all

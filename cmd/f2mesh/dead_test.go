@@ -4,15 +4,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/operate/plain"
-	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
 func TestDeadFilter(t *testing.T) {
 	t.Parallel()
-	since := &plain.PointInTime{time.Now()}
+	since := &plain.PointInTime{Time: time.Now()}
 	got, err := (&deadFilter{Stage: "decoder", Reason: "bad_json", MAC: "E4-FD-45-F6-54-BE", Since: since}).filter()
 	require.NoError(t, err)
 	assert.Equal(t, deadletter.Filter{Stage: "decoder", Reason: "bad_json", MAC: "e4fd45f654be", Since: since.Time}, got)

@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // devicesFromCommandLine enrols, looks at, exports and shuts out devices of the

@@ -21,6 +21,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
@@ -30,11 +36,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/server/process"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // examined is a mesh that logs to its file, and what the doctor knows of it.

@@ -6,10 +6,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 )
 
 func TestDownRemovesVolumes(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 )
 

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
-	"github.com/f2mesh/f2mesh/pkg/mesh/local"
-	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // burst publishes n readings of a controller as fast as the broker takes them, the

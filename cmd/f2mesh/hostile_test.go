@@ -24,6 +24,10 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
@@ -32,9 +36,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
 	"github.com/f2mesh/f2mesh/pkg/server/web"
-	"github.com/jackc/pgx/v5"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 const (

@@ -8,14 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault/vaulttest"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // vaultWithSecrets is a Vault that holds all secrets of a mesh.

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
@@ -23,9 +27,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
-	"github.com/nats-io/nats.go"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // poll is how often the services of these tests look for new secrets.

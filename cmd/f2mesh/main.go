@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )

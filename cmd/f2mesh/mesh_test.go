@@ -14,6 +14,12 @@ import (
 
 	"github.com/alecthomas/kong"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
@@ -32,11 +38,6 @@ import (
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 )
 
 // TestMain is f2mesh itself where a test starts the test's program as a service.

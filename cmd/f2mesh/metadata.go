@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 )
 
 type metadataCommand struct {

@@ -11,13 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	monitor "github.com/f2mesh/f2mesh/services/health"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 func (m *testMesh) ready(t *testing.T, service string) (ready bool, cause string) {

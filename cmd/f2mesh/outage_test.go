@@ -11,6 +11,9 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
@@ -19,8 +22,6 @@ import (
 	"github.com/f2mesh/f2mesh/services/decoder"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // traffic publishes numbered readings until it is stopped, and remembers which

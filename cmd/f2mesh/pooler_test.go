@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/mesh/local"
-	"github.com/f2mesh/f2mesh/services/writer"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // backends answers a number that the superuser sees, past the pooler.

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
 var update = flag.Bool("update", false, "write the tables in testdata anew") //nolint:gochecknoglobals // a flag

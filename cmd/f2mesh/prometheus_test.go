@@ -14,13 +14,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
-	"github.com/f2mesh/f2mesh/pkg/secret/credential"
-	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
+	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/pkg/server/port"
 )
 
 const rulesFile = "../../prometheus/rules/f2mesh.yml"

@@ -4,11 +4,12 @@ import (
 	"context"
 	"testing"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 )
 
 // TestSuperuserTakesNoSearchPath from the owner of a database, who could have it

@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/services/decoder"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // TestReplayAndRedecode on a whole mesh: a sensor that was wired late gets its history,

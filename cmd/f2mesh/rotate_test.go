@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
@@ -17,9 +21,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
 	"github.com/f2mesh/f2mesh/services/simulator"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // quickPoll lets services find a new secret within moments.

@@ -4,15 +4,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/server/postgres"
-	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
-	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres"
+	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
+	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
 // TestRegistrarCannotForget what is on the audit trail, whatever it tries, and goes

@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 func readSecrets(t *testing.T, st mesh.State) map[string]string {

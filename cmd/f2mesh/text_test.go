@@ -9,6 +9,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
@@ -17,9 +21,6 @@ import (
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	"github.com/f2mesh/f2mesh/services/registrar"
-	"github.com/go-json-experiment/json/jsontext"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // hostileTexts are what a terminal would obey, or a reader take for another line.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
@@ -20,7 +22,6 @@ import (
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
-	"golang.org/x/term"
 )
 
 const demoControllers = 5

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
@@ -23,7 +25,6 @@ import (
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/simulator"
 	"github.com/f2mesh/f2mesh/services/writer"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // meshConfig says how a mesh with its services runs on this machine.

@@ -57,6 +57,7 @@ type Saver struct {
 	Manifest backup.Manifest
 }
 
+// Save saves streams, databases and folders. The comment of `f2mesh backup` says in which order and why.
 func (b *Saver) Save(ctx context.Context) error {
 	b.Manifest.Arguments, b.Manifest.Containers = b.Description.Issuer.Arguments(), b.Description.Containers
 	names, err := b.streams(ctx)
@@ -199,10 +200,12 @@ func (b *Saver) stream(ctx context.Context, name string) error {
 	return nil
 }
 
+// StreamPart is the name of a stream's part of a backup.
 func StreamPart(name string) string { return "streams/" + name }
 
 func databasePart(name string) string { return "databases/" + name }
 
+// RowsPart is the name of a table's part of a backup.
 func RowsPart(database string, t *postgres.Table) string {
 	return databasePart(database) + "/" + t.String()
 }
@@ -313,6 +316,7 @@ func (b *Saver) file(path string) error {
 // FilePart is before the names of files' parts.
 const FilePart = "files/"
 
+// Total is the number of rows of a database.
 func Total(c *postgres.Census) (rows int64) {
 	for _, n := range c.Rows {
 		rows += n

@@ -16,6 +16,7 @@ type IssuerFlags struct {
 	Mount  string `help:"Path of Vault's PKI engine." env:"F2MESH_PKI_MOUNT" default:"pki" name:"pki-mount" json:"mount,omitempty"`
 }
 
+// IssuerVault is the value of --issuer for Vault's PKI engine.
 const IssuerVault = "vault"
 
 // Open answers the issuer. With Vault the files' own goes on for the devices that

@@ -107,10 +107,13 @@ func natsContext(ctx context.Context, secrets secret.Source, description string,
 // NATSContext is what NATS_CONTEXT names: the CLI takes an absolute path.
 func (s State) NATSContext() string { return s.Path("nats", "context.json") }
 
+// Passfile is the password file for psql.
 func (s State) Passfile() string { return s.Path("secrets", "pgpass") }
 
+// CurlConfig is the file of curl's options for the health API.
 func (s State) CurlConfig() string { return s.Path("secrets", "health_curl") }
 
+// OperatorPassword is the file of the password that people use at the MQTT broker.
 func (s State) OperatorPassword() string { return s.Path("secrets", "mqtt_operator") }
 
 // RefreshToolFiles tells the command-line tools what a running mesh's secrets are now.

@@ -1,3 +1,7 @@
+// Package mesh is a running mesh as one handle: its description, the operator's secrets, its
+// streams and databases, and what is done to a whole mesh: provisioning, rotation, backup.
+// Package local runs a mesh on this machine, package containers those parts of it that
+// compose.yaml runs.
 package mesh
 
 import (
@@ -58,6 +62,7 @@ func (c *Mesh) connect(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
+// Close ends the connections.
 func (c *Mesh) Close() {
 	c.JetStream.Conn().Close()
 	c.Secrets.Close()

@@ -9,6 +9,7 @@ import (
 // meterInterval is how often the writer's counter is read.
 const meterInterval = 25 * time.Millisecond
 
+// Counters of the services that a rotation reads.
 const (
 	figureIn  = "f2mesh_bridge_messages_received_total"
 	FigureOut = "f2mesh_writer_messages_received_total" // counts behind COMMIT

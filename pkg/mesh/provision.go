@@ -50,6 +50,7 @@ func PrepareTelemetry(ctx context.Context, conn *pgx.Conn) error {
 		"ALTER DEFAULT PRIVILEGES FOR ROLE "+RoleWriter+" IN SCHEMA public GRANT SELECT ON TABLES TO "+RoleReader)
 }
 
+// Execute runs SQL statements in order, up to the first that fails.
 func Execute(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	for _, s := range statements {
 		if _, err := conn.Exec(ctx, s); err != nil {
@@ -59,6 +60,7 @@ func Execute(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	return nil
 }
 
+// EnsureDatabase makes a database if it is missing, and lets only its users connect.
 func EnsureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, users []string) error {
 	var exists bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists); err != nil {

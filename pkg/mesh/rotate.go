@@ -20,12 +20,13 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// rotationReport is what is shown of a rotation.
-type rotationReport struct {
+// RotationReport is what is shown of a rotation.
+type RotationReport struct {
 	rotation.Result
 	flow
 }
 
+// CredentialNames are the names of the credentials that every mesh has.
 func CredentialNames() []string {
 	var all []string
 	for _, c := range credential.All() {
@@ -35,7 +36,7 @@ func CredentialNames() []string {
 }
 
 // String is a report for people.
-func (r rotationReport) String() string {
+func (r RotationReport) String() string {
 	how := "rotated"
 	if r.Resumed {
 		how = "completed the rotation of"
@@ -60,6 +61,7 @@ type Rotator struct {
 	Record func(ctx context.Context, result rotation.Result, failure error) error
 }
 
+// NewRotator connects to the mesh that runs on the state directory, as the operator. Close it.
 func NewRotator(ctx context.Context, st State, vault *VaultFlags, log *slog.Logger) (*Rotator, error) {
 	r := &Rotator{State: st, Log: log}
 	var err error
@@ -110,6 +112,7 @@ func (r *Rotator) Connected(ctx context.Context) error {
 	return nil
 }
 
+// Close ends the connection.
 func (r *Rotator) Close() {
 	r.Stop()
 	r.Keeper.Close()
@@ -119,6 +122,7 @@ func (r *Rotator) login(name string) func(context.Context) (string, string, erro
 	return func(ctx context.Context) (string, string, error) { return LogIn(ctx, r.Keeper, name) }
 }
 
+// Config is the rotation of one credential of the mesh.
 func (r *Rotator) Config(ctx context.Context, c credential.Credential) rotation.Config {
 	return rotation.Config{
 		Credential: c, Server: r.Server(c), Store: r.Keeper, Services: Services{r.Nc}, Dir: r.State.Path("rotation"),
@@ -173,20 +177,20 @@ func (r *Rotator) Server(c credential.Credential) rotation.Server {
 }
 
 // Run rotates and measures what goes through meanwhile.
-func (r *Rotator) Run(ctx context.Context, cfg rotation.Config) (rotationReport, error) {
+func (r *Rotator) Run(ctx context.Context, cfg rotation.Config) (RotationReport, error) {
 	v, err := r.Keeper.Lookup(ctx, cfg.Credential.Name)
 	if err != nil {
-		return rotationReport{}, err
+		return RotationReport{}, err
 	}
 	if v.Source() == "environment" {
-		return rotationReport{}, errNotReplaceable(cfg.Credential.Name, v)
+		return RotationReport{}, errNotReplaceable(cfg.Credential.Name, v)
 	}
 	if err := r.Connected(ctx); err != nil {
-		return rotationReport{}, err
+		return RotationReport{}, err
 	}
 	m, err := measure(ctx, Services{r.Nc})
 	if err != nil {
-		return rotationReport{}, err
+		return RotationReport{}, err
 	}
 	result, err := rotation.Run(ctx, cfg)
 	result.Secret = cfg.Credential.Name
@@ -194,5 +198,5 @@ func (r *Rotator) Run(ctx context.Context, cfg rotation.Config) (rotationReport,
 	if r.Record != nil {
 		err = errors.Join(err, r.Record(ctx, result, err))
 	}
-	return rotationReport{result, m.stop(ctx)}, err
+	return RotationReport{result, m.stop(ctx)}, err
 }

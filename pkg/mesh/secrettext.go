@@ -42,6 +42,7 @@ func SecretAge(now time.Time, s secret.Status) time.Duration {
 	return now.Sub(since)
 }
 
+// WriteSecrets writes the statuses as a table, and the problems below it.
 func WriteSecrets(out io.Writer, all []SecretStatus) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SERVICE\tSECRET\tSOURCE\tVERSION\tAGE\tSTATE")

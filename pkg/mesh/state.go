@@ -34,6 +34,7 @@ func (s State) VaultFlags() (VaultFlags, error) {
 	return s.Vault()
 }
 
+// Path is that of a file in the directory.
 func (s State) Path(elements ...string) string {
 	return filepath.Join(append([]string{s.Dir}, elements...)...)
 }
@@ -50,8 +51,10 @@ func (s State) RootKey() string {
 	return ""
 }
 
+// SecretsDir is the directory of the secret files.
 func (s State) SecretsDir() string { return s.Path("secrets") }
 
+// DevicesDir is the directory of the controllers' certificate bundles.
 func (s State) DevicesDir() string { return s.Path("devices") }
 
 // SecretFiles are the secret files of the mesh.
@@ -60,6 +63,7 @@ func (s State) SecretFiles() credential.Files {
 	return credential.Files{Dir: s.SecretsDir(), Compose: err == nil && d.Containers}
 }
 
+// LogFile is where a mesh that runs in the background logs.
 func (s State) LogFile() string { return s.Path("f2mesh.log") }
 
 // Description is what run.json says of the mesh: `f2mesh up` writes it for the mesh that runs now, and `f2mesh init` for
@@ -188,6 +192,7 @@ func (s State) Last() (r Description, err error) {
 	return r, json.Unmarshal(data, &r)
 }
 
+// Save writes run.json in one step.
 func (s State) Save(r Description) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -199,6 +204,7 @@ func (s State) Save(r Description) error {
 	return nil
 }
 
+// Exists tells whether there is a file or directory at the path.
 func Exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

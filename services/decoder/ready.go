@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 const (

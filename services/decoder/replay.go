@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Replay decodes messages again, for an operator. Close it.
@@ -55,10 +56,10 @@ func (r *Replay) open(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	r.Mesh = replay.Mesh{Decoder: redecoder, Log: log}
-	if r.Mesh.Streams, err = stream.NewClient(r.mesh.JetStream.Conn(), natsfiles.Files, log); err != nil {
+	if r.Streams, err = stream.NewClient(r.mesh.JetStream.Conn(), natsfiles.Files, log); err != nil {
 		return err
 	}
-	r.Mesh.Tables, err = replay.NewTables(ctx, tables)
+	r.Tables, err = replay.NewTables(ctx, tables)
 	return err
 }
 

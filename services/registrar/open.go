@@ -17,6 +17,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
+// Until is the last day of a certificate, in local time.
 func Until(d *Device) string { return d.NotAfter.Local().Format("2006-01-02") }
 
 // PreviewRevocation prints what Revoke would do.
@@ -43,6 +44,7 @@ type Registry struct {
 	Issuer identity.Issuer
 }
 
+// Close ends the connections to PostgreSQL.
 func (r *Registry) Close() { r.Pool.Close() }
 
 // Open opens the registry of the mesh on the state directory. Nothing is

@@ -21,6 +21,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 )
 
+// WriteDevices writes the devices as a table.
 func WriteDevices(out io.Writer, devices []Device, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(table, plain.Row("MAC", "SERIAL NUMBER", "STATUS", "VALID UNTIL", "LAST SEEN"))
@@ -51,6 +52,7 @@ func ago(at *time.Time, now time.Time) string {
 	return now.Sub(*at).Round(time.Second).String() + " ago"
 }
 
+// WriteDevice writes all that is known of one device.
 func WriteDevice(out io.Writer, d *Device, bundle string, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	key := "in the bundle"
@@ -146,6 +148,7 @@ func readSeen(ctx context.Context, consumer jetstream.Consumer) (map[topic.MAC]t
 	return seen, nil
 }
 
+// WriteEvents writes events of the audit trail as a table.
 func WriteEvents(out io.Writer, events []Event) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TIME\tACTOR\tACTION\tCONTROLLER\tCERTIFICATE\tFROM\tDETAIL")
@@ -155,6 +158,7 @@ func WriteEvents(out io.Writer, events []Event) error {
 	return table.Flush()
 }
 
+// RegisterOne registers a device, prints the result, and names the remedy in its error.
 func (r *Registry) RegisterOne(ctx context.Context, by Origin, q *Request) error {
 	results, err := r.Register(ctx, by, *q)
 	if err != nil {
@@ -218,7 +222,7 @@ func (r *Registry) ImportList(ctx context.Context, by Origin, file string, dryRu
 	if err != nil {
 		return fmt.Errorf("reading the list of controllers: %w", err)
 	}
-	bar, total := progress.Count("registering"), uint64(bytes.Count(text, []byte("\n")))
+	bar, total := progress.Count("registering"), uint64(bytes.Count(text, []byte("\n"))) //nolint:gosec // not negative
 	var issued, there, refused int
 	report := func(l Line) {
 		bar.Set(uint64(l.Number), total) //nolint:gosec // not negative

@@ -22,6 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
+// Broker runs Mosquitto in its container.
 type Broker struct {
 	Dir        string   `help:"Configuration directory of the broker, as init wrote it." default:"/mosquitto/config" type:"existingdir"`
 	RunDir     string   `help:"Directory that tells other containers about the broker." default:"/mosquitto/run" type:"existingdir"`

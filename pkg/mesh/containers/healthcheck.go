@@ -16,6 +16,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
+// Healthcheck checks servers; an error says that one is not healthy.
 type Healthcheck struct {
 	URLs       []string      `arg:"" optional:"" name:"url" help:"URLs to check: http(s)://… must return 200; mqtt://USER@HOST:PORT and postgres://USER@HOST/DATABASE must accept the login. Default: /readyz of the service at F2MESH_HTTP."`
 	HTTP       string        `help:"Where the service of this container serves HTTP." env:"F2MESH_HTTP" default:":9100" hidden:"" name:"http"`

@@ -1,3 +1,5 @@
+// Package containers has what the mesh of compose.yaml needs: the commands that run inside
+// its containers, and the orchestration of backup and restore from their host.
 package containers
 
 import (
@@ -22,6 +24,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
+// Init writes what the containers start from into their volumes.
 type Init struct {
 	Volumes     string   `help:"Directory in which each volume of compose.yaml is mounted under its name." default:"/volumes" type:"existingdir"`
 	SecretsDir  string   `help:"Directory of secret files." env:"F2MESH_SECRETS_DIR" default:"/run/secrets" type:"path"`

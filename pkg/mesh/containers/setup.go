@@ -22,6 +22,7 @@ import (
 // iotuser of the image.
 const ContainerID = 10001
 
+// Setup makes the secret files and the .env of compose.yaml.
 type Setup struct {
 	Compose string `help:"Directory of compose.yaml: create its secret files and .env instead." placeholder:"DIR" type:"existingdir" group:"Containers (compose.yaml)"`
 	UID     int    `help:"User id of the containers. Default: yours, or 10001 for root." default:"-1" name:"uid" group:"Containers (compose.yaml)"`
@@ -162,6 +163,7 @@ func (c *Setup) settings() error {
 	return self.WriteFile(path, file.Bytes(), 0o644)
 }
 
+// LookUpSetting returns the value of a setting in the text of an .env file.
 func LookUpSetting(file, name string) (string, bool) {
 	for line := range strings.Lines(file) {
 		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.TrimSpace(key) == name {

@@ -1,3 +1,5 @@
+// Package local runs a mesh on this machine, without containers: for `f2mesh up`, and for a
+// restore.
 package local
 
 import (
@@ -153,6 +155,7 @@ func (m *Mesh) prepareCertificates() (err error) {
 	return m.Authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.Cfg.Public})
 }
 
+// ServerPair is the certificate of the mesh's servers and its key.
 func (m *Mesh) ServerPair() (certFile, keyFile string) {
 	return m.State.Path("pki", "server", "server.crt"), m.State.Path("pki", "server", "server.key")
 }
@@ -312,6 +315,7 @@ func (m *Mesh) Services() []health.Service {
 	return services
 }
 
+// Address is the address of what listens on loopback.
 func (m *Mesh) Address(port int) string { return net.JoinHostPort(m.Cfg.Host, strconv.Itoa(port)) }
 
 // Public is the address of what controllers and people reach.
@@ -346,6 +350,7 @@ func (m *Mesh) set(change func()) {
 	change()
 }
 
+// Ports are where the parts listen now.
 func (m *Mesh) Ports() mesh.Ports {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
@@ -382,4 +387,5 @@ func (m *Mesh) Remove() error {
 	return problems
 }
 
+// SecretFiles are the secret files of the mesh.
 func (m *Mesh) SecretFiles() secret.Files { return secret.Files(m.State.SecretsDir()) }

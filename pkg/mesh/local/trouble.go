@@ -24,6 +24,7 @@ type lastWarning struct {
 	text string
 }
 
+// WatchWarnings returns a handler that passes records to the log and remembers the last warning.
 func WatchWarnings(log *slog.Logger) Warnings { return Warnings{log.Handler(), &lastWarning{}} }
 
 // Enabled is also for warnings that the log leaves out.
@@ -61,6 +62,7 @@ func (t Warnings) WithGroup(name string) slog.Handler {
 	return Warnings{t.Handler.WithGroup(name), t.last}
 }
 
+// Take returns the last warning and forgets it.
 func (t Warnings) Take() (text string) {
 	t.last.mu.Lock()
 	defer t.last.mu.Unlock()

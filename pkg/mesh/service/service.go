@@ -1,3 +1,5 @@
+// Package service runs a service: its connection to NATS, its secrets, what it reports. The
+// service has a process of its own, or shares one with a local mesh.
 package service
 
 import (

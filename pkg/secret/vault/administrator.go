@@ -55,6 +55,7 @@ func tokenFile(path string) (secret.Value, error) {
 	return secret.NewValue(string(data), "file", ""), nil
 }
 
+// Conclusion sums up the steps of a bootstrap.
 func Conclusion(counts map[Change]int, dryRun bool) string {
 	made, changed := counts[Made], counts[Changed]
 	attention := ""
