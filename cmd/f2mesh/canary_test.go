@@ -27,7 +27,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
@@ -101,7 +101,7 @@ func (c *canaries) places(t *testing.T) map[string]string {
 		for _, f := range families {
 			response.WriteString(f.String() + "\n")
 		}
-		stats, err := c.m.js.Conn().Request(health.SecretsSubject(service.Name), nil, 5*time.Second)
+		stats, err := c.m.js.Conn().Request(probe.SecretsSubject(service.Name), nil, 5*time.Second)
 		require.NoError(t, err)
 		response.Write(stats.Data)
 	}

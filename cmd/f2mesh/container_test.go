@@ -185,7 +185,7 @@ func TestBroker(t *testing.T) {
 	authority, err := identity.OpenAuthority(filepath.Join(t.TempDir(), "pki"))
 	require.NoError(t, err)
 	require.NoError(t, authority.IssueServer(cert, key, []string{"127.0.0.1"}))
-	require.NoError(t, mosquitto.Files{Dir: dir, CertFile: cert, KeyFile: key, Users: map[string]string{"bridge": "x"}}.Write())
+	require.NoError(t, mosquitto.ConfigFiles{Dir: dir, CertFile: cert, KeyFile: key, Users: map[string]string{"bridge": "x"}}.Write())
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("listener "+services+"\nlistener 0 "+dir+"/people.sock\n"), 0o600))
 	people := freeAddress(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
@@ -264,7 +264,7 @@ func TestProvision(t *testing.T) {
 	byFiles := registryFlags{containerRegistry: demo.containerRegistry}
 	require.NoError(t, (&deviceLogCommand{registryFlags: byFiles, Limit: 10}).Run(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler)))
 	byVault := registryFlags{containerRegistry: demo.containerRegistry, IssuerFlags: mesh.IssuerFlags{Issuer: mesh.IssuerVault}}
-	err = byVault.with(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler), func(*registrar.Registry) error { return nil })
+	err = byVault.with(t.Context(), &globals{StateDir: m.State.Dir}, slog.New(slog.DiscardHandler), func(*registrar.Core) error { return nil })
 	require.ErrorContains(t, err, "needs a Vault", "the files' issuer does not take its place unasked")
 	mac := fleet.Demo(4)[3].MAC
 	rights, err := os.ReadFile(m.State.Path("mosquitto", "acl"))

@@ -22,7 +22,7 @@ func (c *containerRegistry) secrets() secret.Chain {
 }
 
 // within runs do on the registry, with the issuer that is asked for.
-func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.IssuerFlags, log *slog.Logger, do func(*registrar.Registry) error) error {
+func (c *containerRegistry) within(ctx context.Context, st mesh.State, by *mesh.IssuerFlags, log *slog.Logger, do func(*registrar.Core) error) error {
 	issuer, err := by.FromEnvironment(st, log)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ type demoCommand struct {
 // Run registers the demo fleet and puts it into the metadata.
 func (c *demoCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 	controllers := fleet.Demo(c.Controllers)
-	err := c.within(ctx, g.state(), new(mesh.IssuerFlags), log, func(r *registrar.Registry) error {
+	err := c.within(ctx, g.state(), new(mesh.IssuerFlags), log, func(r *registrar.Core) error {
 		if err := registrar.Migrate(ctx, r.Pool.Pool); err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ type registryFlags struct {
 }
 
 // with runs do on the registry of the mesh that runs on the state directory.
-func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registrar.Registry) error) error {
+func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registrar.Core) error) error {
 	st := g.state()
 	if f.Registry != "" {
 		return f.within(ctx, st, &f.IssuerFlags, log, do)
@@ -112,7 +112,7 @@ func (c *deviceRenewCommand) Run(ctx context.Context, g *globals, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Core) error {
 		if c.Due {
 			if macs, err = r.Due(ctx); err != nil {
 				return err
@@ -143,7 +143,7 @@ func (c *deviceRevokeCommand) Run(ctx context.Context, g *globals, log *slog.Log
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Core) error {
 		if c.DryRun {
 			return r.PreviewRevocation(ctx, macs)
 		}
@@ -163,7 +163,7 @@ type deviceRotateCommand struct {
 
 // Run makes a new issuing CA.
 func (c *deviceRotateCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Core) error {
 		all, err := r.Issuer.Authorities(ctx)
 		if err != nil {
 			return err

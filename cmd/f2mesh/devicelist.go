@@ -17,7 +17,7 @@ type deviceListCommand struct {
 
 // Run prints one controller a line.
 func (c *deviceListCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
-	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Core) error {
 		devices, err := r.List(ctx)
 		if err != nil {
 			return err
@@ -48,7 +48,7 @@ func (c *deviceShowCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Core) error {
 		d, err := r.Show(ctx, macs[0])
 		if err != nil {
 			return err

@@ -31,7 +31,7 @@ func (c *deviceLogCommand) Run(ctx context.Context, g *globals, log *slog.Logger
 		since = time.Now().Add(-c.Since)
 	}
 	var events []registrar.Event
-	err = c.with(ctx, g, log, func(r *registrar.Registry) (err error) {
+	err = c.with(ctx, g, log, func(r *registrar.Core) (err error) {
 		events, err = registrar.NewTrail(r.Pool.Pool).Since(ctx, since, string(mac), c.Limit)
 		return err
 	})

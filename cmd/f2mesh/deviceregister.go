@@ -44,7 +44,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	if c.From != "" {
-		return c.with(ctx, g, log, func(r *registrar.Registry) error { return r.ImportList(ctx, registrar.Person(), c.From, c.DryRun) })
+		return c.with(ctx, g, log, func(r *registrar.Core) error { return r.ImportList(ctx, registrar.Person(), c.From, c.DryRun) })
 	}
 	macs, err := parseMACs([]string{c.MAC})
 	if err != nil {
@@ -55,7 +55,7 @@ func (c *deviceRegisterCommand) Run(ctx context.Context, g *globals, log *slog.L
 		return err
 	}
 	request := registrar.Request{MAC: macs[0], SerialNumber: c.SerialNumber, CSR: csr, Force: c.Force}
-	return c.with(ctx, g, log, func(r *registrar.Registry) error {
+	return c.with(ctx, g, log, func(r *registrar.Core) error {
 		if c.DryRun {
 			return r.PreviewOne(ctx, &request)
 		}

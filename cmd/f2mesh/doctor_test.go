@@ -81,7 +81,7 @@ func TestDoctor(t *testing.T) {
 		case "tls-root-key":
 			assert.Equal(t, doctor.Warning, r.State, r.Seen) // a fresh mesh has it until somebody takes it away
 		case "process-users", "loss-broker-version":
-			assert.Contains(t, []doctor.State{doctor.OK, doctor.Warning}, r.State, r.Seen) // root, and Mosquitto 2.0, get a warning
+			assert.Contains(t, []doctor.Verdict{doctor.OK, doctor.Warning}, r.State, r.Seen) // root, and Mosquitto 2.0, get a warning
 		case "container-hardening", "program-vulnerabilities", "vault-secret-ids", "vault-audit":
 			assert.Equal(t, doctor.Skipped, r.State, r.Seen)
 		default:
@@ -778,7 +778,7 @@ func TestDoctorOnContainers(t *testing.T) {
 
 // TestDoctorDoesNotGuess has what could not be found out not pass.
 func TestDoctorDoesNotGuess(t *testing.T) {
-	for script, want := range map[string]doctor.State{
+	for script, want := range map[string]doctor.Verdict{
 		"exit 0": doctor.OK, "exit 3": doctor.Failed, "echo fetching vulnerabilities: no route; exit 1": doctor.Skipped,
 	} {
 		r := find(t, &doctor.Target{Vulncheck: []string{"sh", "-c", script}}, "program-vulnerabilities")

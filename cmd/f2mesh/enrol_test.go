@@ -102,7 +102,7 @@ func pairOf(certificate *x509.Certificate, key *ecdsa.PrivateKey) *tls.Certifica
 }
 
 // openCore is the registrar's core as a command has it.
-func (m *testMesh) openCore(t *testing.T) *registrar.Registry {
+func (m *testMesh) openCore(t *testing.T) *registrar.Core {
 	t.Helper()
 	r, err := registrar.Open(context.WithoutCancel(t.Context()), m.State, m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), m.Issuer, m.Secrets, m.Log)
 	require.NoError(t, err)

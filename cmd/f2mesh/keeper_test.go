@@ -23,7 +23,7 @@ import (
 func vaultWithSecrets(t *testing.T) mesh.VaultFlags {
 	t.Helper()
 	server := vaulttest.StartDev(t)
-	files := credential.Files{Dir: filepath.Join(t.TempDir(), "secrets")}
+	files := credential.Folder{Dir: filepath.Join(t.TempDir(), "secrets")}
 	for _, name := range mesh.CredentialNames() {
 		require.NoError(t, files.Make(name))
 	}

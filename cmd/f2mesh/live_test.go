@@ -17,8 +17,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
@@ -90,7 +90,7 @@ func (l login) sessions(t *testing.T, user string, want bool) {
 // status is what the service says of one of its secrets.
 func (m *testMesh) status(t *testing.T, service, name string) (s secret.Status) {
 	t.Helper()
-	reply, err := m.js.Conn().Request(health.SecretsSubject(service), nil, 500*time.Millisecond)
+	reply, err := m.js.Conn().Request(probe.SecretsSubject(service), nil, 500*time.Millisecond)
 	if err != nil {
 		return s // it is just logging in
 	}

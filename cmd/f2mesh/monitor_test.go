@@ -16,18 +16,18 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 )
 
 func (m *testMesh) ready(t *testing.T, service string) (ready bool, cause string) {
 	t.Helper()
-	answer, err := m.js.Conn().Request(health.ReadySubject(service), nil, 5*time.Second)
+	answer, err := m.js.Conn().Request(probe.ReadySubject(service), nil, 5*time.Second)
 	if err != nil {
 		return false, err.Error()
 	}
-	var r health.Readiness
+	var r probe.Readiness
 	require.NoError(t, json.Unmarshal(answer.Data, &r))
 	return r.Ready, r.Cause
 }
@@ -35,11 +35,11 @@ func (m *testMesh) ready(t *testing.T, service string) (ready bool, cause string
 // byService are the figures that `nats micro stats` shows.
 func (m *testMesh) byService(t *testing.T) map[string]map[string]float64 {
 	t.Helper()
-	answers, err := health.Ask(t.Context(), m.js.Conn(), "$SRV.STATS", 0, 5*time.Second)
+	answers, err := probe.Ask(t.Context(), m.js.Conn(), "$SRV.STATS", 0, 5*time.Second)
 	require.NoError(t, err)
 	found := map[string]map[string]float64{}
 	for _, data := range answers {
-		o, ok := health.ParseStats(data)
+		o, ok := probe.ParseStats(data)
 		require.True(t, ok)
 		found[o.Name] = o.Figures
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/services/registrar"
@@ -181,7 +181,7 @@ func TestPath(t *testing.T) {
 			ready, cause := m.ready(t, name)
 			assert.True(t, ready, cause)
 		}
-		reply, err := m.js.Conn().Request(health.ReadySubject("bridge"), nil, time.Second)
+		reply, err := m.js.Conn().Request(probe.ReadySubject("bridge"), nil, time.Second)
 		require.NoError(t, err)
 		assert.True(t, json.Valid(reply.Data))
 	})

@@ -60,20 +60,20 @@ func (c *writerCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 func newBridge(cfg bridge.Config) service.Build {
 	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
-		credential := secret.Credential{Store: h.Secrets, Password: mesh.SecretMQTTPassword, Username: mesh.SecretMQTTUsername, User: "bridge"}
+		credential := secret.Login{Store: h.Secrets, Password: mesh.SecretMQTTPassword, Username: mesh.SecretMQTTUsername, User: "bridge"}
 		return bridge.New(cfg, credential, streams, reg, log)
 	}
 }
 
 func newDecoder(cfg decoder.Config) service.Build {
 	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
-		return decoder.New(cfg, secret.Credential{Store: h.Secrets, Password: mesh.SecretPostgres}, streams, reg, log)
+		return decoder.New(cfg, secret.Login{Store: h.Secrets, Password: mesh.SecretPostgres}, streams, reg, log)
 	}
 }
 
 func newWriter(cfg writer.Config) service.Build {
 	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
-		return writer.New(cfg, secret.Credential{Store: h.Secrets, Password: mesh.SecretTimescale}, streams, reg, log)
+		return writer.New(cfg, secret.Login{Store: h.Secrets, Password: mesh.SecretTimescale}, streams, reg, log)
 	}
 }
 
@@ -161,8 +161,8 @@ func (c *registrarCommand) Run(ctx context.Context, log *slog.Logger) error {
 func newRegistrar(cfg server.Config, issuer identity.Issuer) service.Build {
 	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
 		return server.New(cfg, issuer, server.Logins{
-			Registry: secret.Credential{Store: h.Secrets, Password: mesh.SecretRegistry},
-			MQTT:     secret.Credential{Store: h.Secrets, Password: mesh.SecretMQTTRegistrar, User: "registrar"},
+			Registry: secret.Login{Store: h.Secrets, Password: mesh.SecretRegistry},
+			MQTT:     secret.Login{Store: h.Secrets, Password: mesh.SecretMQTTRegistrar, User: "registrar"},
 		}, streams, reg, log)
 	}
 }

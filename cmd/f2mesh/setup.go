@@ -35,7 +35,7 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	st := g.state()
 	files := st.SecretFiles()
 	if c.Dir != "" {
-		files = credential.Files{Dir: c.Dir}
+		files = credential.Folder{Dir: c.Dir}
 	} else if c.Force && st.Locked() {
 		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
 	}

@@ -53,7 +53,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, erro
 	if cfg.WatchTopics {
 		base.Denied = denied.tell
 	}
-	base.Services = []local.Service{
+	base.Services = []local.Part{
 		{Name: local.PartKeeper, Build: func(*local.Mesh) service.Build { return newTrimmer(cfg.Keeper) }},
 		{Name: local.PartBridge, Build: func(m *local.Mesh) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
 		{Name: local.PartDecoder, Build: func(m *local.Mesh) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},

@@ -24,7 +24,7 @@ type Pool struct {
 // connection logs in with the credential as it is then. After a change idle
 // connections are closed and busy ones when they are released, so no query is
 // cut off. A refused login is told to credential. Close ends the pool.
-func Open(ctx context.Context, dsn string, credential secret.Credential) (*Pool, error) {
+func Open(ctx context.Context, dsn string, credential secret.Login) (*Pool, error) {
 	return OpenPooled(ctx, dsn, "", credential)
 }
 
@@ -32,7 +32,7 @@ func Open(ctx context.Context, dsn string, credential secret.Credential) (*Pool,
 // transaction mode before the database of dsn. They must not keep anything in the
 // session; what Dedicated opens leads to the database itself. With pooled empty it
 // is Open.
-func OpenPooled(ctx context.Context, dsn, pooled string, credential secret.Credential) (*Pool, error) {
+func OpenPooled(ctx context.Context, dsn, pooled string, credential secret.Login) (*Pool, error) {
 	direct, err := configure(dsn, credential)
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func OpenPooled(ctx context.Context, dsn, pooled string, credential secret.Crede
 const pooledMode = pgx.QueryExecModeCacheDescribe
 
 // configure has each connection log in with the credential as it is then.
-func configure(dsn string, credential secret.Credential) (*pgxpool.Config, error) {
+func configure(dsn string, credential secret.Login) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (p *Pool) Dedicated(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // refusals sees how logins end.
-type refusals struct{ credential secret.Credential }
+type refusals struct{ credential secret.Login }
 
 func (refusals) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
 	return ctx

@@ -35,7 +35,7 @@ const SettingsFile = ".env"
 const SigningSecret = "backup_signing_key"
 
 // OpenSigner is that of the secret, which is made on first use.
-func OpenSigner(ctx context.Context, files credential.Files) (backup.Signer, error) {
+func OpenSigner(ctx context.Context, files credential.Folder) (backup.Signer, error) {
 	value, err := files.Lookup(ctx, SigningSecret)
 	if errors.Is(err, secret.ErrNotFound) {
 		if err := files.Make(SigningSecret); err != nil {

@@ -149,7 +149,7 @@ func WriteDashboardLogin(ctx context.Context, secrets secret.Source, dir string)
 // SetUpSecret makes a secret file, or with force replaces one, and returns what it did. The
 // password of the cluster's superuser in the state directory stays: only a rotation can
 // tell the cluster another.
-func (s State) SetUpSecret(ctx context.Context, files credential.Files, name string, force, dryRun bool) (string, error) {
+func (s State) SetUpSecret(ctx context.Context, files credential.Folder, name string, force, dryRun bool) (string, error) {
 	_, err := files.Lookup(ctx, name)
 	missing := errors.Is(err, secret.ErrNotFound)
 	if err != nil && !missing {

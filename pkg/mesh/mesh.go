@@ -69,6 +69,6 @@ func (c *Mesh) Close() {
 }
 
 // NatsCredential is that of a user of nats/nats-server.conf.
-func NatsCredential(store *secret.Store, user string) secret.Credential {
-	return secret.Credential{Store: store, Password: fmt.Sprintf(secretNATSPasswords, user), User: user}
+func NatsCredential(store *secret.Store, user string) secret.Login {
+	return secret.Login{Store: store, Password: fmt.Sprintf(secretNATSPasswords, user), User: user}
 }

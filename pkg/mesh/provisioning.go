@@ -149,7 +149,7 @@ func (p *Provisioning) registry(ctx context.Context, conn *pgx.Conn) error {
 // OpenAs opens a database as a role that logs in.
 func OpenAs(ctx context.Context, d Description, secrets secret.Source, role, name string) (*database.Pool, error) {
 	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
-	pool, err := database.Open(ctx, d.DSN(role, name), secret.Credential{Store: store, Password: secretOf(role)})
+	pool, err := database.Open(ctx, d.DSN(role, name), secret.Login{Store: store, Password: secretOf(role)})
 	if err != nil {
 		return nil, fmt.Errorf("opening database %s as %s: %w", name, role, err)
 	}

@@ -82,7 +82,7 @@ func NewRotator(ctx context.Context, st State, vault *VaultFlags, log *slog.Logg
 func (r *Rotator) Connect(ctx context.Context) error {
 	store := secret.NewStore(r.Keeper.Chain, slog.New(slog.DiscardHandler))
 	store.Poll = time.Second
-	own := secret.Credential{Store: store, Password: fmt.Sprintf(secretNATSPasswords, natsserver.Operator), User: natsserver.Operator}
+	own := secret.Login{Store: store, Password: fmt.Sprintf(secretNATSPasswords, natsserver.Operator), User: natsserver.Operator}
 	nc, err := stream.Connect(stream.Config{URL: r.Running.NATSURL(), CAFile: r.Running.CAFile}, natsserver.Operator, own, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 // replaces. It seeks as a service does (design 8).
 type Secrets struct {
 	secret.Chain
-	files     credential.Files
+	files     credential.Folder
 	vaultOnly []string
 	Vault     *vault.Client // nil: none
 	// last is set for commands that only log in: they go on with what stands below

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
@@ -19,12 +19,12 @@ import (
 type Services struct{ *nats.Conn }
 
 func (a Services) ask(ctx context.Context, subject string, instances int, wait time.Duration) ([][]byte, error) {
-	return health.Ask(ctx, a.Conn, subject, instances, wait)
+	return probe.Ask(ctx, a.Conn, subject, instances, wait)
 }
 
 // instances counts the running instances of services, by name.
 func (a Services) instances(ctx context.Context) (map[string]int, error) {
-	pings, err := health.AskServices(ctx, a.Conn, "PING", health.FirstAnswer)
+	pings, err := probe.AskServices(ctx, a.Conn, "PING", probe.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("looking for services: %w", err)
 	}
@@ -69,7 +69,7 @@ func (a Services) Status(ctx context.Context, service, name string) ([]secret.St
 
 // SecretsOf asks the instances of one service, all of which must answer.
 func (a Services) SecretsOf(ctx context.Context, service string, instances int) ([]secret.Status, error) {
-	replies, err := a.ask(ctx, health.SecretsSubject(service), instances, health.FirstAnswer)
+	replies, err := a.ask(ctx, probe.SecretsSubject(service), instances, probe.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
 	}
@@ -89,7 +89,7 @@ func (a Services) SecretsOf(ctx context.Context, service string, instances int) 
 
 // figures asks the instances of one service for their counters and adds them up.
 func (a Services) figures(ctx context.Context, service string, instances int) (map[string]float64, error) {
-	replies, err := a.ask(ctx, micro.APIPrefix+".STATS."+health.MicroPrefix+service, instances, health.NextAnswer)
+	replies, err := a.ask(ctx, micro.APIPrefix+".STATS."+probe.MicroPrefix+service, instances, probe.NextAnswer)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (a Services) figures(ctx context.Context, service string, instances int) (m
 	}
 	all := map[string]float64{}
 	for _, data := range replies {
-		o, ok := health.ParseStats(data)
+		o, ok := probe.ParseStats(data)
 		if !ok {
 			continue
 		}

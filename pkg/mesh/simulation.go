@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 )
 
 // OtherControllers returns n controllers that the running mesh does not simulate itself: the broker
@@ -46,7 +46,7 @@ func BridgeCount(nc *nats.Conn) func() int64 {
 		if err != nil {
 			return 0, false
 		}
-		o, ok := health.ParseStats(m.Data)
+		o, ok := probe.ParseStats(m.Data)
 		return int64(o.Figures["f2mesh_bridge_messages_received_total"]), ok
 	}
 	last, _ := received()

@@ -58,9 +58,9 @@ func (s State) SecretsDir() string { return s.Path("secrets") }
 func (s State) DevicesDir() string { return s.Path("devices") }
 
 // SecretFiles are the secret files of the mesh.
-func (s State) SecretFiles() credential.Files {
+func (s State) SecretFiles() credential.Folder {
 	d, err := s.Last()
-	return credential.Files{Dir: s.SecretsDir(), Compose: err == nil && d.Containers}
+	return credential.Folder{Dir: s.SecretsDir(), Compose: err == nil && d.Containers}
 }
 
 // LogFile is where a mesh that runs in the background logs.

@@ -5,9 +5,9 @@ import (
 	"errors"
 )
 
-// Credential is the user name and password with which a service logs in to one
+// Login is the user name and password with which a service logs in to one
 // server, as its Store has them now. It is safe for concurrent use.
-type Credential struct {
+type Login struct {
 	Store    *Store
 	Password string // name of the secret
 	// Username names a secret that holds the user name, for sources that hold the
@@ -16,7 +16,7 @@ type Credential struct {
 }
 
 // Get returns both as of one version.
-func (c Credential) Get(ctx context.Context) (user, password string, err error) {
+func (c Login) Get(ctx context.Context) (user, password string, err error) {
 	v, err := c.Store.Get(ctx, c.Password)
 	if err != nil {
 		return "", "", err
@@ -29,7 +29,7 @@ func (c Credential) Get(ctx context.Context) (user, password string, err error) 
 }
 
 // fallback is the user name where it does not come with the password.
-func (c Credential) fallback(ctx context.Context) (string, error) {
+func (c Login) fallback(ctx context.Context) (string, error) {
 	if c.Username == "" {
 		return c.User, nil
 	}
@@ -41,7 +41,7 @@ func (c Credential) fallback(ctx context.Context) (string, error) {
 }
 
 // Notify has the Store call changed after each change; see Store.Notify.
-func (c Credential) Notify(changed func()) {
+func (c Login) Notify(changed func()) {
 	c.Store.Notify(c.Password, changed)
 	if c.Username != "" {
 		c.Store.Notify(c.Username, changed)
@@ -49,4 +49,4 @@ func (c Credential) Notify(changed func()) {
 }
 
 // Refused tells that a server did not take what Get returned; see Store.Refused.
-func (c Credential) Refused() { c.Store.Refused() }
+func (c Login) Refused() { c.Store.Refused() }

@@ -46,7 +46,7 @@ func TestCredential(t *testing.T) {
 		"":        {"username": name},
 	} {
 		store := secret.NewStore(secret.Chain{&shelf{values: values}}, slog.New(slog.DiscardHandler))
-		c := secret.Credential{Store: store, Password: "password", Username: "username", User: "default"}
+		c := secret.Login{Store: store, Password: "password", Username: "username", User: "default"}
 		user, got, err := c.Get(t.Context())
 		assert.Equal(t, want, user)
 		if want == "" {
@@ -66,7 +66,7 @@ func TestStatusShowsWhatIsInUse(t *testing.T) {
 		source := &shelf{values: map[string]secret.Value{"password": secret.NewValue("first", "test", "1")}}
 		store := secret.NewStore(secret.Chain{source}, slog.New(slog.DiscardHandler))
 		store.Poll = time.Second
-		c := secret.Credential{Store: store, Password: "password"}
+		c := secret.Login{Store: store, Password: "password"}
 		_, _, err := c.Get(t.Context())
 		require.NoError(t, err)
 		seen := make(chan string, 1)

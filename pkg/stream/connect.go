@@ -34,7 +34,7 @@ const reconnectWait = 250 * time.Millisecond
 // whose user may be another than the given one, such as its alternate in a
 // rotation. Replies arrive on _INBOX_<user>. A refusal is reported to credential; a
 // change of it is for Client.Reconnect.
-func Connect(cfg Config, user string, credential secret.Credential, log *slog.Logger) (*nats.Conn, error) {
+func Connect(cfg Config, user string, credential secret.Login, log *slog.Logger) (*nats.Conn, error) {
 	login := &login{credential: credential, log: log}
 	options := []nats.Option{
 		nats.Name(user),
@@ -79,7 +79,7 @@ func Connect(cfg Config, user string, credential secret.Credential, log *slog.Lo
 
 // login is what a connection logs in with.
 type login struct {
-	credential secret.Credential
+	credential secret.Login
 	log        *slog.Logger
 	missing    bool // is logged already; nats.go asks from one goroutine at a time
 }

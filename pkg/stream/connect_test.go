@@ -78,7 +78,7 @@ func TestConnectRefusesABadCAFile(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "ca.crt")
 	require.NoError(t, os.WriteFile(bad, []byte("no certificate"), 0o600))
 	for _, file := range []string{bad, bad + ".missing"} {
-		_, err := Connect(Config{URL: "tls://127.0.0.1:1", CAFile: file}, natsserver.Bridge, secret.Credential{}, slog.New(slog.DiscardHandler))
+		_, err := Connect(Config{URL: "tls://127.0.0.1:1", CAFile: file}, natsserver.Bridge, secret.Login{}, slog.New(slog.DiscardHandler))
 		assert.ErrorContains(t, err, bad)
 	}
 }

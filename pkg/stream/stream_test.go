@@ -52,7 +52,7 @@ func (j *journal) count(text string) int {
 }
 
 // connect is Connect, and waits at the end until nothing of the connection runs.
-func connect(t *testing.T, cfg Config, user string, credential secret.Credential, j *journal) *nats.Conn {
+func connect(t *testing.T, cfg Config, user string, credential secret.Login, j *journal) *nats.Conn {
 	t.Helper()
 	nc, err := Connect(cfg, user, credential, slog.New(slog.NewTextHandler(j, nil)))
 	require.NoError(t, err)

@@ -38,7 +38,7 @@ import (
 // Bridge is one bridge; run it once.
 type Bridge struct {
 	cfg        Config
-	credential secret.Credential
+	credential secret.Login
 	streams    *stream.Client
 	log        *slog.Logger
 	metrics    *metrics
@@ -55,7 +55,7 @@ type Bridge struct {
 
 // New returns a bridge. It logs in again when credential changes, and registers its metrics
 // in reg.
-func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Bridge, error) {
+func New(cfg Config, credential secret.Login, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Bridge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}

@@ -50,7 +50,7 @@ func testConfig() Config {
 
 func newBridge(tb testing.TB) *Bridge {
 	tb.Helper()
-	b, err := New(testConfig(), secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	b, err := New(testConfig(), secret.Login{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	return b
 }
@@ -209,7 +209,7 @@ func TestConfigIsValidated(t *testing.T) {
 		require.NoError(t, c.Validate(), "the control")
 		spoil(&c)
 		require.Error(t, c.Validate(), name)
-		_, err := New(c, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		_, err := New(c, secret.Login{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		require.Error(t, err, name)
 	}
 }

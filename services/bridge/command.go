@@ -12,7 +12,7 @@ import (
 
 // newCommands returns the other direction. It has its own connection to the broker, with
 // the bridge's credential.
-func newCommands(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*command.Commands, error) {
+func newCommands(cfg Config, credential secret.Login, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*command.Commands, error) {
 	config, err := tlsConfig(cfg.CAFile)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ const maxBatchBytes = 8 << 20
 // Decoder is one decoder; run it once.
 type Decoder struct {
 	cfg        Config
-	credential secret.Credential
+	credential secret.Login
 	streams    *stream.Client
 	log        *slog.Logger
 	metrics    *metrics
@@ -88,7 +88,7 @@ func (t turn) release() { <-t }
 
 // New returns a decoder. credential is the metadata role's; the decoder connects again when it
 // changes. It registers its metrics in reg.
-func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Decoder, error) {
+func New(cfg Config, credential secret.Login, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Decoder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 
 // Replay decodes messages again, for an operator. Close it.
 type Replay struct {
-	replay.Mesh
+	replay.Replayer
 
 	mesh  *mesh.Mesh
 	pools []*pgxpool.Pool
@@ -55,7 +55,7 @@ func (r *Replay) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	r.Mesh = replay.Mesh{Decoder: redecoder, Log: log}
+	r.Replayer = replay.Replayer{Decoder: redecoder, Log: log}
 	if r.Streams, err = stream.NewClient(r.mesh.JetStream.Conn(), natsfiles.Files, log); err != nil {
 		return err
 	}

@@ -26,8 +26,8 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/operate/hostile"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
@@ -131,7 +131,7 @@ func (b *bench) none() {
 func (b *bench) announce(name string, cause func() error) (counter func(string) prometheus.Counter) {
 	b.t.Helper()
 	registry := prometheus.NewRegistry()
-	svc, err := health.Announce(b.connect(name).Conn(), health.Service{
+	svc, err := probe.Announce(b.connect(name).Conn(), probe.Service{
 		Name: name, Version: "1.2.3", Description: "a test", Gatherer: registry, Ready: func(context.Context) error { return cause() },
 	})
 	require.NoError(b.t, err)
@@ -321,7 +321,7 @@ func TestDaysToFull(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	full := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "f2mesh_keeper_seconds_to_full"}, []string{"stream"})
 	registry.MustRegister(full)
-	svc, err := health.Announce(b.connect("keeper").Conn(), health.Service{
+	svc, err := probe.Announce(b.connect("keeper").Conn(), probe.Service{
 		Name: "keeper", Version: "1.2.3", Gatherer: registry, Ready: func(context.Context) error { return nil },
 	})
 	require.NoError(t, err)
@@ -394,7 +394,7 @@ func TestAlarmsAreListed(t *testing.T) {
 	since := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	watcher := func(name string, listing alarm.Listing, secrets ...secret.Status) {
 		t.Helper()
-		svc, err := health.Announce(b.connect(name).Conn(), health.Service{
+		svc, err := probe.Announce(b.connect(name).Conn(), probe.Service{
 			Name: name, Version: "1.2.3", Gatherer: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
 			Secrets: func() []secret.Status { return secrets }, Alarms: func() alarm.Listing { return listing },
 		})

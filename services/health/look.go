@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
@@ -52,8 +52,8 @@ func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
 	for _, keeper := range each["keeper"] { // each tells of the same streams
 		for i := range s.Streams {
 			one := &s.Streams[i]
-			one.FullIn = keeper[health.FigureOf("f2mesh_keeper_seconds_to_full", one.Stream)]
-			one.Room = keeper[health.FigureOf("f2mesh_keeper_seconds_of_room", one.Stream)]
+			one.FullIn = keeper[probe.FigureOf("f2mesh_keeper_seconds_to_full", one.Stream)]
+			one.Room = keeper[probe.FigureOf("f2mesh_keeper_seconds_of_room", one.Stream)]
 		}
 	}
 	registrar := found["registrar"]
@@ -98,7 +98,7 @@ func deadLetters(stage string) string { return "f2mesh_" + stage + "_dead_letter
 
 // collect asks all services for their figures, by name and instance.
 func collect(ctx context.Context, nc *nats.Conn) (each map[string]map[string]figures, err error) {
-	answers, err := health.AskServices(ctx, nc, "STATS", health.FirstAnswer)
+	answers, err := probe.AskServices(ctx, nc, "STATS", probe.FirstAnswer)
 	if err != nil {
 		return nil, fmt.Errorf("asking the services: %w", err)
 	}
@@ -106,7 +106,7 @@ func collect(ctx context.Context, nc *nats.Conn) (each map[string]map[string]fig
 	for name, instances := range answers {
 		each[name] = map[string]figures{}
 		for _, data := range instances {
-			if o, ok := health.ParseStats(data); ok && o.Name == name {
+			if o, ok := probe.ParseStats(data); ok && o.Name == name {
 				each[name][o.ID] = o.Figures
 			}
 		}
@@ -144,11 +144,11 @@ func ledgerOf(found map[string]figures) Ledger {
 func askReady(ctx context.Context, nc *nats.Conn, stage string) (ready bool, cause string) {
 	bounded, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	m, err := nc.RequestWithContext(bounded, health.ReadySubject(stage), nil)
+	m, err := nc.RequestWithContext(bounded, probe.ReadySubject(stage), nil)
 	if err != nil {
 		return false, "does not respond: is it running?"
 	}
-	var r health.Readiness
+	var r probe.Readiness
 	if err := json.Unmarshal(m.Data, &r); err != nil {
 		return false, "returned an invalid response"
 	}
@@ -222,7 +222,7 @@ func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[str
 		if instances[name] == 0 {
 			continue
 		}
-		answers, err := health.Ask(ctx, nc, alarm.ListSubject(name), instances[name], health.FirstAnswer)
+		answers, err := probe.Ask(ctx, nc, alarm.ListSubject(name), instances[name], probe.FirstAnswer)
 		if err != nil {
 			return fmt.Errorf("asking %s for its alarms: %w", name, err)
 		}
@@ -253,7 +253,7 @@ func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[str
 func askSecrets(ctx context.Context, nc *nats.Conn, instances map[string]int) ([]Secret, error) {
 	all := []Secret{}
 	for service, n := range instances {
-		answers, err := health.Ask(ctx, nc, health.SecretsSubject(service), n, health.FirstAnswer)
+		answers, err := probe.Ask(ctx, nc, probe.SecretsSubject(service), n, probe.FirstAnswer)
 		if err != nil {
 			return nil, fmt.Errorf("asking %s for its secrets: %w", service, err)
 		}

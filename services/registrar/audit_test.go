@@ -197,8 +197,8 @@ func lastOf(t *testing.T, js jetstream.JetStream, subject string) (*jetstream.Ra
 }
 
 // login is the registrar's at NATS.
-func login(log *slog.Logger) secret.Credential {
-	return secret.Credential{Store: secret.NewStore(secret.Chain{constant{}}, log), Password: "nats_registrar_password", User: natsserver.Registrar}
+func login(log *slog.Logger) secret.Login {
+	return secret.Login{Store: secret.NewStore(secret.Chain{constant{}}, log), Password: "nats_registrar_password", User: natsserver.Registrar}
 }
 
 type constant struct{}

@@ -21,7 +21,7 @@ import (
 func Until(d *Device) string { return d.NotAfter.Local().Format("2006-01-02") }
 
 // PreviewRevocation prints what Revoke would do.
-func (r *Registry) PreviewRevocation(ctx context.Context, macs []topic.MAC) error {
+func (r *Core) PreviewRevocation(ctx context.Context, macs []topic.MAC) error {
 	for _, mac := range macs {
 		d, err := r.Show(ctx, mac)
 		if err != nil {
@@ -36,20 +36,20 @@ func (r *Registry) PreviewRevocation(ctx context.Context, macs []topic.MAC) erro
 	return nil
 }
 
-// Registry is the registrar's core for a command, or for the start of a mesh, and
+// Core is the registrar's core for a command, or for the start of a mesh, and
 // the pool that it works with.
-type Registry struct {
+type Core struct {
 	*Registrar
 	Pool   *database.Pool
 	Issuer identity.Issuer
 }
 
 // Close ends the connections to PostgreSQL.
-func (r *Registry) Close() { r.Pool.Close() }
+func (r *Core) Close() { r.Pool.Close() }
 
 // Open opens the registry of the mesh on the state directory. Nothing is
 // asked of PostgreSQL yet.
-func Open(ctx context.Context, st mesh.State, dsn string, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*Registry, error) {
+func Open(ctx context.Context, st mesh.State, dsn string, issuer identity.Issuer, secrets secret.Source, log *slog.Logger) (*Core, error) {
 	servers, err := identity.OpenAuthority(st.Path("pki"))
 	if err != nil {
 		return nil, err
@@ -60,24 +60,24 @@ func Open(ctx context.Context, st mesh.State, dsn string, issuer identity.Issuer
 	}
 	store := secret.NewStore(secret.Chain{secrets}, slog.New(slog.DiscardHandler))
 	pool, err := database.Open(ctx, dsn,
-		secret.Credential{Store: store, Password: mesh.SecretRegistry})
+		secret.Login{Store: store, Password: mesh.SecretRegistry})
 	if err != nil {
 		return nil, fmt.Errorf("opening the registry: %w", err)
 	}
 	core, err := New(Config{
 		Devices: st.DevicesDir(), Pool: pool.Pool, Issuer: issuer, ServerCAs: servers.CAFile(), Gate: gate, Log: log,
-		Credential: secret.Credential{Store: store, Password: mesh.SecretMQTTRegistrar, User: "registrar"}.Get,
+		Credential: secret.Login{Store: store, Password: mesh.SecretMQTTRegistrar, User: "registrar"}.Get,
 	})
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	return &Registry{core, pool, issuer}, nil
+	return &Core{core, pool, issuer}, nil
 }
 
 // Admit registers the controllers that are not registered yet, and brings the
 // broker's lists to what the registry says.
-func (r *Registry) Admit(ctx context.Context, origin Origin, controllers []fleet.Controller) error {
+func (r *Core) Admit(ctx context.Context, origin Origin, controllers []fleet.Controller) error {
 	requests := make([]Request, len(controllers))
 	for i, c := range controllers {
 		requests[i] = Request{MAC: c.MAC, SerialNumber: c.SerialNumber}
@@ -95,7 +95,7 @@ func (r *Registry) Admit(ctx context.Context, origin Origin, controllers []fleet
 }
 
 // Due are the controllers whose certificate should be renewed and can be here.
-func (r *Registry) Due(ctx context.Context) ([]topic.MAC, error) {
+func (r *Core) Due(ctx context.Context) ([]topic.MAC, error) {
 	devices, err := r.List(ctx)
 	var macs []topic.MAC
 	for i := range devices {

@@ -99,8 +99,8 @@ func counts(ctx context.Context, q rowAsker, mac topic.MAC, certificate *x509.Ce
 	return nil
 }
 
-// Rotator makes and retires issuing CAs; *identity.Authority does.
-type Rotator interface {
+// IssuerRotator makes and retires issuing CAs; *identity.Authority does.
+type IssuerRotator interface {
 	Rotate(ctx context.Context, rootKeyFile string) (*x509.Certificate, error)
 	Retire(ctx context.Context, issuer *x509.Certificate) error
 }
@@ -109,7 +109,7 @@ type Rotator interface {
 // old one stay valid; Refresh retires it once the last of them has run out or been
 // revoked. rootKeyFile is where the root's key is, "" for its usual place.
 func (r *Registrar) RotateIssuer(ctx context.Context, origin Origin, rootKeyFile string) (*x509.Certificate, error) {
-	rotator, ok := r.cfg.Issuer.(Rotator)
+	rotator, ok := r.cfg.Issuer.(IssuerRotator)
 	if !ok {
 		return nil, errors.New("rotating the issuing CA: the issuer does that itself, and the registrar follows by itself")
 	}
@@ -158,7 +158,7 @@ func (r *Registrar) NextUpdate() (time.Time, error) {
 // retire takes away issuing CAs, but for the one that signs, of which no active
 // device has a valid certificate.
 func (c *change) retire(ctx context.Context) error {
-	rotator, ok := c.cfg.Issuer.(Rotator)
+	rotator, ok := c.cfg.Issuer.(IssuerRotator)
 	if !ok {
 		return nil
 	}

@@ -159,7 +159,7 @@ func WriteEvents(out io.Writer, events []Event) error {
 }
 
 // RegisterOne registers a device, prints the result, and names the remedy in its error.
-func (r *Registry) RegisterOne(ctx context.Context, by Origin, q *Request) error {
+func (r *Core) RegisterOne(ctx context.Context, by Origin, q *Request) error {
 	results, err := r.Register(ctx, by, *q)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (r *Registry) RegisterOne(ctx context.Context, by Origin, q *Request) error
 }
 
 // PreviewOne says what registerOne would do.
-func (r *Registry) PreviewOne(ctx context.Context, q *Request) error {
+func (r *Core) PreviewOne(ctx context.Context, q *Request) error {
 	results, err := r.Foresee(ctx, *q)
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func notRegistered(q *Request, result *Result) error {
 // ImportList registers a list, or in a dry run says what that would do. What it
 // registers stays registered if it is interrupted, and a second time it goes on from
 // there.
-func (r *Registry) ImportList(ctx context.Context, by Origin, file string, dryRun bool) error {
+func (r *Core) ImportList(ctx context.Context, by Origin, file string, dryRun bool) error {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {
 		return fmt.Errorf("reading the list of controllers: %w", err)

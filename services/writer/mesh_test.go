@@ -37,7 +37,7 @@ func newWriter(t *testing.T, dsn string, client *stream.Client) *Writer {
 func writerOn(tb testing.TB, pool *pgxpool.Pool, streams *stream.Client) *Writer {
 	tb.Helper()
 	cfg := Config{DSN: "set already", Batch: 1000, Timescale: false, CompressAfter: time.Hour, DrainTimeout: 10 * time.Second}
-	w, err := New(cfg, secret.Credential{}, streams, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	w, err := New(cfg, secret.Login{}, streams, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	w.pool = pool
 	return w

@@ -34,7 +34,7 @@ const stage = stream.StageWriter
 // Writer is one writer; run it once.
 type Writer struct {
 	cfg        Config
-	credential secret.Credential
+	credential secret.Login
 	streams    *stream.Client
 	log        *slog.Logger
 	metrics    *metrics
@@ -59,7 +59,7 @@ type Writer struct {
 
 // New returns a writer. credential is the table owner's; the writer connects again when it
 // changes. It registers its metrics in reg.
-func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Writer, error) {
+func New(cfg Config, credential secret.Login, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Writer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("writer: %w", err)
 	}

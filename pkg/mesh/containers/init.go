@@ -155,7 +155,7 @@ func (c *Init) mosquitto(ctx context.Context) error {
 		}
 	}
 	cert, key := c.pair("mosquitto")
-	return mosquitto.Files{
+	return mosquitto.ConfigFiles{
 		Dir: c.volume("mosquitto-config"), CertFile: cert, KeyFile: key, CAs: cas, CRLs: crls,
 		Users: users, KeepUsers: c.VaultAddr != "", Retained: c.Retained,
 	}.Write()
@@ -190,7 +190,7 @@ func (c *Init) nats(ctx context.Context) error {
 		return err
 	}
 	cert, key := c.pair("nats")
-	return natsserver.Files{
+	return natsserver.ConfigFiles{
 		Dir: c.volume("nats-config"), At: "/etc/nats", StoreDir: "/data", CertFile: cert, KeyFile: key,
 		Passwords: passwords, KeepPasswords: c.VaultAddr != "", Filling: c.Restore,
 	}.Write()
@@ -205,7 +205,7 @@ func (c *Init) postgres(ctx context.Context) error {
 		"timescaledb": timescaleSettings(),
 	} {
 		cert, key := c.pair(server)
-		err := postgres.Files{
+		err := postgres.ConfigFiles{
 			Dir: c.volume(server + "-config"), At: "/etc/postgresql", DataDir: "/var/lib/postgresql/data/pgdata",
 			SocketDir: "/var/run/postgresql", CertFile: cert, KeyFile: key, Settings: settings,
 		}.Write()
@@ -223,7 +223,7 @@ func (c *Init) pgbouncer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return pgbouncer.Files{Dir: c.volume("pgbouncer-config"), User: user, Password: password}.Write()
+	return pgbouncer.ConfigFiles{Dir: c.volume("pgbouncer-config"), User: user, Password: password}.Write()
 }
 
 // superusers refuses a secret that a new server could not take: it has the first of the two users alone.

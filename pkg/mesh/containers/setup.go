@@ -58,12 +58,12 @@ func (c *Setup) Run(ctx context.Context, dryRun bool) error {
 }
 
 // Secrets are the secret files beside compose.yaml.
-func Secrets(compose string) credential.Files {
-	return credential.Files{Dir: filepath.Join(compose, "secrets"), Compose: true}
+func Secrets(compose string) credential.Folder {
+	return credential.Folder{Dir: filepath.Join(compose, "secrets"), Compose: true}
 }
 
 // make writes the secrets that are missing, and the settings.
-func (c *Setup) make(dir credential.Files, missing []string) error {
+func (c *Setup) make(dir credential.Folder, missing []string) error {
 	for _, name := range missing {
 		if name == credential.Username {
 			if err := dir.WriteText(name, "bridge"); err != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -71,15 +71,15 @@ type Config struct {
 	Secrets     mesh.SecretFlags
 	Pooling     bool // through PgBouncer to PostgreSQL
 	// Services run in this process, in this order, behind the servers.
-	Services []Service
+	Services []Part
 	// Registry makes the registrar's tables, as their owner.
 	Registry func(context.Context, *database.Pool) error
 	// Admit is called once the databases are there and before the broker starts.
 	Admit func(ctx context.Context, m *Mesh) error
 }
 
-// Service is a service of the mesh's own process.
-type Service struct {
+// Part is a service of the mesh's own process.
+type Part struct {
 	Name  string
 	Build func(m *Mesh) service.Build
 }
@@ -100,7 +100,7 @@ type Mesh struct {
 	Cluster *postgres.Cluster
 	Pooler  *pgbouncer.Pooler
 	Mqtt    *mosquitto.Broker
-	running map[string]health.Service
+	running map[string]probe.Service
 }
 
 // New makes what is missing in the state directory: secrets, certificates,
@@ -112,7 +112,7 @@ func New(st mesh.State, cfg Config, log *slog.Logger) (*Mesh, error) {
 	cfg.Public = cmp.Or(cfg.Public, cfg.Host)
 	m := &Mesh{
 		Supervisor: supervisor.New(log), Cfg: cfg, State: st, Log: log,
-		running: map[string]health.Service{},
+		running: map[string]probe.Service{},
 	}
 	var err error
 	if m.Secrets, err = mesh.OpenSecrets(&cfg.Secrets.VaultFlags, st, log); err != nil {
@@ -274,7 +274,7 @@ func (m *Mesh) runMosquitto(ctx context.Context, ready func()) error {
 }
 
 // runService is a part that runs one of the services in this process.
-func (m *Mesh) runService(s Service) supervisor.Run {
+func (m *Mesh) runService(s Part) supervisor.Run {
 	name := s.Name
 	return func(ctx context.Context, ready func()) error {
 		secrets, done, err := m.Cfg.Secrets.Store(name, m.SecretFiles(), m.Log)
@@ -283,7 +283,7 @@ func (m *Mesh) runService(s Service) supervisor.Run {
 		}
 		defer done()
 		h := &service.Host{Nats: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: secrets, Version: m.Cfg.Version, Log: m.Log}
-		running := func(s health.Service) { m.set(func() { m.running[name] = s }) }
+		running := func(s probe.Service) { m.set(func() { m.running[name] = s }) }
 		defer m.set(func() { delete(m.running, name) })
 		err = h.Run(ctx, name, s.Build(m), running, ready)
 		if errors.Is(err, stream.ErrConsumerGone) { // a consumer was deleted by mistake: the next start finds it
@@ -305,10 +305,10 @@ func (m *Mesh) InProcessConn() (net.Conn, error) {
 }
 
 // Services lists the services that run now.
-func (m *Mesh) Services() []health.Service {
+func (m *Mesh) Services() []probe.Service {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
-	services := make([]health.Service, 0, len(m.running))
+	services := make([]probe.Service, 0, len(m.running))
 	for _, s := range m.running {
 		services = append(services, s)
 	}

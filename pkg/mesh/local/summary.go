@@ -16,8 +16,8 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 )
 
 // summary shows what runs where and how to look inside; with readings it waits
@@ -157,7 +157,7 @@ func (m *Mesh) showRates(ctx context.Context, out *os.File) {
 func (m *Mesh) Figures() map[string]float64 {
 	all := map[string]float64{}
 	for _, s := range m.Services() {
-		figures, err := health.Figures(s.Gatherer)
+		figures, err := probe.Figures(s.Gatherer)
 		if err != nil {
 			continue
 		}
@@ -171,9 +171,9 @@ func (m *Mesh) Figures() map[string]float64 {
 // Metrics serves the metrics of all services of this process, and its profiles
 // where only this machine reaches them.
 func (m *Mesh) Metrics() http.Handler {
-	mux := health.Handler(m.Services)
+	mux := probe.Handler(m.Services)
 	if ip := net.ParseIP(m.Cfg.Public); ip != nil && ip.IsLoopback() {
-		health.AddProfiles(mux)
+		probe.AddProfiles(mux)
 	}
 	return mux
 }

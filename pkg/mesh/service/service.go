@@ -20,7 +20,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/alarm"
-	"github.com/f2mesh/f2mesh/pkg/operate/health"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/web"
@@ -54,7 +54,7 @@ type Build func(h *Host, streams *stream.Client, reg prometheus.Registerer, log 
 
 // Run runs one service until ctx ends. It hands the service to running once it
 // is made, and calls ready when it first is.
-func (h *Host) Run(ctx context.Context, name string, build Build, running func(health.Service), ready func()) error {
+func (h *Host) Run(ctx context.Context, name string, build Build, running func(probe.Service), ready func()) error {
 	log := h.Log.With("service", name)
 	var arriving arrivals
 	cfg := h.Nats
@@ -76,7 +76,7 @@ func (h *Host) Run(ctx context.Context, name string, build Build, running func(h
 	if err != nil {
 		return err
 	}
-	seen := health.Service{
+	seen := probe.Service{
 		Name: name, Version: semanticVersion(h.Version), Description: "f2mesh " + name,
 		Ready: service.Ready, Gatherer: reg, Secrets: h.Secrets.Status,
 	}
@@ -105,12 +105,12 @@ func (h *Host) reconnect(ctx context.Context, streams *stream.Client, log *slog.
 
 // announce answers `nats micro` while the service runs, and calls ready when it
 // first is.
-func announce(ctx context.Context, nc *nats.Conn, arriving *arrivals, s health.Service, ready func()) error {
+func announce(ctx context.Context, nc *nats.Conn, arriving *arrivals, s probe.Service, ready func()) error {
 	if err := stream.WaitConnected(ctx, nc); err != nil {
 		return nil
 	}
 	release := arriving.hold()
-	announced, err := health.Announce(nc, s)
+	announced, err := probe.Announce(nc, s)
 	release()
 	if err != nil {
 		return err
@@ -139,8 +139,8 @@ func (f *Flags) Serve(ctx context.Context, name, version string, build Build, lo
 	group, ctx := errgroup.WithContext(ctx)
 	process := prometheus.NewRegistry()
 	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	services := []health.Service{{Name: "process", Ready: func(context.Context) error { return nil }, Gatherer: process}}
-	running := func(s health.Service) {
+	services := []probe.Service{{Name: "process", Ready: func(context.Context) error { return nil }, Gatherer: process}}
+	running := func(s probe.Service) {
 		services = append(services, s)
 		if f.HTTP == "" {
 			return
@@ -150,7 +150,7 @@ func (f *Flags) Serve(ctx context.Context, name, version string, build Build, lo
 			if err != nil {
 				return fmt.Errorf("listening for HTTP: %w", err)
 			}
-			handler := f.metricsPassword(log).GuardStrangers(health.Handler(func() []health.Service { return services }))
+			handler := f.metricsPassword(log).GuardStrangers(probe.Handler(func() []probe.Service { return services }))
 			return web.Serve(ctx, listener, nil, handler, log)
 		})
 	}
@@ -203,12 +203,12 @@ func ServeHealth(ctx context.Context, address, name string, ready func(context.C
 	if err != nil {
 		return nil, fmt.Errorf("listening for HTTP: %w", err)
 	}
-	services := []health.Service{{Name: name, Ready: ready, Gatherer: prometheus.NewRegistry()}}
+	services := []probe.Service{{Name: name, Ready: ready, Gatherer: prometheus.NewRegistry()}}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := web.Serve(ctx, listener, nil, health.Handler(func() []health.Service { return services }), log); err != nil {
+		if err := web.Serve(ctx, listener, nil, probe.Handler(func() []probe.Service { return services }), log); err != nil {
 			log.Error("serving health stopped", "error", err)
 		}
 	}()

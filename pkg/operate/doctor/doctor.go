@@ -20,21 +20,21 @@ import (
 	"time"
 )
 
-// State is the outcome of a check.
-type State string
+// Verdict is the outcome of a check.
+type Verdict string
 
 // The states of a check. Only Failed is an error.
 const (
-	OK      State = "ok"
-	Warning State = "WARNING"
-	Failed  State = "FAILED"
-	Skipped State = "SKIPPED"
+	OK      Verdict = "ok"
+	Warning Verdict = "WARNING"
+	Failed  Verdict = "FAILED"
+	Skipped Verdict = "SKIPPED"
 )
 
 // Finding is what a check saw. Seen has no secrets.
 type Finding struct {
-	State State  `json:"state"`
-	Seen  string `json:"seen"`
+	State Verdict `json:"state"`
+	Seen  string  `json:"seen"`
 }
 
 // Check is one item.

@@ -89,7 +89,7 @@ func TestRefusedAsksForAControl(t *testing.T) {
 
 func TestErr(t *testing.T) {
 	t.Parallel()
-	states := func(all ...State) (results Results) {
+	states := func(all ...Verdict) (results Results) {
 		for _, s := range all {
 			results = append(results, Result{Name: "x", Finding: Finding{State: s}})
 		}
@@ -108,7 +108,7 @@ func TestCheckEndsEarly(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		run       func()
-		want      State
+		want      Verdict
 		seen, fix string
 	}{
 		"good":           {func() {}, OK, "", ""},

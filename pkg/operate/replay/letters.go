@@ -58,7 +58,7 @@ func slim(s *deadletter.Stored) deadletter.Stored {
 // is put there, other messages are read there, decoded with today's metadata and put
 // on DECODED. Letters of what was accepted are removed, after the writer has written
 // the rows.
-func (m *Mesh) Replay(ctx context.Context, l Letters) (*Outcome, error) {
+func (m *Replayer) Replay(ctx context.Context, l Letters) (*Outcome, error) {
 	out := &Outcome{DryRun: l.DryRun, Refused: map[string]uint64{}}
 	var behind, bridges []deadletter.Stored
 	before := make(map[string]uint64)
@@ -99,7 +99,7 @@ func (m *Mesh) Replay(ctx context.Context, l Letters) (*Outcome, error) {
 }
 
 // replayBridge puts on RAW what the bridge refused and would not refuse now.
-func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dryRun bool, out *Outcome, progress func(int)) error {
+func (m *Replayer) replayBridge(ctx context.Context, letters []deadletter.Stored, dryRun bool, out *Outcome, progress func(int)) error {
 	js := m.Streams.JetStream()
 	for i := range letters {
 		l, err := deadletter.Get(ctx, js, letters[i].Sequence)
@@ -135,7 +135,7 @@ func (m *Mesh) replayBridge(ctx context.Context, letters []deadletter.Stored, dr
 }
 
 // putOnRaw stores what a letter holds, unless that was done before.
-func (m *Mesh) putOnRaw(ctx context.Context, l *deadletter.Stored, t topic.Topic) error {
+func (m *Replayer) putOnRaw(ctx context.Context, l *deadletter.Stored, t topic.Topic) error {
 	subject, name := t.RawSubject(), strconv.FormatUint(l.Sequence, 10)
 	there := false
 	s := stream.Scan{Stream: stream.Raw, Subjects: []string{subject}, Since: l.Stored, HeadersOnly: true}
@@ -166,7 +166,7 @@ type attempt struct {
 	result  Result
 }
 
-func (m *Mesh) replayDecoded(ctx context.Context, letters []deadletter.Stored, l *Letters, out *Outcome, progress func(int)) error {
+func (m *Replayer) replayDecoded(ctx context.Context, letters []deadletter.Stored, l *Letters, out *Outcome, progress func(int)) error {
 	incarnation, raw, err := m.incarnation(ctx)
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func fetch(ctx context.Context, raw jetstream.Stream, incarnation uint64, id eve
 
 // Fetch returns the message of RAW that a letter is of, or nil if RAW does not hold it
 // any more.
-func (m *Mesh) Fetch(ctx context.Context, l *deadletter.Stored) (*stream.Message, error) {
+func (m *Replayer) Fetch(ctx context.Context, l *deadletter.Stored) (*stream.Message, error) {
 	incarnation, raw, err := m.incarnation(ctx)
 	if err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func (a *attempt) stillRefused(l *deadletter.Stored) *deadletter.Letter {
 
 // settle puts on DECODED what decodes now, waits for the rows, and removes the letters
 // of what has them.
-func (m *Mesh) settle(ctx context.Context, attempts []attempt, l *Letters, out *Outcome) error {
+func (m *Replayer) settle(ctx context.Context, attempts []attempt, l *Letters, out *Outcome) error {
 	var good []*attempt
 	for i := range attempts {
 		a := &attempts[i]
@@ -301,7 +301,7 @@ func (m *Mesh) settle(ctx context.Context, attempts []attempt, l *Letters, out *
 	return deadletter.Remove(ctx, m.Streams.JetStream(), accepted)
 }
 
-func (m *Mesh) changes(ctx context.Context, good []*attempt) ([][]change, error) {
+func (m *Replayer) changes(ctx context.Context, good []*attempt) ([][]change, error) {
 	all := make([]*event.Decoded, len(good))
 	for i, a := range good {
 		all[i] = a.result.Decoded
@@ -310,7 +310,7 @@ func (m *Mesh) changes(ctx context.Context, good []*attempt) ([][]change, error)
 }
 
 // write has the writer write the rows that are not there.
-func (m *Mesh) write(ctx context.Context, good []*attempt, rows [][]change, replace bool) error {
+func (m *Replayer) write(ctx context.Context, good []*attempt, rows [][]change, replace bool) error {
 	var messages []*nats.Msg
 	for i, a := range good {
 		if unwritten(rows[i]) {

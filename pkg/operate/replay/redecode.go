@@ -74,7 +74,7 @@ var ErrNoHistory = errors.New("the table measurement_history is missing, so repl
 
 // Redecode decodes the interval's messages once more, and puts those on DECODED whose
 // rows are new or change, to replace what the tables have.
-func (m *Mesh) Redecode(ctx context.Context, i Interval) (*Difference, error) {
+func (m *Replayer) Redecode(ctx context.Context, i Interval) (*Difference, error) {
 	if !i.DryRun && !m.Tables.HasHistory() {
 		return nil, ErrNoHistory
 	}
@@ -136,7 +136,7 @@ func (d *Difference) refuse(r *Result) {
 }
 
 // flush compares results with the tables and stores those that change something.
-func (m *Mesh) flush(ctx context.Context, results []Result, difference *Difference, dryRun bool) error {
+func (m *Replayer) flush(ctx context.Context, results []Result, difference *Difference, dryRun bool) error {
 	if len(results) == 0 {
 		return nil
 	}

@@ -57,8 +57,8 @@ func (r *Result) message(replace bool) *nats.Msg {
 	return m
 }
 
-// Mesh is where messages are read and put.
-type Mesh struct {
+// Replayer is where messages are read and put.
+type Replayer struct {
 	Streams *stream.Client // an operator's
 	Decoder Decoder
 	Tables  *Tables
@@ -67,7 +67,7 @@ type Mesh struct {
 }
 
 // incarnation is RAW's, see event.PlaceID.
-func (m *Mesh) incarnation(ctx context.Context) (uint64, jetstream.Stream, error) {
+func (m *Replayer) incarnation(ctx context.Context) (uint64, jetstream.Stream, error) {
 	raw, err := m.Streams.JetStream().Stream(ctx, stream.Raw)
 	if err != nil {
 		return 0, nil, fmt.Errorf("stream %s: %w", stream.Raw, err)
@@ -84,7 +84,7 @@ const (
 
 // store puts messages on DECODED and returns the last of their sequences, or a later
 // one.
-func (m *Mesh) store(ctx context.Context, messages []*nats.Msg) (uint64, error) {
+func (m *Replayer) store(ctx context.Context, messages []*nats.Msg) (uint64, error) {
 	if _, err := m.Streams.Store(ctx, stream.Decoded, messages); err != nil {
 		return 0, err
 	}
@@ -97,7 +97,7 @@ func (m *Mesh) store(ctx context.Context, messages []*nats.Msg) (uint64, error) 
 
 // awaitWriter waits until the writer has acknowledged everything up to a sequence of
 // DECODED, or all but so many messages.
-func (m *Mesh) awaitWriter(ctx context.Context, sequence, behind uint64) error {
+func (m *Replayer) awaitWriter(ctx context.Context, sequence, behind uint64) error {
 	say := time.Now().Add(patience)
 	for {
 		consumer, err := m.Streams.JetStream().Consumer(ctx, stream.Decoded, stream.StageWriter)

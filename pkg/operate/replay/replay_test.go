@@ -63,7 +63,7 @@ const mac = "e4fd45f654be"
 // its own.
 type mesh struct {
 	t *testing.T
-	replay.Mesh
+	replay.Replayer
 	pool        *pgxpool.Pool
 	incarnation uint64
 

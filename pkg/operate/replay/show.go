@@ -31,7 +31,7 @@ type Shown struct {
 
 // Show looks up a letter by its sequence in DEAD_LETTER, and its message. With an error
 // it returns the letter if it has found that.
-func (m *Mesh) Show(ctx context.Context, sequence uint64) (*Shown, error) {
+func (m *Replayer) Show(ctx context.Context, sequence uint64) (*Shown, error) {
 	l, err := deadletter.Get(ctx, m.Streams.JetStream(), sequence)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (m *Mesh) Show(ctx context.Context, sequence uint64) (*Shown, error) {
 }
 
 // look fetches the message and decodes it with the current metadata.
-func (m *Mesh) look(ctx context.Context, s *Shown) error {
+func (m *Replayer) look(ctx context.Context, s *Shown) error {
 	l := &s.Letter
 	if l.ID == (event.ID{}) {
 		t, err := topic.Parse(l.Topic)

@@ -52,7 +52,7 @@ func TestPersonal(t *testing.T) {
 		"nonsense": true,
 	} {
 		s := &Shown{Letter: deadletter.Stored{Letter: deadletter.Letter{Topic: name}}}
-		require.NoError(t, new(Mesh).look(t.Context(), s))
+		require.NoError(t, new(Replayer).look(t.Context(), s))
 		assert.Equal(t, want, s.personal, name)
 	}
 }

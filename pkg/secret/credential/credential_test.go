@@ -56,7 +56,7 @@ func TestGenerate(t *testing.T) {
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "secrets")
-	files := Files{Dir: dir}
+	files := Folder{Dir: dir}
 	_, err := files.Lookup(t.Context(), "a_password")
 	require.ErrorIs(t, err, secret.ErrNotFound)
 	require.NoError(t, files.Make("a_password"))
@@ -93,7 +93,7 @@ func TestFiles(t *testing.T) {
 // The files of compose.yaml have another name and stay the same files.
 func TestFilesOfCompose(t *testing.T) {
 	t.Parallel()
-	files := Files{Dir: filepath.Join(t.TempDir(), "secrets"), Compose: true}
+	files := Folder{Dir: filepath.Join(t.TempDir(), "secrets"), Compose: true}
 	require.NoError(t, files.Make("a_password"))
 	before, err := os.Stat(filepath.Join(files.Dir, "a_password.txt"))
 	require.NoError(t, err)
@@ -111,7 +111,7 @@ func TestFilesOfCompose(t *testing.T) {
 // A reader sees the old secret or the new one, never half of one or none.
 func TestFilesAreReplacedInOneStep(t *testing.T) {
 	t.Parallel()
-	files := Files{Dir: filepath.Join(t.TempDir(), "secrets")}
+	files := Folder{Dir: filepath.Join(t.TempDir(), "secrets")}
 	require.NoError(t, files.Put("a_password", "a", "password of a"))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})

@@ -27,24 +27,24 @@ func Generate() string {
 // Suffix ends the names of the secret files beside compose.yaml.
 const Suffix = ".txt"
 
-// Files is the directory of a mesh's secret files. It writes what secret.Files
+// Folder is the directory of a mesh's secret files. It writes what secret.Files
 // reads, with the modes that secret.Files insists on.
-type Files struct {
+type Folder struct {
 	Dir string
 	// Compose is for the files beside compose.yaml: they have a Suffix, and containers have them mounted one by one, so
 	// that a new secret goes into the file that is there.
 	Compose bool
 }
 
-func (f Files) file(name string) string {
+func (f Folder) file(name string) string {
 	if f.Compose {
 		return name + Suffix
 	}
 	return name
 }
 
-// Lookup makes Files a secret.Source.
-func (f Files) Lookup(ctx context.Context, name string) (secret.Value, error) {
+// Lookup makes Folder a secret.Source.
+func (f Folder) Lookup(ctx context.Context, name string) (secret.Value, error) {
 	v, err := secret.Files(f.Dir).Lookup(ctx, f.file(name))
 	if err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return v, fmt.Errorf("reading secret %s: %w", name, err)
@@ -54,13 +54,13 @@ func (f Files) Lookup(ctx context.Context, name string) (secret.Value, error) {
 
 // Make puts a new password in place of a secret, or where there is none. The
 // user that it is for is the first of the two.
-func (f Files) Make(name string) error { return f.WriteText(name, Generate()) }
+func (f Folder) Make(name string) error { return f.WriteText(name, Generate()) }
 
 // WriteText makes a secret that is no password, such as mqtt_username.
-func (f Files) WriteText(name, text string) error { return f.replace(name, []byte(text+"\n")) }
+func (f Folder) WriteText(name, text string) error { return f.replace(name, []byte(text+"\n")) }
 
 // Put replaces a secret by a password and the user that it is for, together. When it returns the secret is on disk.
-func (f Files) Put(name, user, password string) error {
+func (f Folder) Put(name, user, password string) error {
 	data, err := json.Marshal(struct { //nolint:gosec // a secret file is what holds the password
 		Username string `json:"username"`
 		Password string `json:"password"`
@@ -78,7 +78,7 @@ func (f Files) Put(name, user, password string) error {
 }
 
 // replace puts another file in place of one, in one step.
-func (f Files) replace(name string, data []byte) error {
+func (f Folder) replace(name string, data []byte) error {
 	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
 		return fmt.Errorf("making the secrets directory: %w", err)
 	}
@@ -91,7 +91,7 @@ func (f Files) replace(name string, data []byte) error {
 
 // sync makes the new name of a file outlast a power cut. Behind that the servers
 // forget the old password.
-func (f Files) sync() error {
+func (f Folder) sync() error {
 	d, err := os.Open(f.Dir)
 	if err != nil {
 		return fmt.Errorf("saving the secrets directory: %w", err)

@@ -58,7 +58,7 @@ func TestOverwriteKeepsTheFile(t *testing.T) {
 		assert.Equal(t, os.FileMode(0o600), info.Mode())
 		assert.EqualValues(t, sector, info.Size(), "the same length: after a power cut one content is there as a whole")
 	}
-	require.NoError(t, Files{Dir: filepath.Dir(path)}.Put("a_password", "a", "another"))
+	require.NoError(t, Folder{Dir: filepath.Dir(path)}.Put("a_password", "a", "another"))
 	assert.NotContains(t, see(), "another", "the control: a file that takes the name is not seen")
 	require.ErrorContains(t, overwrite(path, make([]byte, sector+1)), "must not have more than 512")
 }

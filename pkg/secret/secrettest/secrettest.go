@@ -47,13 +47,13 @@ func (s *Source) Asked() int {
 }
 
 // Credential is one that never changes.
-func Credential(user, password string) secret.Credential {
+func Credential(user, password string) secret.Login {
 	c, _ := newCredential(user, password)
 	return c
 }
 
 // Changing is a credential whose store looks every poll, until the test's end.
-func Changing(tb testing.TB, user, password string, poll time.Duration) (secret.Credential, *Source) {
+func Changing(tb testing.TB, user, password string, poll time.Duration) (secret.Login, *Source) {
 	tb.Helper()
 	c, source := newCredential(user, password)
 	c.Store.Poll = poll
@@ -69,9 +69,9 @@ func Changing(tb testing.TB, user, password string, poll time.Duration) (secret.
 	return c, source
 }
 
-func newCredential(user, password string) (secret.Credential, *Source) {
+func newCredential(user, password string) (secret.Login, *Source) {
 	source := new(Source)
 	source.Set(user, password)
 	store := secret.NewStore(secret.Chain{source}, slog.New(slog.DiscardHandler))
-	return secret.Credential{Store: store, Password: "password"}, source
+	return secret.Login{Store: store, Password: "password"}, source
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
-// Files of a broker's folder.
+// ConfigFiles of a broker's folder.
 const (
 	confFile       = "mosquitto.conf"
 	caFile         = "ca.crt"

@@ -13,7 +13,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
-// Files by which containers that see the same broker folder, but not each other's
+// ConfigFiles by which containers that see the same broker folder, but not each other's
 // processes, act on one broker.
 const (
 	reloadFile = "reload"      // in the folder: who has changed it asks for a reload

@@ -20,10 +20,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
-// Files is the configuration folder of a broker that somebody else starts, in a
+// ConfigFiles is the configuration folder of a broker that somebody else starts, in a
 // container: what Start would write, but for addresses and ports, which are those
 // of the shipped file.
-type Files struct {
+type ConfigFiles struct {
 	// Dir is the folder that the broker sees as /mosquitto/config. Whoever owns
 	// it must be whom the broker runs as.
 	Dir string
@@ -44,7 +44,7 @@ type Files struct {
 
 // Write brings the folder up to date and keeps the lists of controllers. A broker
 // that runs on it takes the changes at the next Reload.
-func (f Files) Write() error {
+func (f ConfigFiles) Write() error {
 	files, err := f.contents()
 	if err != nil {
 		return fmt.Errorf("writing the broker's files: %w", err)
@@ -58,7 +58,7 @@ func (f Files) Write() error {
 	return nil
 }
 
-func (f Files) contents() (map[string][]byte, error) {
+func (f ConfigFiles) contents() (map[string][]byte, error) {
 	key, err := readPeopleKey(f.Dir)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if fresh {
@@ -95,7 +95,7 @@ func (f Files) contents() (map[string][]byte, error) {
 
 // passwords is the list of users. With a key that is new, people's lines that are to be
 // kept are good for nothing, or for the services' listener: they go.
-func (f Files) passwords(key string, fresh bool) ([]byte, error) {
+func (f ConfigFiles) passwords(key string, fresh bool) ([]byte, error) {
 	known := asKnown(f.Users, key)
 	made, err := passwordFile(known)
 	if err != nil {

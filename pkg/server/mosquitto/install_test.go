@@ -20,9 +20,9 @@ import (
 
 // installed writes the files of a broker for two users, and answers how to write
 // them again and how to read them.
-func installed(t *testing.T) (f Files, read func(string) string) {
+func installed(t *testing.T) (f ConfigFiles, read func(string) string) {
 	t.Helper()
-	f = Files{
+	f = ConfigFiles{
 		Dir: t.TempDir(), CertFile: filepath.Join(t.TempDir(), "pem"), CAs: []byte("first CAs"), CRLs: []byte("first lists"),
 		Users: map[string]string{"bridge": "the bridge's", "operator": "the operator's"},
 	}

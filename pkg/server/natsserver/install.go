@@ -13,10 +13,10 @@ import (
 	conf "github.com/f2mesh/f2mesh/nats"
 )
 
-// Files is the configuration folder of a server that somebody else starts, in a
+// ConfigFiles is the configuration folder of a server that somebody else starts, in a
 // container that listens on all its addresses, on the standard ports. Health and
 // statistics are for the container itself.
-type Files struct {
+type ConfigFiles struct {
 	// Dir is the folder to write. The server sees it as At, and keeps its streams
 	// in StoreDir.
 	Dir, At, StoreDir string
@@ -32,7 +32,7 @@ type Files struct {
 }
 
 // Write brings the folder up to date.
-func (f Files) Write() error {
+func (f ConfigFiles) Write() error {
 	passwords, err := f.passwords()
 	if err != nil {
 		return fmt.Errorf("writing the NATS server's files: %w", err)
@@ -60,7 +60,7 @@ func (f Files) Write() error {
 }
 
 // passwords keeps the lines that are right still.
-func (f Files) passwords() ([]byte, error) {
+func (f ConfigFiles) passwords() ([]byte, error) {
 	made, err := passwordsConf(f.Passwords)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (f Files) passwords() ([]byte, error) {
 
 // keepLine answers the old line in place of a user's new one, if it is for the same
 // password. A user without one gets a new line that nothing matches.
-func (f Files) keepLine(made string, old []byte) string {
+func (f ConfigFiles) keepLine(made string, old []byte) string {
 	key, _, isUser := strings.Cut(made, ": ")
 	if !isUser {
 		return made
@@ -100,7 +100,7 @@ func (f Files) keepLine(made string, old []byte) string {
 }
 
 // isHashOf tells whether hash lets in with the password that the user of key has.
-func (f Files) isHashOf(hash, key string) bool {
+func (f ConfigFiles) isHashOf(hash, key string) bool {
 	for user, password := range f.Passwords {
 		if passwordKey(user) == key+": " {
 			return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil

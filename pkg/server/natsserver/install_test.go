@@ -31,7 +31,7 @@ func TestFiles(t *testing.T) {
 	require.NoError(t, err)
 	cert, key := filepath.Join(t.TempDir(), "server.crt"), filepath.Join(t.TempDir(), "server.key")
 	require.NoError(t, authority.IssueServer(cert, key, []string{"nats"}))
-	f := Files{
+	f := ConfigFiles{
 		Dir: dir, At: dir, StoreDir: t.TempDir(), CertFile: cert, KeyFile: key,
 		Passwords: map[string]string{Bridge: "the bridge's", Operator: "the operator's"},
 	}

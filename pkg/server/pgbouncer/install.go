@@ -9,10 +9,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
-// Files are what a stand-alone pooler reads besides its certificates: the shipped
+// ConfigFiles are what a stand-alone pooler reads besides its certificates: the shipped
 // configuration, which looks for the databases on the hosts "postgres" and
 // "timescaledb", and its own login. A pooler that runs takes them at SIGHUP or RELOAD.
-type Files struct {
+type ConfigFiles struct {
 	// Dir is the folder to write. The pooler sees it as /etc/pgbouncer.
 	Dir string
 	// User is the constant User or its alternate; Password is its.
@@ -20,7 +20,7 @@ type Files struct {
 }
 
 // Write brings the folder up to date.
-func (f Files) Write() error {
+func (f ConfigFiles) Write() error {
 	if f.User == "" || f.Password == "" {
 		return errors.New("writing pgbouncer's files: a user and a password are required")
 	}

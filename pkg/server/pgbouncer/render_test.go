@@ -83,12 +83,12 @@ func TestFiles(t *testing.T) {
 		require.NoError(t, err)
 		return string(text)
 	}
-	require.NoError(t, Files{Dir: dir, User: User, Password: `a"b`}.Write())
+	require.NoError(t, ConfigFiles{Dir: dir, User: User, Password: `a"b`}.Write())
 	assert.Equal(t, conf.Conf, read(confFile), "the folder is the image's")
 	assert.Equal(t, `"f2mesh_pgbouncer" "a""b"`+"\n", read(userlistFile))
-	require.NoError(t, Files{Dir: dir, User: User + "_b", Password: "c"}.Write())
+	require.NoError(t, ConfigFiles{Dir: dir, User: User + "_b", Password: "c"}.Write())
 	assert.Contains(t, read(confFile), "\nadmin_users = f2mesh_pgbouncer, f2mesh_pgbouncer_b\n", "always both")
 	assert.Contains(t, read(confFile), "host=timescaledb port=5432 auth_user=f2mesh_pgbouncer_b\n")
-	require.Error(t, Files{Dir: dir, User: User}.Write(), "no password")
-	require.Error(t, Files{Dir: filepath.Join(dir, "nothing"), User: User, Password: "c"}.Write())
+	require.Error(t, ConfigFiles{Dir: dir, User: User}.Write(), "no password")
+	require.Error(t, ConfigFiles{Dir: filepath.Join(dir, "nothing"), User: User, Password: "c"}.Write())
 }

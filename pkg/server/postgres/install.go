@@ -10,10 +10,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
-// Files is the configuration folder of a server that somebody else starts, in a
+// ConfigFiles is the configuration folder of a server that somebody else starts, in a
 // container that listens on all its addresses. It makes no data: the image does,
 // as the role Superuser.
-type Files struct {
+type ConfigFiles struct {
 	// Dir is the folder to write. The server sees it as At, its data as DataDir,
 	// and its Unix socket, on which its image prepares the data, in SocketDir.
 	Dir, At, DataDir, SocketDir string
@@ -25,7 +25,7 @@ type Files struct {
 
 // Write brings the folder up to date. Whoever owns it must be whom the server runs
 // as, or PostgreSQL refuses the key.
-func (f Files) Write() error {
+func (f ConfigFiles) Write() error {
 	files := map[string]string{
 		"postgresql.conf": f.conf(),
 		// The image prepares new data through the socket, with the password.
@@ -48,7 +48,7 @@ func (f Files) Write() error {
 	return nil
 }
 
-func (f Files) conf() string {
+func (f ConfigFiles) conf() string {
 	s := &starter{dir: f.At, cfg: Config{Host: "*", Settings: map[string]string{
 		"data_directory": f.DataDir, "unix_socket_directories": f.SocketDir, // the last of a name holds
 	}}}

@@ -16,7 +16,7 @@ func TestFiles(t *testing.T) {
 	t.Parallel()
 	source := filepath.Join(t.TempDir(), "pem")
 	require.NoError(t, os.WriteFile(source, []byte("pem"), 0o600))
-	f := Files{
+	f := ConfigFiles{
 		Dir: t.TempDir(), At: "/etc/postgresql", DataDir: "/data", SocketDir: "/run/socket",
 		CertFile: source, KeyFile: source, Settings: map[string]string{"shared_buffers": "64MB"},
 	}

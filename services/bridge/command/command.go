@@ -86,7 +86,7 @@ type Commands struct {
 }
 
 // New returns Commands. It logs in again when credential changes.
-func New(cfg Config, credential secret.Credential, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Commands, error) {
+func New(cfg Config, credential secret.Login, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (*Commands, error) {
 	if cfg.MaxAge < MinAge || cfg.MaxAge > MaxAge {
 		return nil, fmt.Errorf("the maximum age of a command is %s; it must be %s to %s", cfg.MaxAge, MinAge, MaxAge)
 	}

@@ -44,7 +44,7 @@ type publisher struct {
 	broker     *url.URL
 	clientID   string
 	tls        *tls.Config
-	credential secret.Credential
+	credential secret.Login
 	fleet      *fleet
 	log        *slog.Logger
 	gate       *semaphore.Weighted // one for each command in flight, all for a change of the credential
@@ -62,7 +62,7 @@ type link struct {
 	manager *autopaho.ConnectionManager
 }
 
-func newPublisher(cfg Config, credential secret.Credential, f *fleet, log *slog.Logger) (*publisher, error) {
+func newPublisher(cfg Config, credential secret.Login, f *fleet, log *slog.Logger) (*publisher, error) {
 	broker, err := url.Parse(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the URL of the MQTT broker: %w", err)

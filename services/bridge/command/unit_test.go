@@ -191,7 +191,7 @@ func TestConsumerName(t *testing.T) {
 func TestAgeIsBounded(t *testing.T) {
 	t.Parallel()
 	for age, ok := range map[time.Duration]bool{0: false, MinAge - 1: false, MinAge: true, MaxAge: true, MaxAge + 1: false} {
-		_, err := New(Config{URL: "tcp://127.0.0.1:1", MaxAge: age}, secret.Credential{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		_, err := New(Config{URL: "tcp://127.0.0.1:1", MaxAge: age}, secret.Login{}, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		assert.Equal(t, ok, err == nil, age)
 	}
 }

@@ -31,8 +31,8 @@ import (
 
 // Logins are the credentials of the service.
 type Logins struct {
-	Registry secret.Credential // of PostgreSQL: owns the registry, reads claiming codes
-	MQTT     secret.Credential // reads the broker's log, ends sessions
+	Registry secret.Login // of PostgreSQL: owns the registry, reads claiming codes
+	MQTT     secret.Login // reads the broker's log, ends sessions
 }
 
 // Server is one registrar service; run it once.

@@ -40,7 +40,7 @@ const disconnectWait = 250
 // broker is a client that reads the broker's log.
 type broker struct {
 	client     mqtt.Client
-	credential secret.Credential
+	credential secret.Login
 	connected  prometheus.Gauge
 	dropped    *dropped
 	log        *slog.Logger
@@ -50,7 +50,7 @@ type broker struct {
 	opened bool
 }
 
-func newBroker(cfg *Config, credential secret.Credential, observe func(string), m *metrics, log *slog.Logger) (*broker, error) {
+func newBroker(cfg *Config, credential secret.Login, observe func(string), m *metrics, log *slog.Logger) (*broker, error) {
 	b := &broker{credential: credential, connected: m.connected, dropped: &m.dropped, log: log}
 	options := mqtt.NewClientOptions().
 		AddBroker(cfg.MQTTURL).

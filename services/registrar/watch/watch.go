@@ -88,7 +88,7 @@ type Watcher struct {
 
 // New returns a watcher. own answers the certificates of the mesh itself: CAs and
 // servers. credential is for MQTT. Metrics are in reg.
-func New(cfg Config, fleet Fleet, own func() ([]*x509.Certificate, error), credential secret.Credential,
+func New(cfg Config, fleet Fleet, own func() ([]*x509.Certificate, error), credential secret.Login,
 	js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger,
 ) (*Watcher, error) {
 	if err := cfg.Validate(); err != nil {

@@ -217,7 +217,7 @@ func (h *held) set(user, password, version string) {
 	h.values = map[string]secret.Value{"mqtt_registrar_password": secret.NewValue(password, "memory", version).WithUsername(user)}
 }
 
-func credential(t *testing.T, from secret.Source) secret.Credential {
+func credential(t *testing.T, from secret.Source) secret.Login {
 	t.Helper()
 	store := secret.NewStore(secret.Chain{from}, slog.New(slog.DiscardHandler))
 	store.Poll = 20 * time.Millisecond
@@ -228,7 +228,7 @@ func credential(t *testing.T, from secret.Source) secret.Credential {
 		cancel()
 		assert.NoError(t, <-done)
 	})
-	return secret.Credential{Store: store, Password: "mqtt_registrar_password", User: "registrar"}
+	return secret.Login{Store: store, Password: "mqtt_registrar_password", User: "registrar"}
 }
 
 func start(t *testing.T, cfg Config, fleet Fleet, b *bus, secrets *held) *Watcher {
@@ -519,7 +519,7 @@ func TestExpiry(t *testing.T) {
 		server, ca := &x509.Certificate{NotAfter: time.Now().Add(100 * 24 * time.Hour)}, &x509.Certificate{IsCA: true, NotAfter: time.Now().Add(100 * 24 * time.Hour)}
 		server.Subject.CommonName, ca.Subject.CommonName = "server", "issuing CA"
 		return []*x509.Certificate{server, ca}, nil
-	}, secret.Credential{}, b.own, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	}, secret.Login{}, b.own, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, w.checkCertificates(t.Context(), time.Now()))
 	subjects := []string{b.next(t, Expiry).Subject, b.next(t, Expiry).Subject}

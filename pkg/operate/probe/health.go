@@ -1,6 +1,6 @@
-// Package health exposes the state of a running service: liveness, readiness and Prometheus
+// Package probe exposes the state of a running service: liveness, readiness and Prometheus
 // metrics over HTTP, and `nats micro` over NATS. The service itself defines what ready means.
-package health
+package probe
 
 import (
 	"context"
