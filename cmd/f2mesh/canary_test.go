@@ -75,7 +75,7 @@ func (c *canaries) know(name, text string) {
 // knowAll takes the secrets of the mesh as they are now; a rotation makes more.
 func (c *canaries) knowAll(t *testing.T, when string) {
 	t.Helper()
-	for _, name := range append(mesh.CredentialNames(), credential.HealthAPI) {
+	for _, name := range append(credential.Names(credential.All()), credential.HealthAPI) {
 		c.know(name+" "+when, c.m.password(t, name))
 	}
 	for _, path := range []string{

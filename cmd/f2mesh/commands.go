@@ -2,16 +2,8 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
 
-	"github.com/alecthomas/kong"
-	"golang.org/x/term"
-
-	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
-	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // commands is the command line: flags, environment variables and help are all
@@ -53,38 +45,6 @@ type commands struct {
 	Healthcheck containers.Healthcheck `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
-}
-
-// globals are the flags of every command.
-type globals struct {
-	StateDir  string `help:"Directory for all data of the mesh." env:"F2MESH_STATE_DIR" default:".f2mesh" type:"path"`
-	LogLevel  string `help:"Minimum log level (${enum})." env:"F2MESH_LOG_LEVEL" default:"info" enum:"debug,info,warn,error"`
-	LogFormat string `help:"Log format (${enum}). auto: text on a terminal." env:"F2MESH_LOG_FORMAT" default:"auto" enum:"auto,text,json"`
-
-	CheckConfig bool `help:"Only check the command line and the environment."`
-}
-
-// state is the mesh's directory. Commands without flags for Vault take it as the
-// environment names it.
-func (g *globals) state() mesh.State { return mesh.State{Dir: g.StateDir, Vault: vaultFromEnvironment} }
-
-func vaultFromEnvironment() (f mesh.VaultFlags, err error) {
-	parser, err := kong.New(&f, kong.Vars{"vault_prefix": vault.Prefix})
-	if err != nil {
-		return f, err
-	}
-	_, err = parser.Parse(nil)
-	return f, err
-}
-
-func (g *globals) logger(w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(g.LogLevel)) // the flag's enum holds only levels
-	options := &slog.HandlerOptions{Level: level}
-	if g.LogFormat == "json" || g.LogFormat == "auto" && !term.IsTerminal(int(os.Stderr.Fd())) {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }
 
 type versionCommand struct{}

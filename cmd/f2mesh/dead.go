@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 
@@ -73,15 +72,6 @@ func (c *deadListCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 		return err
 	}
 	return printAs(c.JSON, groups)
-}
-
-// printAs prints what a command found, as JSON or as text for people.
-func printAs(asJSON bool, found io.WriterTo) error {
-	if asJSON {
-		return printJSON(found)
-	}
-	_, err := found.WriteTo(os.Stdout)
-	return err
 }
 
 type deadReplayCommand struct {

@@ -3,13 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -22,74 +19,6 @@ type deviceCommands struct {
 	RotateCA deviceRotateCommand   `cmd:"" help:"Create a new issuing CA. Certificates of the old one stay valid." name:"rotate-ca"`
 	Export   deviceExportCommand   `cmd:"" help:"Export a controller's certificate bundle: device.crt, device.key, ca.crt, mqtt_config.json."`
 	Log      deviceLogCommand      `cmd:"" help:"Show the audit trail: what was issued, renewed, revoked, rotated or refused, and by whom."`
-}
-
-// registryFlags are those of the commands that change who is in the fleet.
-type registryFlags struct {
-	mesh.IssuerFlags
-	containerRegistry
-}
-
-// with runs do on the registry of the mesh that runs on the state directory.
-func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registrar.Core) error) error {
-	st := g.state()
-	if f.Registry != "" {
-		return f.within(ctx, st, &f.IssuerFlags, log, do)
-	}
-	r, err := st.Load()
-	if err != nil {
-		return err
-	}
-	secrets, err := st.Secrets(log)
-	if err != nil {
-		return err
-	}
-	defer secrets.Close()
-	issuer, err := f.issuer(st, r, log)
-	if err != nil {
-		return err
-	}
-	registry, err := registrar.Open(ctx, st, r.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), issuer, secrets, log)
-	if err != nil {
-		return err
-	}
-	defer registry.Close()
-	return do(registry)
-}
-
-// issuer is the one that is asked for, or that of the running mesh.
-func (f *registryFlags) issuer(st mesh.State, r mesh.Description, log *slog.Logger) (identity.Issuer, error) {
-	if f.Issuer == "" {
-		f.IssuerFlags = r.Issuer
-	}
-	return f.FromEnvironment(st, log)
-}
-
-func parseMACs(texts []string) ([]topic.MAC, error) {
-	macs := make([]topic.MAC, len(texts))
-	for i, text := range texts {
-		mac, err := parseMAC(text)
-		if err == nil && mac == "" {
-			err = errors.New("a MAC address is empty")
-		}
-		if err != nil {
-			return nil, err
-		}
-		macs[i] = mac
-	}
-	return macs, nil
-}
-
-// parseMAC reads a MAC address; the empty text stands for none.
-func parseMAC(text string) (topic.MAC, error) {
-	if text == "" {
-		return "", nil
-	}
-	mac, err := topic.ParseMAC(text)
-	if err != nil {
-		return "", fmt.Errorf("%q is not a MAC address: 12 hex digits, without separators or with - or : between bytes", text)
-	}
-	return mac, nil
 }
 
 type deviceRenewCommand struct {

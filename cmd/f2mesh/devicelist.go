@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"os"
 	"time"
@@ -28,12 +27,6 @@ func (c *deviceListCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 		}
 		return registrar.WriteDevices(os.Stdout, devices, time.Now())
 	})
-}
-
-func printJSON(v any) error {
-	out := json.NewEncoder(os.Stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(v)
 }
 
 type deviceShowCommand struct {

@@ -24,7 +24,7 @@ func vaultWithSecrets(t *testing.T) mesh.VaultFlags {
 	t.Helper()
 	server := vaulttest.StartDev(t)
 	files := credential.Folder{Dir: filepath.Join(t.TempDir(), "secrets")}
-	for _, name := range mesh.CredentialNames() {
+	for _, name := range credential.Names(credential.All()) {
 		require.NoError(t, files.Make(name))
 	}
 	flags := mesh.VaultFlags{Config: server.Config(filepath.Join(t.TempDir(), "vault"))}
@@ -89,7 +89,7 @@ func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
 // not: what is in Vault may be newer.
 func TestCommandsDuringAnOutage(t *testing.T) {
 	st := mesh.State{Dir: t.TempDir()}
-	for _, name := range mesh.CredentialNames() {
+	for _, name := range credential.Names(credential.All()) {
 		require.NoError(t, st.SecretFiles().Make(name))
 	}
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1") // nobody listens there

@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -132,7 +131,7 @@ func TestFiguresAgree(t *testing.T) {
 		assert.False(t, status.CRLEnds.IsZero())
 		assert.NotEmpty(t, status.Streams)
 		assert.NotEmpty(t, status.Secrets)
-		for _, name := range append(mesh.CredentialNames(), credential.HealthAPI) {
+		for _, name := range append(credential.Names(credential.All()), credential.HealthAPI) {
 			assert.NotContains(t, body, m.password(t, name), name)
 		}
 	})

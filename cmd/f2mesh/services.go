@@ -5,13 +5,10 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/f2mesh/f2mesh/pkg/identity"
-	"github.com/f2mesh/f2mesh/services/registrar/server"
-
-	monitor "github.com/f2mesh/f2mesh/services/health"
-
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
@@ -20,7 +17,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
+	monitor "github.com/f2mesh/f2mesh/services/health"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
+	"github.com/f2mesh/f2mesh/services/registrar"
+	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
 )
 
@@ -165,4 +165,9 @@ func newRegistrar(cfg server.Config, issuer identity.Issuer) service.Build {
 			MQTT:     secret.Login{Store: h.Secrets, Password: mesh.SecretMQTTRegistrar, User: "registrar"},
 		}, streams, reg, log)
 	}
+}
+
+// migrateRegistry makes the registrar's tables, as their owner.
+func migrateRegistry(ctx context.Context, pool *database.Pool) error {
+	return registrar.Migrate(ctx, pool.Pool)
 }

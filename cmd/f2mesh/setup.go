@@ -39,7 +39,7 @@ func (c *setupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 	} else if c.Force && st.Locked() {
 		return errors.New("the mesh runs with these secrets: stop it with `f2mesh down`, or replace them while it runs with `f2mesh secret rotate --all`")
 	}
-	for _, name := range append([]string{credential.Username, credential.HealthAPI}, mesh.CredentialNames()...) {
+	for _, name := range append([]string{credential.Username, credential.HealthAPI}, credential.Names(credential.All())...) {
 		done, err := st.SetUpSecret(ctx, files, name, c.Force, c.DryRun)
 		if err != nil {
 			return err

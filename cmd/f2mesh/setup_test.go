@@ -18,7 +18,7 @@ import (
 func readSecrets(t *testing.T, st mesh.State) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, name := range mesh.CredentialNames() {
+	for _, name := range credential.Names(credential.All()) {
 		text, err := os.ReadFile(filepath.Join(st.SecretsDir(), name))
 		require.NoError(t, err)
 		all[name] = string(text)

@@ -145,11 +145,6 @@ func simulate(m *local.Mesh, every time.Duration) supervisor.Run {
 	}
 }
 
-// migrateRegistry makes the registrar's tables, as their owner.
-func migrateRegistry(ctx context.Context, pool *database.Pool) error {
-	return registrar.Migrate(ctx, pool.Pool)
-}
-
 // migrations make the tables that the services own, by database.
 func migrations() map[string]mesh.Migration {
 	return map[string]mesh.Migration{

@@ -55,3 +55,9 @@ func (f *VaultFlags) Chain(service string, files secret.Files, log *slog.Logger)
 	}
 	return append(secret.Chain{client}, chain...), nil
 }
+
+// IssuerFlags say who signs devices' certificates.
+type IssuerFlags struct {
+	Issuer string `help:"What signs device certificates: files (the mesh's own CA) or vault (the PKI engine). Default: as the mesh was started, or files." env:"F2MESH_ISSUER" default:"" enum:",files,vault" json:"name,omitempty"`
+	Mount  string `help:"Path of Vault's PKI engine." env:"F2MESH_PKI_MOUNT" default:"pki" name:"pki-mount" json:"mount,omitempty"`
+}

@@ -10,12 +10,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
-// IssuerFlags say who signs devices' certificates.
-type IssuerFlags struct {
-	Issuer string `help:"What signs device certificates: files (the mesh's own CA) or vault (the PKI engine). Default: as the mesh was started, or files." env:"F2MESH_ISSUER" default:"" enum:",files,vault" json:"name,omitempty"`
-	Mount  string `help:"Path of Vault's PKI engine." env:"F2MESH_PKI_MOUNT" default:"pki" name:"pki-mount" json:"mount,omitempty"`
-}
-
 // IssuerVault is the value of --issuer for Vault's PKI engine.
 const IssuerVault = "vault"
 

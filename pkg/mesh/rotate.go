@@ -26,15 +26,6 @@ type RotationReport struct {
 	flow
 }
 
-// CredentialNames are the names of the credentials that every mesh has.
-func CredentialNames() []string {
-	var all []string
-	for _, c := range credential.All() {
-		all = append(all, c.Name)
-	}
-	return all
-}
-
 // String is a report for people.
 func (r RotationReport) String() string {
 	how := "rotated"

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
@@ -95,7 +94,7 @@ func (k *Secrets) Close() {
 
 // Ensure makes the secrets that are nowhere, as files.
 func (k *Secrets) Ensure(ctx context.Context) error {
-	for _, name := range append(CredentialNames(), credential.HealthAPI) {
+	for _, name := range append(credential.Names(credential.All()), credential.HealthAPI) {
 		_, err := k.Lookup(ctx, name)
 		if errors.Is(err, secret.ErrNotFound) {
 			err = k.files.Make(name)
@@ -148,11 +147,4 @@ func (k *Secrets) LogIn(ctx context.Context, name string) (user, password string
 		return "f2mesh", v.Reveal(), err // any user
 	}
 	return LogIn(ctx, k, name)
-}
-
-// SecretStatus is one line of the screen: what one instance of a service says.
-type SecretStatus struct {
-	Service string `json:"service"` // "" for what only people and our own commands use
-	secret.Status
-	Age time.Duration `json:"age_ns"` // of the version, as far as it is known
 }

@@ -108,3 +108,10 @@ func (a Services) figures(ctx context.Context, service string, instances int) (m
 	}
 	return all, nil
 }
+
+// SecretStatus is one line of the screen: what one instance of a service says.
+type SecretStatus struct {
+	Service string `json:"service"` // "" for what only people and our own commands use
+	secret.Status
+	Age time.Duration `json:"age_ns"` // of the version, as far as it is known
+}

@@ -14,9 +14,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
-
 	"github.com/f2mesh/f2mesh/pkg/database"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 //go:embed migrations/*.sql

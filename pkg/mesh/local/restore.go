@@ -26,13 +26,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// RestoringFile is in a state directory while a restore fills it. A mesh that has it
-// is not whole.
-const RestoringFile = "restoring"
-
-// ErrRestoring is why up does not start.
-var ErrRestoring = errors.New("a restore into this state directory was broken off, and it has only a part of the mesh: restore again, which begins anew")
-
 // Restore fills a state directory that is empty, or not there, or that another
 // restore left.
 func Restore(ctx context.Context, archive *backup.Reader, st mesh.State, tables map[string]mesh.Migration, out io.Writer, log *slog.Logger) (err error) {

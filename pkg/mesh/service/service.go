@@ -41,14 +41,6 @@ type Runner interface {
 	Ready(ctx context.Context) error
 }
 
-// Host is what a service needs of the process that it runs in.
-type Host struct {
-	Nats    stream.Config
-	Secrets *secret.Store // the service's own
-	Version string        // of this program
-	Log     *slog.Logger
-}
-
 // Build makes one service.
 type Build func(h *Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (Runner, error)
 

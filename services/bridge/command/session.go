@@ -9,9 +9,8 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
-	pahosession "github.com/eclipse/paho.golang/paho/session"
-
 	pahologger "github.com/eclipse/paho.golang/paho/log"
+	pahosession "github.com/eclipse/paho.golang/paho/session"
 )
 
 // session is the client's MQTT session state, for paho. It keeps the packets in flight on

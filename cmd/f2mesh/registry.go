@@ -4,10 +4,52 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
+
+// registryFlags are those of the commands that change who is in the fleet.
+type registryFlags struct {
+	mesh.IssuerFlags
+	containerRegistry
+}
+
+// with runs do on the registry of the mesh that runs on the state directory.
+func (f *registryFlags) with(ctx context.Context, g *globals, log *slog.Logger, do func(*registrar.Core) error) error {
+	st := g.state()
+	if f.Registry != "" {
+		return f.within(ctx, st, &f.IssuerFlags, log, do)
+	}
+	r, err := st.Load()
+	if err != nil {
+		return err
+	}
+	secrets, err := st.Secrets(log)
+	if err != nil {
+		return err
+	}
+	defer secrets.Close()
+	issuer, err := f.issuer(st, r, log)
+	if err != nil {
+		return err
+	}
+	registry, err := registrar.Open(ctx, st, r.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), issuer, secrets, log)
+	if err != nil {
+		return err
+	}
+	defer registry.Close()
+	return do(registry)
+}
+
+// issuer is the one that is asked for, or that of the running mesh.
+func (f *registryFlags) issuer(st mesh.State, r mesh.Description, log *slog.Logger) (identity.Issuer, error) {
+	if f.Issuer == "" {
+		f.IssuerFlags = r.Issuer
+	}
+	return f.FromEnvironment(st, log)
+}
 
 // containerRegistry lets a command work on the registry from inside a container,
 // where no `up` runs: --state-dir has the same folders, the secrets are files.

@@ -1,0 +1,16 @@
+package service
+
+import (
+	"log/slog"
+
+	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// Host is what a service needs of the process that it runs in.
+type Host struct {
+	Nats    stream.Config
+	Secrets *secret.Store // the service's own
+	Version string        // of this program
+	Log     *slog.Logger
+}
