@@ -106,7 +106,7 @@ func (k *Secrets) Ensure(ctx context.Context) error {
 	return k.files.WriteText(credential.Username, "bridge")
 }
 
-// Put makes a keeper a rotation.Store: it replaces a secret where it is.
+// Put makes Secrets a rotation.Store: it replaces a secret where it is.
 func (k *Secrets) Put(ctx context.Context, name, user, password string, old secret.Value) (secret.Value, error) {
 	switch old.Source() {
 	case "vault":
@@ -139,7 +139,7 @@ func errNotReplaceable(name string, v secret.Value) error {
 	return fmt.Errorf("secret %s comes from source %q, which f2mesh cannot change: move it to a secret file or to Vault", name, v.Source())
 }
 
-// LogIn is that of one credential, for packages that know no keeper, or that of the
+// LogIn is that of one credential, for packages that do not know Secrets, or that of the
 // health API.
 func (k *Secrets) LogIn(ctx context.Context, name string) (user, password string, err error) {
 	if name == credential.HealthAPI {

@@ -15,8 +15,8 @@ import (
 )
 
 // UnservedSecrets are the credentials that no service uses, as we see them.
-func UnservedSecrets(ctx context.Context, keeper *Secrets) []SecretStatus {
-	store := secret.NewStore(keeper.Chain, slog.New(slog.DiscardHandler)) // the screen tells
+func UnservedSecrets(ctx context.Context, secrets *Secrets) []SecretStatus {
+	store := secret.NewStore(secrets.Chain, slog.New(slog.DiscardHandler)) // the screen tells
 	for _, c := range credential.All() {
 		if len(c.Services) == 0 {
 			_, _ = store.Get(ctx, c.Name)
