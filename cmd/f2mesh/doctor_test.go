@@ -434,7 +434,7 @@ func (m *testMesh) serverTLS(t *testing.T) *tls.Config {
 }
 
 func brokenNetwork() []sabotage {
-	return []sabotage{{"network-listeners", "not on mesh.Loopback", func(t *testing.T, _ *testMesh, _ *doctor.Target) {
+	return []sabotage{{"network-listeners", "not on loopback", func(t *testing.T, _ *testMesh, _ *doctor.Target) {
 		t.Helper()
 		everywhere, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":0")
 		require.NoError(t, err)

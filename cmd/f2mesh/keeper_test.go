@@ -99,6 +99,7 @@ func TestCommandsDuringAnOutage(t *testing.T) {
 		require.NoError(t, os.WriteFile(st.Path("vault", name), []byte("00000000-0000-0000-0000-000000000000\n"), 0o600))
 	}
 	var log bytes.Buffer
+	st.Vault = vaultFromEnvironment
 	lenient, err := st.Secrets(slog.New(slog.NewTextHandler(&log, nil)))
 	require.NoError(t, err)
 	defer lenient.Close()

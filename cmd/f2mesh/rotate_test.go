@@ -20,6 +20,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
+	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/simulator"
 )
 
@@ -32,6 +33,9 @@ func (m *testMesh) rotator(t *testing.T) *mesh.Rotator {
 	r := &mesh.Rotator{State: m.State, Running: m.Describe(), Keeper: m.Secrets, Log: m.Log}
 	require.NoError(t, r.Connect(t.Context()))
 	t.Cleanup(r.Stop)
+	r.Record = func(ctx context.Context, result rotation.Result, failure error) error {
+		return registrar.RecordRotation(ctx, r.Nc, result, failure, m.Log)
+	}
 	return r
 }
 

@@ -12,31 +12,40 @@ const largestConnect = 16 << 10
 
 var errNotConnect = errors.New("no CONNECT of MQTT 3.1, 3.1.1 or 5")
 
-// readConnect reads the body of the first packet, and not a byte more.
+// readConnect reads the body of the first packet, and not a byte more. Of another packet it
+// reads the first byte alone: who speaks no MQTT must not hold the connection.
 func readConnect(r io.Reader) ([]byte, error) {
-	kind, body, err := readPacket(r, largestConnect)
-	if err == nil && kind != 0x10 {
-		err = errNotConnect
+	kind, err := byteReader{r}.ReadByte()
+	if err != nil {
+		return nil, err
 	}
-	return body, err
+	if kind != 0x10 {
+		return nil, errNotConnect
+	}
+	return readBody(r, largestConnect)
 }
 
 // readPacket reads one packet of at most that many bytes, and not a byte more.
 func readPacket(r io.Reader, largest uint64) (kind byte, body []byte, err error) {
-	in := byteReader{r}
-	if kind, err = in.ReadByte(); err != nil {
+	if kind, err = (byteReader{r}).ReadByte(); err != nil {
 		return 0, nil, err
 	}
-	length, err := binary.ReadUvarint(in) // at most 10 bytes, of which MQTT allows 4: the bound says so
+	body, err = readBody(r, largest)
+	return kind, body, err
+}
+
+// readBody reads the length of a packet and what follows.
+func readBody(r io.Reader, largest uint64) ([]byte, error) {
+	length, err := binary.ReadUvarint(byteReader{r}) // at most 10 bytes, of which MQTT allows 4: the bound says so
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if length > largest {
-		return 0, nil, fmt.Errorf("a packet of %d bytes", length)
+		return nil, fmt.Errorf("a packet of %d bytes", length)
 	}
-	body = make([]byte, length)
+	body := make([]byte, length)
 	_, err = io.ReadFull(r, body)
-	return kind, body, err
+	return body, err
 }
 
 // byteReader does not read ahead.
