@@ -30,10 +30,12 @@ func (c *downCommand) Run(ctx context.Context, g *globals) error {
 		if err := local.Stop(ctx, st, c.Timeout, os.Stdout); err != nil {
 			return err
 		}
+		if !c.Volumes {
+			fmt.Println("the data stay in", st.Dir)
+		}
 	}
 	if c.Volumes {
 		return local.Remove(st, os.Stdout, false)
 	}
-	fmt.Println("the data stay in", st.Dir)
 	return nil
 }

@@ -48,7 +48,7 @@ type Rotator struct {
 	Nc      *nats.Conn
 	Log     *slog.Logger
 	Stop    func() // of the store that nc logs in from
-	// record, if set, notes how a rotation ended.
+	// Record, if set, notes how a rotation ended.
 	Record func(ctx context.Context, result rotation.Result, failure error) error
 }
 

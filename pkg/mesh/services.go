@@ -57,7 +57,7 @@ func (a Services) AllSecrets(ctx context.Context) ([]SecretStatus, error) {
 	return all, nil
 }
 
-// Status makes answers the rotation.Services.
+// Status makes Services a rotation.Services.
 func (a Services) Status(ctx context.Context, service, name string) ([]secret.Status, error) {
 	counts, err := a.instances(ctx)
 	if err != nil || counts[service] == 0 {

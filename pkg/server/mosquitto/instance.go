@@ -35,10 +35,6 @@ func running(folder string) (instance, bool) {
 	return instance{mark: s.id, host: s.host}, err == nil
 }
 
-// Attended reports whether a broker runs that an Attendant attends, in whichever
-// container: run is the Attendant's folder.
-func Attended(run string) bool { return !free(filepath.Join(run, aliveFile)) }
-
 // free reports whether nobody holds the file.
 func free(path string) bool {
 	file, err := os.Open(path) //nolint:gosec // of the broker's folder
