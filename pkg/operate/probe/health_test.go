@@ -64,7 +64,7 @@ func TestHandler(t *testing.T) {
 		{"only read", "POST", "/readyz", ready, 405, ""},
 		{"no other path", "GET", "/", ready, 404, ""},
 		{"no profiles for everybody", "GET", "/debug/pprof/cmdline", ready, 404, ""},
-		{"profiles for the operator", "GET", "/debug/pprof/cmdline", profiled, 200, "health.test"},
+		{"profiles for the operator", "GET", "/debug/pprof/cmdline", profiled, 200, "probe.test"},
 	} {
 		recorder := httptest.NewRecorder()
 		test.handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), test.method, test.path, http.NoBody))
