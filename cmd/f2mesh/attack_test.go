@@ -177,7 +177,7 @@ func attacksOnNATS() []misuse {
 			t.Helper()
 			forged := event.Decoded{
 				ID: event.ID{15: 1}, Time: time.Now(), Received: time.Now(), Root: "tele", MAC: string(mac), Mode: "sensor-mode", Connector: 1,
-				Component: "sensor-1", ControllerID: 1, DeviceID: 2, Device: "forged", Values: []event.Value{{DataPointID: 1, Label: "forged", Number: 666}},
+				Component: "sensor-1", ControllerID: 1, DeviceID: 2, Device: "forged", Values: []event.DataPoint{{DataPointID: 1, Label: "forged", Number: 666}},
 			}
 			pushes(t, m, forged.AppendJSON(nil), "f2.decoded.tele."+string(mac)+".sensor-mode.1.sensor-1")
 			if within(5*time.Second, func() bool { return m.count(t, "SELECT count(*) FROM measurement WHERE value = 666") > 0 }) {
@@ -275,16 +275,16 @@ func attacksOnMQTT() (all []misuse) {
 }
 
 // attacker is for the server at a port.
-func (m *testMesh) attacker(t *testing.T, port int, path string) hostile.Server {
+func (m *testMesh) attacker(t *testing.T, port int, path string) hostile.Victim {
 	t.Helper()
-	return hostile.Server{
+	return hostile.Victim{
 		Address: m.Address(port), Path: path,
 		TLS: &tls.Config{RootCAs: m.roots(t), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
 	}
 }
 
 // reached asks the server as another machine does.
-func (m *testMesh) reached(t *testing.T, server hostile.Server) error {
+func (m *testMesh) reached(t *testing.T, server hostile.Victim) error {
 	t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}}
 	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{

@@ -83,9 +83,9 @@ func (c *backupCommand) Run(ctx context.Context, g *globals, log *slog.Logger) e
 	}
 	sum := sha256.New()
 	if c.To == stdio {
-		b.Writer, err = backup.Stream(io.MultiWriter(os.Stdout, sum), key)
+		b.ArchiveWriter, err = backup.Stream(io.MultiWriter(os.Stdout, sum), key)
 	} else {
-		b.Writer, err = backup.Create(c.To, key)
+		b.ArchiveWriter, err = backup.Create(c.To, key)
 	}
 	if err != nil {
 		return err

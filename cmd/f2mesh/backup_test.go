@@ -342,7 +342,7 @@ func TestBackupWhileOthersWork(t *testing.T) {
 	w, err := backup.Create(filepath.Join(t.TempDir(), "archive"), key)
 	require.NoError(t, err)
 	defer w.Discard()
-	b := &mesh.Saver{Writer: w, Mesh: &mesh.Mesh{State: m.State, Description: m.Describe(), JetStream: m.js, Secrets: m.Secrets}}
+	b := &mesh.Saver{ArchiveWriter: w, Mesh: &mesh.Mesh{State: m.State, Description: m.Describe(), JetStream: m.js, Secrets: m.Secrets}}
 	var sent uint64
 	b.Out = told(func(line string) {
 		if !strings.Contains(line, "stream DECODED") {
@@ -375,7 +375,7 @@ func TestBackupOfLinks(t *testing.T) {
 	w, err := backup.Create(file, key)
 	require.NoError(t, err)
 	defer w.Discard()
-	b := &mesh.Saver{Writer: w, Mesh: &mesh.Mesh{State: st}, Out: io.Discard}
+	b := &mesh.Saver{ArchiveWriter: w, Mesh: &mesh.Mesh{State: st}, Out: io.Discard}
 	require.ErrorContains(t, b.Folder("pki"), st.Path("pki")+" is neither a file nor a folder")
 	require.NoError(t, os.Remove(st.Path("pki")))
 	require.NoError(t, b.Folder("pki"), "there is none")

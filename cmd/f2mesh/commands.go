@@ -37,12 +37,12 @@ type commands struct {
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
 	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 
-	Init        containers.Init        `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
-	Provision   provisionCommand       `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
-	Demo        demoCommand            `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
-	Load        loadCommand            `cmd:"" help:"Fill the containers' servers in a restore. restore --compose runs it." group:"Containers (compose.yaml)"`
-	Broker      containers.Broker      `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
-	Healthcheck containers.Healthcheck `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
+	Init        containers.Init            `cmd:"" help:"Write certificates and configuration into the containers' volumes." group:"Containers (compose.yaml)"`
+	Provision   provisionCommand           `cmd:"" help:"Create streams, roles, databases and tables on the containers' servers." group:"Containers (compose.yaml)"`
+	Demo        demoCommand                `cmd:"" help:"Register the demo fleet with the containers." group:"Containers (compose.yaml)"`
+	Load        loadCommand                `cmd:"" help:"Fill the containers' servers in a restore. restore --compose runs it." group:"Containers (compose.yaml)"`
+	Broker      containers.BrokerContainer `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
+	Healthcheck containers.Healthcheck     `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

@@ -190,7 +190,7 @@ func TestBroker(t *testing.T) {
 	people := freeAddress(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
 	log := slog.New(slog.DiscardHandler)
-	c := containers.Broker{
+	c := containers.BrokerContainer{
 		Dir: dir, RunDir: run, Host: "127.0.0.1", People: people, WebSocket: freeAddress(t),
 		Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
 	}

@@ -37,4 +37,4 @@ func (c *deadShowCommand) Run(ctx context.Context, g *globals, log *slog.Logger)
 	return errors.Join(err, printErr)
 }
 
-var _ replay.Decoder = (*decoder.Redecoder)(nil)
+var _ replay.MetadataDecoder = (*decoder.Redecoder)(nil)

@@ -60,7 +60,7 @@ func (b *book) tee(t *testing.T, file *os.File) {
 }
 
 // find runs one check.
-func find(t *testing.T, m *doctor.Target, name string) doctor.Result {
+func find(t *testing.T, m *doctor.Target, name string) doctor.CheckResult {
 	t.Helper()
 	results, err := doctor.Run(t.Context(), m, name)
 	require.NoError(t, err)
@@ -111,7 +111,7 @@ func TestDoctorSeesWhatIsBroken(t *testing.T) {
 		t.Run(s.check, func(t *testing.T) {
 			own := *patient
 			s.do(t, m, &own)
-			var r doctor.Result
+			var r doctor.CheckResult
 			eventually(t, func() bool { r = find(t, &own, s.check); return r.State == doctor.Failed }, "%s is not red", s.check)
 			assert.Contains(t, r.Seen, s.seen)
 			assert.NotEmpty(t, r.Fix)

@@ -205,7 +205,7 @@ func (m *apartMesh) serves(t *testing.T, mac topic.MAC) {
 type attacker struct {
 	hostile.Attack
 	door string
-	to   hostile.Server
+	to   hostile.Victim
 
 	ended, held, refused, cut int // by the server in time; too late; no connection; as the phase ended
 	longest                   time.Duration
@@ -229,7 +229,7 @@ func (m *apartMesh) attackers(t *testing.T, neighbor topic.MAC, villains []fleet
 	foreign := loadPair(t, filepath.Join(dir, neighbor.Dashed()))
 	add := func(door string, port int, attacks []hostile.Attack) {
 		for _, a := range attacks {
-			to := hostile.Server{Address: m.address(port), TLS: m.tls, From: "127.0.0.2", Foreign: foreign}
+			to := hostile.Victim{Address: m.address(port), TLS: m.tls, From: "127.0.0.2", Foreign: foreign}
 			if door == "MQTT" {
 				to.Own, villains = m.certificate(t, villains[0].MAC), villains[1:]
 			}
@@ -293,7 +293,7 @@ func (m *apartMesh) flood(t *testing.T) (end func()) {
 			if name == "MQTT" {
 				number = floodOfBroker
 			}
-			closed, end, err := hostile.Open(t.Context(), hostile.Server{Address: m.address(port), From: "127.0.0.3"}, number, 2*time.Second)
+			closed, end, err := hostile.Open(t.Context(), hostile.Victim{Address: m.address(port), From: "127.0.0.3"}, number, 2*time.Second)
 			if !assert.NoError(t, err, name) { //nolint:testifylint // not the test's goroutine
 				return
 			}

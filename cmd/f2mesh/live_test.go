@@ -35,7 +35,7 @@ const poll = 200 * time.Millisecond
 // login is one service's way into one kind of server.
 type login struct {
 	service, secret, user string
-	server                rotation.Server
+	server                rotation.LoginServer
 }
 
 // logins are those of the mesh's services at its servers.
@@ -44,7 +44,7 @@ func (m *testMesh) logins(t *testing.T) []login {
 	named := func(name string) func(context.Context) (string, string, error) {
 		return func(ctx context.Context) (string, string, error) { return mesh.LogIn(ctx, m.State.SecretFiles(), name) }
 	}
-	servers := map[credential.Kind]rotation.Server{
+	servers := map[credential.Kind]rotation.LoginServer{
 		credential.NATS:     natsserver.Admin{Dir: m.State.Path("nats"), URL: m.Nats.URL(), CAFile: m.Authority.CAFile(), Sys: named("nats_sys_password")},
 		credential.MQTT:     mosquitto.Admin{Dir: m.State.Path("mosquitto"), Address: m.Address(m.Ports().MQTT), People: m.Address(m.Ports().People)},
 		credential.Postgres: postgres.Admin{{DSN: m.DSN("postgres", "postgres"), Superuser: named(mesh.SecretSuperuser)}},

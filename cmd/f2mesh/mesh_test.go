@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 
 // testMesh is a mesh of real servers on free ports.
 type testMesh struct {
-	*local.Mesh
+	*local.Parts
 	js   jetstream.JetStream
 	rows *pgxpool.Pool // the reader's
 }
@@ -104,7 +104,7 @@ func startMeshIn(t *testing.T, st mesh.State, log *slog.Logger, change ...func(*
 	} else {
 		require.NoError(t, err)
 	}
-	tm := &testMesh{Mesh: m}
+	tm := &testMesh{Parts: m}
 	tm.openReaders(t)
 	return tm
 }

@@ -88,7 +88,7 @@ func TestFiguresAgree(t *testing.T) {
 	}, "not all messages are counted")
 
 	password := m.password(t, credential.HealthAPI)
-	var status monitor.Status
+	var status monitor.MeshStatus
 	code, body := m.api(t, "/status", password)
 	require.Equal(t, http.StatusOK, code, body)
 	require.NoError(t, json.Unmarshal([]byte(body), &status))

@@ -195,7 +195,7 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	local := m.Mesh
+	local := m.Parts
 	r, d := registrarOf(local, server.Config{}), decoderOf(local, decoder.Config{})
 	w := writerOf(local, writer.Config{})
 	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")

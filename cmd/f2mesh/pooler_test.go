@@ -119,7 +119,7 @@ func TestPoolExhausted(t *testing.T) {
 func TestWithoutPooling(t *testing.T) {
 	m := startMesh(t, func(c *meshConfig) { c.Pooling = false })
 	assert.NotContains(t, m.Names(), local.PartPgBouncer)
-	assert.Empty(t, writerOf(m.Mesh, writer.Config{}).PooledDSN)
+	assert.Empty(t, writerOf(m.Parts, writer.Config{}).PooledDSN)
 	tr := startTraffic(t, m.device(t, mac))
 	require.Eventually(t, func() bool { return tr.count() > 100 }, time.Minute, 20*time.Millisecond)
 	tr.finish(t, m)

@@ -42,7 +42,7 @@ func (c *secretRotateCommand) Run(ctx context.Context, g *globals, log *slog.Log
 			return err
 		}
 	}
-	r.Record = func(ctx context.Context, result rotation.Result, failure error) error {
+	r.Record = func(ctx context.Context, result rotation.Rotated, failure error) error {
 		return registrar.RecordRotation(ctx, r.Nc, result, failure, log)
 	}
 	for _, one := range credentials {

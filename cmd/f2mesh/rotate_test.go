@@ -33,7 +33,7 @@ func (m *testMesh) rotator(t *testing.T) *mesh.Rotator {
 	r := &mesh.Rotator{State: m.State, Running: m.Describe(), Keeper: m.Secrets, Log: m.Log}
 	require.NoError(t, r.Connect(t.Context()))
 	t.Cleanup(r.Stop)
-	r.Record = func(ctx context.Context, result rotation.Result, failure error) error {
+	r.Record = func(ctx context.Context, result rotation.Rotated, failure error) error {
 		return registrar.RecordRotation(ctx, r.Nc, result, failure, m.Log)
 	}
 	return r
@@ -260,7 +260,7 @@ func (m *testMesh) audit(t *testing.T) *ledger.Report {
 type simulatedFleet struct {
 	stop   context.CancelFunc
 	done   sync.WaitGroup
-	report simulator.Report
+	report simulator.Totals
 	err    error
 }
 

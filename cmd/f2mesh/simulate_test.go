@@ -19,7 +19,7 @@ import (
 func TestSimulateLeavesOthersAlone(t *testing.T) {
 	const own, more = 2, 3
 	m := startMesh(t, func(c *meshConfig) { c.Controllers = own })
-	m.Add(local.PartSimulator, simulate(m.Mesh, 200*time.Millisecond))
+	m.Add(local.PartSimulator, simulate(m.Parts, 200*time.Millisecond))
 	require.NoError(t, m.Start(t.Context(), local.PartSimulator))
 	r := m.Describe()
 	require.True(t, r.Simulating)

@@ -55,7 +55,7 @@ func TestTablesAreHarmless(t *testing.T) {
 		},
 		"tail, values": func(out io.Writer, text string) error {
 			d := event.Decoded{MAC: text, Component: text, Device: text}
-			d.Values = []event.Value{{Label: text, Text: &text}}
+			d.Values = []event.DataPoint{{Label: text, Text: &text}}
 			decoder.WriteDecoded(out, &d)
 			return nil
 		},
@@ -64,8 +64,8 @@ func TestTablesAreHarmless(t *testing.T) {
 			return nil
 		},
 		"status": func(out io.Writer, text string) error {
-			_, err := (&monitor.Status{
-				Stages: []monitor.Stage{{Stage: "bridge", Cause: text}},
+			_, err := (&monitor.MeshStatus{
+				Stages: []monitor.ServiceStatus{{Stage: "bridge", Cause: text}},
 				Alarms: []alarm.Alarm{{Kind: text, Service: text, Subject: text, Detail: text}}, AlarmsRaised: 1,
 			}).WriteTo(out)
 			return err

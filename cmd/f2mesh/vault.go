@@ -86,7 +86,7 @@ func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st mesh.State) (*
 	if err != nil {
 		return nil, err
 	}
-	b.Database = &vault.Database{URL: c.DatabaseURL, Username: c.DatabaseUser, Password: password, Reader: c.DatabaseReadRole}
+	b.Database = &vault.DatabaseEngine{URL: c.DatabaseURL, Username: c.DatabaseUser, Password: password, Reader: c.DatabaseReadRole}
 	if c.DatabaseCA != "" {
 		ca, err := os.ReadFile(c.DatabaseCA)
 		if err != nil {

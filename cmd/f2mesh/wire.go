@@ -40,7 +40,7 @@ type meshConfig struct {
 }
 
 // newMesh is a mesh of this machine with all services. Nothing is started yet.
-func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, error) {
+func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, error) {
 	var denied observer
 	base := cfg.Config
 	base.Version = version
@@ -54,20 +54,20 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Mesh, erro
 		base.Denied = denied.tell
 	}
 	base.Services = []local.Part{
-		{Name: local.PartKeeper, Build: func(*local.Mesh) service.Build { return newTrimmer(cfg.Keeper) }},
-		{Name: local.PartBridge, Build: func(m *local.Mesh) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
-		{Name: local.PartDecoder, Build: func(m *local.Mesh) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
-		{Name: local.PartWriter, Build: func(m *local.Mesh) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
-		{Name: local.PartRegistrar, Build: func(m *local.Mesh) service.Build {
+		{Name: local.PartKeeper, Build: func(*local.Parts) service.Build { return newTrimmer(cfg.Keeper) }},
+		{Name: local.PartBridge, Build: func(m *local.Parts) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
+		{Name: local.PartDecoder, Build: func(m *local.Parts) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
+		{Name: local.PartWriter, Build: func(m *local.Parts) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
+		{Name: local.PartRegistrar, Build: func(m *local.Parts) service.Build {
 			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
 		}},
-		{Name: local.PartHealth, Build: func(m *local.Mesh) service.Build { return newHealth(healthOf(m, cfg.Health), m.Metrics()) }},
+		{Name: local.PartHealth, Build: func(m *local.Parts) service.Build { return newHealth(healthOf(m, cfg.Health), m.Metrics()) }},
 	}
 	return local.New(st, base, log)
 }
 
 // admitDemo registers the demo fleet: the broker takes who may connect from the registry.
-func admitDemo(ctx context.Context, m *local.Mesh) error {
+func admitDemo(ctx context.Context, m *local.Parts) error {
 	registry, err := registrar.Open(ctx, m.State, m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry), m.Issuer, m.Secrets, m.Log.With("service", local.PartRegistrar))
 	if err != nil {
 		return err
@@ -76,23 +76,23 @@ func admitDemo(ctx context.Context, m *local.Mesh) error {
 	return registry.Admit(ctx, registrar.Origin{Actor: "up"}, fleet.Demo(m.Cfg.Controllers))
 }
 
-func bridgeOf(m *local.Mesh, cfg bridge.Config) bridge.Config {
+func bridgeOf(m *local.Parts, cfg bridge.Config) bridge.Config {
 	cfg.URL = "tcp://" + m.Address(m.Ports().MQTT)
 	return cfg
 }
 
-func decoderOf(m *local.Mesh, cfg decoder.Config) decoder.Config {
+func decoderOf(m *local.Parts, cfg decoder.Config) decoder.Config {
 	cfg.DSN, cfg.PooledDSN = m.DSN(mesh.RoleDecoder, mesh.DatabaseMetadata), m.PooledDSN(mesh.RoleDecoder, mesh.DatabaseMetadata)
 	cfg.Schema = mesh.MetadataSchema
 	return cfg
 }
 
-func writerOf(m *local.Mesh, cfg writer.Config) writer.Config {
+func writerOf(m *local.Parts, cfg writer.Config) writer.Config {
 	cfg.DSN, cfg.PooledDSN = m.DSN(mesh.RoleWriter, mesh.DatabaseTelemetry), m.PooledDSN(mesh.RoleWriter, mesh.DatabaseTelemetry)
 	return cfg
 }
 
-func registrarOf(m *local.Mesh, cfg server.Config) server.Config {
+func registrarOf(m *local.Parts, cfg server.Config) server.Config {
 	cfg.RegistryDSN = m.DSN(mesh.RoleRegistrar, mesh.DatabaseRegistry)
 	cfg.MetadataDSN = m.DSN(mesh.RoleRegistrar, mesh.DatabaseMetadata)
 	cfg.MetadataSchema = mesh.MetadataSchema
@@ -103,7 +103,7 @@ func registrarOf(m *local.Mesh, cfg server.Config) server.Config {
 	return cfg
 }
 
-func healthOf(m *local.Mesh, cfg monitor.Config) monitor.Config {
+func healthOf(m *local.Parts, cfg monitor.Config) monitor.Config {
 	cfg.CertFile, cfg.KeyFile = m.ServerPair()
 	cfg.CAs = m.Authority.CAFile()
 	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.HTTP))
@@ -133,7 +133,7 @@ func (o *observer) toldBy(inner service.Build) service.Build {
 }
 
 // simulate is the part that plays the demo fleet.
-func simulate(m *local.Mesh, every time.Duration) supervisor.Run {
+func simulate(m *local.Parts, every time.Duration) supervisor.Run {
 	return func(ctx context.Context, ready func()) error {
 		cfg := simulator.Config{
 			Broker: "ssl://" + m.Public(m.Ports().MQTTTLS), CAFile: m.Authority.CAFile(), Devices: m.State.DevicesDir(),

@@ -51,7 +51,7 @@ func OpenSigner(ctx context.Context, files credential.Folder) (backup.Signer, er
 
 // Saver saves one mesh.
 type Saver struct {
-	*backup.Writer
+	*backup.ArchiveWriter
 	*Mesh
 	Out      io.Writer
 	Manifest backup.Manifest

@@ -178,7 +178,7 @@ func (l *Loader) make(ctx context.Context, super *pgx.Conn, want *postgres.Censu
 	return pool.Dedicated(ctx)
 }
 
-func (l *Loader) fill(ctx context.Context, to *postgres.Loader, want *postgres.Census) error {
+func (l *Loader) fill(ctx context.Context, to *postgres.RowLoader, want *postgres.Census) error {
 	made, err := to.Prepare(ctx, want.Tables)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func (p *Provisioning) Roles(ctx context.Context) error {
 	return nil
 }
 
-func (p *Provisioning) roles(ctx context.Context, s Server) error {
+func (p *Provisioning) roles(ctx context.Context, s DatabaseServer) error {
 	conn, err := p.first(ctx, s)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (p *Provisioning) roles(ctx context.Context, s Server) error {
 
 // first connects as the superuser. A new server has the first of its two users alone, with the password of the one
 // whose turn it is.
-func (p *Provisioning) first(ctx context.Context, s Server) (*pgx.Conn, error) {
+func (p *Provisioning) first(ctx context.Context, s DatabaseServer) (*pgx.Conn, error) {
 	if !p.New {
 		return s.connect(ctx, p.Secrets, DatabaseAny)
 	}
@@ -112,7 +112,7 @@ func hasPassword(ctx context.Context, conn *pgx.Conn, role string) (there bool, 
 	return there, nil
 }
 
-func (p *Provisioning) tables(ctx context.Context, s Server, d Database) error {
+func (p *Provisioning) tables(ctx context.Context, s DatabaseServer, d Database) error {
 	conn, err := s.connect(ctx, p.Secrets, d.Name)
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ import (
 
 // RotationReport is what is shown of a rotation.
 type RotationReport struct {
-	rotation.Result
+	rotation.Rotated
 	flow
 }
 
@@ -49,7 +49,7 @@ type Rotator struct {
 	Log     *slog.Logger
 	Stop    func() // of the store that nc logs in from
 	// Record, if set, notes how a rotation ended.
-	Record func(ctx context.Context, result rotation.Result, failure error) error
+	Record func(ctx context.Context, result rotation.Rotated, failure error) error
 }
 
 // NewRotator connects to the mesh that runs on the state directory, as the operator. Close it.
@@ -146,7 +146,7 @@ func (r *Rotator) poolerLogin(ctx context.Context) error {
 }
 
 // Server is what a credential is for.
-func (r *Rotator) Server(c credential.Credential) rotation.Server {
+func (r *Rotator) Server(c credential.Credential) rotation.LoginServer {
 	switch c.Kind {
 	case credential.NATS:
 		return natsserver.Admin{
@@ -160,7 +160,7 @@ func (r *Rotator) Server(c credential.Credential) rotation.Server {
 		var servers postgres.Admin
 		for _, s := range r.Running.Servers() {
 			if slices.ContainsFunc(s.Credentials(), func(one credential.Credential) bool { return one.Name == c.Name }) {
-				servers = append(servers, postgres.Server{DSN: DSN(s.Address, s.caFile, "", DatabaseAny), Superuser: r.login(s.Superuser)})
+				servers = append(servers, postgres.RoleServer{DSN: DSN(s.Address, s.caFile, "", DatabaseAny), Superuser: r.login(s.Superuser)})
 			}
 		}
 		return servers

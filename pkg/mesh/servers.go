@@ -15,8 +15,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
-// Server is a PostgreSQL server of a mesh.
-type Server struct {
+// DatabaseServer is a PostgreSQL server of a mesh.
+type DatabaseServer struct {
 	Address   string
 	Superuser string // the secret of its superuser
 	Databases []Database
@@ -31,7 +31,7 @@ type Database struct {
 }
 
 // Servers are one server with all databases, or one for the metadata and one for the readings.
-func (d Description) Servers() []Server {
+func (d Description) Servers() []DatabaseServer {
 	// Servers without a published port let people in through the pooler.
 	pooled := func(role string) []string {
 		if d.Containers {
@@ -39,7 +39,7 @@ func (d Description) Servers() []Server {
 		}
 		return []string{role}
 	}
-	first := Server{
+	first := DatabaseServer{
 		Address: d.address(ServerMetadata, d.Ports.Postgres), Superuser: SecretSuperuser, caFile: d.CAFile,
 		Databases: []Database{
 			{DatabaseMetadata, postgres.Superuser, []string{RoleDecoder, RoleReader, RoleRegistrar}, pooled(RoleDecoder)},
@@ -49,9 +49,9 @@ func (d Description) Servers() []Server {
 	telemetry := Database{DatabaseTelemetry, RoleWriter, []string{RoleWriter, RoleReader}, pooled(RoleWriter)}
 	if d.Ports.Telemetry == 0 {
 		first.Databases = append(first.Databases, telemetry)
-		return []Server{first}
+		return []DatabaseServer{first}
 	}
-	return []Server{first, {
+	return []DatabaseServer{first, {
 		Address: d.address(ServerTelemetry, d.Ports.Telemetry), Superuser: SecretTimescaleSuperuser, caFile: d.CAFile,
 		Databases: []Database{telemetry},
 	}}
@@ -68,9 +68,9 @@ func (d Description) Databases() (names []string) {
 }
 
 // serverOf is the server that has a database.
-func (d Description) serverOf(database string) Server {
+func (d Description) serverOf(database string) DatabaseServer {
 	all := d.Servers()
-	i := slices.IndexFunc(all, func(s Server) bool {
+	i := slices.IndexFunc(all, func(s DatabaseServer) bool {
 		return slices.ContainsFunc(s.Databases, func(one Database) bool { return one.Name == database })
 	})
 	return all[max(i, 0)]
@@ -81,12 +81,12 @@ func (d Description) Superuser(ctx context.Context, secrets secret.Source, datab
 	return d.serverOf(database).connect(ctx, secrets, database)
 }
 
-func (s Server) connect(ctx context.Context, secrets secret.Source, database string) (*pgx.Conn, error) {
+func (s DatabaseServer) connect(ctx context.Context, secrets secret.Source, database string) (*pgx.Conn, error) {
 	return ConnectPostgres(ctx, DSN(s.Address, s.caFile, "", database), secrets, s.Superuser)
 }
 
 // Credentials are those of the roles that log in to the server.
-func (s Server) Credentials() []credential.Credential {
+func (s DatabaseServer) Credentials() []credential.Credential {
 	return slices.DeleteFunc(append(credential.Of(credential.Postgres), credential.SecondSuperuser()), func(c credential.Credential) bool {
 		if c.User == postgres.Superuser {
 			return c.Name != s.Superuser

@@ -20,7 +20,7 @@ import (
 // fast as it can.
 type flow struct {
 	bridge, decoder *Client
-	credential      *secrettest.Source // the decoder's
+	credential      *secrettest.FixedSource // the decoder's
 	stop            context.CancelFunc
 	stored          chan int
 	taken           chan []string

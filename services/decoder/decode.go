@@ -187,7 +187,7 @@ func (w *decoding) takePoint(p *dataPoint, data []byte, response frame.Response)
 		w.refuse(*p.refusal, p.id)
 		return
 	}
-	var v frame.Value
+	var v frame.FieldValue
 	err := response.Check(p.field)
 	switch {
 	case err == nil && p.isAbsent(data):
@@ -201,7 +201,7 @@ func (w *decoding) takePoint(p *dataPoint, data []byte, response frame.Response)
 		w.refuse(refusal{r.reason, p.describe(r.detail)}, p.id)
 		return
 	}
-	out := event.Value{DataPointID: p.id, Label: p.label, Unit: p.unit, Number: v.Number}
+	out := event.DataPoint{DataPointID: p.id, Label: p.label, Unit: p.unit, Number: v.Number}
 	if v.IsText {
 		out.Text = &v.Text
 	}
@@ -223,7 +223,7 @@ func (w *decoding) takeMembers(s *sensor, p *payload.Payload) {
 			})
 		case ok:
 			point := &s.points[at]
-			w.d.Values = append(w.d.Values, event.Value{DataPointID: point.id, Label: point.label, Unit: point.unit, Number: n.Value})
+			w.d.Values = append(w.d.Values, event.DataPoint{DataPointID: point.id, Label: point.label, Unit: point.unit, Number: n.Value})
 		default:
 			unknown = append(unknown, payload.Refused{Member: n.Label})
 		}

@@ -139,7 +139,7 @@ func TestContractFrame(t *testing.T) {
 		ID: event.PlaceID(1, 1), Time: time.Date(2026, 7, 1, 12, 0, 0, 123456000, time.UTC), Received: received,
 		Root: "tele", MAC: string(mac), ControllerID: 7, Mode: "sensor-mode", Connector: 1, Component: "sensor-1",
 		DeviceID: 8, Device: "Hall", MetadataVersion: "00ff",
-		Values: []event.Value{
+		Values: []event.DataPoint{
 			{DataPointID: 1, Label: "Temperature", Number: 25.52, Unit: "°C"},
 			{DataPointID: 2, Label: "Humidity", Number: 50, Unit: "%"},
 			{DataPointID: 3, Label: "CO2", Number: 700, Unit: "ppm"},

@@ -196,7 +196,7 @@ func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thel
 
 // testListen: a change of the metadata reaches a cache whose lifetimes are much longer than
 // the test.
-func testListen(t *testing.T, l *loader, pool *database.Pool, source *secrettest.Source, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
+func testListen(t *testing.T, l *loader, pool *database.Pool, source *secrettest.FixedSource, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	cfg := testConfig()
 	c, err := newCache(&cfg, l.load, newMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)

@@ -38,18 +38,18 @@ func NewRedecoder(cfg Config, pool *pgxpool.Pool) (*Redecoder, error) {
 }
 
 // Decode decodes a message of RAW. id is its place in RAW.
-func (r *Redecoder) Decode(ctx context.Context, raw *stream.Message, id event.ID) (replay.Result, error) {
+func (r *Redecoder) Decode(ctx context.Context, raw *stream.Message, id event.ID) (replay.DecodedMessage, error) {
 	m, letter := take(raw.Subject, raw.Header, raw.Data, id, raw.Time)
 	if letter != nil {
-		return replay.Result{Letters: []deadletter.Letter{*letter}}, nil
+		return replay.DecodedMessage{Letters: []deadletter.Letter{*letter}}, nil
 	}
 	c, err := r.controller(ctx, m.topic.MAC)
 	if err != nil {
-		return replay.Result{}, err
+		return replay.DecodedMessage{}, err
 	}
 	var d event.Decoded
 	decoded := decode(&m, &r.parser, c, &r.settings, time.Now(), &d)
-	result := replay.Result{Letters: decoded.dead}
+	result := replay.DecodedMessage{Letters: decoded.dead}
 	if decoded.ok {
 		result.Decoded, result.Subject = &d, m.topic.DecodedSubject()
 	}
@@ -69,7 +69,7 @@ func (r *Redecoder) controller(ctx context.Context, mac topic.MAC) (*controller,
 
 // Points returns the data points of a sensor: none for another component, or for an unknown
 // sensor.
-func (r *Redecoder) Points(ctx context.Context, t topic.Topic) ([]replay.Point, error) {
+func (r *Redecoder) Points(ctx context.Context, t topic.Topic) ([]replay.MetadataPoint, error) {
 	c, err := r.controller(ctx, t.MAC)
 	if err != nil || c == nil || t.Component.Kind != topic.Sensor {
 		return nil, err
@@ -78,10 +78,10 @@ func (r *Redecoder) Points(ctx context.Context, t topic.Topic) ([]replay.Point, 
 	if s == nil {
 		return nil, nil
 	}
-	points := make([]replay.Point, len(s.points))
+	points := make([]replay.MetadataPoint, len(s.points))
 	for i := range s.points {
 		p := &s.points[i]
-		points[i] = replay.Point{ID: p.id, Label: p.label, Unit: p.unit, Offset: p.field.Offset, Length: p.field.Length}
+		points[i] = replay.MetadataPoint{ID: p.id, Label: p.label, Unit: p.unit, Offset: p.field.Offset, Length: p.field.Length}
 		if p.refusal != nil {
 			points[i].Problem = p.refusal.detail
 		}

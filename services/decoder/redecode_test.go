@@ -34,7 +34,7 @@ func testRedecode(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint
 	require.NotEmpty(t, points)
 	data := make([]byte, 64)
 	for _, p := range points {
-		require.NoError(t, p.Field.Encode(data, frame.Value{Number: 1}))
+		require.NoError(t, p.Field.Encode(data, frame.FieldValue{Number: 1}))
 	}
 	at := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 	raw := &stream.Message{

@@ -59,7 +59,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 }
 
 // lookFor returns nil if it has told the caller that the mesh cannot be checked.
-func (s *Server) lookFor(w http.ResponseWriter, r *http.Request) *Status {
+func (s *Server) lookFor(w http.ResponseWriter, r *http.Request) *MeshStatus {
 	ctx, cancel := context.WithTimeout(r.Context(), lookTimeout)
 	defer cancel()
 	now, err := s.look(ctx)

@@ -22,13 +22,13 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
-// Password returns the current password of the API.
-type Password func(context.Context) (string, error)
+// PasswordSource returns the current password of the API.
+type PasswordSource func(context.Context) (string, error)
 
 // Server is one health service; run it once.
 type Server struct {
 	cfg      Config
-	password Password
+	password PasswordSource
 	inner    http.Handler
 	js       jetstream.JetStream
 	log      *slog.Logger
@@ -36,14 +36,14 @@ type Server struct {
 	judge    *judge
 	logins   *logins
 
-	mu     sync.Mutex // guards the fields below
-	last   *Status    // nil before the first look
-	failed error      // why the last look did not succeed
+	mu     sync.Mutex  // guards the fields below
+	last   *MeshStatus // nil before the first look
+	failed error       // why the last look did not succeed
 }
 
 // New returns a service. inner serves the other paths, such as /metrics, to callers
 // with the password. Metrics are in reg.
-func New(cfg Config, password Password, inner http.Handler, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
+func New(cfg Config, password PasswordSource, inner http.Handler, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("health: %w", err)
 	}
@@ -117,7 +117,7 @@ func (s *Server) lookAndJudge(ctx context.Context) {
 	s.note(now, nil)
 }
 
-func (s *Server) note(now *Status, err error) {
+func (s *Server) note(now *MeshStatus, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failed = err
@@ -127,7 +127,7 @@ func (s *Server) note(now *Status, err error) {
 }
 
 // look is Look with rates since the last one and the certificates.
-func (s *Server) look(ctx context.Context) (*Status, error) {
+func (s *Server) look(ctx context.Context) (*MeshStatus, error) {
 	now, err := Look(ctx, s.js)
 	if err != nil {
 		return nil, err

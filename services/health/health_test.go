@@ -158,7 +158,7 @@ func (b *bench) stream(name, file string, limit int64) {
 }
 
 // see looks, and judges as if so much time had passed.
-func (b *bench) see(after time.Duration) *Status {
+func (b *bench) see(after time.Duration) *MeshStatus {
 	b.t.Helper()
 	now, err := b.server.look(b.t.Context())
 	require.NoError(b.t, err)
@@ -278,7 +278,7 @@ func TestStreamFullOfHistory(t *testing.T) {
 		{Stream{Stream: "DEAD_LETTER", Bytes: 100, Backlog: 100, MaxBytes: 100, ring: true}, false},
 		{Stream{Stream: "AUDIT", Bytes: 85, Backlog: 85, MaxBytes: 100}, true},
 	} {
-		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{test.stream}})
+		b.server.judge.see(&MeshStatus{Time: time.Now(), Streams: []Stream{test.stream}})
 		assert.Equal(t, test.full, len(b.server.judge.alarms.Subjects(StreamFull)) == 1, "%+v", test.stream)
 	}
 }
@@ -355,7 +355,7 @@ func TestDeadLettersOfInstances(t *testing.T) {
 	now := time.Now()
 	see := func(dead map[string]float64) int {
 		now = now.Add(10 * time.Second)
-		b.server.judge.see(&Status{Time: now, Stages: []Stage{{Stage: "decoder", Ready: true, Instances: len(dead), dead: dead}}})
+		b.server.judge.see(&MeshStatus{Time: now, Stages: []ServiceStatus{{Stage: "decoder", Ready: true, Instances: len(dead), dead: dead}}})
 		return len(b.server.judge.alarms.Subjects(DeadLetters))
 	}
 	assert.Zero(t, see(map[string]float64{"one": 100, "two": 100}))
@@ -428,7 +428,7 @@ func TestStreamAroundItsLimit(t *testing.T) {
 		bytes  uint64
 		raised int // alarms in all
 	}{{79, 0}, {80, 1}, {79, 1}, {80, 1}, {77, 1}, {75, 0}, {79, 0}, {81, 1}} {
-		b.server.judge.see(&Status{Time: time.Now(), Streams: []Stream{{Stream: "AUDIT", Bytes: look.bytes, MaxBytes: 100}}})
+		b.server.judge.see(&MeshStatus{Time: time.Now(), Streams: []Stream{{Stream: "AUDIT", Bytes: look.bytes, MaxBytes: 100}}})
 		assert.Len(t, b.server.judge.alarms.Subjects(StreamFull), look.raised, "%+v", look)
 	}
 }
@@ -438,7 +438,7 @@ func TestCertificatesThatAreGone(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg)
 	for _, names := range [][]string{{"old", "stays"}, {"stays", "new"}, {"stays"}} {
-		var s Status
+		var s MeshStatus
 		for _, name := range names {
 			s.Certificates = append(s.Certificates, Certificate{Name: name, NotAfter: time.Unix(1, 0)})
 		}
@@ -552,7 +552,7 @@ func TestHostileClients(t *testing.T) {
 	t.Cleanup(func() { stop(); assert.NoError(t, <-done) })
 	require.Eventually(t, func() bool { return b.server.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 	config := &tls.Config{RootCAs: b.roots(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
-	target := hostile.Server{Address: b.cfg.Listen, TLS: config, Path: "/status"}
+	target := hostile.Victim{Address: b.cfg.Listen, TLS: config, Path: "/status"}
 	var wrong hostile.Attack
 	for _, a := range hostile.Attacks(target.Path) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -572,7 +572,7 @@ func TestHostileClients(t *testing.T) {
 	assert.Contains(t, b.next(FailedLogins, "health API", true).Detail, "127.0.0.1")
 	code, body := b.get("/status", "Bearer "+right)
 	assert.Equal(t, http.StatusOK, code, "whoever knows the password is let in meanwhile")
-	var seen Status
+	var seen MeshStatus
 	require.NoError(t, json.Unmarshal([]byte(body), &seen))
 	assert.GreaterOrEqual(t, seen.FailedLogins, uint64(alarmingLogins))
 	assert.InDelta(t, float64(seen.FailedLogins), testutil.ToFloat64(b.server.metrics.failedLogins), 0)

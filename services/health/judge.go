@@ -38,7 +38,7 @@ func newJudge(cfg Config, alarms *alarm.Board) *judge {
 }
 
 // see judges one look.
-func (j *judge) see(s *Status) {
+func (j *judge) see(s *MeshStatus) {
 	stalled, letters, full, dropping := map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
 	for i := range s.Stages {
 		stage := &s.Stages[i]
@@ -78,7 +78,7 @@ func (j *judge) fullFrom(stream string) float64 {
 }
 
 // stalled returns why the stage is stalled, "" if it is not.
-func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
+func (j *judge) stalled(s *ServiceStatus, now time.Time) (cause string) {
 	last, known := j.moved[s.Stage]
 	if !known || s.Ready && (s.Lag == 0 || s.done != last.done) {
 		j.moved[s.Stage] = progress{s.done, now}
@@ -98,7 +98,7 @@ func (j *judge) stalled(s *Stage, now time.Time) (cause string) {
 // risen adds up what each instance's counter rose. That of all together falls and
 // rises whenever one does not answer in time. An instance that is new to a known
 // stage has begun from zero.
-func (j *judge) risen(s *Stage, now time.Time) (sum float64) {
+func (j *judge) risen(s *ServiceStatus, now time.Time) (sum float64) {
 	all, known := j.letters[s.Stage]
 	if !known {
 		all = map[string]*window{}

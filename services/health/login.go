@@ -27,11 +27,11 @@ type logins struct {
 	since   time.Time // when the window began
 	last    time.Time
 	failing int // within the window
-	sources web.Counts
+	sources web.Tally
 }
 
 func newLogins(alarms *alarm.Board, metric prometheus.Counter) *logins {
-	return &logins{alarms: alarms, metric: metric, sources: web.Counts{}}
+	return &logins{alarms: alarms, metric: metric, sources: web.Tally{}}
 }
 
 // failed notes a wrong password from an address.

@@ -23,16 +23,16 @@ const readyTimeout = 4 * time.Second
 // Look asks the running services, the streams and their consumers. It reads no
 // message and needs no rights but those of NATS user health. Rates are zero: they
 // take two looks (Rates).
-func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
+func Look(ctx context.Context, js jetstream.JetStream) (*MeshStatus, error) {
 	each, err := collect(ctx, js.Conn())
 	if err != nil {
 		return nil, err
 	}
 	found, instances := sums(each)
-	s := &Status{Time: time.Now().UTC(), Ready: true, Ledger: ledgerOf(found)}
+	s := &MeshStatus{Time: time.Now().UTC(), Ready: true, Ledger: ledgerOf(found)}
 	for _, stage := range stages {
 		own := found[stage.name]
-		line := Stage{
+		line := ServiceStatus{
 			Stage: stage.name, Instances: instances[stage.name],
 			Received: own[stage.counter], Dead: own[deadLetters(stage.name)], dead: map[string]float64{},
 		}
@@ -73,7 +73,7 @@ func Look(ctx context.Context, js jetstream.JetStream) (*Status, error) {
 
 // Rates fills in what each stage took a second since an earlier look. A service
 // that started anew meanwhile counts from zero.
-func (s *Status) Rates(earlier *Status) {
+func (s *MeshStatus) Rates(earlier *MeshStatus) {
 	seconds := s.Time.Sub(earlier.Time).Seconds()
 	if seconds <= 0 {
 		return
@@ -86,8 +86,8 @@ func (s *Status) Rates(earlier *Status) {
 	}
 }
 
-func (s *Status) stage(name string) *Stage {
-	i := slices.IndexFunc(s.Stages, func(one Stage) bool { return one.Stage == name })
+func (s *MeshStatus) stage(name string) *ServiceStatus {
+	i := slices.IndexFunc(s.Stages, func(one ServiceStatus) bool { return one.Stage == name })
 	if i < 0 {
 		return nil
 	}
@@ -157,7 +157,7 @@ func askReady(ctx context.Context, nc *nats.Conn, stage string) (ready bool, cau
 
 // position asks where the stage stands in the stream that it reads. Before it has
 // started for the first time it stands nowhere.
-func (s *Stage) position(ctx context.Context, js jetstream.JetStream, name string) error {
+func (s *ServiceStatus) position(ctx context.Context, js jetstream.JetStream, name string) error {
 	if name == "" {
 		return nil
 	}
@@ -216,7 +216,7 @@ func Watchers() []string { return []string{service, "keeper", "registrar", "writ
 
 // askAlarms asks every instance of the watchers what is raised. A downgraded secret
 // is an alarm of the service that has it, which does not know since when.
-func (s *Status) askAlarms(ctx context.Context, nc *nats.Conn, instances map[string]int) error {
+func (s *MeshStatus) askAlarms(ctx context.Context, nc *nats.Conn, instances map[string]int) error {
 	s.Alarms, s.Watching = []alarm.Alarm{}, []string{}
 	for _, name := range Watchers() {
 		if instances[name] == 0 {
@@ -274,7 +274,7 @@ func askSecrets(ctx context.Context, nc *nats.Conn, instances map[string]int) ([
 }
 
 // Observe looks twice, sample apart, so that the stages have rates.
-func Observe(ctx context.Context, js jetstream.JetStream, sample time.Duration) (*Status, error) {
+func Observe(ctx context.Context, js jetstream.JetStream, sample time.Duration) (*MeshStatus, error) {
 	before, err := Look(ctx, js)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 }
 
-func (m *metrics) show(s *Status) {
+func (m *metrics) show(s *MeshStatus) {
 	for i := range s.Stages {
 		stage := &s.Stages[i]
 		ready := 0.0

@@ -8,15 +8,15 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// Status is the state of a mesh, as /status shows it. It holds no secret.
-type Status struct {
-	Time         time.Time     `json:"time"`
-	Ready        bool          `json:"ready"` // all stages are
-	Stages       []Stage       `json:"stages"`
-	Streams      []Stream      `json:"streams"`
-	Ledger       Ledger        `json:"ledger"`
-	Secrets      []Secret      `json:"secrets"`
-	Certificates []Certificate `json:"certificates"`
+// MeshStatus is the state of a mesh, as /status shows it. It holds no secret.
+type MeshStatus struct {
+	Time         time.Time       `json:"time"`
+	Ready        bool            `json:"ready"` // all stages are
+	Stages       []ServiceStatus `json:"stages"`
+	Streams      []Stream        `json:"streams"`
+	Ledger       Ledger          `json:"ledger"`
+	Secrets      []Secret        `json:"secrets"`
+	Certificates []Certificate   `json:"certificates"`
 	// Alarms are those that are raised now, the youngest first; of very many of one
 	// service the younger ones alone. AlarmsRaised is how many there are.
 	Alarms       []alarm.Alarm `json:"alarms"`
@@ -36,9 +36,9 @@ type Status struct {
 	counted bool // it has told
 }
 
-// Stage is one service of the way of a message, or the keeper or the registrar. Its counters are
+// ServiceStatus is one service of the way of a message, or the keeper or the registrar. Its counters are
 // those of all its instances since they started.
-type Stage struct {
+type ServiceStatus struct {
 	Stage     string  `json:"stage"`
 	Ready     bool    `json:"ready"`
 	Cause     string  `json:"cause,omitempty"`

@@ -13,7 +13,7 @@ import (
 )
 
 // WriteTo writes the status for people: tables of stages, streams and alarms.
-func (s *Status) WriteTo(w io.Writer) (int64, error) {
+func (s *MeshStatus) WriteTo(w io.Writer) (int64, error) {
 	var b bytes.Buffer
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "STAGE\tHEALTH\tMSG/S\tLAG\tREDELIVERED\tDEAD LETTERS\t")
@@ -52,7 +52,7 @@ const shownAlarms = 20
 
 // writeAlarms writes the raised alarms, and which services did not respond: those could have
 // alarms, too.
-func (s *Status) writeAlarms(b *bytes.Buffer) error {
+func (s *MeshStatus) writeAlarms(b *bytes.Buffer) error {
 	for _, name := range Watchers() {
 		if !slices.Contains(s.Watching, name) {
 			fmt.Fprintf(b, "\n%s does not respond: its alarms are unknown\n", name)

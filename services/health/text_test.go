@@ -15,19 +15,19 @@ func TestWriteTo(t *testing.T) {
 	t.Parallel()
 	raised := alarm.Alarm{Kind: DeadLetters, Subject: "decoder", Service: "health", Raised: true}
 	for name, test := range map[string]struct {
-		status Status
+		status MeshStatus
 		want   []string
 	}{
-		"stages": {Status{Stages: []Stage{
+		"stages": {MeshStatus{Stages: []ServiceStatus{
 			{Stage: "bridge", Ready: true, Rate: 7, Lag: 3}, {Stage: "writer", Lag: 3, Redeliver: 2, Dead: 1, Cause: "no database"},
 		}}, []string{"bridge      ready      7    -            -             0", "writer  NOT READY      0    3            2             1", "writer: no database"}},
 		"streams": {
-			Status{Streams: []Stream{{Stream: "RAW", Messages: 5, Bytes: 1 << 20, MaxBytes: 3 << 20, FullIn: 90, Room: 129600}}},
+			MeshStatus{Streams: []Stream{{Stream: "RAW", Messages: 5, Bytes: 1 << 20, MaxBytes: 3 << 20, FullIn: 90, Room: 129600}}},
 			[]string{"RAW         5  1.0 MiB  3.0 MiB    1m30s  1.5 days"},
 		},
-		"no alarm":   {Status{Watching: Watchers()}, []string{"no alarm is raised"}},
-		"no watcher": {Status{Watching: Watchers()[1:]}, []string{Watchers()[0] + " does not respond: its alarms are unknown"}},
-		"alarms":     {Status{Alarms: []alarm.Alarm{raised}, AlarmsRaised: shownAlarms + 2}, []string{DeadLetters + "  decoder  health  -", "and 2 older ones"}},
+		"no alarm":   {MeshStatus{Watching: Watchers()}, []string{"no alarm is raised"}},
+		"no watcher": {MeshStatus{Watching: Watchers()[1:]}, []string{Watchers()[0] + " does not respond: its alarms are unknown"}},
+		"alarms":     {MeshStatus{Alarms: []alarm.Alarm{raised}, AlarmsRaised: shownAlarms + 2}, []string{DeadLetters + "  decoder  health  -", "and 2 older ones"}},
 	} {
 		var out strings.Builder
 		n, err := test.status.WriteTo(&out)

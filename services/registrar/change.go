@@ -64,7 +64,7 @@ func (r *Registrar) change(ctx context.Context, origin Origin, decide func(conte
 }
 
 // commit answers the broker's lists that follow from what it committed.
-func (c *change) commit(ctx context.Context, conn *pgxpool.Conn, decide func(context.Context, *change) error) (lists *mosquitto.Change, err error) {
+func (c *change) commit(ctx context.Context, conn *pgxpool.Conn, decide func(context.Context, *change) error) (lists *mosquitto.CheckedLists, err error) {
 	if c.authorities, err = c.cfg.Issuer.Authorities(ctx); err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (c *change) commit(ctx context.Context, conn *pgxpool.Conn, decide func(con
 }
 
 // follow does what follows from the registry: bundles, lists, sessions.
-func (r *Registrar) follow(ctx context.Context, conn *pgxpool.Conn, lists *mosquitto.Change) error {
+func (r *Registrar) follow(ctx context.Context, conn *pgxpool.Conn, lists *mosquitto.CheckedLists) error {
 	if err := r.settleBundles(ctx, conn); err != nil {
 		return err
 	}

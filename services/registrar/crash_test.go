@@ -64,7 +64,7 @@ func crashAt(place string) int {
 			if err != nil {
 				return err
 			}
-			return r.Import(ctx, operator, list, func(Line) {})
+			return r.Import(ctx, operator, list, func(ImportLine) {})
 		}
 	}
 	if err := operation(ctx, r); err != nil {

@@ -31,8 +31,8 @@ type Event struct {
 	Address string `json:"address,omitempty"` // where the request came from
 }
 
-// Recorder keeps the audit trail of what a Registrar does not see; its own
+// AuditTrail keeps the audit trail of what a Registrar does not see; its own
 // operations are recorded with themselves.
-type Recorder interface {
+type AuditTrail interface {
 	Record(ctx context.Context, events ...Event) error
 }

@@ -17,11 +17,11 @@ import (
 // has.
 const importBatch = 1000
 
-// Line is a line of a list of devices, and what became of it.
-type Line struct {
+// ImportLine is a line of a list of devices, and what became of it.
+type ImportLine struct {
 	Number int // of the first one, 1
 	Text   string
-	Result Result
+	Result RequestResult
 }
 
 // Import registers a list of devices in CSV, a MAC in any spelling and a serial
@@ -29,16 +29,16 @@ type Line struct {
 // lets them stand in other columns. It calls report for each line, in their order,
 // once that is settled. A bad line does not stop the others. Whoever imports a list
 // again registers what is still missing. The error is one that stopped the import.
-func (r *Registrar) Import(ctx context.Context, origin Origin, list io.Reader, report func(Line)) error {
-	return eachBatch(ctx, list, report, func(ctx context.Context, requests []Request) ([]Result, error) {
+func (r *Registrar) Import(ctx context.Context, origin Origin, list io.Reader, report func(ImportLine)) error {
+	return eachBatch(ctx, list, report, func(ctx context.Context, requests []Request) ([]RequestResult, error) {
 		return r.Register(ctx, origin, requests...)
 	})
 }
 
 // Preview reports what Import would, and does nothing; see Foresee.
-func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(Line)) error {
+func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(ImportLine)) error {
 	foreseen := map[topic.MAC]string{} // serial numbers that would be there by then
-	return eachBatch(ctx, list, report, func(ctx context.Context, requests []Request) ([]Result, error) {
+	return eachBatch(ctx, list, report, func(ctx context.Context, requests []Request) ([]RequestResult, error) {
 		results, err := r.Foresee(ctx, requests...)
 		if err != nil {
 			return nil, err
@@ -48,7 +48,7 @@ func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(Lin
 			q, result := &requests[i], &results[i]
 			if number, ok := foreseen[q.MAC]; ok && result.Issued {
 				device := Device{MAC: q.MAC, SerialNumber: number, Status: Active}
-				*result = Result{Device: device, Err: r.unchanged(&device, q)}
+				*result = RequestResult{Device: device, Err: r.unchanged(&device, q)}
 			} else if result.Issued {
 				issued = append(issued, *q)
 			}
@@ -61,7 +61,7 @@ func (r *Registrar) Preview(ctx context.Context, list io.Reader, report func(Lin
 }
 
 // eachBatch hands the good lines of a list on, so many at a time.
-func eachBatch(ctx context.Context, list io.Reader, report func(Line), settle settler) error {
+func eachBatch(ctx context.Context, list io.Reader, report func(ImportLine), settle settler) error {
 	lines := newLines(list)
 	for {
 		batch, more, err := lines.next(importBatch)
@@ -72,7 +72,7 @@ func eachBatch(ctx context.Context, list io.Reader, report func(Line), settle se
 			return err
 		}
 		for i := range batch {
-			report(batch[i].Line)
+			report(batch[i].ImportLine)
 		}
 		if !more || ctx.Err() != nil {
 			return ctx.Err()
@@ -82,16 +82,16 @@ func eachBatch(ctx context.Context, list io.Reader, report func(Line), settle se
 
 // line is a Line and its request, which counts if Result.Err is nil.
 type line struct {
-	Line
+	ImportLine
 	request Request
 }
 
 // settler answers requests, in their order.
-type settler func(context.Context, []Request) ([]Result, error)
+type settler func(context.Context, []Request) ([]RequestResult, error)
 
 func (s settler) lines(ctx context.Context, batch []line) error {
 	var requests []Request
-	var of []*Result
+	var of []*RequestResult
 	for i := range batch {
 		if batch[i].Result.Err == nil {
 			requests, of = append(requests, batch[i].request), append(of, &batch[i].Result)

@@ -30,7 +30,7 @@ func TestImport(t *testing.T) {
 		"e4fd45f654b0,\"SN\n" +
 		"e4fd45f654b1,SN-3\n"
 	var got []string
-	report := func(l Line) {
+	report := func(l ImportLine) {
 		got = append(got, fmt.Sprintf("%d issued=%t refused=%t", l.Number, l.Result.Issued, errors.Is(l.Result.Err, ErrRefused)))
 	}
 	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list), report))
@@ -79,8 +79,8 @@ func TestPreview(t *testing.T) {
 		issued bool
 		err    string
 	}
-	record := func(into *[]outcome) func(Line) {
-		return func(l Line) {
+	record := func(into *[]outcome) func(ImportLine) {
+		return func(l ImportLine) {
 			o := outcome{number: l.Number, issued: l.Result.Issued}
 			if l.Result.Err != nil {
 				o.err = l.Result.Err.Error()
@@ -109,7 +109,7 @@ func TestPreviewAcrossBatches(t *testing.T) {
 	}
 	fmt.Fprintf(&list, "%s,SN-0\n%s,SN-0\n", macOf(0), macOf(1))
 	var issued, there, conflicts int
-	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list.String()), func(l Line) {
+	require.NoError(t, b.Preview(t.Context(), strings.NewReader(list.String()), func(l ImportLine) {
 		switch {
 		case errors.Is(l.Result.Err, ErrConflict):
 			conflicts++
@@ -166,7 +166,7 @@ func TestImportIsKilledAndResumed(t *testing.T) { //nolint:paralleltest // it me
 	require.NoError(t, err)
 	defer func() { require.NoError(t, file.Close()) }()
 	issued, there := 0, 0
-	require.NoError(t, b.Import(t.Context(), operator, file, func(l Line) {
+	require.NoError(t, b.Import(t.Context(), operator, file, func(l ImportLine) {
 		require.NoError(t, l.Result.Err)
 		if l.Result.Issued {
 			issued++

@@ -21,7 +21,7 @@ type order struct {
 	mac          topic.MAC
 	serialNumber string
 	csr          *x509.CertificateRequest // nil: we make the key
-	result       *Result
+	result       *RequestResult
 	staged       string
 }
 

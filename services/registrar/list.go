@@ -18,7 +18,7 @@ import (
 )
 
 // prepareLists checks the broker's lists that follow from the registry.
-func (c *change) prepareLists(ctx context.Context) (*mosquitto.Change, error) {
+func (c *change) prepareLists(ctx context.Context) (*mosquitto.CheckedLists, error) {
 	active, err := macs(ctx, c.tx, "SELECT mac FROM device WHERE status = 'active' ORDER BY registered_at, mac")
 	if err != nil {
 		return nil, err

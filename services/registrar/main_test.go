@@ -144,7 +144,7 @@ func requests(n int) []Request {
 	return all
 }
 
-func (b *bench) register(requests ...Request) []Result {
+func (b *bench) register(requests ...Request) []RequestResult {
 	b.t.Helper()
 	results, err := b.Register(b.t.Context(), operator, requests...)
 	require.NoError(b.t, err)
@@ -152,7 +152,7 @@ func (b *bench) register(requests ...Request) []Result {
 	return results
 }
 
-func (b *bench) registerAll(requests ...Request) []Result {
+func (b *bench) registerAll(requests ...Request) []RequestResult {
 	b.t.Helper()
 	results := b.register(requests...)
 	for _, r := range results {

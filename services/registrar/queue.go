@@ -12,7 +12,7 @@ type call struct {
 	ctx      context.Context //nolint:containedctx // whose caller may give up while others' calls of the batch go on
 	origin   Origin
 	requests []Request
-	results  []Result
+	results  []RequestResult
 	err      error
 	done     chan struct{}
 }

@@ -15,7 +15,7 @@ import (
 
 // RecordRotation puts the rotation on the audit trail, without the secret. The registrar
 // copies it to its table.
-func RecordRotation(ctx context.Context, nc *nats.Conn, result rotation.Result, failure error, log *slog.Logger) error {
+func RecordRotation(ctx context.Context, nc *nats.Conn, result rotation.Rotated, failure error, log *slog.Logger) error {
 	detail := fmt.Sprintf("%s: user %s, version %s (%s)", result.Secret, result.To, result.New, result.Source)
 	if failure != nil {
 		detail = result.Secret + ": not completed"

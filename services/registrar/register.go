@@ -30,8 +30,8 @@ const (
 // its lists, whatever its size, and what is asked for while one is under way becomes
 // the next batch together. Whoever gives up waiting (ctx) before a batch has its turn is
 // left out of it; later that stops nothing.
-func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]Result, error) {
-	w := &call{ctx: ctx, origin: origin, requests: requests, results: make([]Result, len(requests)), done: make(chan struct{})}
+func (r *Registrar) Register(ctx context.Context, origin Origin, requests ...Request) ([]RequestResult, error) {
+	w := &call{ctx: ctx, origin: origin, requests: requests, results: make([]RequestResult, len(requests)), done: make(chan struct{})}
 	r.queue.join(w, func() { r.registerQueue(context.WithoutCancel(ctx)) })
 	select {
 	case <-ctx.Done():
@@ -91,8 +91,8 @@ func issueDetail(o *order) string {
 
 // Foresee answers what Register would, and does nothing: a result is Issued where a
 // certificate would be. What goes wrong only in the doing it cannot know.
-func (r *Registrar) Foresee(ctx context.Context, requests ...Request) ([]Result, error) {
-	w := &call{ctx: ctx, requests: requests, results: make([]Result, len(requests))}
+func (r *Registrar) Foresee(ctx context.Context, requests ...Request) ([]RequestResult, error) {
+	w := &call{ctx: ctx, requests: requests, results: make([]RequestResult, len(requests))}
 	orders, _, err := r.decide(ctx, r.cfg.Pool, []*call{w})
 	if err != nil {
 		return nil, fmt.Errorf("reading the registry: %w", err)
@@ -196,8 +196,8 @@ func checkSerialNumber(s string) error {
 // more than maxValid. shown is the certificate by which a
 // device asks for itself, nil for anybody else: it must still count (Check) at the
 // moment of the renewal, which may have waited for the operation that revoked it.
-func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (Result, error) {
-	var result Result
+func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (RequestResult, error) {
+	var result RequestResult
 	err := r.change(ctx, origin, func(ctx context.Context, c *change) error {
 		registered, err := known(ctx, c.tx, []topic.MAC{mac})
 		if err != nil {
@@ -227,7 +227,7 @@ func (r *Registrar) Renew(ctx context.Context, origin Origin, mac topic.MAC, csr
 		return c.enter(ctx, done)
 	})
 	if err != nil {
-		return Result{Err: err}, fmt.Errorf("renewing %s: %w", mac.Dashed(), err)
+		return RequestResult{Err: err}, fmt.Errorf("renewing %s: %w", mac.Dashed(), err)
 	}
 	return result, nil
 }

@@ -35,20 +35,20 @@ var (
 	ErrRefused = errors.New("request refused")
 )
 
-// Status is where a device is in its life.
-type Status string
+// DeviceStatus is where a device is in its life.
+type DeviceStatus string
 
 // The states of a device.
 const (
-	Active  Status = "active"
-	Revoked Status = "revoked"
+	Active  DeviceStatus = "active"
+	Revoked DeviceStatus = "revoked"
 )
 
 // Device is a row of the registry.
 type Device struct {
-	MAC          topic.MAC `json:"mac"`
-	SerialNumber string    `json:"serial_number"`
-	Status       Status    `json:"status"`
+	MAC          topic.MAC    `json:"mac"`
+	SerialNumber string       `json:"serial_number"`
+	Status       DeviceStatus `json:"status"`
 	// Certificate is the serial number of the current certificate, in lower-case hex.
 	Certificate string    `json:"certificate"`
 	Fingerprint string    `json:"fingerprint"` // SHA-256 of the certificate, lower-case hex
@@ -85,8 +85,8 @@ type Request struct {
 	Force bool
 }
 
-// Result is what became of one Request.
-type Result struct {
+// RequestResult is what became of one Request.
+type RequestResult struct {
 	Device Device
 	// Issued is false when nothing changed.
 	Issued bool

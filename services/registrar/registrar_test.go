@@ -37,7 +37,7 @@ func newCSR(t *testing.T) (*ecdsa.PrivateKey, *x509.CertificateRequest) {
 }
 
 // identityPair is a certificate with the key that its device made.
-func identityPair(r Result, key *ecdsa.PrivateKey) tls.Certificate {
+func identityPair(r RequestResult, key *ecdsa.PrivateKey) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{r.Certificate.Raw, r.Issuer.Raw}, PrivateKey: key, Leaf: r.Certificate}
 }
 

@@ -129,7 +129,7 @@ func (r *Registrar) Expiring(ctx context.Context, before time.Time) ([]Device, e
 
 // standing is how one certificate stands in the registry.
 type standing struct {
-	status  Status
+	status  DeviceStatus
 	revoked bool
 }
 

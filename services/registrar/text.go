@@ -200,7 +200,7 @@ func (r *Core) PreviewOne(ctx context.Context, q *Request) error {
 }
 
 // notRegistered says why, and what can be done.
-func notRegistered(q *Request, result *Result) error {
+func notRegistered(q *Request, result *RequestResult) error {
 	switch err := result.Err; {
 	case errors.Is(err, ErrRevoked):
 		return fmt.Errorf("%s was revoked: --force registers it again", q.MAC.Dashed())
@@ -224,7 +224,7 @@ func (r *Core) ImportList(ctx context.Context, by Origin, file string, dryRun bo
 	}
 	bar, total := progress.Count("registering"), uint64(bytes.Count(text, []byte("\n"))) //nolint:gosec // not negative
 	var issued, there, refused int
-	report := func(l Line) {
+	report := func(l ImportLine) {
 		bar.Set(uint64(l.Number), total) //nolint:gosec // not negative
 		switch {
 		case l.Result.Err != nil:

@@ -16,7 +16,7 @@ import (
 )
 
 // vaultIssuer is the PKI engine of a Vault of its own, with the registrar's rights.
-func vaultIssuer(t *testing.T) *vault.Issuer {
+func vaultIssuer(t *testing.T) *vault.PKIIssuer {
 	t.Helper()
 	s := vaulttest.StartDev(t)
 	prepare := vault.Bootstrap{

@@ -15,7 +15,7 @@ type component struct {
 	place    topic.Topic // of a command to it: Root Cmnd, no Verb
 	report   string      // the topic of its readings and events
 	confirm  string      // the topic of its answers to commands
-	kind     topic.Kind
+	kind     topic.ComponentKind
 	direct   bool     // numbers by label instead of a frame
 	labels   [][]byte // `,"temperature":`, for direct
 	decimals []int    // for direct
@@ -33,7 +33,7 @@ const inputsEach = 2
 const eventChance = 0.2
 
 // newComponent spells topics as the controller's firmware does.
-func newComponent(f firmware, connector fleet.Connector, c fleet.Component, r *rand.Rand) component {
+func newComponent(f firmware, connector fleet.Connector, c fleet.InstalledComponent, r *rand.Rand) component {
 	t := topic.Topic{Root: topic.Cmnd, MAC: f.mac, Mode: connector.Mode, Connector: connector.Number, Component: c.Component}
 	k := component{
 		place: t, kind: c.Kind,
@@ -54,7 +54,7 @@ func newComponent(f firmware, connector fleet.Connector, c fleet.Component, r *r
 
 // reportRoot returns the root of a component's own reports: stat for actuators, tele for
 // everything else, and cmnd for sensors with older firmware.
-func reportRoot(f firmware, kind topic.Kind) topic.Root {
+func reportRoot(f firmware, kind topic.ComponentKind) topic.Root {
 	switch {
 	case kind == topic.Strike || kind == topic.Siren:
 		return topic.Stat
@@ -65,7 +65,7 @@ func reportRoot(f firmware, kind topic.Kind) topic.Root {
 }
 
 // plug makes the sensor's signals, in the order of its data points.
-func (k *component) plug(c fleet.Component, r *rand.Rand) {
+func (k *component) plug(c fleet.InstalledComponent, r *rand.Rand) {
 	s := c.Sensor
 	k.direct = s.Direct
 	k.frame = newFrame(byte(c.Number), s.Template.DataLength) //nolint:gosec // at most 99

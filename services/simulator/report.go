@@ -12,9 +12,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// Report is what a fleet has sent so far. Sent and Acknowledged include readings,
+// Totals is what a fleet has sent so far. Sent and Acknowledged include readings,
 // malformed messages and answers to commands.
-type Report struct {
+type Totals struct {
 	Sent           int64            // messages written to a connection at least once
 	Acknowledged   int64            // messages whose PUBACK came
 	Unacknowledged int64            // Sent less Acknowledged
@@ -29,7 +29,7 @@ type Report struct {
 }
 
 // WriteTo writes the report for people.
-func (r *Report) WriteTo(w io.Writer) (int64, error) {
+func (r *Totals) WriteTo(w io.Writer) (int64, error) {
 	rate := 0.0
 	if s := r.Duration.Seconds(); s > 0 {
 		rate = float64(r.Acknowledged) / s
@@ -68,9 +68,9 @@ func (c *counters) allAcknowledged() (n int64) {
 }
 
 // Report returns the current state. It is safe to call at any time.
-func (s *Simulator) Report() Report {
+func (s *Simulator) Report() Totals {
 	c := &s.counters
-	r := Report{
+	r := Totals{
 		Retried: c.retried.Load(), Connections: c.connections.Load(), Commands: c.commands.Load(),
 		Repeated:   c.repeated.Load(),
 		Answers:    c.acknowledged[answer].Load(),
@@ -82,7 +82,7 @@ func (s *Simulator) Report() Report {
 		switch t := tally(i); {
 		case n == 0 || t == answer:
 		case t < answer:
-			r.Components[topic.Kind(i).String()] = n
+			r.Components[topic.ComponentKind(i).String()] = n
 		default:
 			r.Malformed[classes[t-firstMalformed].name] = n
 		}

@@ -49,12 +49,12 @@ func newSignal(p *fleet.Point, r *rand.Rand) signal {
 }
 
 // step changes the signal and returns its rounded value.
-func (s *signal) step(r *rand.Rand, day float64) frame.Value {
+func (s *signal) step(r *rand.Rand, day float64) frame.FieldValue {
 	p := &s.point.Signal
 	span := p.High - p.Low
 	switch {
 	case s.point.Format == "Text":
-		return frame.Value{Text: p.Text, IsText: true}
+		return frame.FieldValue{Text: p.Text, IsText: true}
 	case p.Rising:
 		if s.value += span * growth * r.Float64(); s.value > p.High {
 			s.value = p.Low // the meter overflows
@@ -63,13 +63,13 @@ func (s *signal) step(r *rand.Rand, day float64) frame.Value {
 		if r.Float64() < flipped {
 			s.value = 1 - s.value
 		}
-		return frame.Value{Number: s.value}
+		return frame.FieldValue{Number: s.value}
 	default:
 		mean := p.Low + span*(half+swing*day)
 		s.value += pull*(mean-s.value) + noise*span*r.NormFloat64()
 		s.value = min(max(s.value, p.Low), p.High)
 	}
-	return frame.Value{Number: s.onGrid()}
+	return frame.FieldValue{Number: s.onGrid()}
 }
 
 // onGrid rounds the value to the resolution.

@@ -70,10 +70,10 @@ func New(cfg Config, controllers []fleet.Controller, log *slog.Logger) *Simulato
 // an error if the configuration or a certificate is unusable, if the digests cannot be
 // written, or if ctx ended a bounded run early. A broker that is away or refuses a
 // controller is not an error: the controller tries again.
-func (s *Simulator) Run(ctx context.Context) (Report, error) {
+func (s *Simulator) Run(ctx context.Context) (Totals, error) {
 	devices, err := s.prepare()
 	if err != nil {
-		return Report{}, fmt.Errorf("preparing simulator: %w", err)
+		return Totals{}, fmt.Errorf("preparing simulator: %w", err)
 	}
 	s.log.Info("simulator started", "controllers", len(devices), "interval", s.cfg.Interval.String(), "messages", s.cfg.Messages, "malformed", s.cfg.Malformed, "seed", s.cfg.Seed)
 

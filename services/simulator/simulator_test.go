@@ -99,7 +99,7 @@ func TestBrokerRestarts(t *testing.T) {
 	s := m.simulator(Config{Messages: messages, OnAcknowledged: acknowledged.add})
 
 	var wg sync.WaitGroup
-	var report Report
+	var report Totals
 	var err error
 	wg.Go(func() { report, err = s.Run(t.Context()) })
 	for range 2 {

@@ -56,7 +56,7 @@ func TestReadingsDecode(t *testing.T) {
 	}
 }
 
-func requireDecodes(t *testing.T, c fleet.Controller, name string, body []byte, part fleet.Component, tick *clock) {
+func requireDecodes(t *testing.T, c fleet.Controller, name string, body []byte, part fleet.InstalledComponent, tick *clock) {
 	t.Helper()
 	at, err := topic.Parse(name)
 	require.NoError(t, err, name)

@@ -36,7 +36,7 @@ func TestConflictingValue(t *testing.T) {
 
 	third := second
 	third.ID = event.PlaceID(1, 0x22)
-	third.Values = []event.Value{{DataPointID: 2, Text: new("F2S-2.15")}}
+	third.Values = []event.DataPoint{{DataPointID: 2, Text: new("F2S-2.15")}}
 	m.write(third)
 	assert.Equal(t, []string{"conflict 1 25.53 21", "conflict 2 F2S-2.15 22"}, m.history())
 
@@ -64,8 +64,8 @@ func TestReplace(t *testing.T) {
 	}
 
 	other, otherLoser, otherDoor, late := original, loser, door, reading(9)
-	other.Values = []event.Value{{DataPointID: 1, Number: 2.552}, {DataPointID: 2, Text: new("F2S-2.14")}}
-	otherLoser.Values = []event.Value{{DataPointID: 1, Number: 0.7}}
+	other.Values = []event.DataPoint{{DataPointID: 1, Number: 2.552}, {DataPointID: 2, Text: new("F2S-2.14")}}
+	otherLoser.Values = []event.DataPoint{{DataPointID: 1, Number: 0.7}}
 	otherDoor.State, otherDoor.ControllerID = []byte(`{"door-sensor-2":false}`), 5
 	for range 2 {
 		m.writeRaw(again(other, otherLoser, otherDoor, late)...)

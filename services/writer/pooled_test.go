@@ -187,7 +187,7 @@ func benchmarkInsert(b *testing.B, pool *pgxpool.Pool, from *int) {
 		var r rows
 		for i := range batch {
 			d := reading(*from + i)
-			d.Values = append(d.Values, event.Value{DataPointID: 3, Number: 700})
+			d.Values = append(d.Values, event.DataPoint{DataPointID: 3, Number: 700})
 			r.add(&d)
 		}
 		*from += batch

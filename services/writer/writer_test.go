@@ -27,7 +27,7 @@ func reading(at int) event.Decoded {
 		ID: event.PlaceID(1, uint64(2*at+2)), Time: when, Received: when.Add(time.Millisecond),
 		Root: "tele", MAC: "e4fd45f654be", ControllerID: 1, Mode: "sensor-mode", Connector: 1, Component: "sensor-1",
 		DeviceID: 2, Device: "Hall", MetadataVersion: "00ff",
-		Values: []event.Value{
+		Values: []event.DataPoint{
 			{DataPointID: 1, Label: "Temperature", Number: 25.52, Unit: "°C"},
 			{DataPointID: 2, Label: "Firmware", Text: new("F2S-2.14")},
 		},

@@ -37,13 +37,13 @@ func demoController(i int, list []*Template) Controller {
 		SerialNumber: fmt.Sprintf("F2-%06d", i+1),
 		ControllerID: i*devicesEach + 1,
 		Connectors: []Connector{
-			{Mode: topic.SensorMode, Components: []Component{sensor(1, list[0]), sensor(2, list[1])}},
-			{Mode: topic.SensorMode, Components: []Component{sensor(1, list[2]), sensor(2, list[3]), direct(sensor(3, list[4]))}},
-			{Mode: topic.AccessControlMode, Components: []Component{
+			{Mode: topic.SensorMode, Components: []InstalledComponent{sensor(1, list[0]), sensor(2, list[1])}},
+			{Mode: topic.SensorMode, Components: []InstalledComponent{sensor(1, list[2]), sensor(2, list[3]), direct(sensor(3, list[4]))}},
+			{Mode: topic.AccessControlMode, Components: []InstalledComponent{
 				plain(topic.Reader, 1), plain(topic.Reader, 2), plain(topic.Strike, 1),
 				plain(topic.DoorSensors, 0), plain(topic.ExitButtons, 0),
 			}},
-			{Mode: topic.AlarmMode, Components: []Component{
+			{Mode: topic.AlarmMode, Components: []InstalledComponent{
 				plain(topic.Siren, 1), plain(topic.MotionSensor, 1), plain(topic.MotionSensor, 2),
 			}},
 		},
@@ -72,15 +72,15 @@ func demoMAC(i int) topic.MAC {
 	return topic.MAC(fmt.Sprintf("02f2%08x", i))
 }
 
-func sensor(n int, t *Template) Component {
-	return Component{Component: topic.Component{Kind: topic.Sensor, Number: n}, Sensor: &Sensor{Template: t}}
+func sensor(n int, t *Template) InstalledComponent {
+	return InstalledComponent{Component: topic.Component{Kind: topic.Sensor, Number: n}, Sensor: &Sensor{Template: t}}
 }
 
-func direct(c Component) Component {
+func direct(c InstalledComponent) InstalledComponent {
 	c.Sensor.Direct = true
 	return c
 }
 
-func plain(kind topic.Kind, n int) Component {
-	return Component{Component: topic.Component{Kind: kind, Number: n}}
+func plain(kind topic.ComponentKind, n int) InstalledComponent {
+	return InstalledComponent{Component: topic.Component{Kind: kind, Number: n}}
 }

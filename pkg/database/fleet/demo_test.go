@@ -72,7 +72,7 @@ func TestDemoMACs(t *testing.T) {
 }
 
 func TestDemoCoversEveryComponentKind(t *testing.T) {
-	kinds := map[topic.Kind]bool{}
+	kinds := map[topic.ComponentKind]bool{}
 	modes := map[topic.Mode]bool{}
 	for _, connector := range Demo(1)[0].Connectors {
 		modes[connector.Mode] = true
@@ -111,12 +111,12 @@ func TestTemplatesAreSound(t *testing.T) {
 func requireEncodable(t *testing.T, p Point, buf []byte) {
 	t.Helper()
 	if p.Format == "Text" {
-		require.NoError(t, p.Field.Encode(buf, frame.Value{IsText: true, Text: p.Signal.Text}))
+		require.NoError(t, p.Field.Encode(buf, frame.FieldValue{IsText: true, Text: p.Signal.Text}))
 		return
 	}
 	require.Less(t, p.Signal.Low, p.Signal.High)
 	for _, v := range []float64{p.Signal.Low, p.Signal.High} {
-		require.NoError(t, p.Field.Encode(buf, frame.Value{Number: v}), p.Label)
+		require.NoError(t, p.Field.Encode(buf, frame.FieldValue{Number: v}), p.Label)
 	}
 }
 

@@ -30,11 +30,11 @@ type Connector struct {
 	ConnectorID int // "ConnectorId"
 	Number      int // 1..4
 	Mode        topic.Mode
-	Components  []Component
+	Components  []InstalledComponent
 }
 
-// Component is one component on a connector.
-type Component struct {
+// InstalledComponent is one component on a connector.
+type InstalledComponent struct {
 	topic.Component
 	Sensor *Sensor // set if, and only if, Kind is topic.Sensor
 }

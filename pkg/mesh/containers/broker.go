@@ -22,8 +22,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
 
-// Broker runs Mosquitto in its container.
-type Broker struct {
+// BrokerContainer runs Mosquitto in its container.
+type BrokerContainer struct {
 	Dir        string   `help:"Configuration directory of the broker, as init wrote it." default:"/mosquitto/config" type:"existingdir"`
 	RunDir     string   `help:"Directory that tells other containers about the broker." default:"/mosquitto/run" type:"existingdir"`
 	Host       string   `help:"Host name that they connect to." default:"mosquitto"`
@@ -37,7 +37,7 @@ type Broker struct {
 
 // Run runs the broker in a container of its own, lets people in, and reloads it when
 // another container has changed its files: neither sees the other's processes.
-func (c *Broker) Run(ctx context.Context, log *slog.Logger) error {
+func (c *BrokerContainer) Run(ctx context.Context, log *slog.Logger) error {
 	command := c.Command
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
@@ -62,7 +62,7 @@ func (c *Broker) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // stand hands signals on and reloads, until the broker has ended.
-func (c *Broker) stand(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, signals <-chan os.Signal, log *slog.Logger) error {
+func (c *BrokerContainer) stand(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, signals <-chan os.Signal, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var group errgroup.Group
 	group.Go(func() error {
@@ -93,7 +93,7 @@ func (c *Broker) stand(ctx context.Context, attendant *mosquitto.Attendant, brok
 
 // attend waits until the broker serves, opens the bridge's session, lets people in, and
 // reloads the broker whenever it is asked for.
-func (c *Broker) attend(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, log *slog.Logger) error {
+func (c *BrokerContainer) attend(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, log *slog.Logger) error {
 	services, people, err := c.listeners()
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (c *Broker) attend(ctx context.Context, attendant *mosquitto.Attendant, bro
 }
 
 // open opens the bridge's session, or tries the listener if there is none.
-func (c *Broker) open(ctx context.Context, address string) error {
+func (c *BrokerContainer) open(ctx context.Context, address string) error {
 	if c.Session == "" {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err == nil {
@@ -144,7 +144,7 @@ func (c *Broker) open(ctx context.Context, address string) error {
 
 // listeners are where the broker serves services, in its own container, and its socket
 // for people.
-func (c *Broker) listeners() (services, people string, err error) {
+func (c *BrokerContainer) listeners() (services, people string, err error) {
 	file, err := os.Open(filepath.Join(c.Dir, "mosquitto.conf"))
 	if err != nil {
 		return "", "", err

@@ -28,12 +28,12 @@ import (
 
 // New makes what is missing in the state directory: secrets, certificates,
 // the demo fleet's bundles. It starts nothing.
-func New(st mesh.State, cfg Config, log *slog.Logger) (*Mesh, error) {
+func New(st mesh.State, cfg Config, log *slog.Logger) (*Parts, error) {
 	if mesh.Exists(st.Path(RestoringFile)) {
 		return nil, ErrRestoring
 	}
 	cfg.Public = cmp.Or(cfg.Public, cfg.Host)
-	m := &Mesh{
+	m := &Parts{
 		Supervisor: supervisor.New(log), Cfg: cfg, State: st, Log: log,
 		running: map[string]probe.Service{},
 	}
@@ -62,7 +62,7 @@ func New(st mesh.State, cfg Config, log *slog.Logger) (*Mesh, error) {
 	return m, nil
 }
 
-func (m *Mesh) prepareCertificates() (err error) {
+func (m *Parts) prepareCertificates() (err error) {
 	if m.Authority, err = identity.OpenAuthority(m.State.Path("pki")); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (m *Mesh) prepareCertificates() (err error) {
 	return m.Authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.Cfg.Public})
 }
 
-func (m *Mesh) runNATS(ctx context.Context, ready func()) error {
+func (m *Parts) runNATS(ctx context.Context, ready func()) error {
 	server, err := m.startNATS(ctx, false)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (m *Mesh) runNATS(ctx context.Context, ready func()) error {
 }
 
 // startNATS starts the server; filling is for a restore (natsserver.Config).
-func (m *Mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
+func (m *Parts) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
 	cert, key := m.ServerPair()
 	users, err := mesh.LogIns(ctx, m.Secrets, credential.NATS)
 	if err != nil {
@@ -112,7 +112,7 @@ func (m *Mesh) startNATS(ctx context.Context, filling bool) (*natsserver.Server,
 
 // setUpStreams makes the streams and consumers, before a service looks for them, with
 // the operator's rights.
-func (m *Mesh) setUpStreams(ctx context.Context) error {
+func (m *Parts) setUpStreams(ctx context.Context) error {
 	sizes := m.Cfg.Sizes
 	sizes.Free = func() (uint64, error) { return doctor.DiskFree(m.State.Path("nats")) }
 	to := mesh.OperatorStreams{Config: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: m.Secrets.Chain, Log: m.Log}
@@ -123,7 +123,7 @@ func (m *Mesh) setUpStreams(ctx context.Context) error {
 	return err
 }
 
-func (m *Mesh) runPostgres(ctx context.Context, ready func()) error {
+func (m *Parts) runPostgres(ctx context.Context, ready func()) error {
 	user, password, err := mesh.LogIn(ctx, m.Secrets, mesh.SecretSuperuser)
 	if err != nil {
 		return err
@@ -140,14 +140,14 @@ func (m *Mesh) runPostgres(ctx context.Context, ready func()) error {
 }
 
 // fill makes what the databases have, and lets the fleet in.
-func (m *Mesh) fill(ctx context.Context) error {
+func (m *Parts) fill(ctx context.Context) error {
 	if err := m.Provision(ctx); err != nil || m.Cfg.Admit == nil {
 		return err
 	}
 	return m.Cfg.Admit(ctx, m)
 }
 
-func (m *Mesh) startPostgres(ctx context.Context, user, password string) (*postgres.Cluster, error) {
+func (m *Parts) startPostgres(ctx context.Context, user, password string) (*postgres.Cluster, error) {
 	cert, key := m.ServerPair()
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: m.State.Path("postgres"), Host: m.Cfg.Host, Port: m.Cfg.Ports.Postgres,
@@ -161,7 +161,7 @@ func (m *Mesh) startPostgres(ctx context.Context, user, password string) (*postg
 	return cluster, nil
 }
 
-func (m *Mesh) runMosquitto(ctx context.Context, ready func()) error {
+func (m *Parts) runMosquitto(ctx context.Context, ready func()) error {
 	cert, key := m.ServerPair()
 	users, err := mesh.LogIns(ctx, m.Secrets, credential.MQTT)
 	if err != nil {
@@ -192,7 +192,7 @@ func (m *Mesh) runMosquitto(ctx context.Context, ready func()) error {
 }
 
 // runService is a part that runs one of the services in this process.
-func (m *Mesh) runService(s Part) supervisor.Run {
+func (m *Parts) runService(s Part) supervisor.Run {
 	name := s.Name
 	return func(ctx context.Context, ready func()) error {
 		secrets, done, err := m.Cfg.Secrets.Store(name, m.SecretFiles(), m.Log)
@@ -212,7 +212,7 @@ func (m *Mesh) runService(s Part) supervisor.Run {
 }
 
 // Remove deletes what the servers left outside the state directory.
-func (m *Mesh) Remove() error {
+func (m *Parts) Remove() error {
 	var problems error
 	for _, server := range []string{"postgres", "pgbouncer", "mosquitto"} {
 		problems = errors.Join(problems, account.Remove(m.State.Path(server)))

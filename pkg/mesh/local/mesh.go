@@ -65,18 +65,18 @@ type Config struct {
 	// Registry makes the registrar's tables, as their owner.
 	Registry func(context.Context, *database.Pool) error
 	// Admit is called once the databases are there and before the broker starts.
-	Admit func(ctx context.Context, m *Mesh) error
+	Admit func(ctx context.Context, m *Parts) error
 }
 
 // Part is a service of the mesh's own process.
 type Part struct {
 	Name  string
-	Build func(m *Mesh) service.Build
+	Build func(m *Parts) service.Build
 }
 
-// Mesh is all parts of a mesh on one machine, in one process but for the broker, the
+// Parts is all parts of a mesh on one machine, in one process but for the broker, the
 // database and its pooler. The supervisor starts and stops them.
-type Mesh struct {
+type Parts struct {
 	*supervisor.Supervisor
 	Cfg       Config
 	State     mesh.State
@@ -94,12 +94,12 @@ type Mesh struct {
 }
 
 // ServerPair is the certificate of the mesh's servers and its key.
-func (m *Mesh) ServerPair() (certFile, keyFile string) {
+func (m *Parts) ServerPair() (certFile, keyFile string) {
 	return m.State.Path("pki", "server", "server.crt"), m.State.Path("pki", "server", "server.key")
 }
 
 // InProcessConn connects to the NATS server that runs now.
-func (m *Mesh) InProcessConn() (net.Conn, error) {
+func (m *Parts) InProcessConn() (net.Conn, error) {
 	m.Mu.Lock()
 	server := m.Nats
 	m.Mu.Unlock()
@@ -110,7 +110,7 @@ func (m *Mesh) InProcessConn() (net.Conn, error) {
 }
 
 // Services lists the services that run now.
-func (m *Mesh) Services() []probe.Service {
+func (m *Parts) Services() []probe.Service {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
 	services := make([]probe.Service, 0, len(m.running))
@@ -121,15 +121,15 @@ func (m *Mesh) Services() []probe.Service {
 }
 
 // Address is the address of what listens on loopback.
-func (m *Mesh) Address(port int) string { return net.JoinHostPort(m.Cfg.Host, strconv.Itoa(port)) }
+func (m *Parts) Address(port int) string { return net.JoinHostPort(m.Cfg.Host, strconv.Itoa(port)) }
 
 // Public is the address of what controllers and people reach.
-func (m *Mesh) Public(port int) string {
+func (m *Parts) Public(port int) string {
 	return net.JoinHostPort(m.Cfg.Public, strconv.Itoa(port))
 }
 
 // Choose takes a free port for a service that listens itself, unless it has one.
-func (m *Mesh) Choose(number *int) int {
+func (m *Parts) Choose(number *int) int {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
 	if *number == 0 {
@@ -141,7 +141,7 @@ func (m *Mesh) Choose(number *int) int {
 }
 
 // Describe is run.json of the mesh that runs now.
-func (m *Mesh) Describe() mesh.Description {
+func (m *Parts) Describe() mesh.Description {
 	return mesh.Description{
 		PID: os.Getpid(), Started: time.Now().UTC(), Ready: true, Host: m.Cfg.Host, Public: m.Cfg.Public, Ports: m.Ports(),
 		Controllers: m.Cfg.Controllers, Simulating: slices.Contains(m.Names(), PartSimulator), CAFile: m.Authority.CAFile(), Context: m.State.NATSContext(),
@@ -149,21 +149,21 @@ func (m *Mesh) Describe() mesh.Description {
 	}
 }
 
-func (m *Mesh) set(change func()) {
+func (m *Parts) set(change func()) {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
 	change()
 }
 
 // Ports are where the parts listen now.
-func (m *Mesh) Ports() mesh.Ports {
+func (m *Parts) Ports() mesh.Ports {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
 	return m.Cfg.Ports
 }
 
 // SecretFiles are the secret files of the mesh.
-func (m *Mesh) SecretFiles() secret.Files { return secret.Files(m.State.SecretsDir()) }
+func (m *Parts) SecretFiles() secret.Files { return secret.Files(m.State.SecretsDir()) }
 
 // whileRunning waits until ctx ends, and then stops the child; or until the
 // child ends by itself, which is an error.

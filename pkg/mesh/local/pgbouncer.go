@@ -9,7 +9,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 )
 
-func (m *Mesh) runPgBouncer(ctx context.Context, ready func()) error {
+func (m *Parts) runPgBouncer(ctx context.Context, ready func()) error {
 	cert, key := m.ServerPair()
 	user, password, err := mesh.LogIn(ctx, m.Secrets, mesh.SecretPgBouncer)
 	if err != nil {
@@ -34,4 +34,6 @@ func (m *Mesh) runPgBouncer(ctx context.Context, ready func()) error {
 }
 
 // PooledDSN addresses a database through the pooler, "" if there is none.
-func (m *Mesh) PooledDSN(role, database string) string { return m.Describe().PooledDSN(role, database) }
+func (m *Parts) PooledDSN(role, database string) string {
+	return m.Describe().PooledDSN(role, database)
+}

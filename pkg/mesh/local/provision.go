@@ -11,7 +11,7 @@ import (
 
 // Provision makes roles, databases and the demo fleet's metadata, as far as they are not there. Without a demo fleet the
 // metadata are somebody's own, whose ids may be the demo's.
-func (m *Mesh) Provision(ctx context.Context) error {
+func (m *Parts) Provision(ctx context.Context) error {
 	p := mesh.Provisioning{Description: m.Describe(), Secrets: m.Secrets, Registry: m.Cfg.Registry}
 	if err := p.Run(ctx); err != nil || m.Cfg.Controllers == 0 {
 		return err
@@ -25,10 +25,10 @@ func (m *Mesh) Provision(ctx context.Context) error {
 }
 
 // Superuser connects to a database as the superuser.
-func (m *Mesh) Superuser(ctx context.Context, database string) (*pgx.Conn, error) {
+func (m *Parts) Superuser(ctx context.Context, database string) (*pgx.Conn, error) {
 	return m.Describe().Superuser(ctx, m.Secrets, database)
 }
 
 // DSN addresses a database of the local cluster, without a password; without a role
 // too, if that comes from the credential.
-func (m *Mesh) DSN(role, database string) string { return m.Describe().DSN(role, database) }
+func (m *Parts) DSN(role, database string) string { return m.Describe().DSN(role, database) }

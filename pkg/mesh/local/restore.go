@@ -38,7 +38,7 @@ func Restore(ctx context.Context, archive *backup.Reader, st mesh.State, tables 
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	m := &Mesh{
+	m := &Parts{
 		Supervisor: supervisor.New(log), Cfg: Config{Host: mesh.Loopback}, State: st, Log: log,
 	}
 	defer func() {
@@ -143,7 +143,7 @@ func restoreFiles(archive *backup.Reader, st mesh.State) error {
 
 // openRestored opens what the restored files hold. Secrets that are not among them
 // are in Vault.
-func (m *Mesh) openRestored() error {
+func (m *Parts) openRestored() error {
 	flags, err := m.State.VaultFlags()
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (m *Mesh) openRestored() error {
 }
 
 // loadStreams starts a server for the streams alone.
-func (m *Mesh) loadStreams(ctx context.Context, l *mesh.Loader) (err error) {
+func (m *Parts) loadStreams(ctx context.Context, l *mesh.Loader) (err error) {
 	server, err := m.startNATS(ctx, true)
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func (m *Mesh) loadStreams(ctx context.Context, l *mesh.Loader) (err error) {
 }
 
 // loadDatabases starts a new cluster, which knows its first role alone.
-func (m *Mesh) loadDatabases(ctx context.Context, l *mesh.Loader) (err error) {
+func (m *Parts) loadDatabases(ctx context.Context, l *mesh.Loader) (err error) {
 	_, password, err := mesh.LogIn(ctx, m.Secrets, mesh.SecretSuperuser)
 	if err != nil {
 		return err

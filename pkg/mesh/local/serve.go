@@ -17,7 +17,7 @@ const pgbouncerPort = 6432
 
 // Serve starts the parts, all without names, shows them, and stops them when ctx ends;
 // with readings it waits for the first rows and shows them.
-func (m *Mesh) Serve(ctx context.Context, parts []string, held Warnings, out *os.File, readings bool) error {
+func (m *Parts) Serve(ctx context.Context, parts []string, held Warnings, out *os.File, readings bool) error {
 	defer func() {
 		fmt.Fprintln(out, "\nstopping")
 		m.StopAll()

@@ -22,7 +22,7 @@ import (
 
 // summary shows what runs where and how to look inside; with readings it waits
 // for the first rows and shows them.
-func (m *Mesh) summary(ctx context.Context, out io.Writer, readings bool) error {
+func (m *Parts) summary(ctx context.Context, out io.Writer, readings bool) error {
 	p := m.Ports()
 	pooler := "none: services go to PostgreSQL directly"
 	if p.PgBouncer != 0 {
@@ -69,7 +69,7 @@ look inside, after  eval "$(%[1]s)":
 }
 
 // showReadings waits for rows of the demo fleet and prints the latest.
-func (m *Mesh) showReadings(ctx context.Context, out io.Writer) error {
+func (m *Parts) showReadings(ctx context.Context, out io.Writer) error {
 	conn, err := mesh.ConnectPostgres(ctx, m.DSN("", mesh.DatabaseTelemetry), m.Secrets, mesh.SecretReader)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func pointLabels(controllers int) map[[2]int]string {
 
 // showRates prints what each stage does, on one line that is drawn again every
 // second on a terminal, else every ten seconds, until ctx ends.
-func (m *Mesh) showRates(ctx context.Context, out *os.File) {
+func (m *Parts) showRates(ctx context.Context, out *os.File) {
 	every, end := 10*time.Second, "\n"
 	if term.IsTerminal(int(out.Fd())) {
 		every, end = time.Second, "\033[K\r"
@@ -154,7 +154,7 @@ func (m *Mesh) showRates(ctx context.Context, out *os.File) {
 }
 
 // Figures are the counters of all services.
-func (m *Mesh) Figures() map[string]float64 {
+func (m *Parts) Figures() map[string]float64 {
 	all := map[string]float64{}
 	for _, s := range m.Services() {
 		figures, err := probe.Figures(s.Gatherer)
@@ -170,7 +170,7 @@ func (m *Mesh) Figures() map[string]float64 {
 
 // Metrics serves the metrics of all services of this process, and its profiles
 // where only this machine reaches them.
-func (m *Mesh) Metrics() http.Handler {
+func (m *Parts) Metrics() http.Handler {
 	mux := probe.Handler(m.Services)
 	if ip := net.ParseIP(m.Cfg.Public); ip != nil && ip.IsLoopback() {
 		probe.AddProfiles(mux)

@@ -57,12 +57,12 @@ type Decoded struct {
 	DeviceID        int32          `json:"device_id,omitempty"` // of the sensor device
 	Device          string         `json:"device,omitempty"`    // its name
 	MetadataVersion string         `json:"metadata_version,omitempty"`
-	Values          []Value        `json:"values,omitempty"`
+	Values          []DataPoint    `json:"values,omitempty"`
 	State           jsontext.Value `json:"state,omitempty"`
 }
 
-// Value is one data point of a frame, in engineering units.
-type Value struct {
+// DataPoint is one data point of a frame, in engineering units.
+type DataPoint struct {
 	DataPointID int32   `json:"datapoint_id"`
 	Label       string  `json:"label"`
 	Number      float64 `json:"value"`
@@ -121,7 +121,7 @@ func (d *Decoded) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-func (v *Value) appendJSON(b []byte) []byte {
+func (v *DataPoint) appendJSON(b []byte) []byte {
 	b = append(b, `{"datapoint_id":`...)
 	b = strconv.AppendInt(b, int64(v.DataPointID), 10)
 	b = appendString(b, "label", v.Label)
@@ -162,7 +162,7 @@ func appendNumber(b []byte, f float64) []byte {
 }
 
 // Format returns the value with its unit, for people.
-func (v *Value) Format() string {
+func (v *DataPoint) Format() string {
 	text := strconv.FormatFloat(v.Number, 'f', -1, 64)
 	if v.Text != nil {
 		text = strconv.Quote(*v.Text)

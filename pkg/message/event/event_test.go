@@ -22,7 +22,7 @@ func sample() event.Decoded {
 		ID: event.ID{1, 2, 0xfe}, Time: moment.Truncate(time.Microsecond), Received: moment,
 		Root: "tele", MAC: "e4fd45f654be", ControllerID: 7, Mode: "sensor-mode", Connector: 1, Component: "sensor-1",
 		DeviceID: 8, Device: "Hall \"north\"", MetadataVersion: "00ff",
-		Values: []event.Value{
+		Values: []event.DataPoint{
 			{DataPointID: 1, Label: "Temperature", Number: 25.52, Unit: "°C"},
 			{DataPointID: 2, Label: "Firmware", Text: new("F2S-2.14")},
 		},
@@ -52,13 +52,13 @@ func TestInverse(t *testing.T) {
 		math.SmallestNonzeroFloat64, 2.2250738585072014e-308, 1 << 53, 1<<53 + 2, 18446744073709551615, -9223372036854775808, 25.52,
 	} {
 		d := sample()
-		d.Values = []event.Value{{DataPointID: math.MaxInt32, Number: f}}
+		d.Values = []event.DataPoint{{DataPointID: math.MaxInt32, Number: f}}
 		got := inverse(t, &d)
 		assert.Equal(t, math.Float64bits(f), math.Float64bits(got.Values[0].Number), "%g", f)
 	}
 	for _, s := range []string{"", `"`, `\`, "\x00\x1f\x7f", "a\r\nb\t", "</script>", "\u2028\u2029", "°C m³ 日本 😀", "\ufffd"} {
 		d := sample()
-		d.Device, d.Values = s, []event.Value{{Label: s, Unit: s, Text: &s}}
+		d.Device, d.Values = s, []event.DataPoint{{Label: s, Unit: s, Text: &s}}
 		assert.Equal(t, d, inverse(t, &d), "%q", s)
 	}
 	for _, state := range []string{`{}`, `{"status":true}`, `{"data":"a\"b\\"}`, `{"n":[1,2.5e3,null,{"deep":{}}]}`} {
@@ -78,8 +78,8 @@ func inverse(t require.TestingT, d *event.Decoded) event.Decoded {
 
 func TestInverseProperty(t *testing.T) {
 	t.Parallel()
-	value := rapid.Custom(func(t *rapid.T) event.Value {
-		v := event.Value{DataPointID: rapid.Int32().Draw(t, "id"), Label: rapid.String().Draw(t, "label"), Unit: rapid.String().Draw(t, "unit")}
+	value := rapid.Custom(func(t *rapid.T) event.DataPoint {
+		v := event.DataPoint{DataPointID: rapid.Int32().Draw(t, "id"), Label: rapid.String().Draw(t, "label"), Unit: rapid.String().Draw(t, "unit")}
 		if rapid.Bool().Draw(t, "is text") {
 			v.Text = new(rapid.String().Draw(t, "text"))
 		} else {
@@ -104,7 +104,7 @@ func TestParseReuses(t *testing.T) {
 	first, second := sample(), sample()
 	first.Values[0], first.Values[1] = first.Values[1], first.Values[0]
 	first.State, first.Verb = jsontext.Value(`{"old":1}`), "success"
-	second.Values = []event.Value{{DataPointID: 9, Number: 1}}
+	second.Values = []event.DataPoint{{DataPointID: 9, Number: 1}}
 	var d event.Decoded
 	require.NoError(t, event.ParseDecoded(first.AppendJSON(nil), &d))
 	room := cap(d.Values)
@@ -125,7 +125,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestFormat(t *testing.T) {
 	t.Parallel()
-	for want, v := range map[string]event.Value{
+	for want, v := range map[string]event.DataPoint{
 		"25.52 °C": {Number: 25.52, Unit: "°C"},
 		"700":      {Number: 700},
 		`"a\nb" x`: {Text: new("a\nb"), Unit: "x"},

@@ -163,7 +163,7 @@ func (r *reader) integer(bits int) int64 {
 	return n
 }
 
-func (r *reader) value() (v Value) {
+func (r *reader) value() (v DataPoint) {
 	r.expect(`{"datapoint_id":`)
 	v.DataPointID = int32(r.integer(32)) //nolint:gosec // of 32 bits
 	r.expect(`,"label":"`)

@@ -17,7 +17,7 @@ func own() []Decoded {
 	reading := Decoded{
 		ID: ID{1, 0xfe}, Time: at, Received: at.Add(time.Nanosecond), Root: "tele", MAC: "e4fd45f654be", ControllerID: 7,
 		Mode: "sensor-mode", Connector: 1, Component: "sensor-1", DeviceID: 8, Device: "Hall", MetadataVersion: "00ff",
-		Values: []Value{
+		Values: []DataPoint{
 			{DataPointID: 1, Label: "Temperature", Number: -25.52, Unit: "°C"},
 			{DataPointID: 2, Label: "Firmware", Text: &text},
 			{DataPointID: 3, Label: "CO2", Number: 0},

@@ -49,7 +49,7 @@ func BenchmarkEncode(b *testing.B) {
 		b.Run(bc.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_ = f.Encode(dst, frame.Value{Number: bc.value})
+				_ = f.Encode(dst, frame.FieldValue{Number: bc.value})
 			}
 		})
 	}

@@ -37,8 +37,8 @@ type Field struct {
 	Decimals int
 }
 
-// Value is the value of a field: a finite number, or text for ASCII.
-type Value struct {
+// FieldValue is the value of a field: a finite number, or text for ASCII.
+type FieldValue struct {
 	Number float64
 	Text   string
 	IsText bool
@@ -67,22 +67,22 @@ func (f Field) Validate() error {
 // Decode returns the field's value in frame, which it does not change or keep. Errors are of
 // type *Error: those of Validate, ReasonOutOfRange if the frame ends before the field,
 // ReasonNotANumber for NaN and infinities, ReasonBadBCD and ReasonBadASCII.
-func (f Field) Decode(frame []byte) (Value, error) {
+func (f Field) Decode(frame []byte) (FieldValue, error) {
 	b, err := f.slice(frame)
 	if err != nil {
-		return Value{}, err
+		return FieldValue{}, err
 	}
 	if f.Encoding.kind == kindASCII {
 		return decodeText(b, f.Encoding.order)
 	}
 	n, err := f.decodeNumber(f.Encoding.order.load(b))
 	if err != nil {
-		return Value{}, err
+		return FieldValue{}, err
 	}
 	if math.IsNaN(n) || math.IsInf(n, 0) {
-		return Value{}, refuse(ReasonNotANumber, "the value is NaN or an infinity")
+		return FieldValue{}, refuse(ReasonNotANumber, "the value is NaN or an infinity")
 	}
-	return Value{Number: n}, nil
+	return FieldValue{Number: n}, nil
 }
 
 // Encode writes v at the field's place in frame, which must be long enough. It does not change
@@ -91,7 +91,7 @@ func (f Field) Decode(frame []byte) (Value, error) {
 // Validate, ReasonOutOfRange as for Decode, ReasonNotANumber, ReasonOverflow for a number out of
 // the encoding's range, ReasonWrongType for a number in a text field or text in a number field,
 // and ReasonBadASCII.
-func (f Field) Encode(frame []byte, v Value) error {
+func (f Field) Encode(frame []byte, v FieldValue) error {
 	b, err := f.slice(frame)
 	if err != nil {
 		return err

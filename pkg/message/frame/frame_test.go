@@ -15,57 +15,57 @@ func TestDecode(t *testing.T) {
 		encoding string
 		decimals int
 		hex      string
-		want     frame.Value
+		want     frame.FieldValue
 	}{
-		{"int8", "Int8", 0, "80", frame.Value{Number: -128}},
-		{"uint8", "Uint8", 0, "80", frame.Value{Number: 128}},
-		{"int16", "Int16", 0, "FFFE", frame.Value{Number: -2}},
-		{"int16 LE", "Int16LE", 0, "FEFF", frame.Value{Number: -2}},
-		{"int16 BADC", "Int16BADC", 0, "FEFF", frame.Value{Number: -2}},
-		{"int16 CDAB", "Int16CDAB", 0, "FFFE", frame.Value{Number: -2}},
-		{"negative with decimals", "Int16", 2, "FF9C", frame.Value{Number: -1}},
-		{"uint16", "Uint16", 0, "FFFF", frame.Value{Number: 65535}},
-		{"int24", "Int24", 0, "FFFFFE", frame.Value{Number: -2}},
-		{"int24 least", "Int24", 1, "800000", frame.Value{Number: -838860.8}},
-		{"int24 LE", "Int24LE", 0, "FEFFFF", frame.Value{Number: -2}},
-		{"uint24", "Uint24", 0, "FFFFFE", frame.Value{Number: 16777214}},
-		{"uint24 CBA", "Uint24CBA", 0, "030201", frame.Value{Number: 0x010203}},
-		{"float32 ABCD", "Float32ABCD", 0, "43663333", frame.Value{Number: 230.1999969482422}},
-		{"float32 DCBA", "Float32DCBA", 0, "33336643", frame.Value{Number: 230.1999969482422}},
-		{"uint32", "Uint32", 0, "01020304", frame.Value{Number: 0x01020304}},
-		{"uint32 LE", "Uint32LE", 0, "04030201", frame.Value{Number: 0x01020304}},
-		{"uint32 CDAB", "Uint32CDAB", 0, "03040102", frame.Value{Number: 0x01020304}},
-		{"uint32 BADC", "Uint32BADC", 0, "02010403", frame.Value{Number: 0x01020304}},
-		{"uint64 CDAB", "Uint64CDAB", 0, "0708050603040102", frame.Value{Number: 0x0102030405060708}},
-		{"uint64 BADC", "Uint64BADC", 0, "0201040306050807", frame.Value{Number: 0x0102030405060708}},
-		{"int64 least", "Int64", 0, "8000000000000000", frame.Value{Number: math.MinInt64}},
-		{"uint64 most", "Uint64", 0, "FFFFFFFFFFFFFFFF", frame.Value{Number: math.MaxUint64}},
-		{"uint64 most with decimals", "Uint64", 2, "FFFFFFFFFFFFFFFF", frame.Value{Number: 184467440737095516.15}},
-		{"float32", "Float32", 0, "41BC0000", frame.Value{Number: 23.5}},
-		{"float32 CDAB", "Float32CDAB", 0, "000041BC", frame.Value{Number: 23.5}},
-		{"float32 with decimals", "Float32", 1, "41BC0000", frame.Value{Number: 2.35}},
-		{"float64", "Float64", 0, "4037800000000000", frame.Value{Number: 23.5}},
-		{"multiplied", "Uint16", -2, "0019", frame.Value{Number: 2500}},
-		{"2552 with 2 decimals", "Int16", 2, "09F8", frame.Value{Number: 25.52}},
-		{"1 with 22 decimals", "Int16", 22, "0001", frame.Value{Number: 1e-22}},
-		{"bool set", "Bool", 0, "01", frame.Value{Number: 1}},
-		{"bool any bit", "Bool", 0, "FF00", frame.Value{Number: 1}},
-		{"bool clear", "Bool", 0, "0000", frame.Value{Number: 0}},
-		{"bit set", "Bit3", 0, "08", frame.Value{Number: 1}},
-		{"bit clear", "Bit3", 0, "F7", frame.Value{Number: 0}},
-		{"bit of a register", "Bit3", 0, "0008", frame.Value{Number: 1}},
-		{"high bit of a register", "Bit11", 0, "0800", frame.Value{Number: 1}},
-		{"bit of a register LE", "Bit3LE", 0, "0800", frame.Value{Number: 1}},
-		{"bcd", "BCD", 0, "1234", frame.Value{Number: 1234}},
-		{"bcd with decimals", "BCD", 2, "001234", frame.Value{Number: 12.34}},
-		{"bcd LE", "BCDLE", 0, "563412", frame.Value{Number: 123456}},
-		{"bcd CDAB", "BCDCDAB", 0, "56781234", frame.Value{Number: 12345678}},
-		{"bcd longest", "BCD", 16, "9999999999999999", frame.Value{Number: 0.9999999999999999}},
-		{"ascii", "ASCII", 0, "463220206F6B", frame.Value{Text: "F2  ok", IsText: true}},
-		{"ascii padded", "ASCII", 0, "46322000", frame.Value{Text: "F2 ", IsText: true}},
-		{"ascii empty", "ASCII", 0, "0000", frame.Value{IsText: true}},
-		{"ascii BADC", "ASCIIBADC", 0, "32460033", frame.Value{Text: "F23", IsText: true}},
-		{"ascii lines", "ASCII", 0, "410D0A09", frame.Value{Text: "A\r\n\t", IsText: true}},
+		{"int8", "Int8", 0, "80", frame.FieldValue{Number: -128}},
+		{"uint8", "Uint8", 0, "80", frame.FieldValue{Number: 128}},
+		{"int16", "Int16", 0, "FFFE", frame.FieldValue{Number: -2}},
+		{"int16 LE", "Int16LE", 0, "FEFF", frame.FieldValue{Number: -2}},
+		{"int16 BADC", "Int16BADC", 0, "FEFF", frame.FieldValue{Number: -2}},
+		{"int16 CDAB", "Int16CDAB", 0, "FFFE", frame.FieldValue{Number: -2}},
+		{"negative with decimals", "Int16", 2, "FF9C", frame.FieldValue{Number: -1}},
+		{"uint16", "Uint16", 0, "FFFF", frame.FieldValue{Number: 65535}},
+		{"int24", "Int24", 0, "FFFFFE", frame.FieldValue{Number: -2}},
+		{"int24 least", "Int24", 1, "800000", frame.FieldValue{Number: -838860.8}},
+		{"int24 LE", "Int24LE", 0, "FEFFFF", frame.FieldValue{Number: -2}},
+		{"uint24", "Uint24", 0, "FFFFFE", frame.FieldValue{Number: 16777214}},
+		{"uint24 CBA", "Uint24CBA", 0, "030201", frame.FieldValue{Number: 0x010203}},
+		{"float32 ABCD", "Float32ABCD", 0, "43663333", frame.FieldValue{Number: 230.1999969482422}},
+		{"float32 DCBA", "Float32DCBA", 0, "33336643", frame.FieldValue{Number: 230.1999969482422}},
+		{"uint32", "Uint32", 0, "01020304", frame.FieldValue{Number: 0x01020304}},
+		{"uint32 LE", "Uint32LE", 0, "04030201", frame.FieldValue{Number: 0x01020304}},
+		{"uint32 CDAB", "Uint32CDAB", 0, "03040102", frame.FieldValue{Number: 0x01020304}},
+		{"uint32 BADC", "Uint32BADC", 0, "02010403", frame.FieldValue{Number: 0x01020304}},
+		{"uint64 CDAB", "Uint64CDAB", 0, "0708050603040102", frame.FieldValue{Number: 0x0102030405060708}},
+		{"uint64 BADC", "Uint64BADC", 0, "0201040306050807", frame.FieldValue{Number: 0x0102030405060708}},
+		{"int64 least", "Int64", 0, "8000000000000000", frame.FieldValue{Number: math.MinInt64}},
+		{"uint64 most", "Uint64", 0, "FFFFFFFFFFFFFFFF", frame.FieldValue{Number: math.MaxUint64}},
+		{"uint64 most with decimals", "Uint64", 2, "FFFFFFFFFFFFFFFF", frame.FieldValue{Number: 184467440737095516.15}},
+		{"float32", "Float32", 0, "41BC0000", frame.FieldValue{Number: 23.5}},
+		{"float32 CDAB", "Float32CDAB", 0, "000041BC", frame.FieldValue{Number: 23.5}},
+		{"float32 with decimals", "Float32", 1, "41BC0000", frame.FieldValue{Number: 2.35}},
+		{"float64", "Float64", 0, "4037800000000000", frame.FieldValue{Number: 23.5}},
+		{"multiplied", "Uint16", -2, "0019", frame.FieldValue{Number: 2500}},
+		{"2552 with 2 decimals", "Int16", 2, "09F8", frame.FieldValue{Number: 25.52}},
+		{"1 with 22 decimals", "Int16", 22, "0001", frame.FieldValue{Number: 1e-22}},
+		{"bool set", "Bool", 0, "01", frame.FieldValue{Number: 1}},
+		{"bool any bit", "Bool", 0, "FF00", frame.FieldValue{Number: 1}},
+		{"bool clear", "Bool", 0, "0000", frame.FieldValue{Number: 0}},
+		{"bit set", "Bit3", 0, "08", frame.FieldValue{Number: 1}},
+		{"bit clear", "Bit3", 0, "F7", frame.FieldValue{Number: 0}},
+		{"bit of a register", "Bit3", 0, "0008", frame.FieldValue{Number: 1}},
+		{"high bit of a register", "Bit11", 0, "0800", frame.FieldValue{Number: 1}},
+		{"bit of a register LE", "Bit3LE", 0, "0800", frame.FieldValue{Number: 1}},
+		{"bcd", "BCD", 0, "1234", frame.FieldValue{Number: 1234}},
+		{"bcd with decimals", "BCD", 2, "001234", frame.FieldValue{Number: 12.34}},
+		{"bcd LE", "BCDLE", 0, "563412", frame.FieldValue{Number: 123456}},
+		{"bcd CDAB", "BCDCDAB", 0, "56781234", frame.FieldValue{Number: 12345678}},
+		{"bcd longest", "BCD", 16, "9999999999999999", frame.FieldValue{Number: 0.9999999999999999}},
+		{"ascii", "ASCII", 0, "463220206F6B", frame.FieldValue{Text: "F2  ok", IsText: true}},
+		{"ascii padded", "ASCII", 0, "46322000", frame.FieldValue{Text: "F2 ", IsText: true}},
+		{"ascii empty", "ASCII", 0, "0000", frame.FieldValue{IsText: true}},
+		{"ascii BADC", "ASCIIBADC", 0, "32460033", frame.FieldValue{Text: "F23", IsText: true}},
+		{"ascii lines", "ASCII", 0, "410D0A09", frame.FieldValue{Text: "A\r\n\t", IsText: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := mustHex(t, tc.hex)
@@ -121,14 +121,14 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestEncodeRefuses(t *testing.T) {
-	number := func(n float64) frame.Value { return frame.Value{Number: n} }
-	text := func(s string) frame.Value { return frame.Value{Text: s, IsText: true} }
+	number := func(n float64) frame.FieldValue { return frame.FieldValue{Number: n} }
+	text := func(s string) frame.FieldValue { return frame.FieldValue{Text: s, IsText: true} }
 	for _, tc := range []struct {
 		name     string
 		encoding string
 		length   int
 		decimals int
-		value    frame.Value
+		value    frame.FieldValue
 		reason   string
 	}{
 		{"above int8", "Int8", 1, 0, number(128), frame.ReasonOverflow},
@@ -173,7 +173,7 @@ func TestEncodeRoundsToNearest(t *testing.T) {
 	} {
 		b := make([]byte, 2)
 		f := frame.Field{Encoding: encoding(t, "Int16"), Length: 2, Decimals: 2}
-		require.NoError(t, f.Encode(b, frame.Value{Number: tc.value}))
+		require.NoError(t, f.Encode(b, frame.FieldValue{Number: tc.value}))
 		got, err := f.Decode(b)
 		require.NoError(t, err)
 		require.Equal(t, tc.want, got.Number) //nolint:testifylint // equal to the last bit
@@ -183,9 +183,9 @@ func TestEncodeRoundsToNearest(t *testing.T) {
 func TestEncodeKeepsOtherBits(t *testing.T) {
 	b := []byte{0xA5, 0xA5, 0xA5}
 	f := frame.Field{Encoding: encoding(t, "Bit9"), Offset: 1, Length: 2}
-	require.NoError(t, f.Encode(b, frame.Value{Number: 1}))
+	require.NoError(t, f.Encode(b, frame.FieldValue{Number: 1}))
 	require.Equal(t, []byte{0xA5, 0xA7, 0xA5}, b)
-	require.NoError(t, f.Encode(b, frame.Value{Number: 0}))
+	require.NoError(t, f.Encode(b, frame.FieldValue{Number: 0}))
 	require.Equal(t, []byte{0xA5, 0xA5, 0xA5}, b)
 }
 

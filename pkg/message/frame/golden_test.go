@@ -62,7 +62,7 @@ func decode(t *testing.T, line []string, b []byte, response frame.Response, err 
 	if err == nil {
 		err = response.Check(f)
 	}
-	var v frame.Value
+	var v frame.FieldValue
 	if err == nil {
 		v, err = f.Decode(b)
 	}

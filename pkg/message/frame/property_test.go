@@ -104,7 +104,7 @@ func TestEncodeInvertsDecode(t *testing.T) {
 					plain := frame.Field{Encoding: e, Offset: f.Offset, Length: f.Length}
 					n := int64(min(maxBijective, math.Pow(10, float64(2*f.Length))-1))
 					raw := rapid.Int64Range(0, n).Draw(t, "raw")
-					require.NoError(t, plain.Encode(original, frame.Value{Number: float64(raw)}))
+					require.NoError(t, plain.Encode(original, frame.FieldValue{Number: float64(raw)}))
 				}
 				v, err := f.Decode(original)
 				if err != nil {
@@ -192,7 +192,7 @@ func TestEncodeIsNearest(t *testing.T) {
 		step := math.Pow10(-f.Decimals)
 		v := rapid.Float64Range(-2e9*step, 2e9*step).Draw(t, "value")
 		b := make([]byte, 4)
-		require.NoError(t, f.Encode(b, frame.Value{Number: v}))
+		require.NoError(t, f.Encode(b, frame.FieldValue{Number: v}))
 		got, err := f.Decode(b)
 		require.NoError(t, err)
 		require.InDelta(t, v, got.Number, step*0.5000001)

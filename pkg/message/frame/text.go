@@ -3,7 +3,7 @@ package frame
 // decodeText decodes ASCII without the padding of NULs at its end. It refuses everything except
 // printable characters, tab, CR and LF: other bytes are a sign of a wrong offset or order, and
 // PostgreSQL accepts no NUL.
-func decodeText(b []byte, o order) (Value, error) {
+func decodeText(b []byte, o order) (FieldValue, error) {
 	var buf [MaxLength]byte
 	text := buf[:len(b)]
 	for i := range text {
@@ -14,10 +14,10 @@ func decodeText(b []byte, o order) (Value, error) {
 	}
 	for i, c := range text {
 		if !isText(c) {
-			return Value{}, refuse(ReasonBadASCII, "byte %d of the text is neither printable ASCII nor tab, CR or LF", i)
+			return FieldValue{}, refuse(ReasonBadASCII, "byte %d of the text is neither printable ASCII nor tab, CR or LF", i)
 		}
 	}
-	return Value{Text: string(text), IsText: true}, nil
+	return FieldValue{Text: string(text), IsText: true}, nil
 }
 
 // encodeText is the inverse of decodeText.

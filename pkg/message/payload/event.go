@@ -17,7 +17,7 @@ type rule func(*scanner, jsontext.Value) error
 type rules func(name []byte) (check rule, known bool)
 
 // event parses the body of a component that is not a sensor.
-func (s *scanner) event(kind topic.Kind) (Payload, error) {
+func (s *scanner) event(kind topic.ComponentKind) (Payload, error) {
 	switch kind {
 	case topic.Strike, topic.Siren, topic.MotionSensor:
 		return s.object(statusRules, "status", true)

@@ -5,23 +5,23 @@ import (
 	"strings"
 )
 
-// Kind is a kind of component. The zero Kind is none.
-type Kind uint8
+// ComponentKind is a kind of component. The zero ComponentKind is none.
+type ComponentKind uint8
 
 // The kinds of section 2 of the design. DoorSensors and ExitButtons have no number: they
 // report all inputs of a connector in one message.
 const (
-	Sensor       Kind = iota + 1 // a sensor on the RS-485 bus or an input
-	MotionSensor                 // a motion detector
-	Strike                       // an electric door strike
-	Reader                       // a QR or NFC reader
-	Siren                        // a siren
-	DoorSensors                  // all door contacts of a connector
-	ExitButtons                  // all exit buttons of a connector
+	Sensor       ComponentKind = iota + 1 // a sensor on the RS-485 bus or an input
+	MotionSensor                          // a motion detector
+	Strike                                // an electric door strike
+	Reader                                // a QR or NFC reader
+	Siren                                 // a siren
+	DoorSensors                           // all door contacts of a connector
+	ExitButtons                           // all exit buttons of a connector
 )
 
 // String returns the kind as topics spell it, without a number, or "unknown".
-func (k Kind) String() string {
+func (k ComponentKind) String() string {
 	switch k {
 	case Sensor:
 		return "sensor"
@@ -41,11 +41,11 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-func (k Kind) numbered() bool { return k != DoorSensors && k != ExitButtons }
+func (k ComponentKind) numbered() bool { return k != DoorSensors && k != ExitButtons }
 
 // Component is one component of a connector.
 type Component struct {
-	Kind   Kind
+	Kind   ComponentKind
 	Number int // 0..99; 0 for DoorSensors and ExitButtons
 }
 
@@ -86,7 +86,7 @@ func parseComponent(s string) (Component, bool) {
 	return Component{Kind: kind, Number: n}, true
 }
 
-func parseNumbered(s string) (Kind, bool) {
+func parseNumbered(s string) (ComponentKind, bool) {
 	switch s {
 	case "sensor":
 		return Sensor, true

@@ -20,7 +20,7 @@ func topics() *rapid.Generator[topic.Topic] {
 			MAC:       topic.MAC(rapid.StringMatching(`[0-9a-f]{12}`).Draw(t, "mac")),
 			Mode:      rapid.SampledFrom([]topic.Mode{topic.SensorMode, topic.AccessControlMode, topic.AlarmMode}).Draw(t, "mode"),
 			Connector: rapid.IntRange(0, topic.MaxNumber).Draw(t, "connector"),
-			Component: topic.Component{Kind: topic.Kind(rapid.IntRange(int(topic.Sensor), int(topic.ExitButtons)).Draw(t, "kind"))},
+			Component: topic.Component{Kind: topic.ComponentKind(rapid.IntRange(int(topic.Sensor), int(topic.ExitButtons)).Draw(t, "kind"))},
 		}
 		if result.Component.Kind != topic.DoorSensors && result.Component.Kind != topic.ExitButtons {
 			result.Component.Number = rapid.IntRange(0, topic.MaxNumber).Draw(t, "number")

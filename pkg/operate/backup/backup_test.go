@@ -181,11 +181,11 @@ func isTold(err error) bool {
 func TestManifestIsCompared(t *testing.T) {
 	t.Parallel()
 	to, with := pair(t)
-	for name, spoil := range map[string]func(*Writer){
-		"another sum":     func(w *Writer) { w.parts[0].SHA256 = w.parts[1].SHA256 },
-		"another size":    func(w *Writer) { w.parts[0].Size++ },
-		"a part too few":  func(w *Writer) { w.parts[0].Name = "not there" },
-		"a part too many": func(w *Writer) { w.parts = w.parts[:1] },
+	for name, spoil := range map[string]func(*ArchiveWriter){
+		"another sum":     func(w *ArchiveWriter) { w.parts[0].SHA256 = w.parts[1].SHA256 },
+		"another size":    func(w *ArchiveWriter) { w.parts[0].Size++ },
+		"a part too few":  func(w *ArchiveWriter) { w.parts[0].Name = "not there" },
+		"a part too many": func(w *ArchiveWriter) { w.parts = w.parts[:1] },
 		"none":            nil,
 	} {
 		path := filepath.Join(t.TempDir(), "archive")

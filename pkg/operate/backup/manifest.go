@@ -19,11 +19,11 @@ type Manifest struct {
 	Containers bool              `json:"containers,omitempty"` // of a mesh in containers
 	Streams    []stream.Snapshot `json:"streams"`
 	Databases  []postgres.Census `json:"databases"`
-	Parts      []Part            `json:"parts"` // all but the manifest and its signature
+	Parts      []ArchiveFile     `json:"parts"` // all but the manifest and its signature
 }
 
-// Part is one file in the archive.
-type Part struct {
+// ArchiveFile is one file in the archive.
+type ArchiveFile struct {
 	Name   string `json:"name"`
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`

@@ -23,7 +23,7 @@ func (r *Reader) Send(w io.Writer, names []string) error {
 		return err
 	}
 	for _, name := range names {
-		i := slices.IndexFunc(r.Manifest.Parts, func(p Part) bool { return p.Name == name })
+		i := slices.IndexFunc(r.Manifest.Parts, func(p ArchiveFile) bool { return p.Name == name })
 		if i < 0 {
 			return fmt.Errorf("sending %s: %w", name, damaged(fs.ErrNotExist))
 		}

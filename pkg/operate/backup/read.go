@@ -104,7 +104,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 	return nil
 }
 
-func (r *Reader) verify(part Part) error {
+func (r *Reader) verify(part ArchiveFile) error {
 	content, err := r.zip.Open(part.Name)
 	if err != nil {
 		return damaged(err)

@@ -24,17 +24,17 @@ import (
 
 const manifestName = "manifest.json"
 
-// Writer writes an archive. Commit or Discard ends it.
-type Writer struct {
+// ArchiveWriter writes an archive. Commit or Discard ends it.
+type ArchiveWriter struct {
 	file  *File // nil: the archive goes to a stream
 	age   io.WriteCloser
 	zip   *zip.Writer
-	parts []Part
+	parts []ArchiveFile
 }
 
 // Create begins an archive that will be at path, with mode 600, once it is complete.
 // It refuses to replace a file.
-func Create(path string, key Key) (*Writer, error) {
+func Create(path string, key Key) (*ArchiveWriter, error) {
 	file, err := NewFile(path)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func Create(path string, key Key) (*Writer, error) {
 }
 
 // Stream begins an archive that goes to out. After Commit it is complete.
-func Stream(out io.Writer, key Key) (*Writer, error) {
+func Stream(out io.Writer, key Key) (*ArchiveWriter, error) {
 	if len(key.recipients) == 0 {
 		return nil, errors.New("the archive needs a recipient or a passphrase: without one it could not be decrypted")
 	}
@@ -57,23 +57,23 @@ func Stream(out io.Writer, key Key) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encrypting the archive: %w", err)
 	}
-	return &Writer{age: encrypted, zip: zip.NewWriter(encrypted)}, nil
+	return &ArchiveWriter{age: encrypted, zip: zip.NewWriter(encrypted)}, nil
 }
 
 // Part adds a file with what write writes, and answers what became of it. The
 // parts' contents are expected to be compressed already.
-func (w *Writer) Part(name string, mode fs.FileMode, write func(io.Writer) error) (Part, error) {
+func (w *ArchiveWriter) Part(name string, mode fs.FileMode, write func(io.Writer) error) (ArchiveFile, error) {
 	header := &zip.FileHeader{Name: name, Method: zip.Store, Modified: time.Now().UTC()}
 	header.SetMode(mode.Perm())
 	entry, err := w.zip.CreateHeader(header)
 	if err != nil {
-		return Part{}, fmt.Errorf("writing %s: %w", name, err)
+		return ArchiveFile{}, fmt.Errorf("writing %s: %w", name, err)
 	}
 	sum, size := sha256.New(), new(counter)
 	if err := write(io.MultiWriter(entry, sum, size)); err != nil {
-		return Part{}, fmt.Errorf("writing %s: %w", name, err)
+		return ArchiveFile{}, fmt.Errorf("writing %s: %w", name, err)
 	}
-	part := Part{Name: name, Size: int64(*size), SHA256: hex.EncodeToString(sum.Sum(nil))}
+	part := ArchiveFile{Name: name, Size: int64(*size), SHA256: hex.EncodeToString(sum.Sum(nil))}
 	w.parts = append(w.parts, part)
 	return part, nil
 }
@@ -88,7 +88,7 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // Commit ends the archive with the manifest, whose Format and Parts it fills in, and
 // its signature, and puts it in place once it is on disk.
-func (w *Writer) Commit(m *Manifest, signer Signer) error {
+func (w *ArchiveWriter) Commit(m *Manifest, signer Signer) error {
 	defer w.Discard()
 	m.Format, m.Parts = Format, w.parts
 	text, err := json.MarshalIndent(m, "", "  ")
@@ -121,7 +121,7 @@ func (w *Writer) Commit(m *Manifest, signer Signer) error {
 }
 
 // Discard removes an archive that is not complete. After Commit it does nothing.
-func (w *Writer) Discard() {
+func (w *ArchiveWriter) Discard() {
 	if w.file != nil {
 		w.file.Discard()
 	}

@@ -82,14 +82,14 @@ func choose(all List, only []string) (List, error) {
 	return chosen, nil
 }
 
-func (c Check) result(ctx context.Context, t *Target) Result {
+func (c Check) result(ctx context.Context, t *Target) CheckResult {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	f, err := catch(func() Finding { return c.Run(ctx, t) })
 	if err != nil {
 		f = failed("the check could not run: %v", err)
 	}
-	r := Result{Name: c.Name, Guide: c.Guide, Try: c.Try, Finding: f}
+	r := CheckResult{Name: c.Name, Guide: c.Guide, Try: c.Try, Finding: f}
 	if f.State == Failed || f.State == Warning {
 		r.Fix = c.Fix
 	}

@@ -91,7 +91,7 @@ func TestErr(t *testing.T) {
 	t.Parallel()
 	states := func(all ...Verdict) (results Results) {
 		for _, s := range all {
-			results = append(results, Result{Name: "x", Finding: Finding{State: s}})
+			results = append(results, CheckResult{Name: "x", Finding: Finding{State: s}})
 		}
 		return results
 	}

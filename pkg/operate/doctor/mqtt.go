@@ -63,7 +63,7 @@ func mqttOrigin(ctx context.Context, t *Target) Finding {
 // mqttConnections checks that idle connections cannot lock others out.
 func mqttConnections(ctx context.Context, t *Target) Finding {
 	ensure(t.webSocket(ctx).try())
-	closed, problems := idle(ctx, hostile.Server{Address: t.address(t.Ports.WebSocket)})
+	closed, problems := idle(ctx, hostile.Victim{Address: t.address(t.Ports.WebSocket)})
 	if t.Containers { // container-hardening checks the limits of containers
 		return verdict(problems, "9001 closed %d of %d idle connections", closed, manyIdle)
 	}

@@ -23,8 +23,8 @@ func (l List) WriteTo(w io.Writer) (int64, error) {
 	})
 }
 
-// Result is a check that has run.
-type Result struct {
+// CheckResult is a check that has run.
+type CheckResult struct {
 	Name  string `json:"name"`
 	Guide string `json:"guide"`
 	Try   string `json:"tried"`
@@ -33,7 +33,7 @@ type Result struct {
 }
 
 // Results are those of one run. In JSON they are a list.
-type Results []Result
+type Results []CheckResult
 
 // WriteTo writes a table for people: a line for each result, and below it what was seen and
 // how to fix it.

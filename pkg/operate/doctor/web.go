@@ -26,7 +26,7 @@ const (
 type web struct {
 	client *http.Client
 	url    string
-	server hostile.Server
+	server hostile.Victim
 }
 
 func (t *Target) web(port int, certificates ...tls.Certificate) web {
@@ -35,7 +35,7 @@ func (t *Target) web(port int, certificates ...tls.Certificate) web {
 	return web{
 		&http.Client{Timeout: 30 * time.Second, Transport: transport},
 		"https://" + t.address(port),
-		hostile.Server{Address: t.address(port), TLS: config},
+		hostile.Victim{Address: t.address(port), TLS: config},
 	}
 }
 
@@ -86,7 +86,7 @@ func (w web) limits(ctx context.Context, path string) Finding {
 }
 
 // idle opens many idle connections from one address, some of which the server must close.
-func idle(ctx context.Context, server hostile.Server) (closed int, problems []string) {
+func idle(ctx context.Context, server hostile.Victim) (closed int, problems []string) {
 	closed, end, err := hostile.Open(ctx, server, manyIdle, time.Second)
 	ensure(err)
 	end()
@@ -97,7 +97,7 @@ func idle(ctx context.Context, server hostile.Server) (closed int, problems []st
 }
 
 // attack carries out all attacks, concurrently since most of them wait.
-func attack(ctx context.Context, server hostile.Server) []string {
+func attack(ctx context.Context, server hostile.Victim) []string {
 	ctx, cancel := context.WithTimeout(ctx, attackTimeout)
 	defer cancel()
 	attacks := hostile.Attacks(server.Path)

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// Server is what is attacked.
-type Server struct {
+// Victim is what is attacked.
+type Victim struct {
 	Address string
 	TLS     *tls.Config // with the server's name
 	Path    string      // of requests, such as /status
@@ -31,8 +31,8 @@ type Server struct {
 	From string
 }
 
-// Outcome is how the server reacted to an attack.
-type Outcome struct {
+// Reaction is how the server reacted to an attack.
+type Reaction struct {
 	Status int           // HTTP status of the response; 0: none
 	Answer []byte        // the beginning of the response
 	Held   time.Duration // until the server closed the connection
@@ -72,7 +72,7 @@ const (
 )
 
 // Refused returns an error unless the server responded as it should.
-func (a Attack) Refused(o Outcome) error {
+func (a Attack) Refused(o Reaction) error {
 	var answer strings.Builder // one character for each byte, as in the pattern
 	for _, b := range o.Answer {
 		answer.WriteRune(rune(b))
@@ -130,10 +130,10 @@ func Attacks(path string) []Attack {
 
 // Do carries out the attack once. The error is ErrHeld if ctx ends first. Any other error means
 // that the attack could not run, because the server did not accept the connection.
-func (a Attack) Do(ctx context.Context, s Server) (Outcome, error) {
+func (a Attack) Do(ctx context.Context, s Victim) (Reaction, error) {
 	conn, err := a.connect(ctx, s)
 	if err != nil {
-		return Outcome{}, err
+		return Reaction{}, err
 	}
 	defer cut(conn)
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
@@ -147,7 +147,7 @@ func (a Attack) Do(ctx context.Context, s Server) (Outcome, error) {
 			_, _ = Attack{begin: a.again, shows: a.shows}.Do(ctx, s)
 		}
 	}()
-	out := Outcome{}
+	out := Reaction{}
 	answer := bufio.NewReader(conn)
 	_, _ = answer.Peek(1)
 	close(answered)
@@ -175,7 +175,7 @@ func cut(conn net.Conn) {
 	_ = conn.Close()
 }
 
-func (a Attack) connect(ctx context.Context, s Server) (net.Conn, error) {
+func (a Attack) connect(ctx context.Context, s Victim) (net.Conn, error) {
 	conn, err := s.dial(ctx)
 	if err != nil || a.plain {
 		return conn, err
@@ -220,7 +220,7 @@ func (a Attack) send(conn net.Conn, answered, closed <-chan struct{}) {
 
 // Open opens n idle connections. It returns how many of them the server has closed after wait,
 // and a function that closes the others.
-func Open(ctx context.Context, s Server, n int, wait time.Duration) (closed int, end func(), err error) {
+func Open(ctx context.Context, s Victim, n int, wait time.Duration) (closed int, end func(), err error) {
 	var open []net.Conn
 	end = func() {
 		for _, conn := range open {
@@ -245,7 +245,7 @@ func Open(ctx context.Context, s Server, n int, wait time.Duration) (closed int,
 	return closed, end, nil
 }
 
-func (s Server) dial(ctx context.Context) (net.Conn, error) {
+func (s Victim) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	if s.From != "" {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(s.From)}

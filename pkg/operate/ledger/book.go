@@ -53,9 +53,9 @@ type book struct {
 	records []record
 	cursor  int // where find found the last one
 	macs    map[topic.MAC]uint32
-	devices []Device
+	devices []ControllerCounts
 	// causes are the reasons of dead letters, by stage.
-	causes  []Letters
+	causes  []LetterCounts
 	causeOf map[cause]uint16
 	// parts are the data points that the writer refused.
 	parts map[part]struct{}
@@ -117,7 +117,7 @@ func (b *book) device(mac string) uint32 {
 	m := topic.MAC(strings.Clone(mac))
 	i := uint32(len(b.devices)) //nolint:gosec // as many as controllers
 	b.macs[m] = i
-	b.devices = append(b.devices, Device{MAC: m})
+	b.devices = append(b.devices, ControllerCounts{MAC: m})
 	return i
 }
 
@@ -138,6 +138,6 @@ func (b *book) cause(stage, reason string) uint16 {
 	stage, reason = strings.Clone(stage), strings.Clone(reason)
 	i := uint16(len(b.causes)) //nolint:gosec // at most maxCauses
 	b.causeOf[cause{stage, reason}] = i
-	b.causes = append(b.causes, Letters{Stage: stage, Reason: reason})
+	b.causes = append(b.causes, LetterCounts{Stage: stage, Reason: reason})
 	return i
 }

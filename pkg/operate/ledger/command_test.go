@@ -61,8 +61,8 @@ func TestCommands(t *testing.T) {
 	c.command(8)
 	r := c.audit(Options{})
 	require.True(t, r.Balanced(), text(t, r))
-	require.Equal(t, Commands{Sent: 8, Refused: 1, Expired: 1, Delivered: 1, Confirmed: 2, Unknown: 1, UnderWay: 2}, r.Commands)
-	require.Equal(t, Commands{Sent: 1, Confirmed: 1}, c.audit(Options{MAC: macAt(6)}).Commands)
+	require.Equal(t, CommandCounts{Sent: 8, Refused: 1, Expired: 1, Delivered: 1, Confirmed: 2, Unknown: 1, UnderWay: 2}, r.Commands)
+	require.Equal(t, CommandCounts{Sent: 1, Confirmed: 1}, c.audit(Options{MAC: macAt(6)}).Commands)
 
 	// Acknowledged without an outcome.
 	c.acknowledge(c.bridge, 2)
@@ -81,7 +81,7 @@ func TestCommandRemovedIsMissing(t *testing.T) {
 	c.remove(stream.Commands, known)
 	c.remove(stream.Commands, lost)
 	r := c.audit(Options{})
-	require.Equal(t, Commands{Sent: 4, Confirmed: 2, UnderWay: 1, Missing: 1, MissingSequences: []uint64{lost}}, r.Commands)
+	require.Equal(t, CommandCounts{Sent: 4, Confirmed: 2, UnderWay: 1, Missing: 1, MissingSequences: []uint64{lost}}, r.Commands)
 }
 
 // TestOutcomesNotKept: RESULT keeps the last of each component.
@@ -101,5 +101,5 @@ func TestOutcomesNotKept(t *testing.T) {
 	c.command(2, outcome.Confirmed)
 	c.acknowledge(c.bridge, 7)
 	r := c.audit(Options{})
-	require.Equal(t, Commands{Sent: 7, Confirmed: 4, NotKept: 2, Missing: 1, MissingSequences: []uint64{6}}, r.Commands)
+	require.Equal(t, CommandCounts{Sent: 7, Confirmed: 4, NotKept: 2, Missing: 1, MissingSequences: []uint64{6}}, r.Commands)
 }

@@ -54,7 +54,7 @@ type Options struct {
 // audit is the state of one Audit.
 type audit struct {
 	js      jetstream.JetStream
-	db      rows.Database
+	db      rows.Querier
 	options Options
 	cut     cut
 	book    *book
@@ -79,7 +79,7 @@ type audit struct {
 // Audit reads the streams through js, whose user must be allowed to create
 // consumers, and the tables through db. An error means that it could not be
 // finished, never that something is missing: that is in the report.
-func Audit(ctx context.Context, js jetstream.JetStream, db rows.Database, options Options) (*Report, error) {
+func Audit(ctx context.Context, js jetstream.JetStream, db rows.Querier, options Options) (*Report, error) {
 	if options.MaxListed == 0 {
 		options.MaxListed = 100
 	}

@@ -78,14 +78,14 @@ func TestBalanced(t *testing.T) {
 		{Name: "writer", Received: 14, Passed: 12, DeadLettered: 1, Copies: 1},
 	}, r.Stages)
 	require.Equal(t, Rows{Expected: 39, Found: 36, Refused: 3}, r.Rows)
-	require.Equal(t, []Letters{
+	require.Equal(t, []LetterCounts{
 		{Stage: "bridge", Reason: "bad_levels", Messages: 1},
 		{Stage: "bridge", Reason: "payload_too_large", Messages: 1},
 		{Stage: "decoder", Reason: "out_of_range", Messages: 1, Parts: 3, InParts: 1},
 		{Stage: "decoder", Reason: "unknown_pin", Messages: 1},
 		{Stage: "writer", Reason: "refused_by_database", Messages: 1},
 	}, r.Letters)
-	require.Equal(t, []Device{
+	require.Equal(t, []ControllerCounts{
 		{MAC: macAt(1), Counts: Counts{Received: 8, Decoded: 7, Written: 7, Partial: 1, Copies: 1}},
 		{MAC: macAt(2), Counts: Counts{Received: 8, Decoded: 6, Written: 5, DeadLettered: 3}},
 		{MAC: macAt(3), Counts: Counts{Received: 3, DeadLettered: 1, Retained: 2}},
@@ -208,7 +208,7 @@ func TestPartialLetterDoesNotHideLostDecoded(t *testing.T) {
 	r := m.audit(Options{})
 	require.Equal(t, Counts{Received: 2, DeadLettered: 1, Missing: 1}, r.Total)
 	require.Equal(t, lost.d.ID, r.Missing[0].ID)
-	require.Equal(t, []Letters{{Stage: "decoder", Reason: "out_of_range", Messages: 1, Parts: 2, InParts: 1}}, r.Letters)
+	require.Equal(t, []LetterCounts{{Stage: "decoder", Reason: "out_of_range", Messages: 1, Parts: 2, InParts: 1}}, r.Letters)
 }
 
 // TestLettersNotKept: of a controller's letters the last are kept; the others explain
@@ -230,7 +230,7 @@ func TestLettersNotKept(t *testing.T) {
 	r := m.audit(Options{})
 	require.True(t, r.Balanced(), text(t, r))
 	require.Equal(t, Counts{Received: refused, DeadLettered: refused}, r.Total)
-	require.Equal(t, []Letters{{Stage: "decoder", Reason: "unknown_controller", Messages: refused, NotKept: 30}}, r.Letters)
+	require.Equal(t, []LetterCounts{{Stage: "decoder", Reason: "unknown_controller", Messages: refused, NotKept: 30}}, r.Letters)
 	require.Contains(t, text(t, r), "Letters not kept: 30 messages counted as dead-lettered")
 
 	behind, other := newReading(1, 500), newReading(2, 0)
@@ -269,7 +269,7 @@ func TestWriterLettersNotKept(t *testing.T) {
 	r := m.audit(Options{})
 	require.True(t, r.Balanced(), text(t, r))
 	require.Equal(t, Rows{Expected: 3 * refused, Refused: 3 * deadletter.Kept, NotKept: 15}, r.Rows)
-	require.Equal(t, []Letters{{Stage: "writer", Reason: "refused_by_database", Messages: refused, NotKept: 5}}, r.Letters)
+	require.Equal(t, []LetterCounts{{Stage: "writer", Reason: "refused_by_database", Messages: refused, NotKept: 5}}, r.Letters)
 
 	gone := newReading(1, 900)
 	m.pass(gone)
@@ -298,7 +298,7 @@ func TestRemovedLettersStayCounted(t *testing.T) {
 	require.NoError(t, deadletter.Remove(t.Context(), m.js, letters[1:2]))
 	r := m.audit(Options{})
 	require.True(t, r.Balanced(), text(t, r))
-	require.Equal(t, []Letters{{Stage: "decoder", Reason: "bad_json", Messages: 5, NotKept: 3}}, r.Letters)
+	require.Equal(t, []LetterCounts{{Stage: "decoder", Reason: "bad_json", Messages: 5, NotKept: 3}}, r.Letters)
 
 	next := newReading(1, 6)
 	m.receive(next, newReading(1, 7))
@@ -325,7 +325,7 @@ func TestBridgeLettersNotKept(t *testing.T) {
 	r := m.audit(Options{Acknowledged: strings.NewReader(claims.String())})
 	require.True(t, r.Balanced(), text(t, r))
 	require.Equal(t, Counts{Received: 2 * refused, DeadLettered: refused, Copies: refused}, r.Total)
-	require.Equal(t, []Letters{{Stage: "bridge", Reason: "payload_too_large", Messages: refused, NotKept: 20}}, r.Letters)
+	require.Equal(t, []LetterCounts{{Stage: "bridge", Reason: "payload_too_large", Messages: refused, NotKept: 20}}, r.Letters)
 	require.EqualValues(t, refused, r.Acknowledged.Claimed)
 	require.EqualValues(t, deadletter.Kept, r.Acknowledged.Received)
 	require.EqualValues(t, 20, r.Acknowledged.NotKept)
@@ -372,7 +372,7 @@ func TestConflictIsInHistory(t *testing.T) {
 	m.pass(first, second, replaced)
 	// Decoded once more with other metadata, and replaced.
 	again := *replaced
-	again.d.Values = []event.Value{{DataPointID: 1, Number: 1.25}}
+	again.d.Values = []event.DataPoint{{DataPointID: 1, Number: 1.25}}
 	m.decode(&again)
 	m.exec("UPDATE measurement SET value = 1.25 WHERE datapoint_id = 1 AND time = $1", again.d.Time)
 	m.acknowledgeAll()
@@ -494,7 +494,7 @@ func TestUnacknowledgedIsPending(t *testing.T) {
 	require.EqualValues(t, 1, r.Stages[1].Pending)
 	require.EqualValues(t, 1, r.Stages[2].Pending)
 	require.EqualValues(t, 1, r.Rows.Pending)
-	require.Equal(t, Position{Stream: "DECODED", Consumer: "writer", Exists: true, AckFloor: 6, Delivered: 6, Undelivered: 4}, r.Positions[1])
+	require.Equal(t, StagePosition{Stream: "DECODED", Consumer: "writer", Exists: true, AckFloor: 6, Delivered: 6, Undelivered: 4}, r.Positions[1])
 
 	// The same, once both have acknowledged.
 	m.acknowledgeAll()
@@ -531,7 +531,7 @@ func TestOutcomeWithoutMessage(t *testing.T) {
 	require.False(t, r.Balanced())
 	require.Zero(t, r.Total.Missing)
 	require.EqualValues(t, 4, r.Unexplained.Total, "that of an earlier RAW is none")
-	require.Equal(t, Outcome{Stream: "DEAD_LETTER", Sequence: 1}, r.Unexplained.Listed[0])
+	require.Equal(t, Successor{Stream: "DEAD_LETTER", Sequence: 1}, r.Unexplained.Listed[0])
 	require.Contains(t, text(t, r), "4 outcomes on DECODED or DEAD_LETTER without a message on RAW")
 }
 
@@ -593,7 +593,7 @@ func TestLimitedAuditSaysSo(t *testing.T) {
 // A subject's token, and so a reason or a MAC, may hold what a terminal obeys.
 func TestReportIsHarmless(t *testing.T) {
 	t.Parallel()
-	r := &Report{Letters: []Letters{{Stage: "bridge", Reason: "\x1b[2Jred", Messages: 1}}}
+	r := &Report{Letters: []LetterCounts{{Stage: "bridge", Reason: "\x1b[2Jred", Messages: 1}}}
 	require.NotContains(t, text(t, r), "\x1b")
 	require.Contains(t, text(t, r), `"\x1b[2Jred"`)
 }

@@ -220,6 +220,6 @@ func (a *audit) unexplained(id event.ID, stream string, sequence uint64) {
 	u := &a.report.Unexplained
 	u.Total++
 	if len(u.Listed) < a.options.MaxListed {
-		u.Listed = append(u.Listed, Outcome{ID: id, Stream: stream, Sequence: sequence})
+		u.Listed = append(u.Listed, Successor{ID: id, Stream: stream, Sequence: sequence})
 	}
 }

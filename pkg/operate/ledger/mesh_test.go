@@ -120,7 +120,7 @@ func newReading(controller, at int) *reading {
 	r.d = event.Decoded{
 		Time: when, Received: received, Root: "tele", MAC: string(r.mac), ControllerID: int32(controller),
 		Mode: "sensor-mode", Connector: 1, Component: "sensor-1", DeviceID: int32(1000 + controller), Device: "probe",
-		Values: []event.Value{
+		Values: []event.DataPoint{
 			{DataPointID: 1, Label: "Temperature", Number: float64(at) + 0.52},
 			{DataPointID: 2, Label: "Humidity", Number: 50},
 			{DataPointID: 3, Label: "CO2", Number: 700},

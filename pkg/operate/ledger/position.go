@@ -9,7 +9,7 @@ import (
 // readPositions reads how far decoder and writer are. A consumer that does not
 // exist has acknowledged nothing.
 func (a *audit) readPositions(ctx context.Context) error {
-	for _, p := range []Position{{Stream: stream.Raw, Consumer: stream.StageDecoder}, {Stream: stream.Decoded, Consumer: stream.StageWriter}} {
+	for _, p := range []StagePosition{{Stream: stream.Raw, Consumer: stream.StageDecoder}, {Stream: stream.Decoded, Consumer: stream.StageWriter}} {
 		info, err := stream.FindConsumer(ctx, a.js, p.Stream, p.Consumer)
 		if err != nil {
 			return err

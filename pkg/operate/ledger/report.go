@@ -21,15 +21,15 @@ type Report struct {
 
 	// Total holds Received = Written + DeadLettered + Copies + Retained + Pending +
 	// Missing.
-	Total   Counts   `json:"total"`
-	Stages  []Stage  `json:"stages"`  // bridge, decoder, writer
-	Devices []Device `json:"devices"` // by MAC
+	Total   Counts             `json:"total"`
+	Stages  []Stage            `json:"stages"`  // bridge, decoder, writer
+	Devices []ControllerCounts `json:"devices"` // by MAC
 
-	Letters   []Letters  `json:"dead_letters,omitempty"` // by stage and reason
-	Parked    uint64     `json:"parked"`                 // of the pending: their controller's metadata cannot be looked up
-	Positions []Position `json:"positions"`
-	Rows      Rows       `json:"rows"`
-	Commands  Commands   `json:"commands"`
+	Letters   []LetterCounts  `json:"dead_letters,omitempty"` // by stage and reason
+	Parked    uint64          `json:"parked"`                 // of the pending: their controller's metadata cannot be looked up
+	Positions []StagePosition `json:"positions"`
+	Rows      Rows            `json:"rows"`
+	Commands  CommandCounts   `json:"commands"`
 
 	// Missing are the messages whose trail ends after RAW. Total.Missing is how many
 	// there are, those that Vanished included.
@@ -91,16 +91,16 @@ type Stage struct {
 	Missing  uint64 `json:"missing"`
 }
 
-// Device is the share of one controller. MAC is "unknown" for what a stage
+// ControllerCounts is the share of one controller. MAC is "unknown" for what a stage
 // refused without knowing whose it is, and for what vanished from RAW.
-type Device struct {
+type ControllerCounts struct {
 	MAC topic.MAC `json:"mac"`
 	Counts
 }
 
-// Letters are the dead letters of one reason. Messages add up to the dead
+// LetterCounts are the dead letters of one reason. Messages add up to the dead
 // letters of the total.
-type Letters struct {
+type LetterCounts struct {
 	Stage    string `json:"stage"`
 	Reason   string `json:"reason"`
 	Messages uint64 `json:"messages"` // that end here
@@ -113,8 +113,8 @@ type Letters struct {
 	NotKept uint64 `json:"not_kept,omitempty"`
 }
 
-// Position is where a stage stands in the stream that it reads.
-type Position struct {
+// StagePosition is where a stage stands in the stream that it reads.
+type StagePosition struct {
 	Stream   string `json:"stream"`
 	Consumer string `json:"consumer"`
 	Exists   bool   `json:"exists"`
@@ -139,9 +139,9 @@ type Rows struct {
 	Differing uint64 `json:"differing"` // another value, without a reason
 }
 
-// Commands counts commands. Sent = Refused + Expired + Delivered + Confirmed +
+// CommandCounts counts commands. Sent = Refused + Expired + Delivered + Confirmed +
 // Unknown + UnderWay + NotKept + Missing.
-type Commands struct {
+type CommandCounts struct {
 	Sent      uint64 `json:"sent"`
 	Refused   uint64 `json:"refused"`
 	Expired   uint64 `json:"expired"`
@@ -205,12 +205,12 @@ type Acknowledged struct {
 // Unexplained are outcomes of the interval that no message explains, and
 // messages on DECODED that cannot be read.
 type Unexplained struct {
-	Total  uint64    `json:"total"`
-	Listed []Outcome `json:"listed,omitempty"`
+	Total  uint64      `json:"total"`
+	Listed []Successor `json:"listed,omitempty"`
 }
 
-// Outcome is a message on DECODED or DEAD_LETTER.
-type Outcome struct {
+// Successor is a message on DECODED or DEAD_LETTER.
+type Successor struct {
 	ID       event.ID `json:"id"`
 	Stream   string   `json:"stream"`
 	Sequence uint64   `json:"sequence"`

@@ -62,12 +62,12 @@ func (a *audit) settle() {
 	}
 	report := a.report
 	report.Devices = a.book.devices
-	slices.SortFunc(report.Devices, func(x, y Device) int { return cmp.Compare(x.MAC, y.MAC) })
+	slices.SortFunc(report.Devices, func(x, y ControllerCounts) int { return cmp.Compare(x.MAC, y.MAC) })
 	for i := range report.Devices {
 		report.Total.add(&report.Devices[i].Counts)
 	}
-	report.Letters = slices.DeleteFunc(a.book.causes, func(l Letters) bool { return l.Messages+l.Parts == 0 })
-	slices.SortFunc(report.Letters, func(x, y Letters) int {
+	report.Letters = slices.DeleteFunc(a.book.causes, func(l LetterCounts) bool { return l.Messages+l.Parts == 0 })
+	slices.SortFunc(report.Letters, func(x, y LetterCounts) int {
 		return cmp.Or(strings.Compare(x.Stage, y.Stage), strings.Compare(x.Reason, y.Reason))
 	})
 }
@@ -115,7 +115,7 @@ func (a *audit) enter(r *record) {
 	}
 }
 
-func (a *audit) list(r *record, stage string, device *Device) {
+func (a *audit) list(r *record, stage string, device *ControllerCounts) {
 	if len(a.report.Missing) >= a.options.MaxListed {
 		return
 	}

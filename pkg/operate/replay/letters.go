@@ -30,8 +30,8 @@ type Letters struct {
 	Progress func(done, total uint64)
 }
 
-// Outcome is what became of letters.
-type Outcome struct {
+// Replayed is what became of letters.
+type Replayed struct {
 	DryRun  bool   `json:"-"`
 	Letters uint64 `json:"letters"` // that were tried
 	// Accepted are letters whose refused part is now in the tables, or on RAW for one
@@ -58,8 +58,8 @@ func slim(s *deadletter.Stored) deadletter.Stored {
 // is put there, other messages are read there, decoded with today's metadata and put
 // on DECODED. Letters of what was accepted are removed, after the writer has written
 // the rows.
-func (m *Replayer) Replay(ctx context.Context, l Letters) (*Outcome, error) {
-	out := &Outcome{DryRun: l.DryRun, Refused: map[string]uint64{}}
+func (m *Replayer) Replay(ctx context.Context, l Letters) (*Replayed, error) {
+	out := &Replayed{DryRun: l.DryRun, Refused: map[string]uint64{}}
 	var behind, bridges []deadletter.Stored
 	before := make(map[string]uint64)
 	filter := l.Filter
@@ -99,7 +99,7 @@ func (m *Replayer) Replay(ctx context.Context, l Letters) (*Outcome, error) {
 }
 
 // replayBridge puts on RAW what the bridge refused and would not refuse now.
-func (m *Replayer) replayBridge(ctx context.Context, letters []deadletter.Stored, dryRun bool, out *Outcome, progress func(int)) error {
+func (m *Replayer) replayBridge(ctx context.Context, letters []deadletter.Stored, dryRun bool, out *Replayed, progress func(int)) error {
 	js := m.Streams.JetStream()
 	for i := range letters {
 		l, err := deadletter.Get(ctx, js, letters[i].Sequence)
@@ -163,10 +163,10 @@ func (m *Replayer) putOnRaw(ctx context.Context, l *deadletter.Stored, t topic.T
 // attempt is a message that is decoded once more, with its letters.
 type attempt struct {
 	letters []deadletter.Stored
-	result  Result
+	result  DecodedMessage
 }
 
-func (m *Replayer) replayDecoded(ctx context.Context, letters []deadletter.Stored, l *Letters, out *Outcome, progress func(int)) error {
+func (m *Replayer) replayDecoded(ctx context.Context, letters []deadletter.Stored, l *Letters, out *Replayed, progress func(int)) error {
 	incarnation, raw, err := m.incarnation(ctx)
 	if err != nil {
 		return err
@@ -255,7 +255,7 @@ func (a *attempt) stillRefused(l *deadletter.Stored) *deadletter.Letter {
 
 // settle puts on DECODED what decodes now, waits for the rows, and removes the letters
 // of what has them.
-func (m *Replayer) settle(ctx context.Context, attempts []attempt, l *Letters, out *Outcome) error {
+func (m *Replayer) settle(ctx context.Context, attempts []attempt, l *Letters, out *Replayed) error {
 	var good []*attempt
 	for i := range attempts {
 		a := &attempts[i]

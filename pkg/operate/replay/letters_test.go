@@ -23,18 +23,18 @@ func TestLateController(t *testing.T) {
 	ids := m.receive("1", "2", "open")
 	m.refuse(ids...)
 	out := m.replay(replay.Letters{})
-	assert.Equal(t, &replay.Outcome{Letters: 3, Refused: map[string]uint64{"unknown_controller": 3}}, out, "the control")
+	assert.Equal(t, &replay.Replayed{Letters: 3, Refused: map[string]uint64{"unknown_controller": 3}}, out, "the control")
 	assert.Equal(t, 3, m.letters())
 
 	m.scale = 1
 	out = m.replay(replay.Letters{DryRun: true})
-	assert.Equal(t, &replay.Outcome{DryRun: true, Letters: 3, Accepted: 3, Refused: map[string]uint64{}}, out)
+	assert.Equal(t, &replay.Replayed{DryRun: true, Letters: 3, Accepted: 3, Refused: map[string]uint64{}}, out)
 	assert.Zero(t, m.taken())
 	assert.Equal(t, 3, m.letters())
 
 	var done, total uint64
 	out = m.replay(replay.Letters{Progress: func(d, of uint64) { done, total = d, of }})
-	assert.Equal(t, &replay.Outcome{Letters: 3, Accepted: 3, Refused: map[string]uint64{}}, out)
+	assert.Equal(t, &replay.Replayed{Letters: 3, Accepted: 3, Refused: map[string]uint64{}}, out)
 	assert.EqualValues(t, 3, done)
 	assert.EqualValues(t, 3, total)
 	assert.Equal(t, 4, m.count("SELECT count(*) FROM measurement"))
@@ -65,7 +65,7 @@ func TestReplayOnePoint(t *testing.T) {
 	assert.Equal(t, 1, m.count("SELECT count(*) FROM measurement"))
 	m.bad = map[int32]bool{3: true}
 	out := m.replay(replay.Letters{Filter: deadletter.Filter{Reason: "out_of_range"}})
-	assert.Equal(t, &replay.Outcome{Letters: 2, Accepted: 1, Refused: map[string]uint64{"out_of_range": 1}}, out)
+	assert.Equal(t, &replay.Replayed{Letters: 2, Accepted: 1, Refused: map[string]uint64{"out_of_range": 1}}, out)
 	assert.Equal(t, 10, m.count("SELECT value::int FROM measurement WHERE datapoint_id = 2"))
 	assert.Equal(t, 1, m.letters())
 }
@@ -81,7 +81,7 @@ func TestReplayNotWritten(t *testing.T) {
 	m.writes = false
 	m.mu.Unlock()
 	out := m.replay(replay.Letters{})
-	assert.Equal(t, &replay.Outcome{Letters: 1, NotWritten: 1, Refused: map[string]uint64{}}, out)
+	assert.Equal(t, &replay.Replayed{Letters: 1, NotWritten: 1, Refused: map[string]uint64{}}, out)
 	assert.Equal(t, 1, m.letters())
 }
 
@@ -126,7 +126,7 @@ func TestReplayTrimmed(t *testing.T) {
 	require.NoError(t, raw.DeleteMsg(t.Context(), 1))
 	m.scale = 1
 	out := m.replay(replay.Letters{})
-	assert.Equal(t, &replay.Outcome{Letters: 3, Accepted: 1, Trimmed: 2, Refused: map[string]uint64{}}, out)
+	assert.Equal(t, &replay.Replayed{Letters: 3, Accepted: 1, Trimmed: 2, Refused: map[string]uint64{}}, out)
 
 	m.scale = 0
 	var many []string
@@ -151,7 +151,7 @@ func TestReplayBridge(t *testing.T) {
 	}
 	require.NoError(t, deadletter.NewRecorder(m.Streams).Record(t.Context(), letters))
 	out := m.replay(replay.Letters{DryRun: true})
-	want := &replay.Outcome{DryRun: true, Letters: 3, Accepted: 1, Cut: 1, Refused: map[string]uint64{"bad_levels": 1}}
+	want := &replay.Replayed{DryRun: true, Letters: 3, Accepted: 1, Cut: 1, Refused: map[string]uint64{"bad_levels": 1}}
 	assert.Equal(t, want, out)
 	raw, err := m.Streams.JetStream().Stream(t.Context(), "RAW")
 	require.NoError(t, err)

@@ -50,8 +50,8 @@ func (g Groups) WriteTo(out io.Writer) (int64, error) {
 	})
 }
 
-// Line is what a list says of a letter.
-type Line struct {
+// ListedLetter is what a list says of a letter.
+type ListedLetter struct {
 	Sequence uint64    `json:"sequence"`
 	Stage    string    `json:"stage"`
 	Reason   string    `json:"reason"`
@@ -63,13 +63,13 @@ type Line struct {
 }
 
 // Lines are dead letters, a line each.
-type Lines []Line
+type Lines []ListedLetter
 
 // ListLetters lists the letters that the filter chooses.
 func ListLetters(ctx context.Context, js jetstream.JetStream, filter deadletter.Filter) (Lines, error) {
 	lines := Lines{}
 	err := eachLetter(ctx, js, filter, func(l *deadletter.Stored) {
-		lines = append(lines, Line{l.Sequence, l.Stage, l.Reason, l.MAC, l.Stored, l.ID.Sequence(), l.DataPointID, l.Detail})
+		lines = append(lines, ListedLetter{l.Sequence, l.Stage, l.Reason, l.MAC, l.Stored, l.ID.Sequence(), l.DataPointID, l.Detail})
 	})
 	return lines, err
 }

@@ -92,7 +92,7 @@ func (m *Replayer) Redecode(ctx context.Context, i Interval) (*Difference, error
 	if s.Last == 0 {
 		return difference, nil
 	}
-	var results []Result
+	var results []DecodedMessage
 	flush := func() error {
 		err := m.flush(ctx, results, difference, i.DryRun)
 		results = results[:0]
@@ -127,7 +127,7 @@ func (m *Replayer) Redecode(ctx context.Context, i Interval) (*Difference, error
 	return difference, err
 }
 
-func (d *Difference) refuse(r *Result) {
+func (d *Difference) refuse(r *DecodedMessage) {
 	reason := "unknown"
 	if len(r.Letters) > 0 {
 		reason = r.Letters[0].Reason
@@ -136,7 +136,7 @@ func (d *Difference) refuse(r *Result) {
 }
 
 // flush compares results with the tables and stores those that change something.
-func (m *Replayer) flush(ctx context.Context, results []Result, difference *Difference, dryRun bool) error {
+func (m *Replayer) flush(ctx context.Context, results []DecodedMessage, difference *Difference, dryRun bool) error {
 	if len(results) == 0 {
 		return nil
 	}
@@ -166,7 +166,7 @@ func (m *Replayer) flush(ctx context.Context, results []Result, difference *Diff
 	return m.awaitWriter(ctx, last, maxBehind)
 }
 
-func decodedOf(results []Result) []*event.Decoded {
+func decodedOf(results []DecodedMessage) []*event.Decoded {
 	all := make([]*event.Decoded, len(results))
 	for i := range results {
 		all[i] = results[i].Decoded

@@ -22,25 +22,25 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
-// Decoder works with the metadata of now.
-type Decoder interface {
+// MetadataDecoder works with the metadata of now.
+type MetadataDecoder interface {
 	// Decode decodes a message of RAW; id is its place.
-	Decode(ctx context.Context, raw *stream.Message, id event.ID) (Result, error)
+	Decode(ctx context.Context, raw *stream.Message, id event.ID) (DecodedMessage, error)
 	// Frame returns the Modbus frame of a message, or nil where it has none.
 	Frame(t topic.Topic, body []byte) []byte
 	// Points returns the data points of the sensor that a message is of.
-	Points(ctx context.Context, t topic.Topic) ([]Point, error)
+	Points(ctx context.Context, t topic.Topic) ([]MetadataPoint, error)
 }
 
-// Result is what a message decodes to.
-type Result struct {
+// DecodedMessage is what a message decodes to.
+type DecodedMessage struct {
 	Decoded *event.Decoded // nil: nothing
 	Subject string         // on DECODED
 	Letters []deadletter.Letter
 }
 
-// Point is a data point of a sensor, as the metadata have it now.
-type Point struct {
+// MetadataPoint is a data point of a sensor, as the metadata have it now.
+type MetadataPoint struct {
 	ID             int32
 	Label, Unit    string
 	Offset, Length int    // of bytes in the frame
@@ -49,7 +49,7 @@ type Point struct {
 
 // message is the result as DECODED takes it. With replace its values take the place
 // of those that the tables have.
-func (r *Result) message(replace bool) *nats.Msg {
+func (r *DecodedMessage) message(replace bool) *nats.Msg {
 	m := &nats.Msg{Subject: r.Subject, Header: nats.Header{}, Data: r.Decoded.AppendJSON(nil)}
 	if replace {
 		m.Header[event.HeaderReplace] = []string{"1"}
@@ -60,7 +60,7 @@ func (r *Result) message(replace bool) *nats.Msg {
 // Replayer is where messages are read and put.
 type Replayer struct {
 	Streams *stream.Client // an operator's
-	Decoder Decoder
+	Decoder MetadataDecoder
 	Tables  *Tables
 	// Log gets a warning while this waits for the writer.
 	Log *slog.Logger

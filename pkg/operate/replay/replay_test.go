@@ -99,20 +99,20 @@ func newMesh(t *testing.T) *mesh {
 func (m *mesh) Frame(_ topic.Topic, body []byte) []byte { return body }
 
 // Points returns none.
-func (m *mesh) Points(context.Context, topic.Topic) ([]replay.Point, error) { return nil, nil }
+func (m *mesh) Points(context.Context, topic.Topic) ([]replay.MetadataPoint, error) { return nil, nil }
 
 // Decode reads a body that is a number of a sensor, or a door's "open" or "closed".
-func (m *mesh) Decode(_ context.Context, raw *stream.Message, id event.ID) (replay.Result, error) {
+func (m *mesh) Decode(_ context.Context, raw *stream.Message, id event.ID) (replay.DecodedMessage, error) {
 	l := deadletter.Letter{Stage: "decoder", Reason: "unknown_controller", MAC: mac, ID: id, Received: raw.Time}
 	if m.scale == 0 {
-		return replay.Result{Letters: []deadletter.Letter{l}}, nil
+		return replay.DecodedMessage{Letters: []deadletter.Letter{l}}, nil
 	}
 	received, err := time.Parse(time.RFC3339Nano, raw.Header.Get(event.HeaderReceived))
 	require.NoError(m.t, err)
 	d := &event.Decoded{
 		ID: id, Time: received.Truncate(time.Microsecond), Received: received, Root: "tele", MAC: mac, Mode: "sensor-mode", Connector: 1, ControllerID: 7,
 	}
-	out := replay.Result{Decoded: d, Subject: "f2.decoded." + mac + ".sensor-mode.1.sensor-1"}
+	out := replay.DecodedMessage{Decoded: d, Subject: "f2.decoded." + mac + ".sensor-mode.1.sensor-1"}
 	number, err := strconv.ParseFloat(string(raw.Data), 64)
 	if err != nil {
 		d.Component, d.State = "door-sensors", fmt.Appendf(nil, `{"door-sensor-1":%q}`, raw.Data)
@@ -125,7 +125,7 @@ func (m *mesh) Decode(_ context.Context, raw *stream.Message, id event.ID) (repl
 			out.Letters = append(out.Letters, l)
 			continue
 		}
-		d.Values = append(d.Values, event.Value{DataPointID: point, Label: fmt.Sprint("P", point), Number: number * float64(point) * m.scale})
+		d.Values = append(d.Values, event.DataPoint{DataPointID: point, Label: fmt.Sprint("P", point), Number: number * float64(point) * m.scale})
 	}
 	for i := range out.Letters {
 		out.Letters[i].Decoded = len(d.Values)
@@ -253,7 +253,7 @@ func (m *mesh) letters() (n int) {
 	return n
 }
 
-func (m *mesh) replay(l replay.Letters) *replay.Outcome {
+func (m *mesh) replay(l replay.Letters) *replay.Replayed {
 	m.t.Helper()
 	out, err := m.Replay(m.t.Context(), l)
 	require.NoError(m.t, err)

@@ -25,8 +25,8 @@ type Shown struct {
 	length   int
 	personal bool
 	frame    []byte
-	points   []Point
-	result   *Result // of the current metadata; nil: it was not on RAW
+	points   []MetadataPoint
+	result   *DecodedMessage // of the current metadata; nil: it was not on RAW
 }
 
 // Show looks up a letter by its sequence in DEAD_LETTER, and its message. With an error
@@ -161,7 +161,7 @@ const maxLayout = 512
 
 // layout lays a frame out, a line a byte, against the data points that take it. Bytes
 // that a data point needs and the frame does not have are shown as --.
-func layout(frame []byte, points []Point) (lines []string) {
+func layout(frame []byte, points []MetadataPoint) (lines []string) {
 	end := len(frame)
 	for i := range points {
 		if p := &points[i]; p.Offset >= 0 && p.Length > 0 && p.Offset < maxLayout {
@@ -189,7 +189,7 @@ func layout(frame []byte, points []Point) (lines []string) {
 }
 
 // values says for each data point what it decodes to, or why not.
-func (r *Result) values(points []Point) (lines []string) {
+func (r *DecodedMessage) values(points []MetadataPoint) (lines []string) {
 	for i := range points {
 		p := &points[i]
 		line := fmt.Sprintf("data point %d (%q): ", p.ID, p.Label)
@@ -208,7 +208,7 @@ func (r *Result) values(points []Point) (lines []string) {
 	return lines
 }
 
-func (r *Result) value(point int32) (value, detail string) {
+func (r *DecodedMessage) value(point int32) (value, detail string) {
 	if r.Decoded != nil {
 		for i := range r.Decoded.Values {
 			if v := &r.Decoded.Values[i]; v.DataPointID == point {

@@ -16,13 +16,13 @@ import (
 
 // Tables compares what messages decode to with the rows that the tables have.
 type Tables struct {
-	db      rows.Database
+	db      rows.Querier
 	history bool
 	points  map[int32][]int32 // by device: those that have rows
 }
 
 // NewTables looks which tables there are.
-func NewTables(ctx context.Context, db rows.Database) (*Tables, error) {
+func NewTables(ctx context.Context, db rows.Querier) (*Tables, error) {
 	t := &Tables{db: db, points: make(map[int32][]int32)}
 	err := rows.Read(ctx, db, func(tx pgx.Tx) (err error) {
 		t.history, err = rows.HasHistory(ctx, tx)
@@ -34,22 +34,22 @@ func NewTables(ctx context.Context, db rows.Database) (*Tables, error) {
 // HasHistory reports whether the tables keep values that are replaced.
 func (t *Tables) HasHistory() bool { return t.history }
 
-// Kind is how a value compares with the tables.
-type Kind uint8
+// Comparison is how a value compares with the tables.
+type Comparison uint8
 
 // The kinds.
 const (
-	Same    Kind = iota
-	Changed      // the row has another value
-	New          // there is no row
-	Gone         // there is a row of the message, and it no longer decodes to a value for it
-	Second       // another message came first with a value for the moment: this one's is in the history
+	Same    Comparison = iota
+	Changed            // the row has another value
+	New                // there is no row
+	Gone               // there is a row of the message, and it no longer decodes to a value for it
+	Second             // another message came first with a value for the moment: this one's is in the history
 )
 
 // change is how one value compares. Before and After are empty for events, whose
 // states may be personal.
 type change struct {
-	kind          Kind
+	kind          Comparison
 	device, point int32 // 0: an event
 	label         string
 	time          time.Time
@@ -80,8 +80,8 @@ type wanted struct {
 	time          []time.Time
 	device, point []int32
 	id            []pgtype.UUID
-	value         []*event.Value // nil: the message has none for the point
-	of            []int          // index of the message
+	value         []*event.DataPoint // nil: the message has none for the point
+	of            []int              // index of the message
 }
 
 // compare returns what changes for each message.
@@ -164,7 +164,7 @@ func (t *Tables) want(ctx context.Context, tx pgx.Tx, messages []*event.Decoded)
 		if err != nil {
 			return nil, err
 		}
-		add := func(point int32, v *event.Value) {
+		add := func(point int32, v *event.DataPoint) {
 			w.time, w.device, w.point = append(w.time, d.Time), append(w.device, d.DeviceID), append(w.point, point)
 			w.id = append(w.id, rows.UUID(d.ID))
 			w.value, w.of = append(w.value, v), append(w.of, i)
@@ -173,7 +173,7 @@ func (t *Tables) want(ctx context.Context, tx pgx.Tx, messages []*event.Decoded)
 			add(d.Values[j].DataPointID, &d.Values[j])
 		}
 		for _, point := range known {
-			if !slices.ContainsFunc(d.Values, func(v event.Value) bool { return v.DataPointID == point }) {
+			if !slices.ContainsFunc(d.Values, func(v event.DataPoint) bool { return v.DataPointID == point }) {
 				add(point, nil)
 			}
 		}
@@ -207,7 +207,7 @@ func compareEvents(ctx context.Context, tx pgx.Tx, messages []*event.Decoded, ch
 		}
 	}
 	absent, changed, err := events.Compare(ctx, tx)
-	kinds := make([]Kind, len(of)) // Same
+	kinds := make([]Comparison, len(of)) // Same
 	for _, i := range absent {
 		kinds[i] = New
 	}

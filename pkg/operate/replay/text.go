@@ -13,7 +13,7 @@ import (
 )
 
 // WriteTo writes the outcome as text for people.
-func (o *Outcome) WriteTo(w io.Writer) (int64, error) {
+func (o *Replayed) WriteTo(w io.Writer) (int64, error) {
 	var b bytes.Buffer
 	accepted := "accepted and removed"
 	if o.DryRun {

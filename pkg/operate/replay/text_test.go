@@ -70,10 +70,10 @@ func TestTextIsHarmless(t *testing.T) {
 			"lines":  Lines{{Stage: hostile, Reason: hostile, Detail: hostile}},
 			"letter": &Shown{Letter: deadletter.Stored{Letter: letter}, absent: "gone"},
 			"payload": &Shown{
-				body: []byte(hostile), length: len(hostile), frame: []byte(hostile), points: []Point{{Label: hostile, Length: 1}},
-				result: &Result{Letters: []deadletter.Letter{{Reason: hostile, Detail: hostile}}, Decoded: &event.Decoded{State: []byte(hostile)}},
+				body: []byte(hostile), length: len(hostile), frame: []byte(hostile), points: []MetadataPoint{{Label: hostile, Length: 1}},
+				result: &DecodedMessage{Letters: []deadletter.Letter{{Reason: hostile, Detail: hostile}}, Decoded: &event.Decoded{State: []byte(hostile)}},
 			},
-			"outcome": &Outcome{Refused: map[string]uint64{hostile: 1}},
+			"outcome": &Replayed{Refused: map[string]uint64{hostile: 1}},
 			"difference": &Difference{
 				Refused: map[string]uint64{hostile: 1},
 				Points:  []PointDifference{{DeviceID: 1, Label: hostile, Changed: 1, Examples: []Example{{Before: hostile, After: hostile}}}},
@@ -114,7 +114,7 @@ func TestPurge(t *testing.T) {
 
 func TestLayout(t *testing.T) {
 	t.Parallel()
-	points := []Point{
+	points := []MetadataPoint{
 		{ID: 1, Label: "Temperature", Offset: 1, Length: 2},
 		{ID: 2, Label: "Humidity", Offset: 2, Length: 2},
 	}
@@ -125,8 +125,8 @@ func TestLayout(t *testing.T) {
 		`byte   3  --  data point 2 ("Humidity"), byte 2 of 2`,
 	}, layout([]byte{0x01, 0x83, 0x02}, points))
 	assert.Len(t, layout(make([]byte, 5000), nil), 513)
-	r := Result{
-		Decoded: &event.Decoded{Values: []event.Value{{DataPointID: 1, Number: 25.5, Unit: "°C"}}},
+	r := DecodedMessage{
+		Decoded: &event.Decoded{Values: []event.DataPoint{{DataPointID: 1, Number: 25.5, Unit: "°C"}}},
 		Letters: []deadletter.Letter{{DataPointID: 2, Detail: "beyond the end"}},
 	}
 	assert.Equal(t, []string{`data point 1 ("Temperature"): 25.5 °C`, `data point 2 ("Humidity"): refused: beyond the end`}, r.values(points))

@@ -16,9 +16,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
-// Database is a connection or pool on the tables, of a role that may SELECT from them:
+// Querier is a connection or pool on the tables, of a role that may SELECT from them:
 // *pgx.Conn and *pgxpool.Pool are.
-type Database interface {
+type Querier interface {
 	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 }
 
@@ -26,7 +26,7 @@ type Database interface {
 const useIndexes = `SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off`
 
 // Read runs queries in a read-only transaction that looks rows up in the indexes.
-func Read(ctx context.Context, db Database, queries func(pgx.Tx) error) error {
+func Read(ctx context.Context, db Querier, queries func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, db, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, useIndexes, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err

@@ -23,8 +23,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 )
 
-// Server is where a credential logs in.
-type Server interface {
+// LoginServer is where a credential logs in.
+type LoginServer interface {
 	// SetPassword gives a user a password; with "" nobody can log in as the user any
 	// more, and its sessions end. Others' sessions stay.
 	SetPassword(ctx context.Context, user, password string) error
@@ -38,26 +38,26 @@ type sessionCounter interface {
 	Sessions(ctx context.Context, user string) (int, error)
 }
 
-// Store is where the secret is kept.
-type Store interface {
+// SecretStore is where the secret is kept.
+type SecretStore interface {
 	secret.Source
 	// Put replaces a secret if old is still its newest version, and answers with the
 	// new version once that is safe.
 	Put(ctx context.Context, name, user, password string, old secret.Value) (secret.Value, error)
 }
 
-// Services answers what each running instance of a service says of a secret,
+// Instances answers what each running instance of a service says of a secret,
 // nothing if none runs. An instance tells a version once it has moved to it.
-type Services interface {
+type Instances interface {
 	Status(ctx context.Context, service, name string) ([]secret.Status, error)
 }
 
 // Config is one rotation. All but AllowAbsent and Done are required.
 type Config struct {
 	Credential credential.Credential
-	Server     Server
-	Store      Store
-	Services   Services
+	Server     LoginServer
+	Store      SecretStore
+	Services   Instances
 	// Dir holds the journal, mode 700.
 	Dir string
 	// Timeout bounds the wait for the services.
@@ -70,8 +70,8 @@ type Config struct {
 	Done func(step string) error
 }
 
-// Result is what a rotation did.
-type Result struct {
+// Rotated is what a rotation did.
+type Rotated struct {
 	Secret  string        `json:"secret"`
 	Kind    string        `json:"kind"`
 	From    string        `json:"from_user"`
@@ -114,7 +114,7 @@ type rotation struct {
 	from, to string
 	password string // of to
 	old      string // password of from; "" if an earlier run had it
-	result   Result
+	result   Rotated
 }
 
 // step is one of the five; each may be run again.
@@ -134,10 +134,10 @@ func (r *rotation) steps() []step {
 }
 
 // Run rotates the credential, or completes a rotation that was broken off.
-func Run(ctx context.Context, cfg Config) (Result, error) {
+func Run(ctx context.Context, cfg Config) (Rotated, error) {
 	r, err := open(ctx, cfg)
 	if err != nil {
-		return Result{}, fmt.Errorf("rotating %s: %w", cfg.Credential.Name, err)
+		return Rotated{}, fmt.Errorf("rotating %s: %w", cfg.Credential.Name, err)
 	}
 	defer r.journal.close()
 	steps := r.steps()
@@ -205,7 +205,7 @@ func (r *rotation) begin(ctx context.Context) (err error) {
 	}
 	entry := r.journal.entry
 	r.from, r.to = user, c.Other(user)
-	r.result = Result{Secret: c.Name, Kind: string(c.Kind), Source: r.current.Source(), Old: r.current.Version(), Started: time.Now()}
+	r.result = Rotated{Secret: c.Name, Kind: string(c.Kind), Source: r.current.Source(), Old: r.current.Version(), Started: time.Now()}
 	if entry.To == user { // it was stored by the run that this journal is of
 		r.from, r.to = r.to, user
 		r.password = r.current.Reveal()

@@ -14,9 +14,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// Source is a link of a chain that holds one credential under every name. It is
+// FixedSource is a link of a chain that holds one credential under every name. It is
 // safe for concurrent use.
-type Source struct {
+type FixedSource struct {
 	mu      sync.Mutex
 	value   secret.Value
 	version int
@@ -24,7 +24,7 @@ type Source struct {
 }
 
 // Set replaces the credential.
-func (s *Source) Set(user, password string) {
+func (s *FixedSource) Set(user, password string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.version++
@@ -32,7 +32,7 @@ func (s *Source) Set(user, password string) {
 }
 
 // Lookup is secret.Source's.
-func (s *Source) Lookup(context.Context, string) (secret.Value, error) {
+func (s *FixedSource) Lookup(context.Context, string) (secret.Value, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -40,7 +40,7 @@ func (s *Source) Lookup(context.Context, string) (secret.Value, error) {
 }
 
 // Asked counts the lookups.
-func (s *Source) Asked() int {
+func (s *FixedSource) Asked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked
@@ -53,7 +53,7 @@ func Credential(user, password string) secret.Login {
 }
 
 // Changing is a credential whose store looks every poll, until the test's end.
-func Changing(tb testing.TB, user, password string, poll time.Duration) (secret.Login, *Source) {
+func Changing(tb testing.TB, user, password string, poll time.Duration) (secret.Login, *FixedSource) {
 	tb.Helper()
 	c, source := newCredential(user, password)
 	c.Store.Poll = poll
@@ -69,8 +69,8 @@ func Changing(tb testing.TB, user, password string, poll time.Duration) (secret.
 	return c, source
 }
 
-func newCredential(user, password string) (secret.Login, *Source) {
-	source := new(Source)
+func newCredential(user, password string) (secret.Login, *FixedSource) {
+	source := new(FixedSource)
 	source.Set(user, password)
 	store := secret.NewStore(secret.Chain{source}, slog.New(slog.DiscardHandler))
 	return secret.Login{Store: store, Password: "password"}, source

@@ -26,7 +26,7 @@ type Bootstrap struct {
 	Folders    bool     // each login in <AuthDir>/<service>; services without such a folder get none
 	Reissue    []string // services whose SecretIDs and tokens are destroyed and replaced
 	PKI        *PKI     // nil: no PKI engine
-	Database   *Database
+	Database   *DatabaseEngine
 	DryRun     bool // looks and reports, changes nothing
 	Report     func(Step)
 }

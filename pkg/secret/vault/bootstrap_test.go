@@ -249,7 +249,7 @@ func TestDatabase(t *testing.T) {
 	require.NoError(t, err)
 	ca, err := os.ReadFile(dsn.Query().Get("sslrootcert"))
 	require.NoError(t, err)
-	m.Database = &vault.Database{
+	m.Database = &vault.DatabaseEngine{
 		URL: fmt.Sprintf("postgresql://%s:%d/postgres?sslmode=verify-full", cluster.Host(), cluster.Port()), CA: string(ca),
 		Username: "postgres", Password: secret.NewValue(postgrestest.Password, "", ""), Reader: "f2mesh_reader",
 	}

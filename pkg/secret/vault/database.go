@@ -11,8 +11,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/secret"
 )
 
-// Database is the engine that makes short-lived PostgreSQL users for people.
-type Database struct {
+// DatabaseEngine is the engine that makes short-lived PostgreSQL users for people.
+type DatabaseEngine struct {
 	URL      string       // as Vault reaches the database; without user name and password
 	CA       string       // PEM of the CA of the server's certificate, "": the system's
 	Username string       // who makes the users

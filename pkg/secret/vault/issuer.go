@@ -22,24 +22,26 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// Issuer has Vault's PKI engine sign devices' certificates and revocation lists: the
+// PKIIssuer has Vault's PKI engine sign devices' certificates and revocation lists: the
 // issuing CA's key never leaves Vault. It is an identity.Issuer, safe for concurrent
 // use.
-type Issuer struct {
+type PKIIssuer struct {
 	client *Client
 	mount  string
 }
 
 // NewIssuer uses the engine at mount, as `f2mesh vault bootstrap --pki` prepares it,
 // with the rights of client: the registrar's.
-func NewIssuer(client *Client, mount string) *Issuer { return &Issuer{client: client, mount: mount} }
+func NewIssuer(client *Client, mount string) *PKIIssuer {
+	return &PKIIssuer{client: client, mount: mount}
+}
 
 // issuerDefault is the issuer that signs.
 const issuerDefault = "default"
 
 // Authorities returns the engine's issuers, the one that signs first. Vault shows
 // them to everybody.
-func (i *Issuer) Authorities(ctx context.Context) (identity.Authorities, error) {
+func (i *PKIIssuer) Authorities(ctx context.Context) (identity.Authorities, error) {
 	all, _, err := i.authorities(ctx)
 	if err != nil {
 		return all, fmt.Errorf("reading the issuers of Vault's %s/: %w", i.mount, err)
@@ -48,7 +50,7 @@ func (i *Issuer) Authorities(ctx context.Context) (identity.Authorities, error) 
 }
 
 // authorities returns the ids in Vault, too, by key identifier.
-func (i *Issuer) authorities(ctx context.Context) (all identity.Authorities, ids map[string]string, err error) {
+func (i *PKIIssuer) authorities(ctx context.Context) (all identity.Authorities, ids map[string]string, err error) {
 	var keys []string
 	err = i.client.do(ctx, func(c *api.Client) (err error) {
 		keys, err = listKeys(ctx, c, i.mount+"/issuers")
@@ -75,7 +77,7 @@ func (i *Issuer) authorities(ctx context.Context) (all identity.Authorities, ids
 	return all, ids, nil
 }
 
-func (i *Issuer) issuer(ctx context.Context, name string) (*x509.Certificate, error) {
+func (i *PKIIssuer) issuer(ctx context.Context, name string) (*x509.Certificate, error) {
 	answer, err := i.client.Read(ctx, i.mount+"/issuer/"+name+"/json")
 	if err != nil {
 		return nil, err
@@ -94,7 +96,7 @@ func certificateIn(answer map[string]any, key string) (*x509.Certificate, error)
 
 // SignDevice has the role sign that is for the kind of key, and looks at what it has signed: a role that
 // somebody has changed must not give a device another's name.
-func (i *Issuer) SignDevice(ctx context.Context, csr *x509.CertificateRequest, mac topic.MAC, serialNumber string) (identity.Signed, error) {
+func (i *PKIIssuer) SignDevice(ctx context.Context, csr *x509.CertificateRequest, mac topic.MAC, serialNumber string) (identity.Signed, error) {
 	role := roleDevice
 	if _, ok := csr.PublicKey.(*rsa.PublicKey); ok {
 		role = roleDeviceRSA
@@ -135,7 +137,7 @@ func checkSigned(c, issuer *x509.Certificate, key crypto.PublicKey, mac topic.MA
 }
 
 // SignList has the issuer sign whose certificate it is.
-func (i *Issuer) SignList(ctx context.Context, issuer *x509.Certificate, list *x509.RevocationList) ([]byte, error) {
+func (i *PKIIssuer) SignList(ctx context.Context, issuer *x509.Certificate, list *x509.RevocationList) ([]byte, error) {
 	_, ids, err := i.authorities(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the issuers of Vault's %s/: %w", i.mount, err)

@@ -22,7 +22,7 @@ import (
 
 const device topic.MAC = "e4fd45f654be"
 
-var _ identity.Issuer = (*vault.Issuer)(nil)
+var _ identity.Issuer = (*vault.PKIIssuer)(nil)
 
 func csr(t *testing.T, subject pkix.Name) *x509.CertificateRequest {
 	t.Helper()

@@ -63,8 +63,8 @@ func (g *Gate) CRLs() ([]byte, error) {
 	return text, err
 }
 
-// Change is a set of lists that was checked and waits to be put in force.
-type Change struct {
+// CheckedLists is a set of lists that was checked and waits to be put in force.
+type CheckedLists struct {
 	gate   *Gate
 	files  []listFile
 	before []listFile // in place when it was prepared
@@ -82,7 +82,7 @@ type listFile struct {
 // without a file that it cannot read, so that a bad line in the ACL lets each controller
 // publish as any other, and a bad revocation list lets revoked certificates in
 // (TestUnreadableFiles).
-func (g *Gate) Prepare(ctx context.Context, l Lists) (*Change, error) {
+func (g *Gate) Prepare(ctx context.Context, l Lists) (*CheckedLists, error) {
 	spell, err := granted(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
@@ -91,7 +91,7 @@ func (g *Gate) Prepare(ctx context.Context, l Lists) (*Change, error) {
 	if err := errors.Join(checkTrust(l.CAs, l.CRLs, time.Now()), checkACL(controllers)); err != nil {
 		return nil, fmt.Errorf("checking the broker's lists: %w", err)
 	}
-	c := &Change{gate: g, files: []listFile{{caFile, l.CAs}, {deviceCRLFile, l.CRLs}, {aclFile, acl(controllers)}}}
+	c := &CheckedLists{gate: g, files: []listFile{{caFile, l.CAs}, {deviceCRLFile, l.CRLs}, {aclFile, acl(controllers)}}}
 	for _, f := range c.files {
 		if now, err := os.ReadFile(filepath.Join(g.folder, f.name)); err == nil {
 			c.before = append(c.before, listFile{f.name, now})
@@ -105,14 +105,14 @@ func (g *Gate) Prepare(ctx context.Context, l Lists) (*Change, error) {
 // returns once it has: from then on they hold. Sessions stay open, see Kick. When
 // all that was so already it does nothing. If the broker cannot read them, Commit puts
 // the earlier ones back.
-func (c *Change) Commit(ctx context.Context) error {
+func (c *CheckedLists) Commit(ctx context.Context) error {
 	if err := c.commit(ctx); err != nil {
 		return fmt.Errorf("changing the broker's lists: %w", err)
 	}
 	return nil
 }
 
-func (c *Change) commit(ctx context.Context) error {
+func (c *CheckedLists) commit(ctx context.Context) error {
 	if !c.same {
 		if err := c.gate.write(c.files); err != nil {
 			return err
@@ -142,7 +142,7 @@ func (g *Gate) write(files []listFile) error {
 }
 
 // mark is what inForceFile says once the broker has read the lists.
-func (c *Change) mark(broker instance) []byte {
+func (c *CheckedLists) mark(broker instance) []byte {
 	digest := sha256.New()
 	for _, f := range c.files {
 		sum := sha256.Sum256(f.data)

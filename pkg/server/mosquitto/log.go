@@ -10,7 +10,7 @@ import (
 // parseLine takes the level out of a line of Mosquitto's log, "<seconds>: text",
 // which has it only in the words that the text begins with. Who connects and
 // leaves is for debugging.
-func parseLine(line string) process.Line {
+func parseLine(line string) process.LogLine {
 	line = withoutTime(line)
 	level := slog.LevelInfo
 	switch {
@@ -21,7 +21,7 @@ func parseLine(line string) process.Line {
 	case strings.HasPrefix(line, "New c") || strings.HasPrefix(line, "Client "):
 		level = slog.LevelDebug
 	}
-	return process.Line{Level: level, Text: line}
+	return process.LogLine{Level: level, Text: line}
 }
 
 func withoutTime(line string) string {
@@ -33,19 +33,19 @@ func withoutTime(line string) string {
 
 // parse takes from a log for debugging what it is on for, and drops what it has of
 // each message.
-func (c Config) parse() func(line string) process.Line {
+func (c Config) parse() func(line string) process.LogLine {
 	if c.Denied == nil {
 		return parseLine
 	}
-	return func(line string) process.Line {
+	return func(line string) process.LogLine {
 		text := withoutTime(line)
 		if strings.HasPrefix(text, "Denied PUBLISH from ") {
 			c.Denied(text)
-			return process.Line{Level: slog.LevelWarn, Text: text}
+			return process.LogLine{Level: slog.LevelWarn, Text: text}
 		}
 		for _, prefix := range []string{"Received ", "Sending ", "\t", "No will message", "Will message"} {
 			if strings.HasPrefix(text, prefix) {
-				return process.Line{}
+				return process.LogLine{}
 			}
 		}
 		return parseLine(line)

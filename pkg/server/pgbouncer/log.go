@@ -20,14 +20,14 @@ var prefix = regexp.MustCompile(`^[0-9-]+ [0-9:.]+ \S+ \[\d+\] ([A-Z]+) `) //nol
 
 // parseLine takes the severity off a line of PgBouncer's log,
 // "DATE TIME ZONE [PID] SEVERITY TEXT". Statements and passwords are never in it.
-func parseLine(line string) process.Line {
+func parseLine(line string) process.LogLine {
 	found := prefix.FindStringSubmatch(line)
 	if found == nil {
-		return process.Line{Level: slog.LevelInfo, Text: strings.TrimSpace(line)}
+		return process.LogLine{Level: slog.LevelInfo, Text: strings.TrimSpace(line)}
 	}
 	level, known := levels[found[1]]
 	if !known {
 		level = slog.LevelInfo
 	}
-	return process.Line{Level: level, Text: strings.TrimSpace(line[len(found[0]):])}
+	return process.LogLine{Level: level, Text: strings.TrimSpace(line[len(found[0]):])}
 }

@@ -16,10 +16,10 @@ import (
 //
 // A call tries every server, whether or not others fail. The same call again changes those
 // that failed.
-type Admin []Server
+type Admin []RoleServer
 
-// Server is where a role is, and who may change it.
-type Server struct {
+// RoleServer is where a role is, and who may change it.
+type RoleServer struct {
 	// DSN addresses a database to which all roles may connect.
 	DSN string
 	// Superuser returns a superuser, or its alternate, and the password.
@@ -78,7 +78,7 @@ func (a Admin) each(ctx context.Context, do func(*pgx.Conn) error) error {
 	return problems
 }
 
-func (s Server) superuser(ctx context.Context) (*pgx.Conn, error) {
+func (s RoleServer) superuser(ctx context.Context) (*pgx.Conn, error) {
 	user, password, err := s.Superuser(ctx)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (s Server) superuser(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-func (s Server) connect(ctx context.Context, user, password string) (*pgx.Conn, error) {
+func (s RoleServer) connect(ctx context.Context, user, password string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(s.DSN)
 	if err != nil {
 		return nil, err

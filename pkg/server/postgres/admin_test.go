@@ -24,7 +24,7 @@ func TestAdminOfTwoServers(t *testing.T) {
 		super := connect(t, c, cfg)
 		require.NoError(t, EnsureRole(t.Context(), super, "reader"))
 		clusters, supers = append(clusters, c), append(supers, super)
-		admin = append(admin, Server{c.ConnString("", "", "postgres"), func(context.Context) (string, string, error) {
+		admin = append(admin, RoleServer{c.ConnString("", "", "postgres"), func(context.Context) (string, string, error) {
 			return Superuser, cfg.SuperuserPassword, nil
 		}})
 	}

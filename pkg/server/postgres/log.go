@@ -25,14 +25,14 @@ var quoted = regexp.MustCompile(`"[^"]*("|$)`) //nolint:gochecknoglobals // comp
 // The message of an ERROR may quote a value of the statement, and so what a
 // controller sent. What is in quotes is left out, and so are further lines of any
 // message, which begin with a tab. The client that made the error got it whole.
-func parseLine(line string) process.Line {
+func parseLine(line string) process.LogLine {
 	if strings.HasPrefix(line, "\t") {
-		return process.Line{}
+		return process.LogLine{}
 	}
 	severity, text, ok := strings.Cut(line, ":  ")
 	level, known := levels[severity]
 	if !ok || !known {
-		return process.Line{Level: slog.LevelInfo, Text: strings.TrimSpace(line)}
+		return process.LogLine{Level: slog.LevelInfo, Text: strings.TrimSpace(line)}
 	}
 	if severity == "ERROR" {
 		text = quoted.ReplaceAllString(text, `"..."`)
@@ -40,5 +40,5 @@ func parseLine(line string) process.Line {
 	if level == slog.LevelInfo && strings.HasPrefix(text, "checkpoint ") {
 		level = slog.LevelDebug
 	}
-	return process.Line{Level: level, Text: text}
+	return process.LogLine{Level: level, Text: text}
 }

@@ -66,18 +66,18 @@ const portable = `SET client_encoding TO 'UTF8'; SET DateStyle TO 'ISO, YMD'; SE
 // migrationTable is goose's. Its rows are made by the migrations themselves.
 const migrationTable = "goose_db_version"
 
-// Saver saves the rows of a database as one snapshot has them.
-type Saver struct {
+// RowSaver saves the rows of a database as one snapshot has them.
+type RowSaver struct {
 	tx     pgx.Tx
 	schema string
 }
 
 // NewSaver works in a transaction of a superuser, and saves what is in the schema.
-func NewSaver(ctx context.Context, tx pgx.Tx, schema string) (*Saver, error) {
+func NewSaver(ctx context.Context, tx pgx.Tx, schema string) (*RowSaver, error) {
 	if _, err := tx.Exec(ctx, portable); err != nil {
 		return nil, fmt.Errorf("preparing to save rows: %w", err)
 	}
-	return &Saver{tx, schema}, nil
+	return &RowSaver{tx, schema}, nil
 }
 
 // depth orders tables: one comes after those that it refers to. Inherited rows are
@@ -102,7 +102,7 @@ JOIN pg_type ty ON ty.oid = a.atttypid
 ORDER BY (SELECT max(n) FROM depth d WHERE d.oid = t.oid), t.relname, a.attnum`
 
 // Tables lists what is to be saved, each behind what it refers to.
-func (s *Saver) Tables(ctx context.Context) ([]Table, error) {
+func (s *RowSaver) Tables(ctx context.Context) ([]Table, error) {
 	rows, err := s.tx.Query(ctx, tablesToSave, s.schema, migrationTable)
 	if err != nil {
 		return nil, fmt.Errorf("listing tables: %w", err)
@@ -132,7 +132,7 @@ func (s *Saver) Tables(ctx context.Context) ([]Table, error) {
 
 // noViews has PostgreSQL (from 15.8, 16.4) refuse a view that somebody puts in a
 // table's place between the listing and the reading: it could call functions.
-func (s *Saver) noViews(ctx context.Context) error {
+func (s *RowSaver) noViews(ctx context.Context) error {
 	_, err := s.tx.Exec(ctx, `SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'`)
 	return err
 }
@@ -151,7 +151,7 @@ WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY
 
 // aggregates has the rows that are older than what they were aggregated from, and the
 // one of the first bucket that is not: Load leaves out what was aggregated anew.
-func (s *Saver) aggregates(ctx context.Context) ([]Table, error) {
+func (s *RowSaver) aggregates(ctx context.Context) ([]Table, error) {
 	there, err := hasTimescale(ctx, s.tx)
 	if err != nil || !there {
 		return nil, err
@@ -194,7 +194,7 @@ func hasTimescale(ctx context.Context, conn rowAsker) (there bool, err error) {
 }
 
 // Save writes the table's rows, compressed, in COPY's text form.
-func (s *Saver) Save(ctx context.Context, t *Table, w io.Writer) (rows int64, err error) {
+func (s *RowSaver) Save(ctx context.Context, t *Table, w io.Writer) (rows int64, err error) {
 	compressed, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		return 0, err
@@ -207,7 +207,7 @@ func (s *Saver) Save(ctx context.Context, t *Table, w io.Writer) (rows int64, er
 }
 
 // Sequences are those that were used.
-func (s *Saver) Sequences(ctx context.Context) ([]Sequence, error) {
+func (s *RowSaver) Sequences(ctx context.Context) ([]Sequence, error) {
 	rows, err := s.tx.Query(ctx, "SELECT schemaname, sequencename, last_value FROM pg_sequences WHERE schemaname = $1 AND last_value IS NOT NULL ORDER BY 2", s.schema)
 	if err != nil {
 		return nil, fmt.Errorf("reading sequences: %w", err)
@@ -220,7 +220,7 @@ func (s *Saver) Sequences(ctx context.Context) ([]Sequence, error) {
 }
 
 // Migration is the number of the database's newest migration, 0 if it has none.
-func (s *Saver) Migration(ctx context.Context) (number int64, err error) {
+func (s *RowSaver) Migration(ctx context.Context) (number int64, err error) {
 	table := pgx.Identifier{s.schema, migrationTable}.Sanitize()
 	var there bool
 	if err := s.tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", table).Scan(&there); err != nil || !there {
@@ -232,8 +232,8 @@ func (s *Saver) Migration(ctx context.Context) (number int64, err error) {
 	return number, nil
 }
 
-// Loader fills the tables of a schema with saved rows.
-type Loader struct {
+// RowLoader fills the tables of a schema with saved rows.
+type RowLoader struct {
 	owner  *pgx.Conn // of the tables
 	rows   *pgx.Conn // owns nothing
 	super  *pgx.Conn
@@ -243,14 +243,14 @@ type Loader struct {
 
 // NewLoader takes a connection of a superuser, of the tables' owner, and of a role that
 // owns nothing, which gets what it takes to add rows.
-func NewLoader(super, owner, rows *pgx.Conn, schema string) *Loader {
-	return &Loader{owner: owner, rows: rows, super: super, schema: schema, role: rows.Config().User}
+func NewLoader(super, owner, rows *pgx.Conn, schema string) *RowLoader {
+	return &RowLoader{owner: owner, rows: rows, super: super, schema: schema, role: rows.Config().User}
 }
 
 // Prepare makes what the schema lacks of the tables, with names and types alone: a
 // fleet's own columns and tables keep their values, not their indexes and rules. It
 // says what it made.
-func (l *Loader) Prepare(ctx context.Context, tables []Table) (made []string, err error) {
+func (l *RowLoader) Prepare(ctx context.Context, tables []Table) (made []string, err error) {
 	for i := range tables {
 		t := &tables[i]
 		if t.Schema != l.schema || t.Name == migrationTable {
@@ -287,7 +287,7 @@ SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regcl
 const builtIn = `SELECT pg_catalog.format_type(oid, -1) FROM pg_catalog.pg_type
 WHERE oid = pg_catalog.to_regtype($1) AND typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND typtype IN ('b', 'r', 'm')`
 
-func (l *Loader) prepareTable(ctx context.Context, t *Table) (made []string, err error) {
+func (l *RowLoader) prepareTable(ctx context.Context, t *Table) (made []string, err error) {
 	rows, err := l.super.Query(ctx, existingColumns, t.identifier())
 	if err != nil {
 		return nil, err
@@ -326,7 +326,7 @@ func (l *Loader) prepareTable(ctx context.Context, t *Table) (made []string, err
 
 // Load adds the rows that Save wrote. Those of an aggregate come behind the tables', and
 // have no place without TimescaleDB.
-func (l *Loader) Load(ctx context.Context, t *Table, r io.Reader) (rows int64, err error) {
+func (l *RowLoader) Load(ctx context.Context, t *Table, r io.Reader) (rows int64, err error) {
 	into, where := t.identifier(), ""
 	if t.Aggregate {
 		if into, where, err = l.aggregated(ctx, t); err != nil || into == "" {
@@ -347,7 +347,7 @@ func (l *Loader) Load(ctx context.Context, t *Table, r io.Reader) (rows int64, e
 // aggregated aggregates what there is, and answers where an aggregate's rows go and which
 // of them do; "" without TimescaleDB. The refresh must come first: one that sees nothing
 // to aggregate from would remove what was loaded.
-func (l *Loader) aggregated(ctx context.Context, t *Table) (into, where string, err error) {
+func (l *RowLoader) aggregated(ctx context.Context, t *Table) (into, where string, err error) {
 	there, err := hasTimescale(ctx, l.super)
 	if err != nil || !there {
 		return "", "", err
@@ -371,7 +371,7 @@ func (l *Loader) aggregated(ctx context.Context, t *Table) (into, where string, 
 }
 
 // Continue has the sequences go on where they were, as far as they are there.
-func (l *Loader) Continue(ctx context.Context, sequences []Sequence) error {
+func (l *RowLoader) Continue(ctx context.Context, sequences []Sequence) error {
 	for _, s := range sequences {
 		name := pgx.Identifier{s.Schema, s.Name}.Sanitize()
 		var there bool
@@ -387,7 +387,7 @@ func (l *Loader) Continue(ctx context.Context, sequences []Sequence) error {
 }
 
 // Close takes back what Prepare granted.
-func (l *Loader) Close(ctx context.Context) error {
+func (l *RowLoader) Close(ctx context.Context) error {
 	if _, err := l.super.Exec(ctx, "DROP OWNED BY "+quote(l.role)); err != nil {
 		return fmt.Errorf("taking back what loading took: %w", err)
 	}

@@ -24,9 +24,9 @@ import (
 	"syscall"
 )
 
-// Line is what Config.Parse made of one line of the child's log. One without text
+// LogLine is what Config.Parse made of one line of the child's log. One without text
 // is not logged.
-type Line struct {
+type LogLine struct {
 	Level slog.Level
 	Text  string
 }
@@ -44,7 +44,7 @@ type Config struct {
 	// Orphaned is the signal that the child gets when we die; 0 means SIGTERM.
 	Orphaned syscall.Signal
 	// Parse reads the level out of a line. Lines are logged at Info without it.
-	Parse func(line string) Line
+	Parse func(line string) LogLine
 	// Log receives the child's output.
 	Log *slog.Logger
 }
@@ -206,7 +206,7 @@ func (p *Process) follow(output io.ReadCloser, cfg Config, read chan<- struct{})
 	defer func() { _ = output.Close() }()
 	scan(output, func(text string) {
 		p.remember(text)
-		line := Line{Level: slog.LevelInfo, Text: text}
+		line := LogLine{Level: slog.LevelInfo, Text: text}
 		if cfg.Parse != nil {
 			line = cfg.Parse(text)
 		}

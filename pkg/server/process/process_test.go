@@ -68,14 +68,14 @@ func TestOutputIsLogged(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	cfg := shell(`echo first; echo hidden; echo "W second" >&2; printf last; exit 3`, &log)
-	cfg.Parse = func(line string) Line {
+	cfg.Parse = func(line string) LogLine {
 		switch text, warning := strings.CutPrefix(line, "W "); {
 		case warning:
-			return Line{Level: slog.LevelWarn, Text: text}
+			return LogLine{Level: slog.LevelWarn, Text: text}
 		case line == "hidden":
-			return Line{}
+			return LogLine{}
 		default:
-			return Line{Level: slog.LevelDebug, Text: line}
+			return LogLine{Level: slog.LevelDebug, Text: line}
 		}
 	}
 	p := start(t, cfg)

@@ -14,18 +14,18 @@ const (
 	namedFirst = 5
 )
 
-// Counts is how often each name came, such as a source: bounded, whatever strangers do.
-type Counts map[string]int
+// Tally is how often each name came, such as a source: bounded, whatever strangers do.
+type Tally map[string]int
 
 // Add counts one.
-func (c Counts) Add(name string) {
+func (c Tally) Add(name string) {
 	if _, named := c[name]; named || len(c) < mostNamed {
 		c[name]++
 	}
 }
 
 // String lists the most frequent names.
-func (c Counts) String() string {
+func (c Tally) String() string {
 	names := slices.SortedFunc(maps.Keys(c), func(a, b string) int { return cmp.Or(c[b]-c[a], strings.Compare(a, b)) })
 	var parts []string
 	for _, name := range names[:min(namedFirst, len(names))] {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bench is a server under attack.
 type bench struct {
-	hostile.Server
+	hostile.Victim
 	stop func()
 }
 
@@ -62,7 +62,7 @@ func start(t *testing.T, serve func(context.Context, net.Listener, *tls.Config, 
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get}
 	go func() { served <- serve(ctx, listener, config, answer) }()
 	b := bench{
-		Server: hostile.Server{
+		Victim: hostile.Victim{
 			Address: listener.Addr().String(), Path: "/status",
 			TLS: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
 		},
@@ -114,7 +114,7 @@ func TestAttacks(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			out, err := a.Do(ctx, b.Server)
+			out, err := a.Do(ctx, b.Victim)
 			require.NoError(t, err)
 			assert.NotEqual(t, http.StatusOK, out.Status)
 			switch a.Name {
@@ -142,7 +142,7 @@ func TestAttacksElsewhere(t *testing.T) {
 		attacks.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			out, err := a.Do(ctx, b.Server)
+			out, err := a.Do(ctx, b.Victim)
 			switch a.Name {
 			case "slow body":
 				assert.ErrorIs(t, err, hostile.ErrHeld) //nolint:testifylint // not the test's goroutine
@@ -154,7 +154,7 @@ func TestAttacksElsewhere(t *testing.T) {
 		})
 	}
 	attacks.Wait()
-	closed, end, err := hostile.Open(t.Context(), b.Server, web.MaxConnections, time.Second)
+	closed, end, err := hostile.Open(t.Context(), b.Victim, web.MaxConnections, time.Second)
 	require.NoError(t, err)
 	end()
 	assert.Zero(t, closed, "all of them for one source")
@@ -165,7 +165,7 @@ func TestAttacksElsewhere(t *testing.T) {
 func TestConnectionsOfOneSource(t *testing.T) {
 	t.Parallel()
 	b := start(t, strict)
-	closed, end, err := hostile.Open(t.Context(), b.Server, web.MaxConnections, time.Second)
+	closed, end, err := hostile.Open(t.Context(), b.Victim, web.MaxConnections, time.Second)
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, closed, web.MaxConnections-web.MaxOfSource)
 	status, err := b.good()
@@ -173,7 +173,7 @@ func TestConnectionsOfOneSource(t *testing.T) {
 	assert.Equal(t, http.StatusOK, status, "another source")
 	end()
 	require.Eventually(t, func() bool {
-		n, end, err := hostile.Open(t.Context(), b.Server, 1, 100*time.Millisecond)
+		n, end, err := hostile.Open(t.Context(), b.Victim, 1, 100*time.Millisecond)
 		if err != nil {
 			return false
 		}
@@ -200,7 +200,7 @@ func TestMemory(t *testing.T) { //nolint:paralleltest // it looks at the whole p
 		defer cancel()
 		var attackers sync.WaitGroup
 		for i := range 230 {
-			from := b.Server
+			from := b.Victim
 			from.From = net.IPv4(127, 0, 1, byte(1+i%8)).String()
 			attackers.Go(func() { _, _ = attack.Do(ctx, from) })
 		}
@@ -262,7 +262,7 @@ func TestBuckets(t *testing.T) {
 
 func TestCounts(t *testing.T) {
 	t.Parallel()
-	c := web.Counts{}
+	c := web.Tally{}
 	for _, name := range []string{"b", "a", "c", "c", "d", "e", "f", "g"} {
 		c.Add(name)
 	}

@@ -95,7 +95,7 @@ func (b *bench) startBroker() {
 // commands are a bridge's Commands and a client that passes messages to Heard.
 type commands struct {
 	*Commands
-	credential *secrettest.Source
+	credential *secrettest.FixedSource
 	stop       func()
 }
 

@@ -109,7 +109,7 @@ func (o *order) expects() expectation {
 }
 
 // met reports whether a message of the component, under root, is the expected report.
-func (e expectation) met(root topic.Root, kind topic.Kind, report []byte) bool {
+func (e expectation) met(root topic.Root, kind topic.ComponentKind, report []byte) bool {
 	if !e.reports || root != topic.Stat && (!e.asked || kind != topic.Sensor) {
 		return false
 	}
@@ -127,7 +127,7 @@ const maxState = 1024
 
 // state returns a report for a result, without white space. It returns nil for a reader,
 // whose data are personal, and for large reports.
-func state(kind topic.Kind, report []byte) []byte {
+func state(kind topic.ComponentKind, report []byte) []byte {
 	if kind == topic.Reader || len(report) > maxState {
 		return nil
 	}

@@ -130,7 +130,7 @@ func TestExpectation(t *testing.T) {
 	t.Parallel()
 	on, off := `{"timestamp":"2026-11-29 10:00:00","status":true}`, `{"status":false}`
 	for _, test := range []struct {
-		kind          topic.Kind
+		kind          topic.ComponentKind
 		body          string
 		onMet, offMet bool
 	}{

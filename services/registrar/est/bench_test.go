@@ -54,7 +54,7 @@ type authority struct {
 	root, issuer    *x509.Certificate
 	rootKey, key    *ecdsa.PrivateKey
 	mu              sync.Mutex // guards the fields below
-	devices         map[topic.MAC]registrar.Status
+	devices         map[topic.MAC]registrar.DeviceStatus
 	revoked         map[string]bool // by serial number
 	err             error           // of every operation
 	events          []registrar.Event
@@ -63,7 +63,7 @@ type authority struct {
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{t: t, devices: map[topic.MAC]registrar.Status{}, revoked: map[string]bool{}}
+	a := &authority{t: t, devices: map[topic.MAC]registrar.DeviceStatus{}, revoked: map[string]bool{}}
 	a.root, a.rootKey = a.ca("root", nil, nil)
 	a.issuer, a.key = a.ca("issuer", a.root, a.rootKey)
 	return a
@@ -108,7 +108,7 @@ func (a *authority) deviceCertificate(mac topic.MAC, public crypto.PublicKey) *x
 	}, public, a.issuer, a.key)
 }
 
-func (a *authority) Register(_ context.Context, _ registrar.Origin, requests ...registrar.Request) ([]registrar.Result, error) {
+func (a *authority) Register(_ context.Context, _ registrar.Origin, requests ...registrar.Request) ([]registrar.RequestResult, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.err != nil {
@@ -117,22 +117,22 @@ func (a *authority) Register(_ context.Context, _ registrar.Origin, requests ...
 	r := requests[0]
 	switch a.devices[r.MAC] {
 	case registrar.Active:
-		return []registrar.Result{{}}, nil
+		return []registrar.RequestResult{{}}, nil
 	case registrar.Revoked:
-		return []registrar.Result{{Err: registrar.ErrRevoked}}, nil
+		return []registrar.RequestResult{{Err: registrar.ErrRevoked}}, nil
 	}
 	a.devices[r.MAC] = registrar.Active
 	a.registered++
-	return []registrar.Result{{Issued: true, Certificate: a.deviceCertificate(r.MAC, r.CSR.PublicKey), Issuer: a.issuer}}, nil
+	return []registrar.RequestResult{{Issued: true, Certificate: a.deviceCertificate(r.MAC, r.CSR.PublicKey), Issuer: a.issuer}}, nil
 }
 
-func (a *authority) Renew(_ context.Context, _ registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (registrar.Result, error) {
+func (a *authority) Renew(_ context.Context, _ registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (registrar.RequestResult, error) {
 	if shown == nil {
-		return registrar.Result{}, errors.New("a device renews by its certificate")
+		return registrar.RequestResult{}, errors.New("a device renews by its certificate")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return registrar.Result{Issued: true, Certificate: a.deviceCertificate(mac, csr.PublicKey), Issuer: a.issuer}, a.err
+	return registrar.RequestResult{Issued: true, Certificate: a.deviceCertificate(mac, csr.PublicKey), Issuer: a.issuer}, a.err
 }
 
 func (a *authority) Check(_ context.Context, mac topic.MAC, c *x509.Certificate) error {

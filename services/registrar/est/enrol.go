@@ -83,7 +83,7 @@ func (s *Server) right(ctx context.Context, mac topic.MAC) {
 	}
 }
 
-func (s *Server) issue(ctx context.Context, mac topic.MAC, serialNumber string, body []byte, address string) (*registrar.Result, *refusal) {
+func (s *Server) issue(ctx context.Context, mac topic.MAC, serialNumber string, body []byte, address string) (*registrar.RequestResult, *refusal) {
 	csr, err := parseCSR(body)
 	if err != nil {
 		return nil, malformed(mac, err.Error())

@@ -31,10 +31,10 @@ import (
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
-// Authority issues certificates; *registrar.Registrar does.
-type Authority interface {
-	Register(ctx context.Context, origin registrar.Origin, requests ...registrar.Request) ([]registrar.Result, error)
-	Renew(ctx context.Context, origin registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (registrar.Result, error)
+// Enroller issues certificates; *registrar.Registrar does.
+type Enroller interface {
+	Register(ctx context.Context, origin registrar.Origin, requests ...registrar.Request) ([]registrar.RequestResult, error)
+	Renew(ctx context.Context, origin registrar.Origin, mac topic.MAC, csr *x509.CertificateRequest, shown *x509.Certificate) (registrar.RequestResult, error)
 }
 
 // Standing tells whether a certificate that is valid by itself still counts.
@@ -65,11 +65,11 @@ type Claims interface {
 
 // Config says what a Server works with. All fields are required.
 type Config struct {
-	Authority Authority
+	Authority Enroller
 	Standing  Standing
 	Codes     Codes
 	Claims    Claims
-	Recorder  registrar.Recorder
+	Recorder  registrar.AuditTrail
 	// Trusted answers the CA certificates, root and issuers, that hold now.
 	Trusted func() ([]*x509.Certificate, error)
 	Limits  Limits

@@ -187,7 +187,7 @@ func TestRegisteredAndRevokedDevices(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, wide)
 	csr := newCSR(t, newKey(t), named(""))
-	for _, status := range []registrar.Status{registrar.Active, registrar.Revoked} {
+	for _, status := range []registrar.DeviceStatus{registrar.Active, registrar.Revoked} {
 		b.mu.Lock()
 		b.devices[device] = status
 		b.mu.Unlock()
@@ -487,7 +487,7 @@ func TestHostileClients(t *testing.T) {
 	b := newBench(t, wide)
 	roots := x509.NewCertPool()
 	roots.AddCert(b.root)
-	target := hostile.Server{
+	target := hostile.Victim{
 		Address: b.address, Path: "/.well-known/est/simpleenroll",
 		TLS: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
 	}

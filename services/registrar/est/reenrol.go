@@ -44,8 +44,8 @@ func (s *Server) reenrol(w http.ResponseWriter, r *http.Request) *refusal {
 }
 
 // renew is for a device that has shown its certificate.
-func (s *Server) renew(r *http.Request, mac topic.MAC, current *x509.Certificate, body []byte) (registrar.Result, *refusal) {
-	var none registrar.Result
+func (s *Server) renew(r *http.Request, mac topic.MAC, current *x509.Certificate, body []byte) (registrar.RequestResult, *refusal) {
+	var none registrar.RequestResult
 	if from := renewable(current, s.cfg.Limits.RenewAfter); time.Now().Before(from) {
 		return none, forbidden(mac, "not_due", "the certificate is not due: it can be renewed from "+from.UTC().Format(time.RFC3339)+" on")
 	}

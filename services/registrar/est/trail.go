@@ -25,7 +25,7 @@ const (
 
 // trail puts refusals on the audit trail.
 type trail struct {
-	recorder registrar.Recorder
+	recorder registrar.AuditTrail
 	log      *slog.Logger
 
 	mu      sync.Mutex        // guards reasons
@@ -36,10 +36,10 @@ type trail struct {
 type tally struct {
 	atOnce           *rate.Limiter
 	refused          int
-	sources, devices web.Counts
+	sources, devices web.Tally
 }
 
-func newTrail(recorder registrar.Recorder, log *slog.Logger) *trail {
+func newTrail(recorder registrar.AuditTrail, log *slog.Logger) *trail {
 	return &trail{recorder: recorder, log: log, reasons: map[string]*tally{}}
 }
 
@@ -75,7 +75,7 @@ func (t *trail) count(reason, device, source string) bool {
 	defer t.mu.Unlock()
 	one := t.reasons[reason]
 	if one == nil {
-		one = &tally{atOnce: rate.NewLimiter(rate.Every(toldAgain), toldAtOnce), sources: web.Counts{}, devices: web.Counts{}}
+		one = &tally{atOnce: rate.NewLimiter(rate.Every(toldAgain), toldAtOnce), sources: web.Tally{}, devices: web.Tally{}}
 		t.reasons[reason] = one
 	}
 	if one.atOnce.Allow() {
