@@ -118,7 +118,7 @@ func (c *backupCommand) fromContainers(ctx context.Context) error {
 	if err := b.Run(ctx); err != nil || c.DryRun {
 		return err
 	}
-	signer, err := mesh.OpenSigner(ctx, containers.Secrets(c.Compose))
+	signer, err := mesh.OpenSigner(ctx, containers.SecretFolder(c.Compose))
 	if err != nil {
 		return err
 	}

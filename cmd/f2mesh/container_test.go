@@ -144,7 +144,7 @@ func TestContainerDoctor(t *testing.T) {
 	c := doctorCommand{HostDoctor: containers.HostDoctor{Compose: dir}}
 	err := c.Run(t.Context(), &globals{}, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, "docker compose cp registrar:")
-	files := containers.Secrets(dir)
+	files := containers.SecretFolder(dir)
 	for _, name := range []string{credential.SecondSuperuser().Name, mesh.SecretReader} {
 		require.NoError(t, files.WriteText(name, name))
 	}

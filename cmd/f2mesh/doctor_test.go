@@ -710,7 +710,7 @@ func brokenVault() []sabotage {
 	loose := func(t *testing.T, _ *testMesh, patient *doctor.Target) {
 		t.Helper()
 		roles := vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour, CIDRs: []string{"0.0.0.0/0"}}
-		_, patient.Vault = vaultOf(t, roles, vault.Audit{})
+		_, patient.Vault = vaultOf(t, roles, vault.AuditDevice{})
 	}
 	return []sabotage{
 		{"vault-secret-ids", "new SecretIDs of bridge never expire; SecretIDs of bridge are accepted from every address; 1 SecretIDs of bridge never expire", loose},
@@ -719,7 +719,7 @@ func brokenVault() []sabotage {
 }
 
 // vaultOf is a Vault of the mesh, and an administrator's session with it.
-func vaultOf(t *testing.T, roles vault.Roles, audit vault.Audit) (vault.Config, *vault.Client) {
+func vaultOf(t *testing.T, roles vault.Roles, audit vault.AuditDevice) (vault.Config, *vault.Client) {
 	t.Helper()
 	server := vaulttest.StartDev(t)
 	cfg := server.Config(filepath.Join(t.TempDir(), "vault"))
@@ -735,7 +735,7 @@ func vaultOf(t *testing.T, roles vault.Roles, audit vault.Audit) (vault.Config, 
 // the operator may not see.
 func TestDoctorOnVault(t *testing.T) {
 	roles := vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, SecretIDTTL: 2160 * time.Hour, WrapTTL: time.Hour}
-	cfg, administrator := vaultOf(t, roles, vault.Audit{File: filepath.Join(t.TempDir(), "audit.log")})
+	cfg, administrator := vaultOf(t, roles, vault.AuditDevice{File: filepath.Join(t.TempDir(), "audit.log")})
 	operator, err := vault.Open(cfg, "operator", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(operator.Close)

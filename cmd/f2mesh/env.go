@@ -22,7 +22,7 @@ func (envCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error {
 		return err
 	}
 	defer secrets.Close()
-	variables, err := mesh.Environment(ctx, st, r, secrets)
+	variables, err := mesh.ShellVariables(ctx, st, r, secrets)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ type vaultCommands struct {
 type vaultBootstrapCommand struct {
 	vault.Config
 	vault.Roles
-	vault.Audit
+	vault.AuditDevice
 	SecretsDir string   `help:"Directory of secret files to import where Vault has none. Default: the mesh's own."`
 	Reissue    []string `help:"Services whose SecretIDs and tokens are revoked and replaced. all: every service." name:"reissue" placeholder:"SERVICE"`
 	DryRun     bool     `help:"Show what would be done without doing it."`
@@ -64,7 +64,7 @@ func (c *vaultBootstrapCommand) Run(ctx context.Context, g *globals, _ *slog.Log
 }
 
 func (c *vaultBootstrapCommand) bootstrap(ctx context.Context, st mesh.State) (*vault.Bootstrap, error) {
-	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, Audit: c.Audit, SecretsDir: c.SecretsDir, Reissue: c.Reissue, Folders: c.Folders, DryRun: c.DryRun}
+	b := &vault.Bootstrap{Config: c.Config, Roles: c.Roles, Audit: c.AuditDevice, SecretsDir: c.SecretsDir, Reissue: c.Reissue, Folders: c.Folders, DryRun: c.DryRun}
 	if slices.Contains(b.Reissue, "all") {
 		b.Reissue = vault.Services
 	}

@@ -47,8 +47,8 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-// Pool reads CA certificates (PEM) to verify a server with.
-func Pool(file string) (*x509.CertPool, error) {
+// CertPool reads CA certificates (PEM) to verify a server with.
+func CertPool(file string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("reading CA certificates: %w", err)

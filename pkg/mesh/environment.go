@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Environment are the addresses and credential files of a running mesh as shell variables,
+// ShellVariables are the addresses and credential files of a running mesh as shell variables,
 // by name. Passwords are named by file.
-func Environment(ctx context.Context, st State, r Description, secrets *Secrets) ([][2]string, error) {
+func ShellVariables(ctx context.Context, st State, r Description, secrets *Secrets) ([][2]string, error) {
 	operator, _, err := LogIn(ctx, secrets, SecretMQTTOperator)
 	if err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ func (r *Rotator) poolerLogin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	console := DSN(r.Running.address(ServerPgBouncer, r.Running.Ports.PgBouncer), r.Running.CAFile, "", pgbouncer.Console)
+	console := DSN(r.Running.address(ServerPgBouncer, r.Running.Ports.PgBouncer), r.Running.CAFile, "", pgbouncer.ConsoleDatabase)
 	return pgbouncer.SetLogin(ctx, r.State.Path("pgbouncer"), console, user, password)
 }
 

@@ -143,7 +143,7 @@ func (d Description) PooledDSN(role, database string) string {
 func DSN(address, caFile, role, database string) string {
 	u := url.URL{
 		Scheme: "postgres", Host: address, Path: "/" + database,
-		RawQuery: postgres.Query(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}),
+		RawQuery: postgres.EncodeQuery(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {caFile}}),
 	}
 	if role != "" {
 		u.User = url.User(role)

@@ -64,7 +64,7 @@ func Connect(cfg Config, user string, credential secret.Login, log *slog.Logger)
 	if cfg.InProcess != nil {
 		options = append(options, nats.InProcessServer(cfg.InProcess))
 	} else if cfg.CAFile != "" {
-		pool, err := identity.Pool(cfg.CAFile)
+		pool, err := identity.CertPool(cfg.CAFile)
 		if err != nil {
 			return nil, err
 		}

@@ -80,7 +80,7 @@ func tlsConfig(caFile string) (*tls.Config, error) {
 	if caFile == "" {
 		return nil, nil //nolint:nilnil // without TLS
 	}
-	pool, err := identity.Pool(caFile)
+	pool, err := identity.CertPool(caFile)
 	if err != nil {
 		return nil, err
 	}

@@ -268,17 +268,17 @@ func TestStreamFullOfHistory(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, test := range []struct {
-		stream Stream
+		stream StreamFill
 		full   bool
 	}{
-		{Stream{Stream: "RAW", Bytes: 85, Backlog: 10, MaxBytes: 100, trimmed: true}, false},
-		{Stream{Stream: "RAW", Bytes: 85, Backlog: 80, MaxBytes: 100, trimmed: true}, true},
-		{Stream{Stream: "RAW", Bytes: 96, Backlog: 0, MaxBytes: 100, trimmed: true}, true},
-		{Stream{Stream: "RAW", Bytes: 50, Backlog: 50, MaxBytes: 100, trimmed: true}, false},
-		{Stream{Stream: "DEAD_LETTER", Bytes: 100, Backlog: 100, MaxBytes: 100, ring: true}, false},
-		{Stream{Stream: "AUDIT", Bytes: 85, Backlog: 85, MaxBytes: 100}, true},
+		{StreamFill{Stream: "RAW", Bytes: 85, Backlog: 10, MaxBytes: 100, trimmed: true}, false},
+		{StreamFill{Stream: "RAW", Bytes: 85, Backlog: 80, MaxBytes: 100, trimmed: true}, true},
+		{StreamFill{Stream: "RAW", Bytes: 96, Backlog: 0, MaxBytes: 100, trimmed: true}, true},
+		{StreamFill{Stream: "RAW", Bytes: 50, Backlog: 50, MaxBytes: 100, trimmed: true}, false},
+		{StreamFill{Stream: "DEAD_LETTER", Bytes: 100, Backlog: 100, MaxBytes: 100, ring: true}, false},
+		{StreamFill{Stream: "AUDIT", Bytes: 85, Backlog: 85, MaxBytes: 100}, true},
 	} {
-		b.server.judge.see(&MeshStatus{Time: time.Now(), Streams: []Stream{test.stream}})
+		b.server.judge.see(&MeshStatus{Time: time.Now(), Streams: []StreamFill{test.stream}})
 		assert.Equal(t, test.full, len(b.server.judge.alarms.Subjects(StreamFull)) == 1, "%+v", test.stream)
 	}
 }
@@ -428,7 +428,7 @@ func TestStreamAroundItsLimit(t *testing.T) {
 		bytes  uint64
 		raised int // alarms in all
 	}{{79, 0}, {80, 1}, {79, 1}, {80, 1}, {77, 1}, {75, 0}, {79, 0}, {81, 1}} {
-		b.server.judge.see(&MeshStatus{Time: time.Now(), Streams: []Stream{{Stream: "AUDIT", Bytes: look.bytes, MaxBytes: 100}}})
+		b.server.judge.see(&MeshStatus{Time: time.Now(), Streams: []StreamFill{{Stream: "AUDIT", Bytes: look.bytes, MaxBytes: 100}}})
 		assert.Len(t, b.server.judge.alarms.Subjects(StreamFull), look.raised, "%+v", look)
 	}
 }

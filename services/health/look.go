@@ -170,8 +170,8 @@ func (s *ServiceStatus) position(ctx context.Context, js jetstream.JetStream, na
 	return nil
 }
 
-func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error) {
-	var all []Stream
+func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]StreamFill, error) {
+	var all []StreamFill
 	for _, s := range streams {
 		info, err := stream.Find(ctx, js, s.name)
 		if err != nil {
@@ -180,7 +180,7 @@ func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]Stream, error
 		if info == nil {
 			continue // not there before setup has made it
 		}
-		one := Stream{
+		one := StreamFill{
 			Stream: s.name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
 			Backlog: info.State.Bytes, trimmed: s.reader != "", ring: s.ring,
 		}

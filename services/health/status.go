@@ -13,7 +13,7 @@ type MeshStatus struct {
 	Time         time.Time       `json:"time"`
 	Ready        bool            `json:"ready"` // all stages are
 	Stages       []ServiceStatus `json:"stages"`
-	Streams      []Stream        `json:"streams"`
+	Streams      []StreamFill    `json:"streams"`
 	Ledger       Ledger          `json:"ledger"`
 	Secrets      []Secret        `json:"secrets"`
 	Certificates []Certificate   `json:"certificates"`
@@ -53,8 +53,8 @@ type ServiceStatus struct {
 	done uint64             // position in the stream up to which everything is acknowledged
 }
 
-// Stream is the fill of one stream.
-type Stream struct {
+// StreamFill is the fill of one stream.
+type StreamFill struct {
 	Stream   string `json:"stream"`
 	Messages uint64 `json:"messages"`
 	Bytes    uint64 `json:"bytes"`
@@ -77,7 +77,7 @@ const untrimmed = 0.95
 
 // fill is the share of the limit that is used and does not become free by itself; 0
 // without a limit. History does, and a stream that drops what is oldest.
-func (s *Stream) fill() float64 {
+func (s *StreamFill) fill() float64 {
 	switch all := float64(s.Bytes) / float64(s.MaxBytes); {
 	case s.MaxBytes <= 0 || s.ring:
 		return 0

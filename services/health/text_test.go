@@ -22,7 +22,7 @@ func TestWriteTo(t *testing.T) {
 			{Stage: "bridge", Ready: true, Rate: 7, Lag: 3}, {Stage: "writer", Lag: 3, Redeliver: 2, Dead: 1, Cause: "no database"},
 		}}, []string{"bridge      ready      7    -            -             0", "writer  NOT READY      0    3            2             1", "writer: no database"}},
 		"streams": {
-			MeshStatus{Streams: []Stream{{Stream: "RAW", Messages: 5, Bytes: 1 << 20, MaxBytes: 3 << 20, FullIn: 90, Room: 129600}}},
+			MeshStatus{Streams: []StreamFill{{Stream: "RAW", Messages: 5, Bytes: 1 << 20, MaxBytes: 3 << 20, FullIn: 90, Room: 129600}}},
 			[]string{"RAW         5  1.0 MiB  3.0 MiB    1m30s  1.5 days"},
 		},
 		"no alarm":   {MeshStatus{Watching: Watchers()}, []string{"no alarm is raised"}},

@@ -121,7 +121,7 @@ func (s *Simulator) prepare() ([]*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := identity.Pool(s.cfg.CAFile)
+	roots, err := identity.CertPool(s.cfg.CAFile)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func demoMAC(i int) topic.MAC {
 }
 
 func sensor(n int, t *Template) InstalledComponent {
-	return InstalledComponent{Component: topic.Component{Kind: topic.Sensor, Number: n}, Sensor: &Sensor{Template: t}}
+	return InstalledComponent{Component: topic.Component{Kind: topic.Sensor, Number: n}, Sensor: &SensorDevice{Template: t}}
 }
 
 func direct(c InstalledComponent) InstalledComponent {

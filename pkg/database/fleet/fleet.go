@@ -36,11 +36,11 @@ type Connector struct {
 // InstalledComponent is one component on a connector.
 type InstalledComponent struct {
 	topic.Component
-	Sensor *Sensor // set if, and only if, Kind is topic.Sensor
+	Sensor *SensorDevice // set if, and only if, Kind is topic.Sensor
 }
 
-// Sensor is a device of its own, on the RS-485 bus or an input of a connector.
-type Sensor struct {
+// SensorDevice is a device of its own, on the RS-485 bus or an input of a connector.
+type SensorDevice struct {
 	DeviceID int // its "DeviceId", which its readings belong to
 	PinID    int // the "PinId" that links it to the connector
 	Name     string
@@ -74,8 +74,8 @@ type Signal struct {
 }
 
 // Sensors returns the controller's sensors in the order of its connectors.
-func (c *Controller) Sensors() []*Sensor {
-	var sensors []*Sensor
+func (c *Controller) Sensors() []*SensorDevice {
+	var sensors []*SensorDevice
 	for _, connector := range c.Connectors {
 		for _, component := range connector.Components {
 			if component.Sensor != nil {

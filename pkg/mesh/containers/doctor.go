@@ -44,7 +44,7 @@ func (c *HostDoctor) Target() (*doctor.Target, error) {
 
 // logIn is that of a secret file. What is no credential, such as the health API's password, is for any user.
 func (c *HostDoctor) logIn(ctx context.Context, name string) (user, password string, err error) {
-	v, err := Secrets(c.Compose).Lookup(ctx, name)
+	v, err := SecretFolder(c.Compose).Lookup(ctx, name)
 	if err != nil {
 		return "", "", fmt.Errorf("reading secret %s: %w", name, err)
 	}

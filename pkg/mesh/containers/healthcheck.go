@@ -75,7 +75,7 @@ func (c *Healthcheck) targets() (all []*url.URL, err error) {
 func (c *Healthcheck) get(ctx context.Context, target *url.URL) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	if c.CAFile != "" {
-		pool, err := identity.Pool(c.CAFile)
+		pool, err := identity.CertPool(c.CAFile)
 		if err != nil {
 			return err
 		}

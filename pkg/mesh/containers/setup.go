@@ -35,7 +35,7 @@ func (c *Setup) Run(ctx context.Context, dryRun bool) error {
 	if err := c.chooseOwner(); err != nil {
 		return err
 	}
-	dir := Secrets(c.Compose)
+	dir := SecretFolder(c.Compose)
 	var missing []string
 	for _, name := range ContainerSecrets() {
 		_, err := dir.Lookup(ctx, name)
@@ -57,8 +57,8 @@ func (c *Setup) Run(ctx context.Context, dryRun bool) error {
 	return nil
 }
 
-// Secrets are the secret files beside compose.yaml.
-func Secrets(compose string) credential.Folder {
+// SecretFolder is the folder of the secret files beside compose.yaml.
+func SecretFolder(compose string) credential.Folder {
 	return credential.Folder{Dir: filepath.Join(compose, "secrets"), Compose: true}
 }
 

@@ -44,7 +44,7 @@ func (t *Target) needDatabase() {
 func (t *Target) connect(ctx context.Context, port int, l login, database, mode string) (*pgx.Conn, error) {
 	u := url.URL{
 		Scheme: "postgres", Host: t.address(port), Path: "/" + database, User: url.User(l.user),
-		RawQuery: postgres.Query(url.Values{"sslmode": {mode}, "sslrootcert": {t.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}),
+		RawQuery: postgres.EncodeQuery(url.Values{"sslmode": {mode}, "sslrootcert": {t.CAFile}, "connect_timeout": {"10"}, "passfile": {os.DevNull}}),
 	}
 	config, err := pgx.ParseConfig(u.String())
 	if err != nil {

@@ -77,7 +77,7 @@ func (t *Target) address(port int) string {
 // tls is for a client of the mesh's servers, which may have certificates.
 func (t *Target) tls(certificates ...tls.Certificate) *tls.Config {
 	return &tls.Config{
-		RootCAs: must(identity.Pool(t.CAFile)), ServerName: t.Host, MinVersion: tls.VersionTLS12, Certificates: certificates,
+		RootCAs: must(identity.CertPool(t.CAFile)), ServerName: t.Host, MinVersion: tls.VersionTLS12, Certificates: certificates,
 	}
 }
 

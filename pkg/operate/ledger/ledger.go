@@ -161,7 +161,7 @@ func (a *audit) limit(info *jetstream.StreamInfo) {
 		from = lettersFrom(info)
 	}
 	if from.After(a.options.Since) {
-		a.report.Limits = append(a.report.Limits, Limit{Stream: info.Config.Name, From: from})
+		a.report.Limits = append(a.report.Limits, HeldSince{Stream: info.Config.Name, From: from})
 	}
 	if from.After(a.cut.since) {
 		a.cut.since = from

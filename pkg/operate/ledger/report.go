@@ -14,10 +14,10 @@ type Report struct {
 	AskedSince time.Time `json:"asked_since,omitzero"`
 	// Since is AskedSince, or later where a stream no longer holds what was
 	// before: Limits name those streams, and nothing is said of that time.
-	Since  time.Time `json:"since,omitzero"`
-	Until  time.Time `json:"until"`
-	MAC    topic.MAC `json:"mac,omitempty"`
-	Limits []Limit   `json:"limits,omitempty"`
+	Since  time.Time   `json:"since,omitzero"`
+	Until  time.Time   `json:"until"`
+	MAC    topic.MAC   `json:"mac,omitempty"`
+	Limits []HeldSince `json:"limits,omitempty"`
 
 	// Total holds Received = Written + DeadLettered + Copies + Retained + Pending +
 	// Missing.
@@ -57,8 +57,8 @@ func (r *Report) Balanced() bool {
 		r.Acknowledged.NeverReceived == 0 && r.Unexplained.Total == 0
 }
 
-// Limit says that a stream holds everything only from a moment on.
-type Limit struct {
+// HeldSince says that a stream holds everything only from a moment on.
+type HeldSince struct {
 	Stream string    `json:"stream"`
 	From   time.Time `json:"from"`
 }

@@ -55,7 +55,7 @@ func (a *audit) probeMeasurements(ctx context.Context, tx pgx.Tx, faults string,
 	if len(p.of) == 0 {
 		return nil
 	}
-	first, last := rows.Span(p.time)
+	first, last := rows.Bounds(p.time)
 	found, err := tx.Query(ctx, faults, p.time, p.device, p.point, p.value, p.text, p.id, first, last)
 	if err != nil {
 		return err

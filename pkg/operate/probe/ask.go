@@ -29,8 +29,8 @@ func Ask(ctx context.Context, nc *nats.Conn, subject string, instances int, wait
 	return all[name], err
 }
 
-// Services are the names of all services that there may be.
-func Services() []string {
+// ServiceNames are the names of all services that there may be.
+func ServiceNames() []string {
 	return []string{"bridge", "decoder", "writer", "keeper", "registrar", "health"}
 }
 
@@ -40,7 +40,7 @@ func Services() []string {
 // under any name.
 func AskServices(ctx context.Context, nc *nats.Conn, verb string, wait time.Duration) (map[string][][]byte, error) {
 	subjects := map[string]string{}
-	for _, name := range Services() {
+	for _, name := range ServiceNames() {
 		subjects[name] = micro.APIPrefix + "." + verb + "." + MicroPrefix + name
 	}
 	return gather(ctx, nc, subjects, math.MaxInt, wait)

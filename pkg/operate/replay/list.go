@@ -62,12 +62,12 @@ type ListedLetter struct {
 	Detail   string    `json:"detail,omitempty"`
 }
 
-// Lines are dead letters, a line each.
-type Lines []ListedLetter
+// LetterList is dead letters, a line each.
+type LetterList []ListedLetter
 
 // ListLetters lists the letters that the filter chooses.
-func ListLetters(ctx context.Context, js jetstream.JetStream, filter deadletter.Filter) (Lines, error) {
-	lines := Lines{}
+func ListLetters(ctx context.Context, js jetstream.JetStream, filter deadletter.Filter) (LetterList, error) {
+	lines := LetterList{}
 	err := eachLetter(ctx, js, filter, func(l *deadletter.Stored) {
 		lines = append(lines, ListedLetter{l.Sequence, l.Stage, l.Reason, l.MAC, l.Stored, l.ID.Sequence(), l.DataPointID, l.Detail})
 	})
@@ -75,7 +75,7 @@ func ListLetters(ctx context.Context, js jetstream.JetStream, filter deadletter.
 }
 
 // WriteTo writes a table.
-func (l Lines) WriteTo(out io.Writer) (int64, error) {
+func (l LetterList) WriteTo(out io.Writer) (int64, error) {
 	return writeTable(out, func(w io.Writer) {
 		fmt.Fprint(w, plain.Row("LETTER", "STAGE", "REASON", "CONTROLLER", "TIME", "DETAIL"))
 		for _, one := range l {

@@ -108,7 +108,7 @@ func (t *Tables) compareValues(ctx context.Context, tx pgx.Tx, messages []*event
 	if t.history {
 		query = fmt.Sprintf(findRows, cameSecond)
 	}
-	first, last := rows.Span(w.time)
+	first, last := rows.Bounds(w.time)
 	found, err := tx.Query(ctx, query, w.time, w.device, w.point, w.id, first, last)
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func TestTextIsHarmless(t *testing.T) {
 		letter := deadletter.Letter{Stage: hostile, Reason: hostile, Detail: hostile, Topic: hostile, Member: hostile, SQLState: hostile, MetadataVersion: hostile}
 		for name, w := range map[string]io.WriterTo{
 			"groups": Groups{{Stage: hostile, Reason: hostile, Detail: hostile}},
-			"lines":  Lines{{Stage: hostile, Reason: hostile, Detail: hostile}},
+			"lines":  LetterList{{Stage: hostile, Reason: hostile, Detail: hostile}},
 			"letter": &Shown{Letter: deadletter.Stored{Letter: letter}, absent: "gone"},
 			"payload": &Shown{
 				body: []byte(hostile), length: len(hostile), frame: []byte(hostile), points: []MetadataPoint{{Label: hostile, Length: 1}},

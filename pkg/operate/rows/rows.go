@@ -47,9 +47,9 @@ func HasHistory(ctx context.Context, tx pgx.Tx) (exists bool, err error) {
 // UUID is an ID as a query takes it.
 func UUID(id event.ID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
-// Span returns the first and the last of some times. With both, a query lets TimescaleDB
+// Bounds returns the first and the last of some times. With both, a query lets TimescaleDB
 // leave out chunks.
-func Span(times []time.Time) (first, last time.Time) {
+func Bounds(times []time.Time) (first, last time.Time) {
 	return slices.MinFunc(times, time.Time.Compare), slices.MaxFunc(times, time.Time.Compare)
 }
 
@@ -78,7 +78,7 @@ func (e *Events) Compare(ctx context.Context, tx pgx.Tx) (absent, changed []int,
 	if len(e.Time) == 0 {
 		return nil, nil, nil
 	}
-	first, last := Span(e.Time)
+	first, last := Bounds(e.Time)
 	found, err := tx.Query(ctx, findEvents, e.Time, e.ID, first, last)
 	if err != nil {
 		return nil, nil, err

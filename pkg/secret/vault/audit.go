@@ -9,8 +9,8 @@ import (
 // auditDevice is the name of the device that Bootstrap makes.
 const auditDevice = "f2mesh"
 
-// Audit says where Vault records each request and answer, with secrets as hashes.
-type Audit struct {
+// AuditDevice says where Vault records each request and answer, with secrets as hashes.
+type AuditDevice struct {
 	File string `help:"Audit device to enable if Vault has none: stdout, or a file on Vault's host. Vault refuses requests that it cannot record, so watch the disk. Empty: none." default:"stdout" name:"audit-file"`
 }
 

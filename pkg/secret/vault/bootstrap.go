@@ -20,12 +20,12 @@ var Services = []string{"bridge", "decoder", "writer", "keeper", "registrar", "h
 // compared, written if it differs, and reported. Running it twice changes nothing.
 type Bootstrap struct {
 	Config     Config
-	SecretsDir string   // whose files become the first versions of the secrets; "": none
-	Roles      Roles    // how services log in
-	Audit      Audit    // where Vault records what is asked of it
-	Folders    bool     // each login in <AuthDir>/<service>; services without such a folder get none
-	Reissue    []string // services whose SecretIDs and tokens are destroyed and replaced
-	PKI        *PKI     // nil: no PKI engine
+	SecretsDir string      // whose files become the first versions of the secrets; "": none
+	Roles      Roles       // how services log in
+	Audit      AuditDevice // where Vault records what is asked of it
+	Folders    bool        // each login in <AuthDir>/<service>; services without such a folder get none
+	Reissue    []string    // services whose SecretIDs and tokens are destroyed and replaced
+	PKI        *PKI        // nil: no PKI engine
 	Database   *DatabaseEngine
 	DryRun     bool // looks and reports, changes nothing
 	Report     func(Step)

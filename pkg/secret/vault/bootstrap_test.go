@@ -290,7 +290,7 @@ func TestSecretIDsAreBound(t *testing.T) {
 	t.Parallel()
 	m := fresh(t)
 	record := filepath.Join(t.TempDir(), "audit.log")
-	m.Roles.SecretIDTTL, m.Audit = 2160*time.Hour, vault.Audit{File: record}
+	m.Roles.SecretIDTTL, m.Audit = 2160*time.Hour, vault.AuditDevice{File: record}
 	assert.Contains(t, m.run(t)[vault.Made], "audit device")
 	requireSecret(t, m.client(t, "bridge"), "mqtt_password", "first-mqtt_password")
 	text, err := os.ReadFile(record)

@@ -90,9 +90,9 @@ func (p People) Open() (*Doors, error) {
 		MaxHeaderBytes: peopleHeaders, ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
-	d.wait.Go(func() { d.accept(web.Limit(d.plain, peopleAtOnce)) })
+	d.wait.Go(func() { d.accept(web.LimitListener(d.plain, peopleAtOnce)) })
 	d.wait.Go(func() {
-		_ = d.web.Serve(tls.NewListener(web.Limit(browsers, peopleAtOnce), config))
+		_ = d.web.Serve(tls.NewListener(web.LimitListener(browsers, peopleAtOnce), config))
 	})
 	return d, nil
 }

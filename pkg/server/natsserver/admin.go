@@ -62,7 +62,7 @@ func (a Admin) LogIn(ctx context.Context, user, password string) (bool, error) {
 
 // Sessions counts the connections that are open under a user.
 func (a Admin) Sessions(ctx context.Context, user string) (int, error) {
-	filter, err := json.Marshal(map[string]any{"auth": true, "user": user, "acc": Account(user), "limit": 1024})
+	filter, err := json.Marshal(map[string]any{"auth": true, "user": user, "acc": AccountOf(user), "limit": 1024})
 	if err != nil {
 		return 0, err
 	}
@@ -116,7 +116,7 @@ func (a Admin) ask(ctx context.Context, operation string, body []byte, data any)
 }
 
 func (a Admin) connect(ctx context.Context, user, password string) (*nats.Conn, error) {
-	pool, err := identity.Pool(a.CAFile)
+	pool, err := identity.CertPool(a.CAFile)
 	if err != nil {
 		return nil, err
 	}

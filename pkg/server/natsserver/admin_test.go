@@ -187,7 +187,7 @@ func TestAlternatesMayDoTheSame(t *testing.T) {
 		assert.Nil(t, first.Permissions, user)
 		assert.Nil(t, second.Permissions, user)
 		assert.Same(t, first.Account, second.Account, user)
-		assert.Equal(t, Account(user), first.Account.Name)
+		assert.Equal(t, AccountOf(user), first.Account.Name)
 		assert.Equal(t, InboxPrefix(user), InboxPrefix(second.Username))
 	}
 	assert.NotSame(t, users[Bridge].Account, users[Writer].Account, "the control")

@@ -48,8 +48,8 @@ func base(name string) string {
 	return name
 }
 
-// Account is where a user and its alternate are: the streams, too, in the operator's.
-func Account(user string) string {
+// AccountOf is where a user and its alternate are: the streams, too, in the operator's.
+func AccountOf(user string) string {
 	if base(user) == Operator {
 		return "F2"
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 )
 
-// Console is the database that is PgBouncer itself.
-const Console = "pgbouncer"
+// ConsoleDatabase is the database that is PgBouncer itself.
+const ConsoleDatabase = "pgbouncer"
 
 // SetLogin has the pooler that reads the folder dir log in to PostgreSQL as another
 // from now on: User or its alternate, with that password. dsn addresses its Console,

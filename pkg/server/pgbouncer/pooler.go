@@ -170,7 +170,7 @@ func (p *Pooler) Port() int { return p.port }
 func (p *Pooler) ConnString(user, password, database string) string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(user, password), Host: address(p.cfg.Host, p.port), Path: database,
-		RawQuery: postgres.Query(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {p.cfg.CAFile}}),
+		RawQuery: postgres.EncodeQuery(url.Values{"sslmode": {"verify-full"}, "sslrootcert": {p.cfg.CAFile}}),
 	}
 	return u.String()
 }

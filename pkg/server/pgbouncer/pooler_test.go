@@ -333,7 +333,7 @@ func TestSetLogin(t *testing.T) {
 	superuser, alternate := admin(t), credential.Alternate(pgbouncer.User)
 	const password = `an"other" "one`
 	dsn := p.ConnString(pgbouncertest.Login, pgbouncertest.Password, pgbouncertest.Database)
-	console := p.ConnString("", "", pgbouncer.Console)
+	console := p.ConnString("", "", pgbouncer.ConsoleDatabase)
 	session := login(t, dsn)
 	used := func() bool {
 		login(t, dsn)
@@ -343,7 +343,7 @@ func TestSetLogin(t *testing.T) {
 	require.NoError(t, postgres.SetPassword(t.Context(), superuser, alternate, password))
 	require.NoError(t, pgbouncer.SetLogin(t.Context(), cfg.Dir, console, alternate, password))
 	// No polling: it has taken it.
-	_, err := connect(t, p.ConnString(pgbouncer.User, pgbouncertest.Password, pgbouncer.Console))
+	_, err := connect(t, p.ConnString(pgbouncer.User, pgbouncertest.Password, pgbouncer.ConsoleDatabase))
 	require.Error(t, err, "the console is the alternate's now")
 	require.Eventually(t, used, patience, 20*time.Millisecond)
 	exec(t, session, "SELECT 1") // it goes on
@@ -357,7 +357,7 @@ func TestSetLogin(t *testing.T) {
 	require.NoError(t, os.WriteFile(list, append(text, `"f2mesh_pgbouncer" "`+pgbouncertest.Password+`"`+"\n"...), 0o600))
 	for range 2 {
 		require.NoError(t, pgbouncer.SetLogin(t.Context(), cfg.Dir, console, pgbouncer.User, pgbouncertest.Password))
-		login(t, p.ConnString(pgbouncer.User, pgbouncertest.Password, pgbouncer.Console))
+		login(t, p.ConnString(pgbouncer.User, pgbouncertest.Password, pgbouncer.ConsoleDatabase))
 	}
 
 	require.NoError(t, os.WriteFile(list, text, 0o600))

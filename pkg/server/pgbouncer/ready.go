@@ -40,7 +40,7 @@ func (s *starter) await(ctx context.Context, p *Pooler) error {
 func (s *starter) ask(ctx context.Context, p *Pooler) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	conn, err := pgconn.Connect(ctx, p.ConnString(s.cfg.User, s.cfg.Password, Console))
+	conn, err := pgconn.Connect(ctx, p.ConnString(s.cfg.User, s.cfg.Password, ConsoleDatabase))
 	if err != nil {
 		return err
 	}

@@ -193,10 +193,12 @@ func (c *Cluster) Port() int { return c.port }
 // CAFile is what clients trust, "" if Config had none.
 func (c *Cluster) CAFile() string { return c.caFile }
 
-// Query encodes the parameters of a connection URL. A blank in them, such as in a
+// EncodeQuery encodes the parameters of a connection URL. A blank in them, such as in a
 // file's path, becomes %20: url.Values.Encode writes a plus sign, which pgx and libpq
 // take for itself.
-func Query(parameters url.Values) string { return strings.ReplaceAll(parameters.Encode(), "+", "%20") }
+func EncodeQuery(parameters url.Values) string {
+	return strings.ReplaceAll(parameters.Encode(), "+", "%20")
+}
 
 // ConnString is a connection URL with the password in it: never log it.
 func (c *Cluster) ConnString(user, password, database string) string {
@@ -206,7 +208,7 @@ func (c *Cluster) ConnString(user, password, database string) string {
 	}
 	address := url.URL{
 		Scheme: "postgres", User: url.UserPassword(user, password),
-		Host: net.JoinHostPort(c.host, strconv.Itoa(c.port)), Path: database, RawQuery: Query(query),
+		Host: net.JoinHostPort(c.host, strconv.Itoa(c.port)), Path: database, RawQuery: EncodeQuery(query),
 	}
 	return address.String()
 }

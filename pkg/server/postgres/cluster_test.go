@@ -245,7 +245,7 @@ func TestParseLine(t *testing.T) {
 
 func TestQueryOfAConnectionURL(t *testing.T) {
 	t.Parallel()
-	query := Query(url.Values{"sslmode": {"verify-full"}, "application_name": {"/tmp/my mesh/a+b%20&c"}})
+	query := EncodeQuery(url.Values{"sslmode": {"verify-full"}, "application_name": {"/tmp/my mesh/a+b%20&c"}})
 	config, err := pgx.ParseConfig("postgres://127.0.0.1/x?" + strings.ReplaceAll(query, "verify-full", "disable"))
 	require.NoError(t, err)
 	assert.Equal(t, "/tmp/my mesh/a+b%20&c", config.RuntimeParams["application_name"])

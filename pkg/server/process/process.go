@@ -73,9 +73,9 @@ func Start(cfg Config) (*Process, error) {
 	return p, nil
 }
 
-// Files is how many files a child may have open, connections among them, as far as the
+// MaxOpenFiles is how many files a child may have open, connections among them, as far as the
 // system lets it. It is the limit of the containers in compose.yaml.
-const Files = 65536
+const MaxOpenFiles = 65536
 
 // allowFiles has children take our limit of open files. Without it, Go gives them the one
 // that we were started with: 1,024 from most shells, which is full while a broker still has
@@ -85,7 +85,7 @@ func allowFiles() error {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("reading the limit of open files: %w", err)
 	}
-	limit.Cur = min(limit.Max, Files)
+	limit.Cur = min(limit.Max, MaxOpenFiles)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("raising the limit of open files: %w", err)
 	}

@@ -150,10 +150,10 @@ func TestOpenFiles(t *testing.T) {
 	text, err := os.ReadFile(seen)
 	require.NoError(t, err)
 	soft, hard, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	if most, err := strconv.Atoi(hard); err == nil && most < Files { // else "unlimited", or more
+	if most, err := strconv.Atoi(hard); err == nil && most < MaxOpenFiles { // else "unlimited", or more
 		assert.Equal(t, hard, soft)
 	} else {
-		assert.Equal(t, strconv.Itoa(Files), soft)
+		assert.Equal(t, strconv.Itoa(MaxOpenFiles), soft)
 	}
 }
 

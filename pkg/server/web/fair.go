@@ -15,9 +15,9 @@ type fair struct {
 	open map[string]int // by source, never 0
 }
 
-// Limit is l with at most so many connections at once; more wait in the kernel. It closes
+// LimitListener is l with at most so many connections at once; more wait in the kernel. It closes
 // those that a source has beyond MaxOfSource.
-func Limit(l net.Listener, connections int) net.Listener {
+func LimitListener(l net.Listener, connections int) net.Listener {
 	return netutil.LimitListener(&fair{Listener: l, open: map[string]int{}}, connections)
 }
 

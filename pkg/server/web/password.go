@@ -44,10 +44,10 @@ func (p Password) Guard(next http.Handler) http.Handler {
 		}
 		if shown != "" { // asking without one is how clients begin
 			if p.Wrong != nil {
-				p.Wrong(Host(r.RemoteAddr))
+				p.Wrong(HostOf(r.RemoteAddr))
 			}
 			if lines.Allow() {
-				p.Log.Warn("asked with a wrong password", "secret", p.Secret, "address", Host(r.RemoteAddr))
+				p.Log.Warn("asked with a wrong password", "secret", p.Secret, "address", HostOf(r.RemoteAddr))
 			}
 		}
 		w.Header().Set("WWW-Authenticate", `Basic realm="f2mesh", charset="UTF-8"`)
@@ -59,7 +59,7 @@ func (p Password) Guard(next http.Handler) http.Handler {
 func (p Password) GuardStrangers(next http.Handler) http.Handler {
 	guarded := p.Guard(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ip, err := netip.ParseAddr(Host(r.RemoteAddr)); err == nil && ip.IsLoopback() {
+		if ip, err := netip.ParseAddr(HostOf(r.RemoteAddr)); err == nil && ip.IsLoopback() {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Host is the address without its port.
-func Host(address string) string {
+// HostOf is the address without its port.
+func HostOf(address string) string {
 	if endpoint, err := netip.ParseAddrPort(address); err == nil {
 		return endpoint.Addr().Unmap().String()
 	}
@@ -19,7 +19,7 @@ func Host(address string) string {
 // Network is who is counted as one source: an address, with or without port, or for
 // IPv6 the /64 that a client has as a whole; "" for what is no address.
 func Network(address string) string {
-	ip, err := netip.ParseAddr(Host(address))
+	ip, err := netip.ParseAddr(HostOf(address))
 	if err != nil {
 		return ""
 	}

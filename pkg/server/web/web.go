@@ -53,7 +53,7 @@ func Serve(ctx context.Context, listener net.Listener, config *tls.Config, handl
 			_ = server.Close()
 		}
 	})
-	limited := Limit(listener, MaxConnections)
+	limited := LimitListener(listener, MaxConnections)
 	var err error
 	if config != nil {
 		err = server.ServeTLS(limited, "", "")

@@ -30,7 +30,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) *refusal {
 	if f != nil {
 		return f
 	}
-	result, f := s.issue(r.Context(), mac, serialNumber, body, web.Host(r.RemoteAddr))
+	result, f := s.issue(r.Context(), mac, serialNumber, body, web.HostOf(r.RemoteAddr))
 	s.settle(r.Context(), mac, code, f == nil)
 	if f != nil {
 		return f

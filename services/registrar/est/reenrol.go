@@ -56,7 +56,7 @@ func (s *Server) renew(r *http.Request, mac topic.MAC, current *x509.Certificate
 	if !sameName(csr.Subject, current.Subject) {
 		return none, malformed(mac, "the CSR's subject must be that of the certificate")
 	}
-	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: web.Host(r.RemoteAddr)}, mac, csr, current)
+	result, err := s.cfg.Authority.Renew(r.Context(), registrar.Origin{Actor: mac.Dashed(), Address: web.HostOf(r.RemoteAddr)}, mac, csr, current)
 	if err == nil {
 		err = result.Err
 	}

@@ -54,10 +54,10 @@ const retryAfter = 30
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f *refusal) {
 	s.metrics.refused.WithLabelValues(f.reason).Inc()
 	if f.err != nil {
-		s.cfg.Log.Error("enrolment not possible", "mac", f.mac, "address", web.Host(r.RemoteAddr), "error", f.err)
+		s.cfg.Log.Error("enrolment not possible", "mac", f.mac, "address", web.HostOf(r.RemoteAddr), "error", f.err)
 	}
 	if !f.silent {
-		s.trail.refused(r.Context(), f, web.Host(r.RemoteAddr))
+		s.trail.refused(r.Context(), f, web.HostOf(r.RemoteAddr))
 	}
 	switch f.status {
 	case http.StatusUnauthorized:

@@ -76,7 +76,7 @@ func newBroker(cfg *Config, credential secret.Login, observe func(string), m *me
 			log.Warn("mqtt connection lost, the broker's log is not watched", "error", err)
 		})
 	if cfg.MQTTCAFile != "" {
-		pool, err := identity.Pool(cfg.MQTTCAFile)
+		pool, err := identity.CertPool(cfg.MQTTCAFile)
 		if err != nil {
 			return nil, err
 		}
