@@ -23,6 +23,7 @@ import (
 // TestDowngrade does so with a secret; a broker that drops and a certificate near
 // its end take other brokers and other times: see services/registrar/watch.
 func TestAlarms(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) {
 		c.Health.Interval, c.Health.StalledAfter, c.Health.Window, c.Health.DeadLetters = 200*time.Millisecond, time.Second, 3*time.Second, 5
 		c.Registrar.Watch.Interval, c.Registrar.Watch.SilentAfter = 200*time.Millisecond, 2*time.Second

@@ -45,6 +45,7 @@ type misuse struct {
 // The attacks that take more than a mesh, such as a second one, are tests of their own,
 // which that page names.
 func TestAttacksOnMesh(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(cfg *meshConfig) { cfg.Registrar.Limits.SourceBurst = 1000 })
 	t.Run("before", func(t *testing.T) { m.startProof(t).finish(t) }) // its controller leaves at the end
 	for _, a := range slices.Concat(attacksOnNATS(), attacksOnMQTT(), attacksOnHTTP(), attacksOnEST(), attacksOnTheMachine()) {

@@ -322,6 +322,7 @@ func (f told) Write(line []byte) (int, error) {
 
 // TestBackupWhileOthersWork looks on while the stages stand still.
 func TestBackupWhileOthersWork(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	paused := func(stream, consumer string) bool {
 		c, err := m.js.Consumer(t.Context(), stream, consumer)

@@ -159,6 +159,7 @@ func mustQuote(text string) string {
 // that the mesh tells: logs at debug level, errors, metrics, arguments, the audit
 // trail. A leak that is planted in each place is found.
 func TestCanarySecrets(t *testing.T) {
+	t.Parallel()
 	log := &book{}
 	m := startMeshLogging(t, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), quickPoll)
 	c := &canaries{m: m, log: log, errors: &book{}, secrets: map[string]string{}}

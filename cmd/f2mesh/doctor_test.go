@@ -70,6 +70,7 @@ func find(t *testing.T, m *doctor.Target, name string) doctor.CheckResult {
 
 // TestDoctor has all green on a fresh mesh, but for what says why it is not.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	_, patient := examined(t, func(cfg *meshConfig) { cfg.Pooling = true })
 	require.NotZero(t, patient.Ports.PgBouncer)
 	results, err := doctor.Run(t.Context(), patient)
@@ -104,11 +105,15 @@ type sabotage struct {
 // TestDoctorSeesWhatIsBroken breaks what each check looks at, on a real mesh or
 // with a real server in a part's place, and has it told.
 func TestDoctorSeesWhatIsBroken(t *testing.T) {
+	t.Parallel()
 	m, patient := examined(t)
 	broken := map[string]bool{}
 	for _, s := range slices.Concat(brokenSecrets(), brokenBroker(), brokenNATS(), brokenNetwork(), brokenDatabase(), brokenPooler(), brokenHealth(), brokenEST(), brokenTLS(), brokenMachine(), brokenVault()) {
 		broken[s.check] = true
 		t.Run(s.check, func(t *testing.T) {
+			if s.check == "health-limits" || s.check == "est-limits" {
+				t.Parallel() // each waits half a minute for a server of its own
+			}
 			own := *patient
 			s.do(t, m, &own)
 			var r doctor.CheckResult
@@ -734,6 +739,7 @@ func vaultOf(t *testing.T, roles vault.Roles, audit vault.AuditDevice) (vault.Co
 // TestDoctorOnVault has a Vault as bootstrap prepares it pass, and does not guess what
 // the operator may not see.
 func TestDoctorOnVault(t *testing.T) {
+	t.Parallel()
 	roles := vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, SecretIDTTL: 2160 * time.Hour, WrapTTL: time.Hour}
 	cfg, administrator := vaultOf(t, roles, vault.AuditDevice{File: filepath.Join(t.TempDir(), "audit.log")})
 	operator, err := vault.Open(cfg, "operator", slog.New(slog.DiscardHandler))
@@ -770,6 +776,7 @@ func dockerAPI(t *testing.T, container string) (socket string) {
 
 // TestDoctorOnContainers has a hardened container pass.
 func TestDoctorOnContainers(t *testing.T) {
+	t.Parallel()
 	r := find(t, &doctor.Target{Docker: dockerAPI(t, hardened)}, "container-hardening")
 	assert.Equal(t, doctor.OK, r.State, r.Seen)
 	r = find(t, &doctor.Target{Docker: filepath.Join(t.TempDir(), "none")}, "container-hardening")
@@ -778,6 +785,7 @@ func TestDoctorOnContainers(t *testing.T) {
 
 // TestDoctorDoesNotGuess has what could not be found out not pass.
 func TestDoctorDoesNotGuess(t *testing.T) {
+	t.Parallel()
 	for script, want := range map[string]doctor.Verdict{
 		"exit 0": doctor.OK, "exit 3": doctor.Failed, "echo fetching vulnerabilities: no route; exit 1": doctor.Skipped,
 	} {

@@ -139,6 +139,7 @@ func (m *testMesh) messages(t *testing.T, stream string) (all [][]byte) {
 // TestEnrolment is a device's life: it enrols by its code, sends readings, enrols
 // again, and is revoked.
 func TestEnrolment(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Registrar.Limits.RenewAfter = 0 })
 	m.claimable(t, newcomer, 9001, "one good code")
 	key, csr := newRequest(t, pkix.Name{})
@@ -208,6 +209,7 @@ func summaries(events []registrar.Event) (all []string) {
 
 // TestForeignTopic has the broker tell of a publish that it denied.
 func TestForeignTopic(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.WatchTopics = true })
 	alarms, err := m.js.Conn().SubscribeSync(alarm.Subject("registrar", watch.ForeignTopic))
 	require.NoError(t, err)
@@ -227,6 +229,7 @@ func TestForeignTopic(t *testing.T) {
 
 // TestRegistrarProcess has the registrar as a process of its own enrol a device.
 func TestRegistrarProcess(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	m.claimable(t, newcomer, 9001, "one good code")
 	require.NoError(t, m.Stop(local.PartRegistrar))

@@ -39,6 +39,7 @@ func vaultWithSecrets(t *testing.T) mesh.VaultFlags {
 // TestRotateInVault rotates credentials that are in Vault alone, of each kind, with
 // the operator's own login.
 func TestRotateInVault(t *testing.T) {
+	t.Parallel()
 	flags := vaultWithSecrets(t)
 	m := startMesh(t, quickPoll, func(c *meshConfig) { c.Secrets.VaultFlags = flags })
 	r := m.rotator(t)
@@ -59,6 +60,7 @@ func TestRotateInVault(t *testing.T) {
 }
 
 func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
+	t.Parallel()
 	flags := vaultWithSecrets(t)
 	st := mesh.State{Dir: t.TempDir()}
 	inVault, err := mesh.OpenSecrets(&flags, st, slog.New(slog.DiscardHandler))

@@ -122,12 +122,13 @@ func (m *testMesh) moves(t *testing.T, l login, put func() error) (took time.Dur
 // to the other user and back, as a rotation does: let the other in, tell the
 // service, lock the first out.
 func TestCredentialChange(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Secrets.SecretPoll = poll })
 	for _, l := range m.logins(t) {
 		t.Run(l.secret, func(t *testing.T) {
 			proof := m.startProof(t)
 			user, password := l.user, m.password(t, l.secret)
-			for range 4 {
+			for range 2 {
 				l.accepts(t, user, password, true)
 				nextUser, nextPassword := other(l.user, user), credential.Generate()
 				l.set(t, nextUser, nextPassword)
@@ -150,6 +151,7 @@ func TestCredentialChange(t *testing.T) {
 // TestCredentialRevoked locks the user out that a service uses. It finds the
 // other one although it looks by itself only once an hour.
 func TestCredentialRevoked(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Secrets.SecretPoll = time.Hour })
 	for _, l := range m.logins(t) {
 		t.Run(l.secret, func(t *testing.T) {
@@ -179,6 +181,7 @@ func TestCredentialRevoked(t *testing.T) {
 
 // TestDowngrade takes a secret away that a service uses.
 func TestDowngrade(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Secrets.SecretPoll = poll })
 	alarms, err := m.js.Conn().SubscribeSync("f2.alarm.>")
 	require.NoError(t, err)
@@ -217,6 +220,7 @@ func TestDowngrade(t *testing.T) {
 // TestVaultLive has the services' secrets in Vault, replaces each by hand, and
 // seals Vault during traffic.
 func TestVaultLive(t *testing.T) {
+	t.Parallel()
 	server := vaulttest.StartFile(t)
 	m := startMesh(t, func(c *meshConfig) { c.Secrets.SecretPoll = poll })
 	cfg := server.Config(m.State.Path("vault"))

@@ -66,6 +66,7 @@ func (m *testMesh) api(t *testing.T, path, password string) (code int, body stri
 
 // TestFiguresAgree sends a known number of messages, and asks everybody who counts.
 func TestFiguresAgree(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	client := m.device(t, mac)
 	const good, bad = 20, 3
@@ -149,6 +150,7 @@ func TestFiguresAgree(t *testing.T) {
 
 // TestAlarmsAreShown raises one on a real mesh, and looks at the screen.
 func TestAlarmsAreShown(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 100 * time.Millisecond })
 	screen := func() string {
 		s, err := monitor.Observe(t.Context(), m.js, 0)

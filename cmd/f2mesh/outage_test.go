@@ -14,14 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/stream"
-	"github.com/f2mesh/f2mesh/services/bridge"
-	"github.com/f2mesh/f2mesh/services/decoder"
-	"github.com/f2mesh/f2mesh/services/registrar/server"
-	"github.com/f2mesh/f2mesh/services/writer"
 )
 
 // traffic publishes numbered readings until it is stopped, and remembers which
@@ -123,6 +118,7 @@ func (tr *traffic) missing(t *testing.T, m *testMesh) int {
 
 // TestStopAndStart stops each part during traffic and starts it again.
 func TestStopAndStart(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	for _, name := range []string{local.PartBridge, local.PartDecoder, local.PartWriter, local.PartMosquitto, local.PartNATS, local.PartPostgres, local.PartPgBouncer} {
 		t.Run(name, func(t *testing.T) {
@@ -142,6 +138,7 @@ func TestStopAndStart(t *testing.T) {
 // may lose what it has acknowledged (design 5.10). It does so after it has
 // acknowledged: what it did in its last moment is not judged.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Autosave = mosquitto.Autosave{Changes: 1} })
 	kill := map[string]func() error{
 		local.PartMosquitto: func() error { m.Mu.Lock(); defer m.Mu.Unlock(); return m.Mqtt.Kill() },
@@ -169,6 +166,7 @@ func TestCrash(t *testing.T) {
 // TestKilledService kills each service as a process of its own, twice, during
 // traffic: no drain, no goodbye.
 func TestKilledService(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	for _, name := range []string{local.PartBridge, local.PartDecoder, local.PartWriter} {
 		t.Run(name, func(t *testing.T) {
@@ -195,18 +193,8 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	local := m.Parts
-	r, d := registrarOf(local, server.Config{}), decoderOf(local, decoder.Config{})
-	w := writerOf(local, writer.Config{})
 	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")
-	cmd.Env = append(os.Environ(), "F2MESH_TEST_RUN=1",
-		"NATS_URL="+m.Nats.URL(), "F2MESH_CA="+m.Authority.CAFile(), "F2MESH_SECRETS_DIR="+m.State.SecretsDir(),
-		"MQTT_URL="+bridgeOf(local, bridge.Config{}).URL, "METADATA_DSN="+d.DSN, "METADATA_SCHEMA="+mesh.MetadataSchema,
-		"TIMESCALE_DSN="+w.DSN,
-		"METADATA_POOLED_DSN="+d.PooledDSN, "TIMESCALE_POOLED_DSN="+w.PooledDSN,
-		"REGISTRY_DSN="+r.RegistryDSN, "REGISTRAR_METADATA_DSN="+r.MetadataDSN, "REGISTRAR_EST="+r.Listen,
-		"REGISTRAR_EST_CERT="+r.CertFile, "REGISTRAR_EST_KEY="+r.KeyFile, "REGISTRAR_DEVICES="+r.Devices,
-		"REGISTRAR_BROKER_DIR="+r.Broker, "REGISTRAR_PKI_DIR="+m.State.Path("pki"))
+	cmd.Env = slices.Concat(os.Environ(), []string{"F2MESH_TEST_RUN=1"}, serviceEnvironment(m.Parts))
 	cmd.Stderr = t.Output()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
@@ -216,6 +204,7 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 // TestFullStream fills RAW: the broker must keep what does not fit, and it must
 // arrive when there is room again.
 func TestFullStream(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	stream, err := m.js.Stream(t.Context(), "RAW")
 	require.NoError(t, err)
@@ -236,6 +225,7 @@ func TestFullStream(t *testing.T) {
 // TestDeletedConsumer deletes each stage's place in its stream, as an operator
 // may by mistake: the stage makes it anew instead of waiting for ever.
 func TestDeletedConsumer(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	tr := startTraffic(t, m.device(t, mac))
 	eventually(t, func() bool { return tr.count() > 100 }, "no traffic")
@@ -252,6 +242,7 @@ func TestDeletedConsumer(t *testing.T) {
 // TestCommandsOnce stops the bridge while commands are under way, again and
 // again: a door opens once for each.
 func TestCommandsOnce(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Bridge.CommandMaxAge = time.Minute })
 	const commands = 120
 	var mu sync.Mutex

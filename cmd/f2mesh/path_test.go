@@ -25,6 +25,7 @@ import (
 
 // TestPath follows messages from MQTT to the tables through one mesh.
 func TestPath(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	client := m.device(t, mac)
 	base := "tele/f2-" + string(mac) + "/"
@@ -212,6 +213,7 @@ func wait(token mqtt.Token) error {
 
 // TestDoorIsLocked tries what must be refused; each refusal has its control.
 func TestDoorIsLocked(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	others := fleet.Demo(2)[1].MAC
 	client := m.device(t, mac)
@@ -254,6 +256,7 @@ func TestDoorIsLocked(t *testing.T) {
 
 // TestMetadataChange sees that a change takes effect on the next message.
 func TestMetadataChange(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	client := m.device(t, mac)
 	conn, err := m.Superuser(t.Context(), mesh.DatabaseMetadata)

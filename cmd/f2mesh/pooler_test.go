@@ -29,6 +29,7 @@ const listening = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN f
 
 // TestPooled sees which connections go through the pooler.
 func TestPooled(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	tr := startTraffic(t, m.device(t, mac))
 	require.Eventually(t, func() bool { return tr.count() > 100 }, time.Minute, 20*time.Millisecond)
@@ -84,6 +85,7 @@ func (m *testMesh) clients(t *testing.T) map[string]int {
 // TestPoolExhausted has others hold every connection that the pooler has for the
 // writer, for longer than it lets anybody wait.
 func TestPoolExhausted(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	_, password, err := mesh.LogIn(t.Context(), m.Secrets, mesh.SecretTimescale)
 	require.NoError(t, err)
@@ -117,6 +119,7 @@ func TestPoolExhausted(t *testing.T) {
 
 // TestWithoutPooling has the services go to PostgreSQL directly.
 func TestWithoutPooling(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Pooling = false })
 	assert.NotContains(t, m.Names(), local.PartPgBouncer)
 	assert.Empty(t, writerOf(m.Parts, writer.Config{}).PooledDSN)

@@ -66,6 +66,7 @@ func program(t *testing.T, name string) string {
 
 // TestMetrics holds what is written about metrics against those that there are.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	names := m.metricNames(t)
 	require.Contains(t, names, "f2mesh_writer_dead_letters_total", "the control: counted or not")

@@ -15,6 +15,7 @@ import (
 // TestSuperuserTakesNoSearchPath from the owner of a database, who could have it
 // call functions of their own.
 func TestSuperuserTakesNoSearchPath(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	path := func(conn *pgx.Conn, err error) (path string) {
 		t.Helper()
@@ -63,6 +64,7 @@ func TestMetadataOfOnesOwn(t *testing.T) {
 
 // TestAuditTrailIsSealed in a mesh that has started, and in one that starts again.
 func TestAuditTrailIsSealed(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	owners := func() (table, database string) {
 		t.Helper()

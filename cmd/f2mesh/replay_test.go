@@ -17,6 +17,7 @@ import (
 // TestReplayAndRedecode on a whole mesh: a sensor that was wired late gets its history,
 // a template that was wrong is corrected, and the ledger knows of both.
 func TestReplayAndRedecode(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	handle := &mesh.Mesh{State: m.State, Description: m.Describe(), Secrets: m.Secrets, JetStream: m.js}
 	var r *decoder.Replay

@@ -77,6 +77,7 @@ func rotated(t *testing.T, r *mesh.Rotator, c credential.Credential, before stri
 // TestRotateAll rotates every credential during traffic, twice, so that each of
 // the two users has had its turn, and starts the servers anew on what is stored.
 func TestRotateAll(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, quickPoll)
 	r := m.rotator(t)
 	tr := startTraffic(t, m.device(t, mac))
@@ -111,6 +112,7 @@ func (m *testMesh) reconnectReaders(t *testing.T) {
 // TestRotationBrokenOff ends a rotation of each kind behind every step, as a crash
 // would, and requires the next one to complete it during traffic.
 func TestRotationBrokenOff(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, quickPoll)
 	r := m.rotator(t)
 	tr := startTraffic(t, m.device(t, mac))
@@ -343,6 +345,7 @@ func (c *commits) stop() (longest time.Duration) {
 
 // The files that people's tools read follow a rotation.
 func TestToolsFollowARotation(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, quickPoll)
 	r := m.rotator(t)
 	for _, name := range []string{mesh.SecretReader, mesh.SecretMQTTOperator, "nats_operator_password"} {

@@ -27,6 +27,7 @@ func readSecrets(t *testing.T, st mesh.State) map[string]string {
 }
 
 func TestSetup(t *testing.T) {
+	t.Parallel()
 	st := mesh.State{Dir: filepath.Join(t.TempDir(), "state")}
 	g := &globals{StateDir: st.Dir}
 	run := func(c setupCommand) error { return c.Run(t.Context(), g, slog.New(slog.DiscardHandler)) }
@@ -65,6 +66,7 @@ func TestSetup(t *testing.T) {
 
 // The table of credentials has all users of the servers.
 func TestCredentialsAreThoseOfTheServers(t *testing.T) {
+	t.Parallel()
 	var users []string
 	for _, c := range credential.Of(credential.NATS) {
 		users = append(users, c.User)

@@ -17,6 +17,7 @@ import (
 // TestSimulateLeavesOthersAlone has a fleet beside the mesh's own, and counts whose
 // messages come.
 func TestSimulateLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
 	const own, more = 2, 3
 	m := startMesh(t, func(c *meshConfig) { c.Controllers = own })
 	m.Add(local.PartSimulator, simulate(m.Parts, 200*time.Millisecond))

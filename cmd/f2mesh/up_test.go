@@ -149,6 +149,7 @@ func TestFleetSize(t *testing.T) {
 // TestPublicAddress: --host moves what controllers and people reach with TLS, and leaves
 // the rest on loopback. (127.0.0.2 is another address of this machine.)
 func TestPublicAddress(t *testing.T) {
+	t.Parallel()
 	const elsewhere = "127.0.0.2"
 	m := startMesh(t, func(cfg *meshConfig) { cfg.Public = elsewhere })
 	reached := func(host string, number int) bool {
