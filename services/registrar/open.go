@@ -2,6 +2,7 @@ package registrar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -76,7 +77,7 @@ func Open(ctx context.Context, st mesh.State, dsn string, issuer identity.Issuer
 }
 
 // Admit registers the controllers that are not registered yet, and brings the
-// broker's lists to what the registry says.
+// broker's lists to what the registry says. A revoked controller stays revoked.
 func (r *Core) Admit(ctx context.Context, origin Origin, controllers []fleet.Controller) error {
 	requests := make([]Request, len(controllers))
 	for i, c := range controllers {
@@ -87,7 +88,7 @@ func (r *Core) Admit(ctx context.Context, origin Origin, controllers []fleet.Con
 		return err
 	}
 	for i, result := range results {
-		if result.Err != nil {
+		if result.Err != nil && !errors.Is(result.Err, ErrRevoked) {
 			return fmt.Errorf("registering %s: %w", requests[i].MAC.Dashed(), result.Err)
 		}
 	}

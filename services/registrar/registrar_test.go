@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/identity"
 )
 
@@ -216,6 +217,9 @@ func TestRenewThenRevoke(t *testing.T) {
 	_, err = b.Renew(t.Context(), operator, device, nil, nil)
 	require.ErrorIs(t, err, ErrRevoked)
 	require.ErrorIs(t, b.register(Request{MAC: device, SerialNumber: "SN-1"})[0].Err, ErrRevoked)
+	require.NoError(t, (&Core{Registrar: b.Registrar}).Admit(t.Context(), operator, []fleet.Controller{{MAC: device, SerialNumber: "SN-1"}}),
+		"a mesh with a revoked controller must start")
+	assert.False(t, b.admitted(fresh), "the controller stays revoked")
 	b.whole()
 
 	_, err = b.Revoke(t.Context(), operator, KeyCompromise, device)
