@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
@@ -79,7 +80,7 @@ func (m *Parts) prepareCertificates() (err error) {
 }
 
 func (m *Parts) runNATS(ctx context.Context, ready func()) error {
-	server, err := m.startNATS(ctx, false)
+	server, err := m.startNATS(ctx, m.Cfg.Unsynced)
 	if err != nil {
 		return err
 	}
@@ -87,11 +88,34 @@ func (m *Parts) runNATS(ctx context.Context, ready func()) error {
 		return errors.Join(err, stopped(ctx, server.Stop))
 	}
 	ready()
-	<-ctx.Done()
-	return stopped(ctx, server.Stop)
+	select {
+	case <-ctx.Done():
+		return stopped(ctx, server.Stop)
+	case <-server.Failed():
+	}
+	m.Log.Error("JetStream cannot write: NATS starts again once the disk takes data", "directory", m.State.Path("nats"))
+	for !writable(m.State.Path("nats")) {
+		select {
+		case <-ctx.Done():
+			return stopped(ctx, server.Stop)
+		case <-time.After(time.Second):
+		}
+	}
+	return errors.Join(errors.New("a stream could not be written"), stopped(ctx, server.Stop))
 }
 
-// startNATS starts the server; filling is for a restore (natsserver.Config).
+// writable reports whether the disk takes more than a stream's next block.
+func writable(dir string) bool {
+	file, err := os.CreateTemp(dir, "room-")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = os.Remove(file.Name()) }()
+	_, err = file.Write(make([]byte, 16<<20))
+	return errors.Join(err, file.Sync(), file.Close()) == nil
+}
+
+// startNATS starts the server; filling is natsserver.Config.Filling.
 func (m *Parts) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
 	cert, key := m.ServerPair()
 	users, err := mesh.LogIns(ctx, m.Secrets, credential.NATS)

@@ -60,6 +60,8 @@ type Config struct {
 	Decoder     json.RawMessage // the decoder's settings, for run.json
 	Secrets     mesh.SecretFlags
 	Pooling     bool // through PgBouncer to PostgreSQL
+	// Unsynced has NATS acknowledge messages before they are on disk: for a negative control.
+	Unsynced bool
 	// Services run in this process, in this order, behind the servers.
 	Services []Part
 	// Registry makes the registrar's tables, as their owner.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 )
 
 // logger passes the server's log on. Debug and trace, which show payloads, are
@@ -12,10 +13,13 @@ import (
 type logger struct {
 	log   *slog.Logger
 	fatal chan string
+
+	once   sync.Once
+	failed chan struct{} // closed at the first error after which JetStream stores nothing more
 }
 
 func newLogger(log *slog.Logger) *logger {
-	return &logger{log: log, fatal: make(chan string, 1)}
+	return &logger{log: log, fatal: make(chan string, 1), failed: make(chan struct{})}
 }
 
 func (l *logger) write(level slog.Level, format string, arguments ...any) string {
@@ -32,8 +36,14 @@ func (l *logger) Noticef(format string, v ...any) { l.write(slog.LevelDebug, for
 // Warnf logs at warning level.
 func (l *logger) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v...) }
 
-// Errorf logs at error level.
-func (l *logger) Errorf(format string, v ...any) { l.write(slog.LevelError, format, v...) }
+// Errorf logs at error level, and notes an error that lasts until the server restarts: the
+// server says so nowhere else (filestore.go and jetstream.go of nats-server 2.15.2).
+func (l *logger) Errorf(format string, v ...any) {
+	line := l.write(slog.LevelError, format, v...)
+	if strings.Contains(line, "Critical write error") || strings.Contains(line, "will be DISABLED") {
+		l.once.Do(func() { close(l.failed) })
+	}
+}
 
 // Fatalf is what a stand-alone server would exit after. Here Start returns it.
 func (l *logger) Fatalf(format string, v ...any) {

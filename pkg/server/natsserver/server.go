@@ -36,6 +36,7 @@ type Server struct {
 	host   string
 	port   int
 	filled string // the folder that Stop brings to disk
+	failed <-chan struct{}
 }
 
 // Start starts the server and waits until it and JetStream serve, or until ctx
@@ -101,6 +102,7 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	log := newLogger(cfg.Log)
+	s.failed = log.failed
 	s.server.SetLoggerV2(log, false, false, false)
 	go s.server.Start()
 	if err := s.await(ctx, log); err != nil {
@@ -136,6 +138,10 @@ func (s *Server) Host() string { return s.host }
 
 // Port is the clients' TCP port.
 func (s *Server) Port() int { return s.port }
+
+// Failed is closed once a stream could not be written, such as on a full disk. From then on
+// the server stores nothing in it until it is started again, even where the disk has room.
+func (s *Server) Failed() <-chan struct{} { return s.failed }
 
 // InProcess is for nats.InProcessServer: a connection through memory.
 func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
