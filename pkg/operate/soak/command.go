@@ -1,0 +1,156 @@
+package soak
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// commandBook is what the sender of commands and the controllers know of them. It is safe
+// for concurrent use.
+type commandBook struct {
+	mu   sync.Mutex
+	sent map[string]*sentCommand // by controller and payload, which no two commands share
+	late []string                // commands that no sender knows
+}
+
+type sentCommand struct {
+	id         string
+	stored     bool // COMMANDS acknowledged it
+	issued     time.Time
+	carriedOut []time.Time
+	outcomes   []string
+}
+
+// maxCommands is how many different commands one controller can get: the flag of a strike
+// is 0 or 1, and its period 1 to 255.
+const maxCommands = 2 * 255
+
+func newCommandBook() *commandBook { return &commandBook{sent: map[string]*sentCommand{}} }
+
+func (b *commandBook) carriedOut(mac, payload string, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.sent[mac+payload]
+	if c == nil {
+		b.late = append(b.late, mac+" "+payload)
+		return
+	}
+	c.carriedOut = append(c.carriedOut, at)
+}
+
+// send issues one command every interval, in turn to the controllers, until ctx ends.
+func (b *commandBook) send(ctx context.Context, js jetstream.JetStream, macs []string, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for k := 0; k < maxCommands*len(macs); k++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		mac, number := macs[k%len(macs)], k/len(macs)
+		payload := fmt.Sprintf(`{"power-flag":%d,"period":%d}`, number/255, number%255+1)
+		c := &sentCommand{id: "soak-" + strconv.Itoa(k), issued: time.Now()}
+		b.mu.Lock()
+		b.sent[mac+payload] = c
+		b.mu.Unlock()
+		bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
+		msg := nats.NewMsg("f2.command." + mac + ".access-control-mode.3.strike-1")
+		msg.Data = []byte(payload)
+		_, err := js.PublishMsg(bounded, msg, jetstream.WithMsgID(c.id))
+		cancel()
+		b.mu.Lock()
+		c.stored = err == nil
+		b.mu.Unlock()
+	}
+}
+
+// settle reads the outcomes from RESULT.
+func (b *commandBook) settle(ctx context.Context, js jetstream.JetStream) error {
+	byID := map[string]*sentCommand{}
+	b.mu.Lock()
+	for _, c := range b.sent {
+		c.outcomes = nil
+		byID[c.id] = c
+	}
+	b.mu.Unlock()
+	return scan(ctx, js, "RESULT", func(m jetstream.Msg, _ uint64) error {
+		var read struct{ ID, Outcome string }
+		if err := json.Unmarshal(m.Data(), &read); err != nil {
+			return fmt.Errorf("reading a result: %w", err)
+		}
+		if c := byID[read.ID]; c != nil && read.Outcome != "sent" {
+			c.outcomes = append(c.outcomes, read.Outcome)
+		}
+		return nil
+	})
+}
+
+// answered reads the outcomes until each command has one.
+func (b *commandBook) answered(ctx context.Context, js jetstream.JetStream) error {
+	return within(ctx, commandTime, "each command has an outcome", func(ctx context.Context) bool {
+		return b.settle(ctx, js) == nil && b.totals(0).Unanswered == 0
+	})
+}
+
+// commandTime is how long the outcome of a command can take: its bridge dies, and the
+// consumer of COMMANDS waits for 3 minutes before it delivers again.
+const commandTime = 4 * time.Minute
+
+// CommandTotals says what became of the commands.
+type CommandTotals struct {
+	Sent       int            `json:"sent"` // COMMANDS acknowledged them
+	Outcomes   map[string]int `json:"outcomes"`
+	Unanswered int            `json:"unanswered"` // no outcome
+	Doubled    int            `json:"doubled"`    // carried out more than once
+	Late       int            `json:"late"`       // carried out after their time
+	Untrue     int            `json:"untrue"`     // refused or expired, and yet carried out; or confirmed, and not
+}
+
+// faults is how many commands break the contract.
+func (t CommandTotals) faults() int { return t.Unanswered + t.Doubled + t.Late + t.Untrue }
+
+// totals judges each command. maxAge is how old one may be when it is carried out.
+func (b *commandBook) totals(maxAge time.Duration) CommandTotals {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := CommandTotals{Outcomes: map[string]int{}, Doubled: len(b.late)}
+	for _, c := range b.sent {
+		if len(c.carriedOut) > 1 {
+			t.Doubled++
+		}
+		for _, at := range c.carriedOut {
+			if at.Sub(c.issued) > maxAge {
+				t.Late++
+			}
+		}
+		if !c.stored {
+			continue
+		}
+		t.Sent++
+		if len(c.outcomes) == 0 {
+			t.Unanswered++
+			continue
+		}
+		last := c.outcomes[len(c.outcomes)-1]
+		t.Outcomes[last]++
+		switch last {
+		case "refused", "expired":
+			if len(c.carriedOut) > 0 {
+				t.Untrue++
+			}
+		case "confirmed":
+			if len(c.carriedOut) == 0 {
+				t.Untrue++
+			}
+		}
+	}
+	return t
+}

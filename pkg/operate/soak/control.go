@@ -1,0 +1,188 @@
+package soak
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+)
+
+// control is a run that must not come out clean: one measure of the mesh's safety is
+// taken away, and the faults come that it protects from.
+type control struct {
+	weakness
+
+	kinds  []string
+	faults int
+	// caught tells whether the report shows the damage.
+	caught func(r *Report) bool
+}
+
+const controlMessages = 6000
+
+func lost(r *Report) bool    { return r.Verdict.Lost > 0 }
+func doubled(r *Report) bool { return r.Verdict.Doubled > 0 }
+
+func controls() []control {
+	return []control{
+		{weakness{name: "default-sync-interval", unsynced: true}, []string{"power-cut"}, 3, func(r *Report) bool { return r.JetStream.Missing > 0 }},
+		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, []string{"kill"}, 0, lost},
+		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, []string{"power-cut"}, 4, lost},
+		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, []string{"kill"}, 0, doubled},
+		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, []string{"reset"}, 0, doubled},
+		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, []string{"pause"}, 0, lost},
+		{weakness{name: "broker-without-saves", noSaves: true}, []string{"kill-broker"}, 0, lost},
+	}
+}
+
+// targeted are the faults of a control on the part that it is about.
+var targeted = map[string]string{
+	"mqtt-auto-ack": "bridge", "no-unique-key": "writer", "dup-ignored": "bridge-mosquitto", "jetstream-retention": "decoder",
+	"broker-without-saves": "mosquitto",
+}
+
+// ControlNames are the names of all negative controls.
+func ControlNames() (names []string) {
+	for _, c := range controls() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// withoutCommitSync has PostgreSQL report a commit before it is on disk.
+func withoutCommitSync(ctx context.Context, s *system) error {
+	return s.superuser(ctx, "ALTER SYSTEM SET synchronous_commit = off", "ALTER SYSTEM SET wal_writer_delay = '10s'",
+		"ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+}
+
+func withoutUniqueKeys(ctx context.Context, s *system) error {
+	return s.superuser(ctx, "ALTER TABLE measurement DROP CONSTRAINT measurement_key", "ALTER TABLE device_event DROP CONSTRAINT device_event_key")
+}
+
+func (s *system) superuser(ctx context.Context, statements ...string) error {
+	conn, err := s.parts.Superuser(ctx, mesh.DatabaseTelemetry)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := within(ctx, time.Minute, "the tables are there", func(ctx context.Context) bool {
+		var there bool
+		err := conn.QueryRow(ctx, "SELECT to_regclass('public.device_event') IS NOT NULL").Scan(&there)
+		return err == nil && there
+	}); err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("taking away what protects the tables: %w", err)
+		}
+	}
+	return nil
+}
+
+// jetStreamRetention has RAW make room by itself, whatever the decoder has seen.
+func jetStreamRetention(ctx context.Context, s *system) error {
+	st, err := s.js.Stream(ctx, "RAW")
+	if err != nil {
+		return fmt.Errorf("asking for stream RAW: %w", err)
+	}
+	config := st.CachedInfo().Config
+	config.Discard, config.MaxMsgs = jetstream.DiscardOld, 200
+	if _, err := s.js.UpdateStream(ctx, config); err != nil {
+		return fmt.Errorf("changing stream RAW: %w", err)
+	}
+	return nil
+}
+
+// RunAll runs the mesh once and then the named controls, and reports everything. The
+// error says what broke a promise or which control came out clean.
+func RunAll(ctx context.Context, cfg Config, names string, missing map[string]string, out io.Writer, file string) error {
+	chosen, err := choose(names)
+	if err != nil {
+		return err
+	}
+	whole := &struct {
+		Report   *Report   `json:"run"`
+		Controls []*Report `json:"controls"`
+		Clean    []string  `json:"controls_that_came_out_clean,omitempty"`
+	}{}
+	if whole.Report, err = Run(ctx, cfg); err != nil {
+		return err
+	}
+	whole.Report.NotHere = missing
+	if _, err := whole.Report.WriteTo(out); err != nil {
+		return err
+	}
+	for _, c := range chosen {
+		if slices.Contains(c.kinds, "power-cut") && cfg.diskProblem != nil {
+			fmt.Fprintf(out, "SKIPPED control %s (%v)\n", c.name, cfg.diskProblem)
+			continue
+		}
+		report, err := cfg.control(ctx, c)
+		if err != nil {
+			return fmt.Errorf("control %s: %w", c.name, err)
+		}
+		whole.Controls = append(whole.Controls, report)
+		text := "caught: " + strings.Join(report.Problems(), "; ")
+		if !c.caught(report) {
+			whole.Clean = append(whole.Clean, c.name)
+			text = "CAME OUT CLEAN"
+		}
+		fmt.Fprintf(out, "control %s: %s\n", c.name, text)
+	}
+	if file != "" {
+		text, err := json.MarshalIndent(whole, "", "  ")
+		if err != nil {
+			return fmt.Errorf("writing the report: %w", err)
+		}
+		if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil { //nolint:gosec // a report holds no secret
+			return fmt.Errorf("writing the report: %w", err)
+		}
+	}
+	if problems := whole.Report.Problems(); len(problems) > 0 {
+		err = errors.New(strings.Join(problems, "; "))
+	}
+	if len(whole.Clean) > 0 {
+		err = errors.Join(err, fmt.Errorf("the oracle did not see what these controls broke: %s", strings.Join(whole.Clean, ", ")))
+	}
+	return err
+}
+
+func choose(names string) (chosen []control, err error) {
+	switch names {
+	case "none", "":
+		return nil, nil
+	case "all":
+		return controls(), nil
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(controls(), func(c control) bool { return c.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("unknown control %q; known: %v", name, ControlNames())
+		}
+		chosen = append(chosen, controls()[i])
+	}
+	return chosen, nil
+}
+
+// control runs one control.
+func (c *Config) control(ctx context.Context, one control) (*Report, error) {
+	own := *c
+	own.Messages, own.Kinds, own.UpgradeFrom = controlMessages, one.kinds, ""
+	own.Faults = one.faults
+	own.target = targeted[one.name]
+	if own.Faults == 0 {
+		own.Faults = 10
+	}
+	c.Progress("control " + one.name)
+	return own.run(ctx, one.weakness)
+}

@@ -1,0 +1,275 @@
+package soak
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+)
+
+// Fault is one thing that goes wrong in a run.
+type Fault struct {
+	Kind   string        `json:"kind"`
+	Target string        `json:"target,omitempty"`
+	Hold   time.Duration `json:"hold_ns,omitempty"` // how long it lasts
+
+	At       time.Time     `json:"at"`          // when it happened
+	Healed   time.Time     `json:"healed"`      // when what it broke could work again
+	Recovery time.Duration `json:"recovery_ns"` // from then to the first committed row of a message that was sent after
+	Problem  string        `json:"problem,omitempty"`
+}
+
+func (f Fault) String() string {
+	text := f.Kind
+	if f.Target != "" {
+		text += " " + f.Target
+	}
+	if f.Hold > 0 {
+		text += " " + f.Hold.Round(100*time.Millisecond).String()
+	}
+	return text
+}
+
+// faultKind is a way to break a mesh.
+type faultKind struct {
+	name    string
+	weight  int
+	targets func(s *system) []string
+	hold    [2]time.Duration // the shortest and the longest
+	brokers bool             // it can lose what only the broker has (design 5.10)
+	// inject breaks, waits, and heals. It returns when what it broke could work again.
+	inject func(ctx context.Context, s *system, f *Fault) (healed time.Time, err error)
+	// missing says why this machine cannot do it; "" if it can.
+	missing func(cfg *Config) string
+}
+
+// Kinds are the names of all kinds of faults.
+func Kinds() (names []string) {
+	for _, k := range faultKinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func faultKinds() []faultKind {
+	all := func(names ...string) func(*system) []string { return func(*system) []string { return names } }
+	everything := all(local.PartNATS, local.PartPostgres, local.PartPgBouncer, local.PartBridge, local.PartDecoder, local.PartWriter, local.PartKeeper, local.PartRegistrar, local.PartHealth)
+	links := func(s *system) []string { return s.usedLinks() }
+	needsDisk := func(cfg *Config) string {
+		if cfg.diskProblem != nil {
+			return cfg.diskProblem.Error()
+		}
+		return ""
+	}
+	return []faultKind{
+		{name: "kill", weight: 10, targets: everything, inject: killed},
+		{name: "kill-broker", weight: 3, targets: all(local.PartMosquitto), inject: killed, brokers: true},
+		{name: "pause", weight: 5, targets: everything, hold: [2]time.Duration{2 * time.Second, 30 * time.Second}, inject: paused},
+		{name: "pause-broker", weight: 1, targets: all(local.PartMosquitto), hold: [2]time.Duration{2 * time.Second, 15 * time.Second}, inject: paused},
+		{name: "partition", weight: 5, targets: links, hold: [2]time.Duration{2 * time.Second, 20 * time.Second}, inject: linked(condition{blocked: true})},
+		{name: "reset", weight: 4, targets: links, inject: reset},
+		{name: "latency", weight: 3, targets: links, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: linked(condition{latency: 100 * time.Millisecond})},
+		{name: "loss", weight: 3, targets: links, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: linked(condition{stall: 50})},
+		{name: "slow", weight: 3, targets: links, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: linked(condition{rate: 64 << 10})},
+		{name: "power-cut", weight: 5, inject: powerCut, brokers: true, missing: needsDisk},
+		{name: "disk-full", weight: 1, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: diskFull, missing: needsDisk, brokers: true},
+		{name: "stream-limit", weight: 2, targets: all("RAW", "DECODED"), hold: [2]time.Duration{2 * time.Second, 8 * time.Second}, inject: streamLimit},
+		{name: "rotate", weight: 3, targets: all(
+			"nats_bridge_password", "nats_decoder_password", "nats_writer_password", mesh.SecretMQTTPassword, mesh.SecretTimescale, mesh.SecretPostgres,
+		), inject: rotated},
+		{name: "revoke", weight: 1, inject: revoked},
+		{name: "upgrade", weight: 1, inject: upgraded, missing: func(cfg *Config) string {
+			if cfg.UpgradeFrom == "" {
+				return "no program of an earlier release was named"
+			}
+			return ""
+		}},
+	}
+}
+
+// plan is the schedule that a seed has. It is the same on every machine that can do the
+// same kinds.
+func plan(kinds []faultKind, seed uint64, n int) (planned []plannedFault) {
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // it has to repeat
+	// Each kind comes before one comes twice, as far as the number allows.
+	order := random.Perm(len(kinds))
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	for i := range n {
+		k := kinds[0]
+		if i < len(order) {
+			k = kinds[order[i]]
+		} else {
+			at := random.IntN(total)
+			for _, k = range kinds {
+				if at -= k.weight; at < 0 {
+					break
+				}
+			}
+		}
+		planned = append(planned, plannedFault{k, random.Uint32(), k.hold[0] + time.Duration(random.Float64()*float64(k.hold[1]-k.hold[0]))})
+	}
+	return planned
+}
+
+// plannedFault is a fault whose target is chosen when the mesh runs.
+type plannedFault struct {
+	kind   faultKind
+	target uint32
+	hold   time.Duration
+}
+
+func (p plannedFault) on(s *system) Fault {
+	f := Fault{Kind: p.kind.name, Hold: p.hold}
+	if p.kind.targets != nil {
+		targets := p.kind.targets(s)
+		f.Target = cmp.Or(s.cfg.target, targets[int(p.target)%len(targets)])
+	}
+	return f
+}
+
+func hold(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func killed(_ context.Context, s *system, f *Fault) (time.Time, error) {
+	err := s.kill(f.Target)
+	return time.Now(), err
+}
+
+func paused(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	if err := s.pause(f.Target, true); err != nil {
+		return time.Now(), err
+	}
+	hold(ctx, f.Hold)
+	err := s.pause(f.Target, false)
+	return time.Now(), err
+}
+
+func linked(c condition) func(context.Context, *system, *Fault) (time.Time, error) {
+	return func(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+		s.links[f.Target].set(c)
+		hold(ctx, f.Hold)
+		s.links[f.Target].set(condition{})
+		return time.Now(), nil
+	}
+}
+
+func reset(_ context.Context, s *system, f *Fault) (time.Time, error) {
+	s.links[f.Target].cut()
+	return time.Now(), nil
+}
+
+func powerCut(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	cut, up, err := s.powerCut(ctx)
+	f.At = cut
+	return up, err
+}
+
+func diskFull(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	free, err := s.disk.fill()
+	if err != nil {
+		return time.Now(), err
+	}
+	hold(ctx, f.Hold)
+	err = free()
+	return time.Now(), err
+}
+
+// streamLimit has a stream take nothing more for a while.
+func streamLimit(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	set := func(change func(*jetstream.StreamConfig)) error {
+		return within(ctx, time.Minute, "the stream has its limit", func(ctx context.Context) bool {
+			st, err := s.js.Stream(ctx, f.Target)
+			if err != nil {
+				return false
+			}
+			config := st.CachedInfo().Config
+			change(&config)
+			_, err = s.js.UpdateStream(ctx, config)
+			return err == nil
+		})
+	}
+	st, err := s.js.Stream(ctx, f.Target)
+	if err != nil {
+		return time.Now(), fmt.Errorf("asking for stream %s: %w", f.Target, err)
+	}
+	limit := max(int64(st.CachedInfo().State.Msgs), 1) //nolint:gosec // far from the end
+	before := st.CachedInfo().Config.MaxMsgs
+	if err := set(func(c *jetstream.StreamConfig) { c.MaxMsgs = limit }); err != nil {
+		return time.Now(), err
+	}
+	hold(ctx, f.Hold)
+	err = set(func(c *jetstream.StreamConfig) { c.MaxMsgs = before })
+	return time.Now(), err
+}
+
+// f2mesh runs a command of the operator.
+func (s *system) f2mesh(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, s.cfg.Program, append(args, "--state-dir", s.state.Dir)...) //nolint:gosec // this program
+	cmd.Env = os.Environ()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, lastLine(string(out)))
+	}
+	return string(out), nil
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+func rotated(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	_, err := s.f2mesh(ctx, "secret", "rotate", f.Target)
+	return time.Now(), err
+}
+
+// revoked takes a spare controller's certificate away, which must not be let in afterwards.
+func revoked(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	if len(s.spares) == 0 {
+		return time.Now(), nil
+	}
+	spare := s.spares[0]
+	s.spares = s.spares[1:]
+	f.Target = string(spare.fleet.MAC)
+	if err := spare.tryLogIn(ctx); err != nil {
+		return time.Now(), fmt.Errorf("the controller could not log in before it was revoked: %w", err)
+	}
+	if _, err := s.f2mesh(ctx, "device", "revoke", f.Target); err != nil {
+		return time.Now(), err
+	}
+	if spare.tryLogIn(ctx) == nil {
+		return time.Now(), fmt.Errorf("controller %s was let in after it was revoked", f.Target)
+	}
+	return time.Now(), nil
+}
+
+// upgraded replaces the services of an earlier release, one after the other.
+func upgraded(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	f.Target = "all services"
+	for _, name := range slices.Clone(services) {
+		s.services[name].halt(true)
+		s.services[name].replace(s.cfg.Program)
+		if err := s.services[name].start(); err != nil {
+			return time.Now(), err
+		}
+		hold(ctx, time.Second)
+	}
+	return time.Now(), nil
+}

@@ -1,0 +1,148 @@
+package soak
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Report is what one run showed.
+type Report struct {
+	Seed      uint64        `json:"seed"`
+	Control   string        `json:"control,omitempty"` // what was taken away on purpose
+	Started   time.Time     `json:"started"`
+	Sending   time.Duration `json:"sending_ns"`
+	Settling  time.Duration `json:"settling_ns"` // from the last message to nothing pending
+	Unsettled string        `json:"unsettled,omitempty"`
+	Bound     time.Duration `json:"broker_bound_ns"`
+
+	Verdict        Verdict           `json:"verdict"`
+	JetStream      Kept              `json:"jetstream"`
+	Commands       CommandTotals     `json:"commands"`
+	LedgerBalanced bool              `json:"ledger_balanced"`
+	Faults         []Fault           `json:"faults"`
+	NotHere        map[string]string `json:"not_on_this_machine,omitempty"` // kinds of faults
+
+	brokerEnds []time.Time
+}
+
+// Problems are what breaks the promises, none if the run passed.
+func (r *Report) Problems() (problems []string) {
+	add := func(n int, text string) {
+		if n > 0 {
+			problems = append(problems, fmt.Sprintf("%d %s", n, text))
+		}
+	}
+	v := r.Verdict
+	add(v.Lost, "messages are lost")
+	add(v.Doubled, "messages are doubled")
+	add(v.Altered, "messages are altered")
+	add(v.Unknown, "messages or rows are nobody's")
+	add(r.JetStream.Missing, "messages that JetStream acknowledged are missing")
+	add(r.Commands.Unanswered, "commands have no outcome")
+	add(r.Commands.Doubled, "commands were carried out twice")
+	add(r.Commands.Late, "commands were carried out late")
+	add(r.Commands.Untrue, "commands have an outcome that is not true")
+	if r.Unsettled != "" {
+		problems = append(problems, r.Unsettled)
+	}
+	if sound := v.Lost+v.Doubled == 0; sound != r.LedgerBalanced && r.Unsettled == "" {
+		problems = append(problems, fmt.Sprintf("f2mesh audit disagrees: balanced is %t", r.LedgerBalanced))
+	}
+	for _, f := range r.Faults {
+		if f.Problem != "" {
+			problems = append(problems, fmt.Sprintf("%s: %s", f, f.Problem))
+		}
+	}
+	return problems
+}
+
+// WriteTo writes the report for people.
+func (r *Report) WriteTo(out io.Writer) (int64, error) {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	v := r.Verdict
+	row := func(name string, value any, note string) { fmt.Fprintf(w, "%s\t%v\t%s\n", name, value, note) }
+	row("seed", r.Seed, "")
+	row("faults", len(r.Faults), r.kinds())
+	row("sent", v.Sent, fmt.Sprintf("in %s, %d repeated by controllers", r.Sending.Round(time.Second), v.Repeated))
+	row("acknowledged by the broker", v.Acknowledged, "")
+	row("written", v.Written, fmt.Sprintf("%d rows marked as possible repeats", v.Marked))
+	row("dead-lettered", v.DeadLettered, "as expected")
+	row("lost at the broker", v.AtBroker, fmt.Sprintf("acknowledged at most %s before its end; bound %s", v.BrokerWindow.Round(time.Millisecond), r.Bound))
+	row("lost", v.Lost, "")
+	row("doubled", v.Doubled, "")
+	row("altered", v.Altered, "")
+	row("nobody's", v.Unknown, "")
+	row("JetStream kept", fmt.Sprintf("%d of %d", r.JetStream.Acknowledged-r.JetStream.Missing, r.JetStream.Acknowledged), "acknowledged messages of a stream of its own")
+	row("commands", r.Commands.Sent, outcomes(r.Commands))
+	row("ledger", map[bool]string{true: "balances", false: "does not balance"}[r.LedgerBalanced], "")
+	row("settled", r.Settling.Round(time.Millisecond), "after the last message")
+	fmt.Fprintln(w)
+	row("recovery from", "p50", "p99")
+	groups := r.recoveries()
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		of := groups[name]
+		row("  "+name, percentile(of, 50).Round(time.Millisecond), fmt.Sprintf("%s of %d", percentile(of, 99).Round(time.Millisecond), len(of)))
+	}
+	_ = w.Flush()
+	for _, name := range slices.Sorted(maps.Keys(r.NotHere)) {
+		fmt.Fprintf(&b, "SKIPPED %s (%s)\n", name, r.NotHere[name])
+	}
+	for _, l := range v.Examples {
+		fmt.Fprintf(&b, "lost: %s, message %d of controller %s, acknowledged %s, in RAW: %t\n", l.Kind, l.Number, l.MAC, l.Acked.Format(time.RFC3339Nano), l.InRAW)
+	}
+	for _, p := range r.Problems() {
+		fmt.Fprintln(&b, "PROBLEM", p)
+	}
+	n, err := io.WriteString(out, b.String())
+	return int64(n), err
+}
+
+func (r *Report) kinds() string {
+	counts := map[string]int{}
+	for _, f := range r.Faults {
+		counts[f.Kind]++
+	}
+	texts := []string{}
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		texts = append(texts, fmt.Sprintf("%d %s", counts[name], name))
+	}
+	return strings.Join(texts, ", ")
+}
+
+func outcomes(t CommandTotals) string {
+	texts := []string{}
+	for _, name := range slices.Sorted(maps.Keys(t.Outcomes)) {
+		texts = append(texts, fmt.Sprintf("%d %s", t.Outcomes[name], name))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// recoveries are how long it took from a restart to the first row of a message sent after
+// it, by what was killed.
+func (r *Report) recoveries() map[string][]time.Duration {
+	groups := map[string][]time.Duration{}
+	for _, f := range r.Faults {
+		if f.Problem != "" {
+			continue
+		}
+		switch f.Kind {
+		case "kill", "kill-broker":
+			groups["kill "+f.Target] = append(groups["kill "+f.Target], f.Recovery)
+		default:
+			groups[f.Kind] = append(groups[f.Kind], f.Recovery)
+		}
+	}
+	return groups
+}
+
+// percentile is the value below which p percent are, by the nearest rank.
+func percentile(of []time.Duration, p int) time.Duration {
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[max(0, (len(sorted)*p+99)/100-1)]
+}

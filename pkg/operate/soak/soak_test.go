@@ -1,0 +1,243 @@
+package soak
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+)
+
+func TestSeedRepeats(t *testing.T) {
+	t.Parallel()
+	names := func(seed uint64) (names []string) {
+		for _, p := range plan(faultKinds(), seed, 40) {
+			names = append(names, p.kind.name+p.hold.String())
+		}
+		return names
+	}
+	assert.Equal(t, names(7), names(7))
+	assert.NotEqual(t, names(7), names(8))
+	kinds := map[string]bool{}
+	for _, p := range plan(faultKinds(), 7, len(Kinds())) {
+		kinds[p.kind.name] = true
+	}
+	assert.Len(t, kinds, len(Kinds()), "each kind comes once before one comes twice")
+}
+
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	seen := map[kind]bool{}
+	for n := range uint32(100) {
+		k := kindOf(n)
+		seen[k] = true
+		number, ok := numberOf(payloadOf(k, n, time.UnixMicro(1)))
+		assert.Equal(t, k != equalEvent, ok, k)
+		if ok {
+			assert.Equal(t, n, number)
+		}
+	}
+	assert.Len(t, seen, int(kinds))
+	assert.Equal(t, "f2.raw.tele.e4fd45f654be.access-control-mode.3.reader-1", subjectOf("e4fd45f654be", timedEvent))
+	assert.Equal(t, "tele/f2-e4fd45f654be/access-control-mode/J3/reader-1", topicOf("e4fd45f654be", timedEvent))
+}
+
+func TestJournal(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	j, err := createJournal(path)
+	require.NoError(t, err)
+	want := []record{{1, timedEvent, sent, 7, 12345}, {1, timedEvent, again, 7, 12345}, {1, timedEvent, acked, 7, -1}}
+	for _, r := range want {
+		j.add(r)
+	}
+	require.NoError(t, j.close())
+	var got []record
+	require.NoError(t, readJournal(path, func(r record) { got = append(got, r) }))
+	assert.Equal(t, want, got)
+}
+
+// TestOracle has one message of each fate.
+func TestOracle(t *testing.T) {
+	t.Parallel()
+	end := time.Unix(1000, 0)
+	before := func(d time.Duration) int64 { return end.Add(-d).UnixMicro() }
+	for name, test := range map[string]struct {
+		e    entry
+		want Verdict
+	}{
+		"written":                         {entry{kind: timedReading, sends: 1, acked: true, raw: 1, rows: 1}, Verdict{Acknowledged: 1, Written: 1}},
+		"only sent":                       {entry{kind: timedReading, sends: 1}, Verdict{}},
+		"not acknowledged, there":         {entry{kind: timedReading, sends: 1, raw: 1, rows: 1}, Verdict{Written: 1}},
+		"dead letter":                     {entry{kind: poison, sends: 1, acked: true, raw: 1, dead: 1}, Verdict{Acknowledged: 1, DeadLettered: 1}},
+		"no dead letter":                  {entry{kind: poison, sends: 1, acked: true, raw: 1}, Verdict{Acknowledged: 1, Lost: 1}},
+		"lost behind RAW":                 {entry{kind: timedEvent, sends: 1, acked: true, raw: 1, ackedAt: before(0)}, Verdict{Acknowledged: 1, Lost: 1}},
+		"unacknowledged, lost behind RAW": {entry{kind: timedEvent, sends: 1, raw: 1}, Verdict{Lost: 1}},
+		"lost at the broker": {
+			entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(300 * time.Millisecond)},
+			Verdict{Acknowledged: 1, AtBroker: 1, BrokerWindow: 300 * time.Millisecond},
+		},
+		"lost long before the broker's end": {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(2 * time.Second)}, Verdict{Acknowledged: 1, Lost: 1}},
+		"lost after the broker's end":       {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(-2 * time.Second)}, Verdict{Acknowledged: 1, Lost: 1}},
+		"twice":                             {entry{kind: untimedEvent, sends: 1, acked: true, raw: 1, rows: 2}, Verdict{Acknowledged: 1, Written: 1, Doubled: 1}},
+		"twice, marked":                     {entry{kind: untimedEvent, sends: 1, acked: true, raw: 2, rows: 1, repeats: 1}, Verdict{Acknowledged: 1, Written: 1, Marked: 1}},
+		"a reading twice, sent twice":       {entry{kind: untimedReading, sends: 2, acked: true, raw: 2, rows: 2}, Verdict{Acknowledged: 1, Repeated: 1, Written: 1}},
+		"a reading twice, sent once":        {entry{kind: untimedReading, sends: 1, acked: true, raw: 2, rows: 2}, Verdict{Acknowledged: 1, Written: 1, Doubled: 1}},
+		"an event twice, sent twice":        {entry{kind: untimedEvent, sends: 2, acked: true, raw: 2, rows: 2}, Verdict{Acknowledged: 1, Repeated: 1, Written: 1, Doubled: 1}},
+		"altered":                           {entry{kind: timedReading, sends: 1, acked: true, raw: 1, rows: 1, altered: true}, Verdict{Acknowledged: 1, Written: 1, Altered: 1}},
+	} {
+		o := newOracle(fleet.Demo(1))
+		o.counted = make([]uint64, 1)
+		o.messages[0] = []entry{test.e}
+		got := o.judge([]time.Time{end}, time.Second)
+		got.Examples, test.want.Sent = nil, 1
+		assert.Equal(t, test.want, got, name)
+	}
+}
+
+// TestEqualEvents are judged by their number.
+func TestEqualEvents(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		got  equalTotals
+		ends []time.Time
+		want Verdict
+	}{
+		"all there":           {equalTotals{3, 3, 0}, nil, Verdict{Written: 3}},
+		"one marked":          {equalTotals{3, 2, 1}, nil, Verdict{Written: 3, Marked: 1}},
+		"one not in tables":   {equalTotals{3, 2, 0}, nil, Verdict{Written: 2, Lost: 1}},
+		"one twice in tables": {equalTotals{3, 4, 0}, nil, Verdict{Written: 3, Doubled: 1}},
+		"one not in RAW":      {equalTotals{2, 2, 0}, nil, Verdict{Written: 2, Lost: 1}},
+		"one at the broker":   {equalTotals{2, 2, 0}, []time.Time{time.Unix(1, 0)}, Verdict{Written: 2, AtBroker: 1}},
+	} {
+		o := newOracle(fleet.Demo(1))
+		o.equal[0] = test.got
+		var v Verdict
+		o.equalEvents(&v, 0, equalTotals{3, 3, 0}, test.ends)
+		assert.Equal(t, test.want, v, name)
+	}
+}
+
+func TestCommandTotals(t *testing.T) {
+	t.Parallel()
+	issued := time.Unix(1000, 0)
+	on := []time.Time{issued.Add(time.Second)}
+	for name, test := range map[string]struct {
+		c      sentCommand
+		faults int
+	}{
+		"confirmed":                         {sentCommand{stored: true, carriedOut: on, outcomes: []string{"confirmed"}}, 0},
+		"unknown, not carried out":          {sentCommand{stored: true, outcomes: []string{"unknown"}}, 0},
+		"unknown, then confirmed":           {sentCommand{stored: true, carriedOut: on, outcomes: []string{"unknown", "confirmed"}}, 0},
+		"expired":                           {sentCommand{stored: true, outcomes: []string{"expired"}}, 0},
+		"expired, yet carried out":          {sentCommand{stored: true, carriedOut: on, outcomes: []string{"expired"}}, 1},
+		"confirmed, not carried out":        {sentCommand{stored: true, outcomes: []string{"confirmed"}}, 1},
+		"no outcome":                        {sentCommand{stored: true}, 1},
+		"not stored":                        {sentCommand{}, 0},
+		"carried out twice":                 {sentCommand{stored: true, carriedOut: slices.Concat(on, on), outcomes: []string{"confirmed"}}, 1},
+		"carried out late":                  {sentCommand{stored: true, carriedOut: []time.Time{issued.Add(time.Minute)}, outcomes: []string{"unknown"}}, 1},
+		"not stored, yet carried out twice": {sentCommand{carriedOut: slices.Concat(on, on)}, 1},
+	} {
+		b := newCommandBook()
+		test.c.issued = issued
+		b.sent["x"] = &test.c
+		assert.Equal(t, test.faults, b.totals(6*time.Second).faults(), name)
+	}
+	b := newCommandBook()
+	b.carriedOut("02f200000001", "{}", issued)
+	assert.Equal(t, 1, b.totals(time.Second).faults(), "a command that nobody sent")
+}
+
+func publishPacket(dupBit byte, id byte) []byte {
+	return []byte{typePublish<<4 | 2 | dupBit, 2 + 1 + 2 + 3, 0, 1, 't', 0, id, 'a', 'b', 'c'}
+}
+
+func TestLies(t *testing.T) {
+	t.Parallel()
+	stream := slices.Concat(publishPacket(dup, 7), publishPacket(0, 8))
+	for split := range stream {
+		early := acknowledgeAtOnce()
+		forward, back := early(false, stream[:split])
+		more, moreBack := early(false, stream[split:])
+		assert.Equal(t, stream, slices.Concat(forward, more), "the bridge gets all")
+		assert.Equal(t, []byte{0x40, 2, 0, 7, 0x40, 2, 0, 8}, slices.Concat(back, moreBack))
+		forward, _ = early(true, []byte{0x40, 2, 0, 7, 0xc0, 0})
+		assert.Equal(t, []byte{0xc0, 0}, forward, "the bridge's own PUBACK goes nowhere")
+
+		hide := withoutDUP()
+		forward, _ = hide(false, stream[:split])
+		more, _ = hide(false, stream[split:])
+		assert.Equal(t, slices.Concat(publishPacket(0, 7), publishPacket(0, 8)), slices.Concat(forward, more))
+	}
+}
+
+// TestLink passes bytes, holds them back, and ends connections.
+func TestLink(t *testing.T) {
+	t.Parallel()
+	echo, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = echo.Close() }()
+	go func() {
+		for {
+			conn, err := echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(conn, conn); _ = conn.Close() }()
+		}
+	}()
+	l, err := newLink("test", echo.Addr().String(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer l.close()
+	dial := func() net.Conn {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.address())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	read := func(conn net.Conn, wait time.Duration) ([]byte, error) {
+		b := make([]byte, 4)
+		_ = conn.SetReadDeadline(time.Now().Add(wait))
+		_, err := io.ReadFull(conn, b)
+		return b, err
+	}
+	conn := dial()
+	_, err = conn.Write([]byte("ping"))
+	require.NoError(t, err)
+	got, err := read(conn, 10*time.Second)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal([]byte("ping"), got))
+
+	l.set(condition{blocked: true})
+	_, err = conn.Write([]byte("held"))
+	require.NoError(t, err)
+	_, err = read(conn, 300*time.Millisecond)
+	require.Error(t, err, "nothing passes")
+	l.set(condition{})
+	got, err = read(conn, 10*time.Second)
+	require.NoError(t, err, "what was under way arrives")
+	assert.Equal(t, "held", string(got))
+
+	l.set(condition{latency: 100 * time.Millisecond})
+	began := time.Now()
+	_, err = conn.Write([]byte("late"))
+	require.NoError(t, err)
+	_, err = read(conn, 10*time.Second)
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
+
+	l.cut()
+	_, err = read(conn, 10*time.Second)
+	require.Error(t, err)
+	l.set(condition{})
+	_, err = dial().Write([]byte("anew"))
+	require.NoError(t, err, "a new connection is possible")
+}
