@@ -1,0 +1,154 @@
+package mosquitto
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
+)
+
+// TestSavedOften kills a broker a second after it has acknowledged a message for an absent
+// bridge. The control saves at Mosquitto's own interval.
+func TestSavedOften(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		autosave Autosave
+		kept     int
+	}{"often": {Autosave{}, 2}, "control": {ownInterval, 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.cfg.Autosave = test.autosave
+			b.start()
+			b.setDevices([]topic.MAC{device})
+			b.absentBridge()
+			b.save()
+			b.publish("before")
+			time.Sleep(time.Second)
+			require.NoError(t, b.broker.Kill())
+			b.start()
+			b.publish("after")
+			assert.Len(t, b.queued("after"), test.kept)
+		})
+	}
+}
+
+// TestFirstSession kills a new broker before its first save. It keeps messages for a bridge
+// that was never there, if it knows the session. In the control it does not.
+func TestFirstSession(t *testing.T) {
+	t.Parallel()
+	session := Session{User: "bridge", ClientID: "bridge", Filter: "tele/#"}
+	for name, test := range map[string]struct {
+		session Session
+		kept    int
+	}{"saved": {session, 1}, "control": {Session{}, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.cfg.Session = test.session
+			b.start()
+			b.setDevices([]topic.MAC{device})
+			require.NoError(t, b.broker.Kill())
+			b.cfg.Session = Session{} // nothing but the saved file makes the session now
+			b.start()
+			b.publish("first")
+			client, arrived := listen(t, b.bridgeOptions(), "tele/#")
+			defer client.Disconnect(100)
+			b.publish("second")
+			assert.Len(t, until(t, arrived, deviceTopic+"=second"), test.kept+1)
+		})
+	}
+}
+
+func TestOnlyListener(t *testing.T) {
+	t.Parallel()
+	got, err := onlyListener("a 1\nlistener 1883\nb 2\n\nlistener 8883\ncafile x\nlistener 0 /people\n", "9 127.0.0.1")
+	require.NoError(t, err)
+	assert.Equal(t, "a 1\nlistener 9 127.0.0.1\nb 2\n", got)
+	_, err = onlyListener("a 1\n", "9")
+	require.Error(t, err)
+}
+
+// TestSaveCost prints how long a save is and how long the broker serves nobody during it, by
+// the length of the queue.
+func TestSaveCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a measurement")
+	}
+	b := newBench(t).start()
+	b.setDevices([]topic.MAC{device})
+	b.absentBridge()
+	data := filepath.Join(b.cfg.Dir, dataFolder)
+	queued := 0
+	for _, length := range []int{0, 1_000, 10_000, 100_000} {
+		b.fill(length - queued)
+		queued = length
+		const saves = 10
+		var took, halted time.Duration
+		for range saves {
+			stop := b.longestPing()
+			d, err := save(t.Context(), data, b.broker.Save)
+			require.NoError(t, err)
+			took, halted = took+d, halted+stop()
+		}
+		t.Logf("%6d messages queued: a save takes %s; the broker serves nobody for %s", length, (took / saves).Round(time.Millisecond), (halted / saves).Round(100*time.Microsecond))
+	}
+}
+
+// fill queues messages of 150 bytes.
+func (b *bench) fill(count int) {
+	b.t.Helper()
+	client := connectMQTT(b.t, b.deviceOptions(device))
+	var acks sync.WaitGroup
+	for i := range count {
+		token := client.Publish("tele/f2-e4fd45f654be/x", 1, false, fmt.Sprintf("%150d", i))
+		acks.Go(func() { token.Wait() })
+	}
+	acks.Wait()
+	client.Disconnect(100)
+}
+
+// longestPing pings the broker until stop, which returns how long the slowest response took.
+func (b *bench) longestPing() (stop func() time.Duration) {
+	b.t.Helper()
+	conn, err := dial(b.t.Context(), b.broker.Address(), client{user: "registrar", password: b.cfg.Users["registrar"]})
+	require.NoError(b.t, err)
+	done, longest := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var slowest time.Duration
+		for {
+			select {
+			case <-done:
+				longest <- slowest
+				return
+			default:
+			}
+			slowest = max(slowest, ping(b.t, conn))
+		}
+	}()
+	return func() time.Duration {
+		close(done)
+		defer func() { _ = conn.Close() }()
+		return <-longest
+	}
+}
+
+func ping(t *testing.T, conn net.Conn) time.Duration {
+	t.Helper()
+	began := time.Now()
+	_, err := io.Copy(conn, strings.NewReader("\xc0\x00"))
+	if assert.NoError(t, err) {
+		_, err = io.ReadFull(conn, make([]byte, 2))
+		assert.NoError(t, err)
+	}
+	return time.Since(began)
+}
