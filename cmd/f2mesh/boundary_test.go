@@ -249,6 +249,13 @@ const (
 	bridgeAway
 )
 
+// killAfter is how long after a connect, and so after the begin of a burst, the broker is
+// killed, in turn.
+var killAfter = []time.Duration{
+	300 * time.Millisecond, 1500 * time.Millisecond, 700 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond,
+	1100 * time.Millisecond, 900 * time.Millisecond, 200 * time.Millisecond, 1300 * time.Millisecond, 400 * time.Millisecond,
+}
+
 // killUnderBurst kills the broker some moments after each connect of a controller. It prints
 // what each kill has cost.
 func (m *testMesh) killUnderBurst(t *testing.T, with companion, count, burst int) []brokerKill {
@@ -268,7 +275,7 @@ func (m *testMesh) killUnderBurst(t *testing.T, with companion, count, burst int
 	kills := make([]brokerKill, count)
 	for i := range kills {
 		eventually(t, func() bool { return c.connected() > i }, "the controller does not connect")
-		time.Sleep(time.Duration(300+i*1200%2700) * time.Millisecond)
+		time.Sleep(killAfter[i%len(killAfter)])
 		m.Mu.Lock()
 		broker := m.Mqtt
 		m.Mu.Unlock()
@@ -289,7 +296,7 @@ func (m *testMesh) killUnderBurst(t *testing.T, with companion, count, burst int
 	}
 	unexplained := reckon(kills, c.acked, m.inRaw(t))
 	for i, k := range kills {
-		t.Logf("kill %d: %d of %d acknowledged readings are lost; the first of them was acknowledged %s before the kill", i+1, k.lost, k.acked, k.oldest.Round(time.Millisecond))
+		t.Logf("kill %2d: of %5d acknowledged readings %5d are lost, the first of them acknowledged %4d ms before the kill", i+1, k.acked, k.lost, k.oldest.Milliseconds())
 	}
 	assert.Zero(t, unexplained, "readings are missing that no kill explains")
 	return kills
