@@ -173,7 +173,7 @@ func (s *session) give() {
 
 func (s *session) subscribe(client mqtt.Client) {
 	b := s.bridge
-	s.connections.Add(1)
+	connection := s.connections.Add(1)
 	s.refused.Store(false)
 	s.lost.Store(false)
 	token := client.Subscribe(b.cfg.Filter, 1, nil)
@@ -184,7 +184,9 @@ func (s *session) subscribe(client mqtt.Client) {
 			err = fmt.Errorf("the broker refused the filter %q: check the ACL of the bridge's user", b.cfg.Filter)
 		}
 		if err != nil {
-			b.log.Error("subscribing to mqtt", "error", err)
+			if client.IsConnectionOpen() && s.connections.Load() == connection { // otherwise the next one subscribes
+				b.log.Error("subscribing to mqtt", "error", err)
+			}
 			return
 		}
 		b.metrics.connected.Set(1)

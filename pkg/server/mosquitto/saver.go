@@ -2,6 +2,7 @@ package mosquitto
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,7 +15,10 @@ const (
 	longestPause  = 10 * time.Second
 	// saveShare is how many times longer than a save the pause after it is. The broker
 	// serves nobody during a save.
-	saveShare = 20
+	saveShare = 10
+	// sessionRate is how many bytes a second are written for what is in every save, the
+	// sessions: 10,000 persistent ones are some MB, and a disk wears out.
+	sessionRate = 4 << 20
 	// saveLook is how often the saver looks for the end of a save.
 	saveLook = 5 * time.Millisecond
 )
@@ -25,9 +29,10 @@ const (
 // starts dies of the signal.
 //
 // A message that the broker has acknowledged, and that is neither with the bridge nor saved,
-// is lost if the broker is killed. Mosquitto's own interval is whole seconds, and counts
-// neither the queues nor the time that a save takes.
+// is lost if the broker is killed. Mosquitto's own interval is whole seconds, and does not
+// depend on the length of the queues.
 func KeepSaved(ctx context.Context, data string, signal func() error) {
+	s := saver{data: data, signal: signal, smallest: math.MaxInt64}
 	pause := shortestPause
 	for {
 		select {
@@ -35,34 +40,46 @@ func KeepSaved(ctx context.Context, data string, signal func() error) {
 			return
 		case <-time.After(pause):
 		}
-		took, err := save(ctx, data, signal)
-		pause = min(max(shortestPause, saveShare*took), longestPause)
-		if err != nil {
+		took, err := s.save(ctx)
+		if pause = s.pause(took); err != nil {
 			pause = longestPause
 		}
 	}
 }
 
+type saver struct {
+	data     string
+	signal   func() error
+	smallest int64 // size of the smallest save: the sessions
+}
+
+// pause returns the time until the next save.
+func (s *saver) pause(took time.Duration) time.Duration {
+	sessions := time.Duration(float64(s.smallest) / sessionRate * float64(time.Second))
+	return min(max(shortestPause, saveShare*took, sessions), longestPause)
+}
+
 // save returns how long a save took, once it would survive a power failure. A broker that
 // cannot save logs why.
-func save(ctx context.Context, data string, signal func() error) (took time.Duration, err error) {
-	path := filepath.Join(data, savedFile)
-	last := changed(path)
+func (s *saver) save(ctx context.Context) (took time.Duration, err error) {
+	path := filepath.Join(s.data, savedFile)
+	last, _ := look(path)
 	ctx, cancel := context.WithTimeout(ctx, longestPause)
 	defer cancel()
-	if err := signal(); err != nil {
+	if err := s.signal(); err != nil {
 		return 0, err
 	}
 	var began time.Time
 	for {
-		if began.IsZero() && !changed(path+".new").IsZero() {
+		if _, size := look(path + ".new"); size >= 0 && began.IsZero() {
 			began = time.Now()
 		}
-		if !changed(path).Equal(last) {
+		if changed, size := look(path); !changed.Equal(last) {
 			if !began.IsZero() {
 				took = time.Since(began)
 			}
-			return took, syncFolder(data)
+			s.smallest = min(s.smallest, size)
+			return took, syncFolder(s.data)
 		}
 		select {
 		case <-ctx.Done():
@@ -72,11 +89,11 @@ func save(ctx context.Context, data string, signal func() error) (took time.Dura
 	}
 }
 
-// changed returns when a file was written last, and a zero time if there is none.
-func changed(path string) time.Time {
+// look returns when a file was written last and its size, or a zero time and -1.
+func look(path string) (changed time.Time, size int64) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return time.Time{}
+		return time.Time{}, -1
 	}
-	return info.ModTime()
+	return info.ModTime(), info.Size()
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -78,25 +80,45 @@ func TestOnlyListener(t *testing.T) {
 	require.Error(t, err)
 }
 
-// TestSaveCost prints how long a save is and how long the broker serves nobody during it, by
-// the length of the queue.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		sessions   int64
+		took, want time.Duration
+	}{
+		{4 << 10, 2 * time.Millisecond, shortestPause},
+		{4 << 10, 100 * time.Millisecond, time.Second},
+		{4 << 10, 5 * time.Second, longestPause},
+		{6 << 20, 40 * time.Millisecond, 1500 * time.Millisecond},
+		{1 << 30, 0, longestPause},
+	} {
+		s := saver{smallest: test.sessions}
+		assert.Equal(t, test.want, s.pause(test.took))
+	}
+}
+
+// TestSaveCost prints how long a save takes and how long the broker serves nobody during it,
+// by the length of the queue: F2MESH_QUEUED is the longest.
 func TestSaveCost(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a measurement")
+	longest := 5_000
+	if text := os.Getenv("F2MESH_QUEUED"); text != "" {
+		var err error
+		longest, err = strconv.Atoi(text)
+		require.NoError(t, err)
 	}
 	b := newBench(t).start()
 	b.setDevices([]topic.MAC{device})
 	b.absentBridge()
-	data := filepath.Join(b.cfg.Dir, dataFolder)
+	s := saver{data: filepath.Join(b.cfg.Dir, dataFolder), signal: b.broker.Save}
 	queued := 0
-	for _, length := range []int{0, 1_000, 10_000, 100_000} {
+	for _, length := range []int{0, longest / 100, longest / 10, longest} {
 		b.fill(length - queued)
 		queued = length
 		const saves = 10
 		var took, halted time.Duration
 		for range saves {
 			stop := b.longestPing()
-			d, err := save(t.Context(), data, b.broker.Save)
+			d, err := s.save(t.Context())
 			require.NoError(t, err)
 			took, halted = took+d, halted+stop()
 		}
