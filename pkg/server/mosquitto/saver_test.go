@@ -18,7 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// TestSavedOften kills a broker a second after it has acknowledged a message for an absent
+// TestSavedOften kills a broker three seconds after it has acknowledged a message for an absent
 // bridge. The control saves at Mosquitto's own interval.
 func TestSavedOften(t *testing.T) {
 	t.Parallel()
@@ -35,7 +35,7 @@ func TestSavedOften(t *testing.T) {
 			b.absentBridge()
 			b.save()
 			b.publish("before")
-			time.Sleep(time.Second)
+			time.Sleep(3 * time.Second)
 			require.NoError(t, b.broker.Kill())
 			b.start()
 			b.publish("after")
