@@ -74,7 +74,7 @@ func (f FirstSession) save(ctx context.Context) (err error) {
 	for err = connect(ctx, address, f.client(f.Password)); err != nil; err = connect(ctx, address, f.client(f.Password)) {
 		select {
 		case <-broker.Done():
-			return fmt.Errorf("the broker exited: %s", broker.Tail())
+			return exited(broker)
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err(), broker.Kill())
 		case <-time.After(pollInterval):

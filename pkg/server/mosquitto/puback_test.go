@@ -137,7 +137,7 @@ func (r *pubackRate) publish(broker *process.Process) (acked []string) {
 			defer func() { _ = conn.Close() }()
 			for n := 0; ; n++ {
 				payload := fmt.Sprintf("%3d %145d", i, n)
-				id := binary.BigEndian.AppendUint16(field(nil, "t/x"), uint16(n%65535+1)) //nolint:gosec // below 65,536
+				id := binary.BigEndian.AppendUint16(field(nil, "t/x"), uint16(n%65535+1))
 				if _, err := conn.Write(packet(0x32, append(id, payload...))); err != nil {
 					return
 				}
