@@ -186,13 +186,13 @@ func TestBroker(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, authority.IssueServer(cert, key, []string{"127.0.0.1"}))
 	require.NoError(t, mosquitto.ConfigFiles{Dir: dir, CertFile: cert, KeyFile: key, Users: map[string]string{"bridge": "x"}}.Write())
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("listener "+services+"\nlistener 0 "+dir+"/people.sock\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte("persistence_location "+dir+"\nlistener "+services+"\nlistener 0 "+dir+"/people.sock\n"), 0o600))
 	people := freeAddress(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reload"), nil, 0o600))
 	log := slog.New(slog.DiscardHandler)
 	c := containers.BrokerContainer{
 		Dir: dir, RunDir: run, Host: "127.0.0.1", People: people, WebSocket: freeAddress(t),
-		Command: []string{"--", "sh", "-c", `trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
+		Command: []string{"--", "sh", "-c", `trap '' USR1; trap 'echo hup >>"$0"; exit 3' HUP; echo up >>"$0"; while :; do sleep 0.05; done`, seen},
 	}
 	ended := make(chan error)
 	go func() { ended <- c.Run(t.Context(), log) }()

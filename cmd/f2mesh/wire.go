@@ -44,7 +44,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 	var denied observer
 	base := cfg.Config
 	base.Version = version
-	base.ClientID, base.Registry, base.Admit = cfg.Bridge.ClientID, migrateRegistry, admitDemo
+	base.ClientID, base.Filter, base.Registry, base.Admit = cfg.Bridge.ClientID, cfg.Bridge.Filter, migrateRegistry, admitDemo
 	settings, err := json.Marshal(cfg.Decoder)
 	if err != nil {
 		return nil, fmt.Errorf("keeping the decoder's settings: %w", err)

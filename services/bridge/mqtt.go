@@ -14,6 +14,15 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mqttconn"
 )
 
+const (
+	// reconnectPause is between two attempts to connect. Controllers come back as soon as
+	// the broker does, and what it acknowledges before the bridge is back is lost if it is
+	// killed before its next save (design 5.10).
+	reconnectPause = 50 * time.Millisecond
+	// refusedPause is before the next attempt with a login that the broker has refused.
+	refusedPause = time.Second
+)
+
 // newClient returns the session's client. The broker keeps unacknowledged messages for the
 // client id, whichever user logs in with it. The handler must be set before the client
 // connects: the broker sends kept messages right after CONNACK, before any SUBSCRIBE.
@@ -31,8 +40,8 @@ func (b *Bridge) newClient(s *session) (mqtt.Client, error) {
 		SetAutoAckDisabled(true).
 		SetStore(noStore{}).
 		SetOrderMatters(true).
-		SetAutoReconnect(true).SetMaxReconnectInterval(2 * time.Second).
-		SetConnectRetry(true).SetConnectRetryInterval(time.Second).
+		SetAutoReconnect(true).SetMaxReconnectInterval(reconnectPause).
+		SetConnectRetry(true).SetConnectRetryInterval(reconnectPause).
 		SetConnectTimeout(10 * time.Second).
 		SetKeepAlive(30 * time.Second).SetPingTimeout(20 * time.Second).
 		SetDefaultPublishHandler(s.arrive).
@@ -42,11 +51,14 @@ func (b *Bridge) newClient(s *session) (mqtt.Client, error) {
 			b.metrics.connected.Set(0)
 			b.log.Warn("mqtt connection lost", "error", err)
 		}).
-		SetReconnectingHandler(func(mqtt.Client, *mqtt.ClientOptions) { b.log.Info("connecting to mqtt", "broker", b.cfg.URL) })
+		SetReconnectingHandler(s.reconnecting)
 	if config != nil {
 		options.SetTLSConfig(config)
 	}
 	options.SetCustomOpenConnectionFn(func(broker *url.URL, o mqtt.ClientOptions) (net.Conn, error) {
+		if s.refused.Load() {
+			time.Sleep(refusedPause)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), o.ConnectTimeout)
 		defer cancel()
 		return mqttconn.Dial(ctx, broker, o.TLSConfig)

@@ -30,6 +30,7 @@ type session struct {
 	client      mqtt.Client
 	connections atomic.Uint64 // successful connections
 	refused     atomic.Bool   // the last login was refused, and that was logged
+	lost        atomic.Bool   // the connection was lost, and that it is tried again was logged
 	open        sync.Once
 	subscribed  chan struct{} // closed at the first subscription
 
@@ -172,8 +173,9 @@ func (s *session) give() {
 
 func (s *session) subscribe(client mqtt.Client) {
 	b := s.bridge
-	s.connections.Add(1)
+	connection := s.connections.Add(1)
 	s.refused.Store(false)
+	s.lost.Store(false)
 	token := client.Subscribe(b.cfg.Filter, 1, nil)
 	go func() {
 		token.Wait()
@@ -182,13 +184,22 @@ func (s *session) subscribe(client mqtt.Client) {
 			err = fmt.Errorf("the broker refused the filter %q: check the ACL of the bridge's user", b.cfg.Filter)
 		}
 		if err != nil {
-			b.log.Error("subscribing to mqtt", "error", err)
+			if client.IsConnectionOpen() && s.connections.Load() == connection { // otherwise the next one subscribes
+				b.log.Error("subscribing to mqtt", "error", err)
+			}
 			return
 		}
 		b.metrics.connected.Set(1)
 		b.log.Info("mqtt connected", "broker", b.cfg.URL)
 		s.open.Do(func() { close(s.subscribed) })
 	}()
+}
+
+// reconnecting logs the first attempt after a lost connection.
+func (s *session) reconnecting(mqtt.Client, *mqtt.ClientOptions) {
+	if !s.lost.Swap(true) {
+		s.bridge.log.Info("connecting to mqtt", "broker", s.bridge.cfg.URL)
+	}
 }
 
 // notice looks the credential up again if the broker refused it.

@@ -1,7 +1,6 @@
 package containers
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +20,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
+	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
 // BrokerContainer runs Mosquitto in its container.
@@ -28,6 +29,7 @@ type BrokerContainer struct {
 	RunDir     string   `help:"Directory that tells other containers about the broker." default:"/mosquitto/run" type:"existingdir"`
 	Host       string   `help:"Host name that they connect to." default:"mosquitto"`
 	Session    string   `help:"Client id of the bridge, whose session is created at the start. Empty: none." default:"f2mesh-bridge"`
+	Filter     string   `help:"MQTT topic filter of the bridge, to which its session subscribes." env:"MQTT_FILTER" default:"#"`
 	People     string   `help:"Address of the MQTT listener for people's tools." default:":1884"`
 	WebSocket  string   `help:"Address of the listener for browsers (MQTT over WebSocket, TLS)." default:":9001" name:"websocket"`
 	Origins    []string `help:"Additional web origins that may use it: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
@@ -50,6 +52,13 @@ func (c *BrokerContainer) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = attendant.Close() }()
+	conf, err := readBrokerConf(c.Dir)
+	if err != nil {
+		return err
+	}
+	if err := c.saveSession(ctx, conf, command[0], log); err != nil {
+		return err
+	}
 	broker := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // the container's own command; it stops by signal
 	broker.Stdout, broker.Stderr = os.Stdout, os.Stderr
 	signals := make(chan os.Signal, 8)
@@ -58,11 +67,11 @@ func (c *BrokerContainer) Run(ctx context.Context, log *slog.Logger) error {
 	if err := broker.Start(); err != nil {
 		return fmt.Errorf("starting the broker: %w", err)
 	}
-	return c.stand(context.WithoutCancel(ctx), attendant, broker, signals, log)
+	return c.stand(context.WithoutCancel(ctx), conf, attendant, broker, signals, log)
 }
 
 // stand hands signals on and reloads, until the broker has ended.
-func (c *BrokerContainer) stand(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, signals <-chan os.Signal, log *slog.Logger) error {
+func (c *BrokerContainer) stand(ctx context.Context, conf *brokerConf, attendant *mosquitto.Attendant, broker *exec.Cmd, signals <-chan os.Signal, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var group errgroup.Group
 	group.Go(func() error {
@@ -76,7 +85,7 @@ func (c *BrokerContainer) stand(ctx context.Context, attendant *mosquitto.Attend
 		}
 	})
 	group.Go(func() error {
-		if err := c.attend(ctx, attendant, broker, log); err != nil && ctx.Err() == nil {
+		if err := c.attend(ctx, conf, attendant, broker, log); err != nil && ctx.Err() == nil {
 			log.Error("the broker is not attended any more", "error", err)
 			_ = broker.Process.Signal(syscall.SIGTERM) // a revoked controller must not stay
 		}
@@ -91,15 +100,35 @@ func (c *BrokerContainer) stand(ctx context.Context, attendant *mosquitto.Attend
 	return nil
 }
 
-// attend waits until the broker serves, opens the bridge's session, lets people in, and
-// reloads the broker whenever it is asked for.
-func (c *BrokerContainer) attend(ctx context.Context, attendant *mosquitto.Attendant, broker *exec.Cmd, log *slog.Logger) error {
-	services, people, err := c.listeners()
+// saveSession sees to it that the broker has the bridge's session from its first moment.
+func (c *BrokerContainer) saveSession(ctx context.Context, conf *brokerConf, program string, log *slog.Logger) error {
+	session, password, err := c.session(ctx)
 	if err != nil {
 		return err
 	}
+	return mosquitto.FirstSession{
+		Session: session, Password: password, Data: conf.data, Conf: conf.text, Process: process.Config{Path: program, Log: log},
+		Write: func(text string) (string, error) {
+			path := filepath.Join(os.TempDir(), "first.conf")
+			return path, os.WriteFile(path, []byte(text), 0o600)
+		},
+	}.Save(ctx)
+}
+
+// session is the bridge's, empty if there is none.
+func (c *BrokerContainer) session(ctx context.Context) (session mosquitto.Session, password string, err error) {
+	if c.Session == "" {
+		return session, "", nil
+	}
+	user, password, err := mesh.LogIn(ctx, secret.Files(c.SecretsDir), mesh.SecretMQTTPassword)
+	return mosquitto.Session{User: user, ClientID: c.Session, Filter: c.Filter}, password, err
+}
+
+// attend waits until the broker serves, opens the bridge's session, lets people in, has the
+// broker save, and reloads it whenever it is asked for.
+func (c *BrokerContainer) attend(ctx context.Context, conf *brokerConf, attendant *mosquitto.Attendant, broker *exec.Cmd, log *slog.Logger) error {
 	for {
-		err := c.open(ctx, services)
+		err := c.open(ctx, conf.services)
 		if err == nil {
 			break
 		}
@@ -113,13 +142,20 @@ func (c *BrokerContainer) attend(ctx context.Context, attendant *mosquitto.Atten
 		}
 	}
 	doors, err := mosquitto.People{
-		Dir: c.Dir, Socket: people, Plain: c.People, WebSocket: c.WebSocket, Origins: c.Origins, Log: log,
+		Dir: c.Dir, Socket: conf.people, Plain: c.People, WebSocket: c.WebSocket, Origins: c.Origins, Log: log,
 		CertFile: filepath.Join(c.Dir, "server.crt"), KeyFile: filepath.Join(c.Dir, "server.key"),
 	}.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = doors.Close() }()
+	var saving sync.WaitGroup
+	defer saving.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	saving.Go(func() {
+		mosquitto.KeepSaved(ctx, conf.data, func() error { return broker.Process.Signal(syscall.SIGUSR1) })
+	})
 	return attendant.Follow(ctx, func() error {
 		log.Info("the broker's files have changed, reloading")
 		return broker.Process.Signal(syscall.SIGHUP)
@@ -135,34 +171,41 @@ func (c *BrokerContainer) open(ctx context.Context, address string) error {
 		}
 		return err
 	}
-	user, password, err := mesh.LogIn(ctx, secret.Files(c.SecretsDir), mesh.SecretMQTTPassword)
+	session, password, err := c.session(ctx)
 	if err != nil {
 		return err
 	}
-	return mosquitto.OpenSession(ctx, address, mosquitto.Session{User: user, ClientID: c.Session}, password)
+	return mosquitto.OpenSession(ctx, address, session, password)
 }
 
-// listeners are where the broker serves services, in its own container, and its socket
-// for people.
-func (c *BrokerContainer) listeners() (services, people string, err error) {
-	file, err := os.Open(filepath.Join(c.Dir, "mosquitto.conf"))
+// brokerConf is what a broker's configuration says.
+type brokerConf struct {
+	text             string
+	services, people string // where it serves services, in its own container, and its socket for people
+	data             string // where it saves its sessions
+}
+
+func readBrokerConf(dir string) (*brokerConf, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "mosquitto.conf")) //nolint:gosec // the broker's own folder
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	defer func() { _ = file.Close() }()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		where, ok := strings.CutPrefix(lines.Text(), "listener ")
-		switch path, socket := strings.CutPrefix(where, "0 "); {
-		case !ok:
+	c := &brokerConf{text: string(text)}
+	for line := range strings.Lines(c.text) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		path, socket := strings.CutPrefix(value, "0 ")
+		switch {
+		case name == "persistence_location":
+			c.data = value
+		case name != "listener":
 		case socket:
-			people = path
-		case services == "":
-			services = net.JoinHostPort(mesh.Loopback, where)
+			c.people = path
+		case c.services == "":
+			c.services = net.JoinHostPort(mesh.Loopback, value)
 		}
 	}
-	if services == "" || people == "" {
-		return "", "", errors.New("mosquitto.conf has no listener for services, or none for people")
+	if c.services == "" || c.people == "" || c.data == "" {
+		return nil, errors.New("mosquitto.conf has no persistence_location, no listener for services, or none for people")
 	}
-	return services, people, nil
+	return c, nil
 }

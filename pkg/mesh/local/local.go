@@ -199,7 +199,7 @@ func (m *Parts) runMosquitto(ctx context.Context, ready func()) error {
 		Dir: m.State.Path("mosquitto"), Host: m.Cfg.Host, Public: m.Cfg.Public, Origins: m.Cfg.Origins,
 		Port: m.Cfg.Ports.MQTT, TLSPort: m.Cfg.Ports.MQTTTLS, PeoplePort: m.Cfg.Ports.People, WebSocketPort: m.Cfg.Ports.WebSocket,
 		CertFile: cert, KeyFile: key,
-		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.Cfg.ClientID}, Autosave: m.Cfg.Autosave, Retained: m.Cfg.Retained,
+		Users: users, Session: mosquitto.Session{User: bridgeUser, ClientID: m.Cfg.ClientID, Filter: m.Cfg.Filter}, Autosave: m.Cfg.Autosave, Retained: m.Cfg.Retained,
 		Denied: m.Cfg.Denied, Log: m.Log.With("service", PartMosquitto),
 	}
 	broker, err := mosquitto.Start(ctx, cfg)

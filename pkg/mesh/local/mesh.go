@@ -54,6 +54,7 @@ type Config struct {
 	Controllers int // of the demo fleet
 	Autosave    mosquitto.Autosave
 	ClientID    string            // the bridge's at the broker
+	Filter      string            // what the bridge subscribes to there
 	Denied      func(line string) // is told each line of the broker's log about a denied publish; nil: the broker writes none
 	Sizes       stream.Sizes      // of the streams
 	Issuer      mesh.IssuerFlags

@@ -28,7 +28,7 @@ func TestQueueForAnAbsentBridge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			b.cfg.Session = Session{User: "bridge", ClientID: "bridge"}
+			b.cfg.Session = Session{User: "bridge", ClientID: "bridge", Filter: "tele/#"}
 			b.start()
 			b.setDevices([]topic.MAC{device})
 			b.absentBridge()

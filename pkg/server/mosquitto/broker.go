@@ -94,6 +94,9 @@ type starter struct {
 	dir     string
 }
 
+// dataFolder is where the broker keeps sessions and queues, in its folder.
+const dataFolder = "data"
+
 // gated reports whether a Gate keeps the lists of who comes in.
 func (s *starter) gated() bool { return s.cfg.CAFile == "" }
 
@@ -110,7 +113,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if err := s.awaitEarlier(ctx); err != nil {
 		return err
 	}
-	data := filepath.Join(s.dir, "data")
+	data := filepath.Join(s.dir, dataFolder)
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
@@ -197,10 +200,12 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 	if err := s.owner.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	b.Process, err = process.Start(process.Config{
-		Path: s.program, Args: []string{"-c", file}, Dir: s.dir,
-		Credential: s.owner.Credential(), Parse: s.cfg.parse(), Log: s.cfg.Log,
-	})
+	program := process.Config{Path: s.program, Dir: s.dir, Credential: s.owner.Credential(), Parse: s.cfg.parse(), Log: s.cfg.Log}
+	if err := s.saveSession(ctx, program, text); err != nil {
+		return nil, err
+	}
+	program.Args = []string{"-c", file}
+	b.Process, err = process.Start(program)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +220,19 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 	return b, nil
 }
 
-// openDoors lets people in until the broker has ended.
+// saveSession sees to it that the broker has its session from its first moment.
+func (s *starter) saveSession(ctx context.Context, program process.Config, conf string) error {
+	return FirstSession{
+		Session: s.cfg.Session, Password: s.cfg.Users[s.cfg.Session.User], Data: filepath.Join(s.dir, dataFolder),
+		Process: program, Conf: conf,
+		Write: func(conf string) (string, error) {
+			path := filepath.Join(s.dir, "first.conf")
+			return path, s.owner.WriteFile(path, []byte(conf), 0o600)
+		},
+	}.Save(ctx)
+}
+
+// openDoors lets people in until the broker has ended, and has it save until then.
 func (s *starter) openDoors(b *Broker) (err error) {
 	b.doors, err = People{
 		Dir: s.dir, Socket: filepath.Join(s.dir, peopleSocket), Plain: net.JoinHostPort(b.host, strconv.Itoa(b.peoplePort)),
@@ -227,6 +244,9 @@ func (s *starter) openDoors(b *Broker) (err error) {
 	}
 	if err == nil {
 		go func() {
+			if s.cfg.Autosave == (Autosave{}) {
+				s.keepSaved(b)
+			}
 			<-b.Process.Done()
 			_ = b.doors.Close() // nobody is left to tell
 			close(b.shut)
@@ -235,14 +255,26 @@ func (s *starter) openDoors(b *Broker) (err error) {
 	return err
 }
 
+// keepSaved returns when the broker has ended.
+func (s *starter) keepSaved(b *Broker) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-b.Process.Done()
+		cancel()
+	}()
+	KeepSaved(ctx, filepath.Join(s.dir, dataFolder), b.Save)
+}
+
 // await returns once the broker serves our user.
 func (s *starter) await(ctx context.Context, b *Broker) error {
-	user := s.cfg.Session.User
-	if user == "" {
-		user = s.cfg.services()[0]
+	user := s.cfg.services()[0]
+	who := client{user: user, password: s.cfg.Users[user]}
+	if s.cfg.Session != (Session{}) {
+		who = s.cfg.Session.client(s.cfg.Users[s.cfg.Session.User])
 	}
 	for {
-		err := connect(ctx, b.Address(), client{id: s.cfg.Session.ClientID, user: user, password: s.cfg.Users[user], keep: s.cfg.Session.ClientID != ""})
+		err := connect(ctx, b.Address(), who)
 		if errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %w", port.ErrTaken, err)
 		}

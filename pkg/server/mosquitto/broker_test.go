@@ -37,6 +37,9 @@ type bench struct {
 	broker    *Broker
 }
 
+// ownInterval is Mosquitto's own: tests that kill a broker know when it has saved.
+var ownInterval = Autosave{Every: 10 * time.Second}
+
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	if _, err := find(); err != nil {
@@ -49,8 +52,9 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, authority.IssueServer(certificate, key, []string{"127.0.0.1", "localhost"}))
 	return &bench{t: t, authority: authority, devices: filepath.Join(dir, "devices"), cfg: Config{
 		Dir: filepath.Join(dir, "mosquitto"), CAFile: authority.CAFile(), CertFile: certificate, KeyFile: key,
-		Users: map[string]string{"bridge": "bridge password", "registrar": "registrar password", "operator": "operator password", "nobody": "nobody password"},
-		Log:   slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Users:    map[string]string{"bridge": "bridge password", "registrar": "registrar password", "operator": "operator password", "nobody": "nobody password"},
+		Autosave: ownInterval,
+		Log:      slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}}
 }
 

@@ -35,8 +35,8 @@ type Config struct {
 	// Users are the names and passwords for Port, of services, and for PeoplePort and
 	// WebSocketPort, of all others. What a name may do stands in mosquitto/internal.acl.
 	Users map[string]string
-	// Session is a client's that must miss nothing while it is away. Start opens
-	// it for a moment.
+	// Session is a client's that must miss nothing while it is away. Start opens it for
+	// a moment. At the first start it is saved before anybody else can connect.
 	Session Session
 	// Autosave says when sessions and queues are written to disk. The zero
 	// value leaves it to mosquitto/mosquitto.conf, which explains the choice.
@@ -60,7 +60,14 @@ type Config struct {
 // read from its file Mosquitto does not know the password, and takes its rights
 // away at the next Reload: what is then published is acknowledged and dropped,
 // until the client comes (measured with 2.0.11 and 2.0.22).
-type Session struct{ User, ClientID string }
+//
+// Filter is what a new session subscribes to: a message that comes before the client's own
+// first SUBSCRIBE is acknowledged and dropped otherwise.
+type Session struct{ User, ClientID, Filter string }
+
+func (s Session) client(password string) client {
+	return client{id: s.ClientID, user: s.User, password: password, keep: true, filter: s.Filter}
+}
 
 // Autosave bounds what a crash of the broker may lose (design 5.8). At most one
 // of the two may be set.
@@ -80,8 +87,9 @@ func (c Config) validate() error {
 		return errors.New("certificate and key are required")
 	case len(c.services()) == 0:
 		return errors.New("at least one service's user is required")
-	case c.Session.User != "" && c.Users[c.Session.User] == "", (c.Session.User == "") != (c.Session.ClientID == ""):
-		return errors.New("a session takes one of the users and a client id")
+	case c.Session.User != "" && c.Users[c.Session.User] == "", (c.Session.User == "") != (c.Session.ClientID == ""),
+		(c.Session.User == "") != (c.Session.Filter == ""):
+		return errors.New("a session takes one of the users, a client id and a filter")
 	case c.Autosave.Every < 0 || c.Autosave.Every%time.Second != 0 || c.Autosave.Changes < 0:
 		return errors.New("autosave takes whole seconds or a number of changes")
 	case c.Autosave.Every > 0 && c.Autosave.Changes > 0:

@@ -26,27 +26,11 @@ func openErrorLog(ctx context.Context, address string, c client) (*errorLog, err
 		return nil, err
 	}
 	l := &errorLog{conn}
-	if err := l.subscribe(); err != nil {
+	if err := subscribe(conn, errorTopic, 0); err != nil { // QoS 0 needs no acknowledgements
 		l.close()
 		return nil, err
 	}
 	return l, nil
-}
-
-// subscribe asks for QoS 0, which needs no acknowledgements (MQTT 3.1.1 section 3.8).
-func (l *errorLog) subscribe() error {
-	const packetID, grantedQoS0 = 1, 0
-	if _, err := l.conn.Write(packet(0x82, append(field([]byte{0, packetID}, errorTopic), 0))); err != nil {
-		return err
-	}
-	kind, answer, err := readPacket(l.conn, largestLogLine)
-	if err != nil {
-		return err
-	}
-	if kind != 0x90 || len(answer) != 3 || answer[2] != grantedQoS0 {
-		return fmt.Errorf("unexpected answer to SUBSCRIBE: % x", answer)
-	}
-	return nil
 }
 
 // largestLogLine bounds a packet with its line.

@@ -97,5 +97,5 @@ func (a *Attendant) Close() error { return a.lock.Close() }
 // OpenSession opens a client's persistent session for a moment, as Start does for
 // Config.Session.
 func OpenSession(ctx context.Context, address string, s Session, password string) error {
-	return connect(ctx, address, client{id: s.ClientID, user: s.User, password: password, keep: true})
+	return connect(ctx, address, s.client(password))
 }

@@ -41,26 +41,48 @@ func dial(ctx context.Context, address string, c client) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	if err := c.logIn(conn); err != nil {
+	present, err := c.logIn(conn)
+	if err == nil && c.filter != "" && !present {
+		err = subscribe(conn, c.filter, 1)
+	}
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-func (c client) logIn(conn net.Conn) error {
+// logIn reports whether the broker had the client's session.
+func (c client) logIn(conn net.Conn) (present bool, err error) {
 	if _, err := conn.Write(c.connectPacket()); err != nil {
-		return err
+		return false, err
 	}
 	var answer [4]byte // CONNACK: type, length 2, flags, return code
 	if _, err := io.ReadFull(conn, answer[:]); err != nil {
-		return err
+		return false, err
 	}
 	if answer[0] != 0x20 || answer[1] != 2 {
-		return fmt.Errorf("unexpected answer to CONNECT: % x", answer)
+		return false, fmt.Errorf("unexpected answer to CONNECT: % x", answer)
 	}
 	if answer[3] != 0 {
-		return fmt.Errorf("%w: CONNACK return code %d", ErrRefused, answer[3])
+		return false, fmt.Errorf("%w: CONNACK return code %d", ErrRefused, answer[3])
+	}
+	return answer[2]&1 != 0, nil
+}
+
+// subscribe is for a session without messages: the next packet is the response (MQTT 3.1.1
+// section 3.8).
+func subscribe(conn net.Conn, filter string, qos byte) error {
+	const packetID = 1
+	if _, err := conn.Write(packet(0x82, append(field([]byte{0, packetID}, filter), qos))); err != nil {
+		return err
+	}
+	kind, answer, err := readPacket(conn, largestLogLine)
+	if err != nil {
+		return err
+	}
+	if kind != 0x90 || len(answer) != 3 || answer[2] != qos {
+		return fmt.Errorf("unexpected answer to SUBSCRIBE: % x", answer)
 	}
 	return nil
 }
@@ -71,6 +93,8 @@ type client struct {
 	// keep opens the client's session, which stays; what the broker sends on it stays
 	// unacknowledged. Otherwise the session of this id is ended, with what is queued.
 	keep bool
+	// filter is what a session that the broker does not have yet subscribes to; "" for none.
+	filter string
 }
 
 // connectPacket is CONNECT with a password (MQTT 3.1.1 section 3.1).
