@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // logger passes the server's log on. Debug and trace, which show payloads, are
@@ -12,7 +14,13 @@ import (
 type logger struct {
 	log   *slog.Logger
 	fatal chan string
+
+	mu       sync.Mutex
+	warnings []string // the first maxWarnings
 }
+
+// maxWarnings is how many warnings are kept to explain a failed start.
+const maxWarnings = 100
 
 func newLogger(log *slog.Logger) *logger {
 	return &logger{log: log, fatal: make(chan string, 1)}
@@ -30,7 +38,26 @@ func (l *logger) write(level slog.Level, format string, arguments ...any) string
 func (l *logger) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v...) }
 
 // Warnf logs at warning level.
-func (l *logger) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v...) }
+func (l *logger) Warnf(format string, v ...any) {
+	line := l.write(slog.LevelWarn, format, v...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.warnings) < maxWarnings {
+		l.warnings = append(l.warnings, line)
+	}
+}
+
+// warningAbout returns the last of the first warnings that names a stream, or "".
+func (l *logger) warningAbout(stream string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range slices.Backward(l.warnings) {
+		if strings.Contains(line, `"`+stream+`"`) || strings.Contains(line, "/"+stream+"/") {
+			return line
+		}
+	}
+	return ""
+}
 
 // Errorf logs at error level.
 func (l *logger) Errorf(format string, v ...any) { l.write(slog.LevelError, format, v...) }
