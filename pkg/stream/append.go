@@ -44,9 +44,10 @@ func (e *OvertakenError) Error() string {
 // repeated for the same place, and one of the two is stored at most. It does not
 // need ids of messages. One goroutine appends.
 type Appender struct {
-	client *Client
-	stream string
-	last   uint64 // sequence that the next message follows
+	client      *Client
+	stream      string
+	last        uint64 // sequence that the next message follows
+	incarnation uint64 // of the stream; 0: not known yet
 
 	mu      sync.Mutex // guards the fields below
 	since   time.Time  // when storing began to fail; zero while it succeeds
@@ -96,6 +97,9 @@ func (a *Appender) note(problem error) {
 }
 
 func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error {
+	if err := a.identify(ctx); err != nil {
+		return err
+	}
 	first := messages[0]
 	first.Header[jetstream.ExpectedLastSeqHeader] = []string{strconv.FormatUint(a.last, 10)}
 	defer delete(first.Header, jetstream.ExpectedLastSeqHeader) // its place may change
@@ -129,6 +133,20 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 	}
 }
 
+// identify notes which stream it is: one that was deleted and recreated is another one.
+func (a *Appender) identify(ctx context.Context) error {
+	if a.incarnation != 0 {
+		return nil
+	}
+	return a.client.untilAnswered(ctx, "stream "+a.stream, func(ctx context.Context) error {
+		info, err := a.client.Info(ctx, a.stream)
+		if err == nil {
+			a.incarnation = Incarnation(info)
+		}
+		return err
+	})
+}
+
 // attempt stores all messages or none. A single one needs no batch.
 func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
 	store := a.client.atomic
@@ -147,13 +165,13 @@ func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
 func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem error) (stored bool, err error) {
 	a.note(problem)
 	var next *jetstream.RawStreamMsg
-	var last uint64
+	var last, incarnation uint64
 	err = a.client.untilAnswered(ctx, "the end of "+a.stream, func(ctx context.Context) (err error) {
 		info, err := a.client.Info(ctx, a.stream) // before the other: an attempt may arrive in between
 		if err != nil {
 			return err
 		}
-		last = info.State.LastSeq
+		last, incarnation = info.State.LastSeq, Incarnation(info)
 		next, err = a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + 1})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
@@ -167,9 +185,11 @@ func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem err
 		a.last += uint64(len(messages))
 		a.note(nil)
 		return true, nil
+	case last < a.last && a.stream == Raw && incarnation == a.incarnation:
+		return false, a.client.fillRaw(ctx, last, a.last)
 	case last != a.last: // less than that: the stream was recreated
 		overtaken := &OvertakenError{Stream: a.stream, First: a.last + 1, Last: last}
-		a.last = last
+		a.last, a.incarnation = last, incarnation
 		return false, overtaken
 	}
 	return false, nil
