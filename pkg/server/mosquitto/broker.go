@@ -37,6 +37,9 @@ import (
 // ErrNotInstalled is returned by Start when there is no mosquitto program.
 var ErrNotInstalled = errors.New("mosquitto is not installed (Debian: apt-get install mosquitto)")
 
+// databaseFile has the broker's sessions, queues and retained messages.
+const databaseFile = "mosquitto.db"
+
 // stillRunning is how long Start waits for an earlier broker on the same folder,
 // which ends by itself when the process that started it has died.
 const stillRunning = 10 * time.Second
@@ -251,7 +254,7 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 		}
 		select {
 		case <-b.Process.Done():
-			return exited(b.Process)
+			return s.exited(b.Process)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for it to serve: %w", ctx.Err())
 		case <-time.After(pollInterval):
@@ -259,10 +262,13 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 	}
 }
 
-func exited(p *process.Process) error {
+func (s *starter) exited(p *process.Process) error {
 	tail := p.Tail()
-	if strings.Contains(tail, "Address already in use") {
+	switch {
+	case strings.Contains(tail, "Address already in use"):
 		return port.ErrTaken
+	case strings.Contains(tail, "Couldn't open database"):
+		return fmt.Errorf("it exited: %s: the database %s is damaged: see the incidents in docs/operations.md", tail, filepath.Join(s.dir, "data", databaseFile))
 	}
 	return fmt.Errorf("it exited: %s", tail)
 }
