@@ -47,7 +47,7 @@ type Appender struct {
 	client      *Client
 	stream      string
 	last        uint64 // sequence that the next message follows
-	incarnation uint64 // of the stream; 0: not known yet
+	incarnation uint64 // of the stream; 0: not known
 
 	mu      sync.Mutex // guards the fields below
 	since   time.Time  // when storing began to fail; zero while it succeeds
@@ -58,6 +58,24 @@ type Appender struct {
 func (c *Client) NewAppender(streamName string, last uint64) *Appender {
 	return &Appender{client: c, stream: streamName, last: last}
 }
+
+// OpenAppender returns an Appender at the end of the stream. It waits for the server for
+// as long as ctx lasts. If RAW then loses its end to damaged files, it fills RAW up to
+// there before it stores more, so that no sequence is used twice.
+func (c *Client) OpenAppender(ctx context.Context, streamName string) (a *Appender, err error) {
+	err = c.untilAnswered(ctx, "the end of "+streamName, func(ctx context.Context) error {
+		info, err := c.Info(ctx, streamName)
+		if err == nil {
+			a = c.NewAppender(streamName, info.State.LastSeq)
+			a.incarnation = Incarnation(info)
+		}
+		return err
+	})
+	return a, err
+}
+
+// Last is the sequence that the next message follows. It must not be called during an Append.
+func (a *Appender) Last() uint64 { return a.last }
 
 // Append stores the messages in their order, in atomic batches, and returns when
 // they are on disk. It retries for as long as ctx lasts. It returns the sequences of
@@ -97,9 +115,6 @@ func (a *Appender) note(problem error) {
 }
 
 func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error {
-	if err := a.identify(ctx); err != nil {
-		return err
-	}
 	first := messages[0]
 	first.Header[jetstream.ExpectedLastSeqHeader] = []string{strconv.FormatUint(a.last, 10)}
 	defer delete(first.Header, jetstream.ExpectedLastSeqHeader) // its place may change
@@ -131,20 +146,6 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 		case <-time.After(next):
 		}
 	}
-}
-
-// identify notes which stream it is: one that was deleted and recreated is another one.
-func (a *Appender) identify(ctx context.Context) error {
-	if a.incarnation != 0 {
-		return nil
-	}
-	return a.client.untilAnswered(ctx, "stream "+a.stream, func(ctx context.Context) error {
-		info, err := a.client.Info(ctx, a.stream)
-		if err == nil {
-			a.incarnation = Incarnation(info)
-		}
-		return err
-	})
 }
 
 // attempt stores all messages or none. A single one needs no batch.
