@@ -201,6 +201,9 @@ func (s *Snapshot) config() (config map[string]any, err error) {
 	if err := decoder.Decode(&config); err != nil || s.Incarnation == 0 {
 		return config, err
 	}
+	if config == nil {
+		return nil, errors.New("it is empty")
+	}
 	metadata, _ := config["metadata"].(map[string]any)
 	if metadata == nil {
 		metadata = map[string]any{}
