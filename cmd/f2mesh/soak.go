@@ -76,7 +76,7 @@ func (c *soakCommand) config(log *slog.Logger) (cfg soak.Config, err error) {
 				Keeper: up.Keeper, Bridge: up.Bridge, Decoder: up.Decoder, Writer: up.Writer, Registrar: up.Registrar, Health: up.Health,
 			}
 			if withoutSaves {
-				cfg.Autosave = mosquitto.Autosave{Every: 24 * time.Hour}
+				cfg.Autosave = mosquitto.Autosave{Every: time.Hour}
 			}
 			return newMesh(st, cfg, log)
 		},

@@ -44,9 +44,10 @@ func (e *OvertakenError) Error() string {
 // repeated for the same place, and one of the two is stored at most. It does not
 // need ids of messages. One goroutine appends.
 type Appender struct {
-	client *Client
-	stream string
-	last   uint64 // sequence that the next message follows
+	client      *Client
+	stream      string
+	last        uint64 // sequence that the next message follows
+	incarnation uint64 // of the stream; 0: not known
 
 	mu      sync.Mutex // guards the fields below
 	since   time.Time  // when storing began to fail; zero while it succeeds
@@ -57,6 +58,24 @@ type Appender struct {
 func (c *Client) NewAppender(streamName string, last uint64) *Appender {
 	return &Appender{client: c, stream: streamName, last: last}
 }
+
+// OpenAppender returns an Appender at the end of the stream. It waits for the server for
+// as long as ctx lasts. If RAW then loses its end to damaged files, it fills RAW up to
+// there before it stores more, so that no sequence is used twice.
+func (c *Client) OpenAppender(ctx context.Context, streamName string) (a *Appender, err error) {
+	err = c.untilAnswered(ctx, "the end of "+streamName, func(ctx context.Context) error {
+		info, err := c.Info(ctx, streamName)
+		if err == nil {
+			a = c.NewAppender(streamName, info.State.LastSeq)
+			a.incarnation = Incarnation(info)
+		}
+		return err
+	})
+	return a, err
+}
+
+// Last is the sequence that the next message follows. It must not be called during an Append.
+func (a *Appender) Last() uint64 { return a.last }
 
 // Append stores the messages in their order, in atomic batches, and returns when
 // they are on disk. It retries for as long as ctx lasts. It returns the sequences of
@@ -147,13 +166,13 @@ func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
 func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem error) (stored bool, err error) {
 	a.note(problem)
 	var next *jetstream.RawStreamMsg
-	var last uint64
+	var last, incarnation uint64
 	err = a.client.untilAnswered(ctx, "the end of "+a.stream, func(ctx context.Context) (err error) {
 		info, err := a.client.Info(ctx, a.stream) // before the other: an attempt may arrive in between
 		if err != nil {
 			return err
 		}
-		last = info.State.LastSeq
+		last, incarnation = info.State.LastSeq, Incarnation(info)
 		next, err = a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + 1})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
@@ -167,9 +186,11 @@ func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem err
 		a.last += uint64(len(messages))
 		a.note(nil)
 		return true, nil
+	case last < a.last && a.stream == Raw && incarnation == a.incarnation:
+		return false, a.client.fillRaw(ctx, last, a.last)
 	case last != a.last: // less than that: the stream was recreated
 		overtaken := &OvertakenError{Stream: a.stream, First: a.last + 1, Last: last}
-		a.last = last
+		a.last, a.incarnation = last, incarnation
 		return false, overtaken
 	}
 	return false, nil

@@ -44,6 +44,11 @@ func (c *Client) SetUp(ctx context.Context, sizes Sizes, dryRun bool) (changes [
 		changes = append(changes, change...)
 	}
 	changes = append(changes, explained...)
+	continued, err := c.continueRaw(ctx, dryRun)
+	if err != nil {
+		return changes, err
+	}
+	changes = append(changes, continued...)
 	consumers, err := c.consumerFiles()
 	if err != nil {
 		return changes, err

@@ -66,11 +66,10 @@ func parseMessage(data []byte) (*jetstream.RawStreamMsg, error) {
 	s := answer.Message
 	m := &jetstream.RawStreamMsg{Subject: s.Subject, Sequence: s.Sequence, Header: nats.Header{}, Data: s.Data, Time: s.Time}
 	if len(s.Header) > 0 {
-		header, err := nats.DecodeHeadersMsg(s.Header)
-		if err != nil {
-			return nil, err
+		// A damaged one is left out: a reader of many messages must not stop at it.
+		if header, err := nats.DecodeHeadersMsg(s.Header); err == nil {
+			m.Header = header
 		}
-		m.Header = header
 	}
 	return m, nil
 }

@@ -16,6 +16,8 @@ const (
 	// silence is how long a stream may send nothing before the consumer is asked
 	// whether there is anything left.
 	silence = 5 * time.Second
+	// maxSilences is how often in a row it may say that there is, and send nothing.
+	maxSilences = 4
 	// scanLifetime is when the server forgets the consumer of a Scan whose process
 	// was killed.
 	scanLifetime = 5 * time.Minute
@@ -102,19 +104,28 @@ func (s Scan) config() jetstream.OrderedConsumerConfig {
 func (s Scan) iterate(ctx context.Context, consumer jetstream.Consumer, messages jetstream.MessagesContext, visit func(*Message) error) error {
 	defer context.AfterFunc(ctx, messages.Stop)()
 	var m Message
+	silences := 0
 	for n := uint64(1); ; n++ {
 		next, err := messages.Next(jetstream.NextMaxWait(silence))
 		switch {
 		case ctx.Err() != nil:
 			return fmt.Errorf("reading %s: %w", s.Stream, ctx.Err())
 		case errors.Is(err, nats.ErrTimeout):
-			if info, err := consumer.Info(ctx); err == nil && info.NumPending == 0 {
+			info, err := consumer.Info(ctx)
+			if err != nil {
+				continue
+			}
+			if info.NumPending == 0 {
 				return nil // the rest was removed meanwhile
+			}
+			if silences++; silences == maxSilences {
+				return fmt.Errorf("reading %s: nothing comes after message %d, but %d messages should: its files may be damaged: docs/runbooks/StreamDamaged.md", s.Stream, m.Sequence, info.NumPending)
 			}
 			continue
 		case err != nil:
 			return fmt.Errorf("reading %s: %w", s.Stream, err)
 		}
+		silences = 0
 		meta, err := next.Metadata()
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", s.Stream, err)

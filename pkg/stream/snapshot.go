@@ -60,8 +60,8 @@ func Incarnation(info *jetstream.StreamInfo) uint64 {
 	return uint64(info.Created.UnixNano())
 }
 
-// Save writes a stream with its consumers to w, as `nats stream backup` does. The
-// server verifies each message's checksum first. What the stream receives meanwhile
+// Save writes a stream with its consumers to w, as `nats stream backup` does. The server
+// leaves out a message whose checksum is wrong, and does not say so. What the stream receives meanwhile
 // may or may not be in it, and a consumer that goes on meanwhile may be saved beyond
 // the last message: see Hold.
 func Save(ctx context.Context, js jetstream.JetStream, name string, w io.Writer) (s Snapshot, err error) {
@@ -200,6 +200,9 @@ func (s *Snapshot) config() (config map[string]any, err error) {
 	decoder.UseNumber()
 	if err := decoder.Decode(&config); err != nil || s.Incarnation == 0 {
 		return config, err
+	}
+	if config == nil {
+		return nil, errors.New("it is empty")
 	}
 	metadata, _ := config["metadata"].(map[string]any)
 	if metadata == nil {

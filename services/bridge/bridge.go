@@ -125,11 +125,14 @@ func (b *Bridge) drain(ctx context.Context) {
 // store is the hot loop: gather, store, acknowledge. It ends when the queue is closed, so
 // that a stop does not interrupt a batch that is being stored.
 func (b *Bridge) store(ctx context.Context) error {
-	last, err := b.window.recall(ctx, b.streams)
+	raw, err := b.streams.OpenAppender(ctx, stream.Raw)
+	if err == nil {
+		err = b.window.recall(ctx, b.streams, raw.Last())
+	}
 	if err != nil {
 		return b.stopped(ctx, err)
 	}
-	b.raw.Store(b.streams.NewAppender(stream.Raw, last))
+	b.raw.Store(raw)
 	buf := make([]arrival, 0, b.cfg.Batch)
 	for {
 		buf = batch.Gather(b.arrived.open, b.arrived.items, buf[:0], b.cfg.Batch, b.cfg.Linger)

@@ -131,23 +131,20 @@ func (w *window) pass(id uint16, dup bool) {
 	}
 }
 
-// recall reads the end of RAW, as many messages as the broker may send again, and returns
-// the last sequence.
-func (w *window) recall(ctx context.Context, streams *stream.Client) (last uint64, err error) {
-	if last, err = streams.LastSequence(ctx, stream.Raw); err != nil {
-		return 0, err
-	}
+// recall reads the end of RAW, up to the sequence last: as many messages as the broker may
+// send again.
+func (w *window) recall(ctx context.Context, streams *stream.Client, last uint64) error {
 	begin := uint64(1)
 	if reach := uint64(w.inflight); last > reach { //nolint:gosec // Config.Validate: positive
 		begin = last - reach + 1
 	}
-	err = streams.Range(ctx, stream.Raw, begin, last, func(m *jetstream.RawStreamMsg) {
+	err := streams.Range(ctx, stream.Raw, begin, last, func(m *jetstream.RawStreamMsg) {
 		w.take(w.stored(m))
 	})
 	if err != nil {
-		return 0, fmt.Errorf("reading the messages that the broker may send again: %w", err)
+		return fmt.Errorf("reading the messages that the broker may send again: %w", err)
 	}
-	return last, nil
+	return nil
 }
 
 // stored returns a message of RAW as take saw it.

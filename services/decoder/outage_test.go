@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,7 +208,7 @@ func TestRowOfAnotherType(t *testing.T) {
 	d := r.start(t)
 	send()
 	r.acknowledged(t)
-	require.Equal(t, []int{3, 3, 3}, values(), "the control")
+	require.Eventually(t, func() bool { return slices.Equal([]int{3, 3, 3}, values()) }, long, 100*time.Millisecond, "the control")
 
 	r.exec(t, `ALTER TABLE "DataPoint" ALTER "Decimals" TYPE numeric`)
 	r.exec(t, `UPDATE "DataPoint" SET "Decimals" = 1.5 WHERE "DataPointId" = 1`)

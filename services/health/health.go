@@ -1,6 +1,6 @@
 // Package health checks a running mesh: it serves people and Prometheus over
 // HTTPS, and raises alarms on NATS for a stage that is stalled, a stream near its
-// limit, rising dead letters and a broker that drops messages.
+// limit or with damaged files, rising dead letters and a broker that drops messages.
 package health
 
 import (
@@ -52,7 +52,7 @@ func New(cfg Config, password PasswordSource, inner http.Handler, js jetstream.J
 	}
 	m := newMetrics(reg)
 	publish := func(one alarm.Alarm) error { return alarm.Publish(js.Conn(), one) }
-	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, DeadLetters, Dropping, FailedLogins}, publish, m.alarms, log)
+	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, Damaged, DeadLetters, Dropping, FailedLogins}, publish, m.alarms, log)
 	return &Server{
 		cfg: cfg, password: password, inner: inner, js: js, log: log, metrics: m,
 		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins), failed: errors.New("the mesh was not checked yet"),

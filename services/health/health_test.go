@@ -56,7 +56,11 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	natsConfig := natsservertest.Config(t)
-	started := natsservertest.Start(t, natsConfig)
+	return newBenchOn(t, natsConfig, natsservertest.Start(t, natsConfig))
+}
+
+func newBenchOn(t *testing.T, natsConfig natsserver.Config, started *natsserver.Server) *bench {
+	t.Helper()
 	b := &bench{t: t, connect: func(user string) jetstream.JetStream {
 		nc, err := nats.Connect(started.URL(), nats.UserInfo(user, natsservertest.Password(user)), nats.RootCAs(natsConfig.CAFile),
 			nats.CustomInboxPrefix(natsserver.InboxPrefix(user)),

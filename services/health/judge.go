@@ -12,6 +12,7 @@ import (
 const (
 	StageStalled = "stage_stalled"
 	StreamFull   = "stream_full"
+	Damaged      = "stream_damaged"
 	DeadLetters  = "dead_letters_rising"
 	Dropping     = "broker_dropping"
 	FailedLogins = "failed_logins"
@@ -25,6 +26,7 @@ type judge struct {
 	moved   map[string]progress           // by stage
 	letters map[string]map[string]*window // by stage and instance
 	dropped window
+	ends    map[string]end // by stream
 }
 
 // progress is when a stage was last seen to work.
@@ -34,12 +36,12 @@ type progress struct {
 }
 
 func newJudge(cfg Config, alarms *alarm.Board) *judge {
-	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]map[string]*window{}}
+	return &judge{cfg: cfg, alarms: alarms, moved: map[string]progress{}, letters: map[string]map[string]*window{}, ends: map[string]end{}}
 }
 
 // see judges one look.
 func (j *judge) see(s *MeshStatus) {
-	stalled, letters, full, dropping := map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
+	stalled, letters, full, dropping, damaged := map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
 	for i := range s.Stages {
 		stage := &s.Stages[i]
 		if cause := j.stalled(stage, s.Time); cause != "" {
@@ -50,8 +52,12 @@ func (j *judge) see(s *MeshStatus) {
 		}
 	}
 	for i := range s.Streams {
-		if one := &s.Streams[i]; one.fill() >= j.fullFrom(one.Stream) {
+		one := &s.Streams[i]
+		if one.fill() >= j.fullFrom(one.Stream) {
 			full[one.Stream] = fmt.Sprintf("%.0f%% of %d bytes", 100*one.fill(), one.MaxBytes)
+		}
+		if problem := j.damaged(one); problem != "" {
+			damaged[one.Stream] = problem
 		}
 	}
 	// A registrar that does not answer, or has not heard the broker yet, tells
@@ -65,6 +71,7 @@ func (j *judge) see(s *MeshStatus) {
 	j.alarms.Keep(StageStalled, stalled)
 	j.alarms.Keep(DeadLetters, letters)
 	j.alarms.Keep(StreamFull, full)
+	j.alarms.Keep(Damaged, damaged)
 	j.alarms.Keep(Dropping, dropping)
 }
 

@@ -173,7 +173,7 @@ func (s *ServiceStatus) position(ctx context.Context, js jetstream.JetStream, na
 func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]StreamFill, error) {
 	var all []StreamFill
 	for _, s := range streams {
-		info, err := stream.Find(ctx, js, s.name)
+		info, err := streamInfo(ctx, js, s.name, s.reader != "" || s.name == stream.Audit)
 		if err != nil {
 			return nil, err
 		}
@@ -183,6 +183,7 @@ func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]StreamFill, e
 		one := StreamFill{
 			Stream: s.name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
 			Backlog: info.State.Bytes, trimmed: s.reader != "", ring: s.ring,
+			Lost: lostBytes(&info.State), created: info.Created, last: info.State.LastSeq,
 		}
 		if one.trimmed {
 			if one.Backlog, err = backlog(ctx, js, s.name, s.reader, &info.State); err != nil {

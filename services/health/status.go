@@ -68,7 +68,13 @@ type StreamFill struct {
 	FullIn float64 `json:"seconds_to_full,omitempty"`
 	Room   float64 `json:"seconds_of_room,omitempty"`
 
+	// Lost is how many bytes of the stream's files the server could not read since it
+	// started. It is known of those streams that keep all messages until they are trimmed.
+	Lost uint64 `json:"lost_bytes,omitempty"`
+
 	trimmed, ring bool
+	created       time.Time
+	last          uint64 // sequence of the last message
 }
 
 // untrimmed is the share of its limit that a stream with history does not reach while

@@ -37,6 +37,7 @@ import (
 // ErrNotInstalled is returned by Start when there is no mosquitto program.
 var ErrNotInstalled = errors.New("mosquitto is not installed (Debian: apt-get install mosquitto)")
 
+
 // stillRunning is how long Start waits for an earlier broker on the same folder,
 // which ends by itself when the process that started it has died.
 const stillRunning = 10 * time.Second
@@ -283,7 +284,7 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 		}
 		select {
 		case <-b.Process.Done():
-			return exited(b.Process)
+			return exited(b.Process, filepath.Join(s.dir, "data"))
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for it to serve: %w", ctx.Err())
 		case <-time.After(pollInterval):
@@ -291,10 +292,14 @@ func (s *starter) await(ctx context.Context, b *Broker) error {
 	}
 }
 
-func exited(p *process.Process) error {
+// exited says why the broker ended; data is its data folder.
+func exited(p *process.Process, data string) error {
 	tail := p.Tail()
-	if strings.Contains(tail, "Address already in use") {
+	switch {
+	case strings.Contains(tail, "Address already in use"):
 		return port.ErrTaken
+	case strings.Contains(tail, "Couldn't open database"):
+		return fmt.Errorf("it exited: %s: the database %s is damaged: see the incidents in docs/operations.md", tail, filepath.Join(data, savedFile))
 	}
 	return fmt.Errorf("it exited: %s", tail)
 }

@@ -74,7 +74,7 @@ func (f FirstSession) save(ctx context.Context) (err error) {
 	for err = connect(ctx, address, f.client(f.Password)); err != nil; err = connect(ctx, address, f.client(f.Password)) {
 		select {
 		case <-broker.Done():
-			return exited(broker)
+			return exited(broker, f.Data)
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err(), broker.Kill())
 		case <-time.After(pollInterval):

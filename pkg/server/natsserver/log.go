@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -16,7 +17,13 @@ type logger struct {
 
 	once   sync.Once
 	failed chan struct{} // closed at the first error after which JetStream stores nothing more
+
+	mu       sync.Mutex
+	warnings []string // the first maxWarnings
 }
+
+// maxWarnings is how many warnings are kept to explain a failed start.
+const maxWarnings = 100
 
 func newLogger(log *slog.Logger) *logger {
 	return &logger{log: log, fatal: make(chan string, 1), failed: make(chan struct{})}
@@ -34,7 +41,26 @@ func (l *logger) write(level slog.Level, format string, arguments ...any) string
 func (l *logger) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v...) }
 
 // Warnf logs at warning level.
-func (l *logger) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v...) }
+func (l *logger) Warnf(format string, v ...any) {
+	line := l.write(slog.LevelWarn, format, v...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.warnings) < maxWarnings {
+		l.warnings = append(l.warnings, line)
+	}
+}
+
+// warningAbout returns the last of the first warnings that names a stream, or "".
+func (l *logger) warningAbout(stream string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range slices.Backward(l.warnings) {
+		if strings.Contains(line, `"`+stream+`"`) || strings.Contains(line, "/"+stream+"/") {
+			return line
+		}
+	}
+	return ""
+}
 
 // Errorf logs at error level, and notes an error that lasts until the server restarts: the
 // server says so nowhere else (filestore.go and jetstream.go of nats-server 2.15.2).

@@ -33,6 +33,7 @@ const pollInterval = 5 * time.Millisecond
 type Server struct {
 	server *server.Server
 	lock   *os.File
+	dir    string
 	host   string
 	port   int
 	filled string // the folder that Stop brings to disk
@@ -50,13 +51,20 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
-	s, err := port.Retry(cfg.Port > 0, func() (*Server, error) { return start(ctx, cfg) })
+	s, err := checkedStart(ctx, cfg)
 	if err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
-	s.lock = lock
+	s.lock, s.dir = lock, cfg.Dir
 	return s, nil
+}
+
+func checkedStart(ctx context.Context, cfg Config) (*Server, error) {
+	if err := checkBlocks(cfg.Dir); err != nil {
+		return nil, err
+	}
+	return port.Retry(cfg.Port > 0, func() (*Server, error) { return start(ctx, cfg) })
 }
 
 // lockDir makes the folder and holds it: two servers on one folder would destroy
@@ -105,7 +113,11 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	s.failed = log.failed
 	s.server.SetLoggerV2(log, false, false, false)
 	go s.server.Start()
-	if err := s.await(ctx, log); err != nil {
+	err = s.await(ctx, log)
+	if err == nil {
+		err = s.allThere(options.StoreDir, log)
+	}
+	if err != nil {
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
 		return nil, err
@@ -153,7 +165,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	go func() {
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
-		err := syncFolder(s.filled)
+		err := errors.Join(syncFolder(s.filled), markStopped(s.dir))
 		_ = s.lock.Close() // lets the next server in
 		stopped <- err
 	}()
@@ -174,11 +186,7 @@ func syncFolder(dir string) error {
 		if err != nil {
 			return err
 		}
-		f, err := os.Open(path) //nolint:gosec // our own folder
-		if err != nil {
-			return err
-		}
-		return errors.Join(f.Sync(), f.Close())
+		return syncFile(path)
 	})
 	if err != nil {
 		return fmt.Errorf("bringing the streams to disk: %w", err)
