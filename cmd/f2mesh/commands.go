@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
 )
 
 // commands is the command line: flags, environment variables and help are all
@@ -23,7 +24,7 @@ type commands struct {
 	Restore  restoreCommand  `cmd:"" help:"Restore a backup into an empty state directory."`
 	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
 	Simulate simulateCommand `cmd:"" help:"Simulate a fleet of F2 controllers."`
-	Soak     soakCommand     `cmd:"" help:"Prove that a mesh of its own loses and doubles nothing under faults."`
+	Soak     soak.Command    `cmd:"" help:"Prove that a mesh of its own loses and doubles nothing under faults."`
 	Device   deviceCommands  `cmd:"" help:"Manage controllers and their certificates."`
 	Metadata metadataCommand `cmd:"" help:"Manage the fleet's metadata in PostgreSQL."`
 	Secret   secretCommands  `cmd:"" help:"Show and rotate the mesh's credentials."`
@@ -45,7 +46,7 @@ type commands struct {
 	Broker      containers.BrokerContainer `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
 	Healthcheck containers.Healthcheck     `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
-	SoakNATS soakNATSCommand `cmd:"" hidden:"" name:"soak-nats" help:"Run the NATS server of a soak."`
+	SoakNATS soak.NATS `cmd:"" hidden:"" name:"soak-nats" help:"Run the NATS server of a soak."`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
@@ -54,6 +55,7 @@ func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong
 		kong.PostBuild(hideSetByUp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(soak.Hooks{Registry: migrateRegistry, Admit: admitDemo}),
 		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
 	)...)
 }

@@ -194,7 +194,7 @@ func (m *testMesh) startProcess(t *testing.T, name string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(context.Background(), self, name, "--log-format=json")
-	cmd.Env = slices.Concat(os.Environ(), []string{"F2MESH_TEST_RUN=1"}, serviceEnvironment(m.Parts))
+	cmd.Env = slices.Concat(os.Environ(), []string{"F2MESH_TEST_RUN=1"}, m.ServiceEnvironment())
 	cmd.Stderr = t.Output()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })

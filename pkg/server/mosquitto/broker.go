@@ -37,7 +37,6 @@ import (
 // ErrNotInstalled is returned by Start when there is no mosquitto program.
 var ErrNotInstalled = errors.New("mosquitto is not installed (Debian: apt-get install mosquitto)")
 
-
 // stillRunning is how long Start waits for an earlier broker on the same folder,
 // which ends by itself when the process that started it has died.
 const stillRunning = 10 * time.Second

@@ -24,17 +24,17 @@ type control struct {
 	kinds  []string
 	faults int
 	// caught tells whether the report shows the damage.
-	caught func(r *Report) bool
+	caught func(r *RunReport) bool
 }
 
 const controlMessages = 6000
 
-func lost(r *Report) bool    { return r.Verdict.Lost > 0 }
-func doubled(r *Report) bool { return r.Verdict.Doubled > 0 }
+func lost(r *RunReport) bool    { return r.Fates.Lost > 0 }
+func doubled(r *RunReport) bool { return r.Fates.Doubled > 0 }
 
 func controls() []control {
 	return []control{
-		{weakness{name: "default-sync-interval", unsynced: true}, []string{"power-cut"}, 3, func(r *Report) bool { return r.JetStream.Missing > 0 }},
+		{weakness{name: "default-sync-interval", unsynced: true}, []string{"power-cut"}, 3, func(r *RunReport) bool { return r.JetStream.Missing > 0 }},
 		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, []string{"kill"}, 0, lost},
 		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, []string{"power-cut"}, 4, lost},
 		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, []string{"kill"}, 0, doubled},
@@ -103,17 +103,17 @@ func jetStreamRetention(ctx context.Context, s *system) error {
 	return nil
 }
 
-// RunAll runs the mesh once and then the named controls, and reports everything. The
+// runAll runs the mesh once and then the named controls, and reports everything. The
 // error says what broke a promise or which control came out clean.
-func RunAll(ctx context.Context, cfg Config, names string, missing map[string]string, out io.Writer, file string) error {
+func runAll(ctx context.Context, cfg Config, names string, missing map[string]string, out io.Writer, file string) error {
 	chosen, err := choose(names)
 	if err != nil {
 		return err
 	}
 	whole := &struct {
-		Report   *Report   `json:"run"`
-		Controls []*Report `json:"controls"`
-		Clean    []string  `json:"controls_that_came_out_clean,omitempty"`
+		Report   *RunReport   `json:"run"`
+		Controls []*RunReport `json:"controls"`
+		Clean    []string     `json:"controls_that_came_out_clean,omitempty"`
 	}{}
 	if whole.Report, err = Run(ctx, cfg); err != nil {
 		return err
@@ -175,7 +175,7 @@ func choose(names string) (chosen []control, err error) {
 }
 
 // control runs one control.
-func (c *Config) control(ctx context.Context, one control) (*Report, error) {
+func (c *Config) control(ctx context.Context, one control) (*RunReport, error) {
 	own := *c
 	own.Messages, own.Kinds, own.UpgradeFrom = controlMessages, one.kinds, ""
 	own.Faults = one.faults

@@ -96,7 +96,11 @@ func (b *commandBook) settle(ctx context.Context, js jetstream.JetStream) error 
 // answered reads the outcomes until each command has one.
 func (b *commandBook) answered(ctx context.Context, js jetstream.JetStream) error {
 	return within(ctx, commandTime, "each command has an outcome", func(ctx context.Context) bool {
-		return b.settle(ctx, js) == nil && b.totals(0).Unanswered == 0
+		if b.settle(ctx, js) == nil && b.totals(0).Unanswered == 0 {
+			return true
+		}
+		hold(ctx, 5*time.Second)
+		return false
 	})
 }
 

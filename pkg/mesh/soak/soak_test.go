@@ -24,7 +24,8 @@ func TestSeedRepeats(t *testing.T) {
 		}
 		return names
 	}
-	assert.Equal(t, names(7), names(7))
+	first, second := names(7), names(7)
+	assert.Equal(t, first, second)
 	assert.NotEqual(t, names(7), names(8))
 	kinds := map[string]bool{}
 	for _, p := range plan(faultKinds(), 7, len(Kinds())) {
@@ -72,27 +73,27 @@ func TestOracle(t *testing.T) {
 	before := func(d time.Duration) int64 { return end.Add(-d).UnixMicro() }
 	for name, test := range map[string]struct {
 		e    entry
-		want Verdict
+		want Fates
 	}{
-		"written":                         {entry{kind: timedReading, sends: 1, acked: true, raw: 1, rows: 1}, Verdict{Acknowledged: 1, Written: 1}},
-		"only sent":                       {entry{kind: timedReading, sends: 1}, Verdict{}},
-		"not acknowledged, there":         {entry{kind: timedReading, sends: 1, raw: 1, rows: 1}, Verdict{Written: 1}},
-		"dead letter":                     {entry{kind: poison, sends: 1, acked: true, raw: 1, dead: 1}, Verdict{Acknowledged: 1, DeadLettered: 1}},
-		"no dead letter":                  {entry{kind: poison, sends: 1, acked: true, raw: 1}, Verdict{Acknowledged: 1, Lost: 1}},
-		"lost behind RAW":                 {entry{kind: timedEvent, sends: 1, acked: true, raw: 1, ackedAt: before(0)}, Verdict{Acknowledged: 1, Lost: 1}},
-		"unacknowledged, lost behind RAW": {entry{kind: timedEvent, sends: 1, raw: 1}, Verdict{Lost: 1}},
+		"written":                         {entry{kind: timedReading, sends: 1, acked: true, raw: 1, rows: 1}, Fates{Acknowledged: 1, Written: 1}},
+		"only sent":                       {entry{kind: timedReading, sends: 1}, Fates{}},
+		"not acknowledged, there":         {entry{kind: timedReading, sends: 1, raw: 1, rows: 1}, Fates{Written: 1}},
+		"dead letter":                     {entry{kind: poison, sends: 1, acked: true, raw: 1, dead: 1}, Fates{Acknowledged: 1, DeadLettered: 1}},
+		"no dead letter":                  {entry{kind: poison, sends: 1, acked: true, raw: 1}, Fates{Acknowledged: 1, Lost: 1}},
+		"lost behind RAW":                 {entry{kind: timedEvent, sends: 1, acked: true, raw: 1, ackedAt: before(0)}, Fates{Acknowledged: 1, Lost: 1}},
+		"unacknowledged, lost behind RAW": {entry{kind: timedEvent, sends: 1, raw: 1}, Fates{Lost: 1}},
 		"lost at the broker": {
 			entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(300 * time.Millisecond)},
-			Verdict{Acknowledged: 1, AtBroker: 1, BrokerWindow: 300 * time.Millisecond},
+			Fates{Acknowledged: 1, AtBroker: 1, BrokerWindow: 300 * time.Millisecond},
 		},
-		"lost long before the broker's end": {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(2 * time.Second)}, Verdict{Acknowledged: 1, Lost: 1}},
-		"lost after the broker's end":       {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(-2 * time.Second)}, Verdict{Acknowledged: 1, Lost: 1}},
-		"twice":                             {entry{kind: untimedEvent, sends: 1, acked: true, raw: 1, rows: 2}, Verdict{Acknowledged: 1, Written: 1, Doubled: 1}},
-		"twice, marked":                     {entry{kind: untimedEvent, sends: 1, acked: true, raw: 2, rows: 1, repeats: 1}, Verdict{Acknowledged: 1, Written: 1, Marked: 1}},
-		"a reading twice, sent twice":       {entry{kind: untimedReading, sends: 2, acked: true, raw: 2, rows: 2}, Verdict{Acknowledged: 1, Repeated: 1, Written: 1}},
-		"a reading twice, sent once":        {entry{kind: untimedReading, sends: 1, acked: true, raw: 2, rows: 2}, Verdict{Acknowledged: 1, Written: 1, Doubled: 1}},
-		"an event twice, sent twice":        {entry{kind: untimedEvent, sends: 2, acked: true, raw: 2, rows: 2}, Verdict{Acknowledged: 1, Repeated: 1, Written: 1, Doubled: 1}},
-		"altered":                           {entry{kind: timedReading, sends: 1, acked: true, raw: 1, rows: 1, altered: true}, Verdict{Acknowledged: 1, Written: 1, Altered: 1}},
+		"lost long before the broker's end": {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(2 * time.Second)}, Fates{Acknowledged: 1, Lost: 1}},
+		"lost after the broker's end":       {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(-2 * time.Second)}, Fates{Acknowledged: 1, Lost: 1}},
+		"twice":                             {entry{kind: untimedEvent, sends: 1, acked: true, raw: 1, rows: 2}, Fates{Acknowledged: 1, Written: 1, Doubled: 1}},
+		"twice, marked":                     {entry{kind: untimedEvent, sends: 1, acked: true, raw: 2, rows: 1, repeats: 1}, Fates{Acknowledged: 1, Written: 1, Marked: 1}},
+		"a reading twice, sent twice":       {entry{kind: untimedReading, sends: 2, acked: true, raw: 2, rows: 2}, Fates{Acknowledged: 1, Repeated: 1, Written: 1}},
+		"a reading twice, sent once":        {entry{kind: untimedReading, sends: 1, acked: true, raw: 2, rows: 2}, Fates{Acknowledged: 1, Written: 1, Doubled: 1}},
+		"an event twice, sent twice":        {entry{kind: untimedEvent, sends: 2, acked: true, raw: 2, rows: 2}, Fates{Acknowledged: 1, Repeated: 1, Written: 1, Doubled: 1}},
+		"altered":                           {entry{kind: timedReading, sends: 1, acked: true, raw: 1, rows: 1, altered: true}, Fates{Acknowledged: 1, Written: 1, Altered: 1}},
 	} {
 		o := newOracle(fleet.Demo(1))
 		o.counted = make([]uint64, 1)
@@ -109,18 +110,18 @@ func TestEqualEvents(t *testing.T) {
 	for name, test := range map[string]struct {
 		got  equalTotals
 		ends []time.Time
-		want Verdict
+		want Fates
 	}{
-		"all there":           {equalTotals{3, 3, 0}, nil, Verdict{Written: 3}},
-		"one marked":          {equalTotals{3, 2, 1}, nil, Verdict{Written: 3, Marked: 1}},
-		"one not in tables":   {equalTotals{3, 2, 0}, nil, Verdict{Written: 2, Lost: 1}},
-		"one twice in tables": {equalTotals{3, 4, 0}, nil, Verdict{Written: 3, Doubled: 1}},
-		"one not in RAW":      {equalTotals{2, 2, 0}, nil, Verdict{Written: 2, Lost: 1}},
-		"one at the broker":   {equalTotals{2, 2, 0}, []time.Time{time.Unix(1, 0)}, Verdict{Written: 2, AtBroker: 1}},
+		"all there":           {equalTotals{3, 3, 0}, nil, Fates{Written: 3}},
+		"one marked":          {equalTotals{3, 2, 1}, nil, Fates{Written: 3, Marked: 1}},
+		"one not in tables":   {equalTotals{3, 2, 0}, nil, Fates{Written: 2, Lost: 1}},
+		"one twice in tables": {equalTotals{3, 4, 0}, nil, Fates{Written: 3, Doubled: 1}},
+		"one not in RAW":      {equalTotals{2, 2, 0}, nil, Fates{Written: 2, Lost: 1}},
+		"one at the broker":   {equalTotals{2, 2, 0}, []time.Time{time.Unix(1, 0)}, Fates{Written: 2, AtBroker: 1}},
 	} {
 		o := newOracle(fleet.Demo(1))
 		o.equal[0] = test.got
-		var v Verdict
+		var v Fates
 		o.equalEvents(&v, 0, equalTotals{3, 3, 0}, test.ends)
 		assert.Equal(t, test.want, v, name)
 	}

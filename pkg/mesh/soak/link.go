@@ -77,11 +77,11 @@ func (l *link) carry(client net.Conn) {
 	}
 	defer l.note(server, false)
 	l.mu.Lock()
-	make := l.rewrite
+	begin := l.rewrite
 	l.mu.Unlock()
 	var change rewrite
-	if make != nil {
-		change = make()
+	if begin != nil {
+		change = begin()
 	}
 	var both sync.WaitGroup
 	both.Go(func() { l.copy(server, client, client, true, change) })

@@ -140,13 +140,6 @@ func (p plannedFault) on(s *system) Fault {
 	return f
 }
 
-func hold(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 func killed(_ context.Context, s *system, f *Fault) (time.Time, error) {
 	err := s.kill(f.Target)
 	return time.Now(), err
@@ -220,14 +213,14 @@ func streamLimit(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 }
 
 // f2mesh runs a command of the operator.
-func (s *system) f2mesh(ctx context.Context, args ...string) (string, error) {
+func (s *system) f2mesh(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, s.cfg.Program, append(args, "--state-dir", s.state.Dir)...) //nolint:gosec // this program
 	cmd.Env = os.Environ()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, lastLine(string(out)))
+		return fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, lastLine(string(out)))
 	}
-	return string(out), nil
+	return nil
 }
 
 func lastLine(text string) string {
@@ -236,7 +229,7 @@ func lastLine(text string) string {
 }
 
 func rotated(ctx context.Context, s *system, f *Fault) (time.Time, error) {
-	_, err := s.f2mesh(ctx, "secret", "rotate", f.Target)
+	err := s.f2mesh(ctx, "secret", "rotate", f.Target)
 	return time.Now(), err
 }
 
@@ -251,7 +244,7 @@ func revoked(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	if err := spare.tryLogIn(ctx); err != nil {
 		return time.Now(), fmt.Errorf("the controller could not log in before it was revoked: %w", err)
 	}
-	if _, err := s.f2mesh(ctx, "device", "revoke", f.Target); err != nil {
+	if err := s.f2mesh(ctx, "device", "revoke", f.Target); err != nil {
 		return time.Now(), err
 	}
 	if spare.tryLogIn(ctx) == nil {

@@ -121,7 +121,7 @@ func (c *controller) session(ctx context.Context) error {
 	})
 	defer func() { // the reader must not wait for us
 		_ = conn.Close()
-		for range received { //nolint:revive // what comes after the end
+		for range received {
 		}
 	}()
 	return c.serve(ctx, out, received)

@@ -8,120 +8,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
-	"github.com/f2mesh/f2mesh/pkg/mesh"
-	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 )
-
-// Config says how to run.
-type Config struct {
-	Messages    int // at least: they are sent until the last fault is over
-	Faults      int
-	Seed        uint64
-	Rate        int // messages a second
-	Controllers int
-	Kinds       []string      // of faults; none: all that the machine can do
-	Dir         string        // where the mesh's folder is made
-	Bound       time.Duration // see Verdict.AtBroker
-	CommandAge  time.Duration // how old a command may be when it is carried out
-	UpgradeFrom string        // the program of an earlier release, which runs the services at first
-
-	// Program is f2mesh itself.
-	Program string
-	// New makes a mesh on a state directory, without starting it; withoutSaves has a broker
-	// that saves nothing while it runs.
-	New func(st mesh.State, withoutSaves bool, controllers int, log *slog.Logger) (*local.Parts, error)
-	// Environment is what services need to reach the servers of the mesh.
-	Environment func(m *local.Parts) []string
-	// Progress is told what happens.
-	Progress func(text string)
-	Log      *slog.Logger
-
-	diskProblem error  // why there is no disk that can lose power
-	target      string // of all faults, for a control; "": any
-}
-
-// spares are controllers that send nothing until they are revoked.
-const spares = 4
 
 // settleTime bounds how long the mesh may take, after the last fault, to bring everything
 // to where it belongs.
 const settleTime = 3 * time.Minute
-
-// Prepare checks what the machine can do, and returns the kinds of faults that it cannot.
-func (c *Config) Prepare(ctx context.Context) (missing map[string]string, err error) {
-	if c.Messages < 1 || c.Rate < 1 || c.Controllers < 1 {
-		return nil, errors.New("messages, rate and controllers must be at least 1")
-	}
-	if c.Dir == "" {
-		c.Dir = os.TempDir()
-	}
-	for _, name := range c.Kinds {
-		if !slices.Contains(Kinds(), name) {
-			return nil, fmt.Errorf("unknown kind of fault %q; known: %v", name, Kinds())
-		}
-	}
-	c.diskProblem = tryDisk(ctx, c.Dir)
-	missing = map[string]string{}
-	for _, k := range faultKinds() {
-		if k.missing != nil {
-			if why := k.missing(c); why != "" {
-				missing[k.name] = why
-			}
-		}
-	}
-	return missing, nil
-}
-
-// tryDisk mounts a disk and has it lose power.
-func tryDisk(ctx context.Context, dir string) error {
-	for _, program := range []string{"mkfs.ext4", "mount", "umount"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return err
-		}
-	}
-	folder, err := os.MkdirTemp(dir, "soak-disk-")
-	if err != nil {
-		return fmt.Errorf("making a folder: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	d, err := createDisk(ctx, folder)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.cutPower(), d.restore(ctx), d.close(ctx))
-}
-
-// kinds are those that are asked for and that the machine can do.
-func (c *Config) kinds() (chosen []faultKind) {
-	for _, k := range faultKinds() {
-		if (len(c.Kinds) == 0 || slices.Contains(c.Kinds, k.name)) && (k.missing == nil || k.missing(c) == "") {
-			chosen = append(chosen, k)
-		}
-	}
-	return chosen
-}
-
-// weakness is what a negative control takes away. The zero value is a sound mesh.
-type weakness struct {
-	name       string
-	unsynced   bool           // NATS syncs when it likes
-	noSaves    bool           // the broker saves nothing while it runs
-	bridgeLink func() rewrite // changes what the bridge and the broker say to each other
-	afterStart func(ctx context.Context, s *system) error
-}
 
 // run is one run on one mesh.
 type run struct {
@@ -139,10 +38,10 @@ type run struct {
 
 // Run runs the mesh once and judges it. An error means that it could not be judged; what
 // it found wrong is in the report.
-func Run(ctx context.Context, cfg Config) (*Report, error) { return cfg.run(ctx, weakness{}) }
+func Run(ctx context.Context, cfg Config) (*RunReport, error) { return cfg.run(ctx, weakness{}) }
 
-func (c *Config) run(ctx context.Context, w weakness) (report *Report, err error) {
-	report = &Report{Seed: c.Seed, Started: time.Now().UTC(), Control: w.name, Bound: c.Bound}
+func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err error) {
+	report = &RunReport{Seed: c.Seed, Started: time.Now().UTC(), Control: w.name, Bound: c.Bound}
 	s, err := build(ctx, c, w, c.Log)
 	if err != nil {
 		return nil, err
@@ -165,7 +64,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *Report, err error
 	var others, sending sync.WaitGroup
 	defer others.Wait()
 	defer stop()
-	others.Go(func() { r.newest.watch(background, r) })
+	others.Go(func() { r.newest.watch(background, r.query, r.controllers[0].fleet.Sensors()[0]) })
 	if err := r.prober.start(background, s.js, &others); err != nil {
 		return nil, err
 	}
@@ -208,7 +107,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *Report, err error
 func (r *run) prepareFleet() error {
 	for i, c := range fleet.Demo(r.cfg.Controllers + spares) {
 		one := &controller{
-			index: uint16(i), fleet: c, broker: r.links["controllers-mosquitto"].address, journal: r.journal, commands: r.commands, //nolint:gosec // small
+			index: uint16(i), fleet: c, broker: r.links["controllers-mosquitto"].address, journal: r.journal, commands: r.commands,
 			allowance: r.allowance, finished: r.finished, acked: &r.acked,
 		}
 		if err := one.identify(r.state.DevicesDir(), r.parts.Authority.CAFile()); err != nil {
@@ -281,7 +180,7 @@ func (r *run) finished() bool { return r.enough() && r.faultsOver.Load() }
 func (r *run) enough() bool { return r.published.Load() >= int64(r.cfg.Messages) }
 
 // breakIt carries the schedule out, spread over the messages.
-func (r *run) breakIt(ctx context.Context, report *Report) {
+func (r *run) breakIt(ctx context.Context, report *RunReport) {
 	defer r.faultsOver.Store(true)
 	planned := plan(r.cfg.kinds(), r.cfg.Seed, r.cfg.Faults)
 	for i, p := range planned {
@@ -331,13 +230,33 @@ func (r *run) settle(ctx context.Context) string {
 	return ""
 }
 
+// judgeRun reads everything and judges it.
+func judgeRun(ctx context.Context, s *system, controllers []fleet.Controller, journalPath string, ends []time.Time, bound time.Duration) (v Fates, err error) {
+	o := newOracle(controllers)
+	if err := o.read(journalPath); err != nil {
+		return v, err
+	}
+	if err := o.readStreams(ctx, s.js); err != nil {
+		return v, err
+	}
+	conn, err := s.query(ctx)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if err := o.readTables(ctx, conn); err != nil {
+		return v, err
+	}
+	return o.judge(ends, bound), nil
+}
+
 // judge has the oracle and the ledger say what became of everything.
-func (r *run) judge(ctx context.Context, report *Report, journalPath string) (err error) {
+func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) (err error) {
 	list := []fleet.Controller{}
 	for _, c := range r.controllers {
 		list = append(list, c.fleet)
 	}
-	if report.Verdict, err = judgeRun(ctx, r.system, list, journalPath, report.brokerEnds, r.cfg.Bound); err != nil {
+	if report.Fates, err = judgeRun(ctx, r.system, list, journalPath, report.brokerEnds, r.cfg.Bound); err != nil {
 		return err
 	}
 	if report.JetStream, err = r.prober.judge(ctx, r.js); err != nil {
@@ -346,7 +265,7 @@ func (r *run) judge(ctx context.Context, report *Report, journalPath string) (er
 	if err := r.commands.answered(ctx, r.js); err != nil && ctx.Err() != nil {
 		return err
 	}
-	report.Commands = r.commands.totals(r.cfg.CommandAge)
+	report.Commands = r.commands.totals(commandAge)
 	conn, err := r.query(ctx)
 	if err != nil {
 		return err
@@ -356,61 +275,10 @@ func (r *run) judge(ctx context.Context, report *Report, journalPath string) (er
 	if err != nil {
 		return err
 	}
-	report.LedgerBalanced = audit.Balanced()
-	return nil
-}
-
-// newest is the newest reading of the first controller that is committed.
-type newest struct {
-	mu     sync.Mutex
-	at     time.Time // the reading's own time
-	gap    time.Duration
-	change time.Time // when it last changed
-}
-
-// watch asks the database again and again.
-func (n *newest) watch(ctx context.Context, r *run) {
-	var conn *pgx.Conn
-	device := r.controllers[0].fleet.Sensors()[0]
-	for ctx.Err() == nil {
-		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-		var err error
-		if conn == nil {
-			conn, err = r.query(bounded)
-		}
-		var at time.Time
-		if err == nil {
-			err = conn.QueryRow(bounded, "SELECT time FROM measurement WHERE device_id = $1 AND datapoint_id = $2 ORDER BY time DESC LIMIT 1",
-				device.DeviceID, device.Template.Points[0].DataPointID).Scan(&at)
-		}
-		cancel()
-		switch {
-		case err == nil:
-			n.note(at)
-		case !errors.Is(err, pgx.ErrNoRows) && conn != nil:
-			_ = conn.Close(context.WithoutCancel(ctx))
-			conn = nil
-		}
-		hold(ctx, 20*time.Millisecond)
+	if report.LedgerBalanced = audit.Balanced(); !report.LedgerBalanced {
+		var text strings.Builder
+		_, err = audit.WriteTo(&text)
+		report.Ledger = text.String()
 	}
-	if conn != nil {
-		_ = conn.Close(context.Background())
-	}
-}
-
-func (n *newest) note(at time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if at.After(n.at) {
-		n.at, n.change = at, time.Now()
-	}
-}
-
-// moves waits until a reading is committed that was taken after the given time.
-func (n *newest) moves(ctx context.Context, after time.Time, limit time.Duration) error {
-	return within(ctx, limit, "a new row is committed", func(context.Context) bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.at.After(after)
-	})
+	return err
 }

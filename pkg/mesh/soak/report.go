@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Report is what one run showed.
-type Report struct {
+// RunReport is what one run showed.
+type RunReport struct {
 	Seed      uint64        `json:"seed"`
 	Control   string        `json:"control,omitempty"` // what was taken away on purpose
 	Started   time.Time     `json:"started"`
@@ -20,10 +20,11 @@ type Report struct {
 	Unsettled string        `json:"unsettled,omitempty"`
 	Bound     time.Duration `json:"broker_bound_ns"`
 
-	Verdict        Verdict           `json:"verdict"`
+	Fates          Fates             `json:"messages"`
 	JetStream      Kept              `json:"jetstream"`
 	Commands       CommandTotals     `json:"commands"`
 	LedgerBalanced bool              `json:"ledger_balanced"`
+	Ledger         string            `json:"ledger,omitempty"` // what f2mesh audit prints, if it does not balance
 	Faults         []Fault           `json:"faults"`
 	NotHere        map[string]string `json:"not_on_this_machine,omitempty"` // kinds of faults
 
@@ -31,13 +32,13 @@ type Report struct {
 }
 
 // Problems are what breaks the promises, none if the run passed.
-func (r *Report) Problems() (problems []string) {
+func (r *RunReport) Problems() (problems []string) {
 	add := func(n int, text string) {
 		if n > 0 {
 			problems = append(problems, fmt.Sprintf("%d %s", n, text))
 		}
 	}
-	v := r.Verdict
+	v := r.Fates
 	add(v.Lost, "messages are lost")
 	add(v.Doubled, "messages are doubled")
 	add(v.Altered, "messages are altered")
@@ -62,10 +63,10 @@ func (r *Report) Problems() (problems []string) {
 }
 
 // WriteTo writes the report for people.
-func (r *Report) WriteTo(out io.Writer) (int64, error) {
+func (r *RunReport) WriteTo(out io.Writer) (int64, error) {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	v := r.Verdict
+	v := r.Fates
 	row := func(name string, value any, note string) { fmt.Fprintf(w, "%s\t%v\t%s\n", name, value, note) }
 	row("seed", r.Seed, "")
 	row("faults", len(r.Faults), r.kinds())
@@ -99,11 +100,14 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 	for _, p := range r.Problems() {
 		fmt.Fprintln(&b, "PROBLEM", p)
 	}
+	if r.Ledger != "" {
+		fmt.Fprintf(&b, "\nf2mesh audit:\n%s", r.Ledger)
+	}
 	n, err := io.WriteString(out, b.String())
 	return int64(n), err
 }
 
-func (r *Report) kinds() string {
+func (r *RunReport) kinds() string {
 	counts := map[string]int{}
 	for _, f := range r.Faults {
 		counts[f.Kind]++
@@ -125,7 +129,7 @@ func outcomes(t CommandTotals) string {
 
 // recoveries are how long it took from a restart to the first row of a message sent after
 // it, by what was killed.
-func (r *Report) recoveries() map[string][]time.Duration {
+func (r *RunReport) recoveries() map[string][]time.Duration {
 	groups := map[string][]time.Duration{}
 	for _, f := range r.Faults {
 		if f.Problem != "" {

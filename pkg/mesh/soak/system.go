@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +25,15 @@ import (
 
 // services are processes of their own here, so that each can die alone.
 var services = []string{local.PartKeeper, local.PartBridge, local.PartDecoder, local.PartWriter, local.PartRegistrar, local.PartHealth}
+
+// weakness is what a negative control takes away. The zero value is a sound mesh.
+type weakness struct {
+	name       string
+	unsynced   bool           // NATS syncs when it likes
+	noSaves    bool           // the broker saves nothing while it runs
+	bridgeLink func() rewrite // changes what the bridge and the broker say to each other
+	afterStart func(ctx context.Context, s *system) error
+}
 
 // system is a whole mesh of which every part can be killed, paused and cut off. The
 // supervisor of a local mesh runs PostgreSQL, PgBouncer and Mosquitto.
@@ -68,7 +76,7 @@ func build(ctx context.Context, cfg *Config, w weakness, log *slog.Logger) (s *s
 		base = s.disk.dir
 	}
 	s.state = mesh.State{Dir: filepath.Join(base, "state")}
-	if s.parts, err = cfg.New(s.state, w.noSaves, cfg.Controllers+spares, log); err != nil {
+	if s.parts, err = cfg.newMesh(s.state, w.noSaves, log); err != nil {
 		return s, err
 	}
 	if err := os.Chmod(s.state.Dir, 0o711); err != nil { //nolint:gosec // as above
@@ -77,7 +85,7 @@ func build(ctx context.Context, cfg *Config, w weakness, log *slog.Logger) (s *s
 	if s.parts.Cfg.Ports.NATS, err = port.Pick("127.0.0.1", 0); err != nil {
 		return s, err
 	}
-	args := []string{"soak-nats", "--state-dir", s.state.Dir, "--port", strconv.Itoa(s.parts.Cfg.Ports.NATS)}
+	args := []string{"soak-nats", s.state.Dir, "--port", strconv.Itoa(s.parts.Cfg.Ports.NATS)}
 	if w.unsynced {
 		args = append(args, "--unsynced")
 	}
@@ -152,20 +160,6 @@ func (s *system) connect(ctx context.Context) error {
 	})
 }
 
-// within polls until check is true.
-func within(ctx context.Context, limit time.Duration, what string, check func(context.Context) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for !check(ctx) {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting until %s: %w", what, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
 // openLinks puts a link between any two parts that talk to each other.
 func (s *system) openLinks() error {
 	ports := s.parts.Ports()
@@ -203,12 +197,12 @@ func (s *system) usedLinks() (names []string) {
 
 // environment is that of one service, which reaches the servers over its links.
 func (s *system) environment(service string) []string {
-	env := s.cfg.Environment(s.parts)
+	env := s.parts.ServiceEnvironment()
 	ports := s.parts.Ports()
 	for target, number := range map[string]int{"mosquitto": ports.MQTT, "nats": ports.NATS, "postgres": ports.Postgres, "pgbouncer": ports.PgBouncer} {
-		real, through := s.parts.Address(number), s.links[service+"-"+target].address()
+		through := s.links[service+"-"+target].address()
 		for i := range env {
-			env[i] = strings.ReplaceAll(env[i], real, through)
+			env[i] = strings.ReplaceAll(env[i], s.parts.Address(number), through)
 		}
 	}
 	return append(os.Environ(), env...)
@@ -329,14 +323,4 @@ func (s *system) close(ctx context.Context) error {
 // query connects to the tables as their reader, not over a link.
 func (s *system) query(ctx context.Context) (*pgx.Conn, error) {
 	return mesh.ConnectPostgres(ctx, s.parts.DSN("", mesh.DatabaseTelemetry), s.parts.Secrets, mesh.SecretReader)
-}
-
-// listens waits until somebody listens.
-func listens(ctx context.Context, address string) bool {
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close()
-	return true
 }
