@@ -76,8 +76,8 @@ func (c *child) keep() {
 	}
 }
 
-// signal sends a signal to the process of now.
-func (c *child) signal(s syscall.Signal) error {
+// Signal sends a signal to the process of now.
+func (c *child) Signal(s syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now.Signal(s)

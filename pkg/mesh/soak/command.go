@@ -82,11 +82,19 @@ func (b *commandBook) settle(ctx context.Context, js jetstream.JetStream) error 
 	}
 	b.mu.Unlock()
 	return scan(ctx, js, "RESULT", func(m jetstream.Msg, _ uint64) error {
-		var read struct{ ID, Outcome string }
+		var read struct {
+			ID, Outcome string
+			Issued      time.Time // when COMMANDS stored it
+		}
 		if err := json.Unmarshal(m.Data(), &read); err != nil {
 			return fmt.Errorf("reading a result: %w", err)
 		}
-		if c := byID[read.ID]; c != nil && read.Outcome != "sent" {
+		c := byID[read.ID]
+		if c == nil {
+			return nil
+		}
+		c.issued = read.Issued
+		if read.Outcome != "sent" {
 			c.outcomes = append(c.outcomes, read.Outcome)
 		}
 		return nil
@@ -116,6 +124,7 @@ type CommandTotals struct {
 	Doubled    int            `json:"doubled"`    // carried out more than once
 	Late       int            `json:"late"`       // carried out after their time
 	Untrue     int            `json:"untrue"`     // refused or expired, and yet carried out; or confirmed, and not
+	Examples   []string       `json:"examples,omitempty"`
 }
 
 // faults is how many commands break the contract.
@@ -127,34 +136,50 @@ func (b *commandBook) totals(maxAge time.Duration) CommandTotals {
 	defer b.mu.Unlock()
 	t := CommandTotals{Outcomes: map[string]int{}, Doubled: len(b.late)}
 	for _, c := range b.sent {
-		if len(c.carriedOut) > 1 {
-			t.Doubled++
-		}
-		for _, at := range c.carriedOut {
-			if at.Sub(c.issued) > maxAge {
-				t.Late++
-			}
-		}
-		if !c.stored {
-			continue
-		}
-		t.Sent++
-		if len(c.outcomes) == 0 {
-			t.Unanswered++
-			continue
-		}
-		last := c.outcomes[len(c.outcomes)-1]
-		t.Outcomes[last]++
-		switch last {
-		case "refused", "expired":
-			if len(c.carriedOut) > 0 {
-				t.Untrue++
-			}
-		case "confirmed":
-			if len(c.carriedOut) == 0 {
-				t.Untrue++
-			}
+		before := t.faults()
+		c.judge(&t, maxAge)
+		if t.faults() > before && len(t.Examples) < maxExamples {
+			t.Examples = append(t.Examples, c.String())
 		}
 	}
 	return t
+}
+
+func (c *sentCommand) String() string {
+	text := fmt.Sprintf("%s issued %s, stored: %t, outcomes %v, carried out", c.id, c.issued.UTC().Format(time.RFC3339Nano), c.stored, c.outcomes)
+	for _, at := range c.carriedOut {
+		text += " after " + at.Sub(c.issued).String()
+	}
+	return text
+}
+
+func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration) {
+	if len(c.carriedOut) > 1 {
+		t.Doubled++
+	}
+	for _, at := range c.carriedOut {
+		if at.Sub(c.issued) > maxAge {
+			t.Late++
+		}
+	}
+	if !c.stored {
+		return
+	}
+	t.Sent++
+	if len(c.outcomes) == 0 {
+		t.Unanswered++
+		return
+	}
+	last := c.outcomes[len(c.outcomes)-1]
+	t.Outcomes[last]++
+	switch last {
+	case "refused", "expired":
+		if len(c.carriedOut) > 0 {
+			t.Untrue++
+		}
+	case "confirmed":
+		if len(c.carriedOut) == 0 {
+			t.Untrue++
+		}
+	}
 }

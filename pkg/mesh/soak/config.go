@@ -38,12 +38,14 @@ type Hooks struct {
 	Admit    func(context.Context, *local.Parts) error
 }
 
-// clientID and filter are the bridge's, by default; commandAge is how old a command may be
-// when it is carried out, with a second for the way to the controller.
+// clientID and filter are the bridge's, by default. A command is older than commandAge when
+// it is carried out only if the mesh breaks its promise: the bridge's limit is commandLimit,
+// and the broker expires in whole seconds.
 const (
-	clientID   = "f2mesh-bridge"
-	filter     = "#"
-	commandAge = 6 * time.Second
+	clientID     = "f2mesh-bridge"
+	filter       = "#"
+	commandLimit = 10 * time.Second
+	commandAge   = commandLimit + 2*time.Second
 )
 
 // localConfig is how the servers of a mesh run.

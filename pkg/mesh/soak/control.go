@@ -34,7 +34,7 @@ func doubled(r *RunReport) bool { return r.Fates.Doubled > 0 }
 
 func controls() []control {
 	return []control{
-		{weakness{name: "default-sync-interval", unsynced: true}, []string{"power-cut"}, 3, func(r *RunReport) bool { return r.JetStream.Missing > 0 }},
+		{weakness{name: "default-sync-interval", unsynced: true}, []string{"power-cut"}, 3, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
 		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, []string{"kill"}, 0, lost},
 		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, []string{"power-cut"}, 4, lost},
 		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, []string{"kill"}, 0, doubled},
@@ -65,7 +65,7 @@ func withoutCommitSync(ctx context.Context, s *system) error {
 }
 
 func withoutUniqueKeys(ctx context.Context, s *system) error {
-	return s.superuser(ctx, "ALTER TABLE measurement DROP CONSTRAINT measurement_key", "ALTER TABLE device_event DROP CONSTRAINT device_event_key")
+	return s.superuser(ctx, "ALTER TABLE public.measurement DROP CONSTRAINT measurement_key", "ALTER TABLE public.device_event DROP CONSTRAINT device_event_key")
 }
 
 func (s *system) superuser(ctx context.Context, statements ...string) error {

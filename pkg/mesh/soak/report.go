@@ -18,6 +18,7 @@ type RunReport struct {
 	Sending   time.Duration `json:"sending_ns"`
 	Settling  time.Duration `json:"settling_ns"` // from the last message to nothing pending
 	Unsettled string        `json:"unsettled,omitempty"`
+	Broken    string        `json:"broken,omitempty"` // why the run ended early; nothing was judged
 	Bound     time.Duration `json:"broker_bound_ns"`
 
 	Fates          Fates             `json:"messages"`
@@ -37,6 +38,9 @@ func (r *RunReport) Problems() (problems []string) {
 		if n > 0 {
 			problems = append(problems, fmt.Sprintf("%d %s", n, text))
 		}
+	}
+	if r.Broken != "" {
+		return []string{r.Broken}
 	}
 	v := r.Fates
 	add(v.Lost, "messages are lost")
@@ -96,6 +100,9 @@ func (r *RunReport) WriteTo(out io.Writer) (int64, error) {
 	}
 	for _, l := range v.Examples {
 		fmt.Fprintf(&b, "lost: %s, message %d of controller %s, acknowledged %s, in RAW: %t\n", l.Kind, l.Number, l.MAC, l.Acked.Format(time.RFC3339Nano), l.InRAW)
+	}
+	for _, c := range r.Commands.Examples {
+		fmt.Fprintln(&b, "command", c)
 	}
 	for _, p := range r.Problems() {
 		fmt.Fprintln(&b, "PROBLEM", p)

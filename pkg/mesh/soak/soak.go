@@ -18,6 +18,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 )
 
+// recoveryTime bounds how long it may take from the end of a fault to the first committed
+// row of a message that was sent after it.
+const recoveryTime = 2 * time.Minute
+
 // settleTime bounds how long the mesh may take, after the last fault, to bring everything
 // to where it belongs.
 const settleTime = 3 * time.Minute
@@ -85,6 +89,12 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 		return nil, fmt.Errorf("before the first fault: %w", err)
 	}
 	r.breakIt(ctx, report)
+	if report.Broken != "" {
+		stop()
+		sending.Wait()
+		others.Wait()
+		return report, r.journal.close()
+	}
 	sending.Wait()
 	report.Sending = time.Since(started)
 	stopCommands()
@@ -197,17 +207,23 @@ func (r *run) breakIt(ctx context.Context, report *RunReport) {
 		healed, err := p.kind.inject(ctx, r.system, &f)
 		f.Healed = healed
 		if err == nil {
-			err = r.newest.moves(ctx, healed, time.Minute)
+			err = r.newest.moves(ctx, healed, recoveryTime)
 			f.Recovery = time.Since(healed)
 		}
 		if err != nil {
 			f.Problem = err.Error()
 			r.cfg.Progress("  " + f.Problem)
 		}
+		if errors.Is(err, errNoStart) {
+			report.Broken = f.Problem
+		}
 		if p.kind.brokers {
 			report.brokerEnds = append(report.brokerEnds, f.At)
 		}
 		report.Faults = append(report.Faults, f)
+		if report.Broken != "" {
+			return
+		}
 	}
 }
 

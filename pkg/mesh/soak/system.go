@@ -205,7 +205,7 @@ func (s *system) environment(service string) []string {
 			env[i] = strings.ReplaceAll(env[i], s.parts.Address(number), through)
 		}
 	}
-	return append(os.Environ(), env...)
+	return slices.Concat(os.Environ(), env, []string{"BRIDGE_COMMAND_MAX_AGE=" + commandLimit.String()})
 }
 
 // server is the process of a server: its id and how to kill it.
@@ -226,7 +226,7 @@ func (s *system) server(name string) (pid int, kill func() error, err error) {
 // kill ends a part by SIGKILL. It is started again at once.
 func (s *system) kill(name string) error {
 	if c := s.child(name); c != nil {
-		return c.signal(syscall.SIGKILL)
+		return c.Signal(syscall.SIGKILL)
 	}
 	_, kill, err := s.server(name)
 	if err != nil {
@@ -249,7 +249,7 @@ func (s *system) pause(name string, pause bool) error {
 		signal = syscall.SIGSTOP
 	}
 	if c := s.child(name); c != nil {
-		return c.signal(signal)
+		return c.Signal(signal)
 	}
 	pid, _, err := s.server(name)
 	if err != nil {
@@ -262,6 +262,7 @@ func (s *system) pause(name string, pause bool) error {
 // journal is not on that disk.
 func (s *system) powerCut(ctx context.Context) (cut, up time.Time, err error) {
 	cut = time.Now()
+	s.killAll()
 	if err := s.disk.cutPower(); err != nil {
 		return cut, cut, err
 	}
@@ -270,7 +271,26 @@ func (s *system) powerCut(ctx context.Context) (cut, up time.Time, err error) {
 		return cut, cut, err
 	}
 	up = time.Now()
-	return cut, up, s.start(ctx)
+	if err := s.start(ctx); err != nil {
+		return cut, up, fmt.Errorf("%w: %w", errNoStart, err)
+	}
+	return cut, up, nil
+}
+
+// errNoStart means that the mesh did not come back, and the run is over.
+var errNoStart = errors.New("the mesh does not start after a power cut")
+
+// killAll ends all processes at once, without waiting: the disk must not lose its power
+// while a server goes on without it.
+func (s *system) killAll() {
+	s.parts.Mu.Lock()
+	defer s.parts.Mu.Unlock()
+	for _, server := range []interface{ Signal(syscall.Signal) error }{s.parts.Mqtt, s.nats, s.parts.Cluster, s.parts.Pooler} {
+		_ = server.Signal(syscall.SIGKILL)
+	}
+	for _, c := range s.services {
+		_ = c.Signal(syscall.SIGKILL)
+	}
 }
 
 // halt ends all parts.
