@@ -398,13 +398,14 @@ func TestAlarmsAreListed(t *testing.T) {
 	since := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	watcher := func(name string, listing alarm.Listing, secrets ...secret.Status) {
 		t.Helper()
-		svc, err := probe.Announce(b.connect(name).Conn(), probe.Service{
+		conn := b.connect(name).Conn()
+		svc, err := probe.Announce(conn, probe.Service{
 			Name: name, Version: "1.2.3", Gatherer: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
 			Secrets: func() []secret.Status { return secrets }, Alarms: func() alarm.Listing { return listing },
 		})
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = svc.Stop() })
-		require.NoError(t, b.operator.Conn().Flush())
+		require.NoError(t, conn.Flush(), "the server has its subscriptions")
 	}
 	one := alarm.Alarm{Kind: "silent", Service: "registrar", Subject: "e4fd45f654be", Since: since, Raised: true}
 	two := alarm.Alarm{Kind: StreamFull, Service: "health", Subject: "RAW", Since: since.Add(time.Hour), Raised: true, Detail: "81%"}
