@@ -435,7 +435,7 @@ func goesOn(t *testing.T, m *testMesh) {
 	t.Helper()
 	p := m.startProof(t)
 	p.finish(t)
-	p.onceOnly(t, false)
+	p.onceOnly(t)
 	assert.Less(t, p.gap, 20*time.Second, "no consumer is still held")
 }
 

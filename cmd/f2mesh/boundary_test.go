@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -146,19 +147,23 @@ func (m *testMesh) newBurstingController(t *testing.T, burst int) *burstingContr
 	}
 }
 
-// inRaw returns the numbers of the readings on RAW, once it gets no more of them.
-func (m *testMesh) inRaw(t *testing.T) map[int]bool {
+// inRaw returns the numbers of the readings on RAW, once it has the last one that was
+// acknowledged: a controller's readings come in order.
+func (m *testMesh) inRaw(t *testing.T, acked map[int]puback) map[int]bool {
 	t.Helper()
-	info := func() *jetstream.StreamInfo {
+	newest := slices.Max(slices.Collect(maps.Keys(acked)))
+	var last *jetstream.StreamInfo
+	eventually(t, func() bool {
 		raw, err := m.js.Stream(t.Context(), stream.Raw)
 		require.NoError(t, err)
-		return raw.CachedInfo()
-	}
-	var last *jetstream.StreamInfo
-	for now := info(); last == nil || now.State.LastSeq != last.State.LastSeq; now = info() {
-		last = now
-		time.Sleep(2 * time.Second)
-	}
+		msg, err := raw.GetMsg(t.Context(), raw.CachedInfo().State.LastSeq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return false
+		}
+		require.NoError(t, err)
+		last = raw.CachedInfo()
+		return readingNumber(t, msg.Data) >= newest
+	}, "the last acknowledged reading, %d, is not on RAW", newest)
 	consumer, err := m.js.OrderedConsumer(t.Context(), stream.Raw, jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
 	messages, err := consumer.Messages()
@@ -168,13 +173,17 @@ func (m *testMesh) inRaw(t *testing.T) map[int]bool {
 	for range last.State.Msgs {
 		msg, err := messages.Next()
 		require.NoError(t, err)
-		var at string
-		var n int
-		_, err = fmt.Sscanf(string(msg.Data()), `{"timestamp":%q,"temperature":%d}`, &at, &n)
-		require.NoError(t, err, "%s", msg.Data())
-		got[n] = true
+		got[readingNumber(t, msg.Data())] = true
 	}
 	return got
+}
+
+func readingNumber(t *testing.T, body []byte) (n int) {
+	t.Helper()
+	var at string
+	_, err := fmt.Sscanf(string(body), `{"timestamp":%q,"temperature":%d}`, &at, &n)
+	require.NoError(t, err, "%s", body)
+	return n
 }
 
 // brokerKill is one kill of the broker and what it cost.
@@ -298,7 +307,7 @@ func (m *testMesh) killUnderBurst(t *testing.T, with companion, kills []brokerKi
 	if with == bridgeAway {
 		require.NoError(t, m.Start(t.Context(), local.PartBridge))
 	}
-	unexplained := reckon(kills, c.acked, m.inRaw(t))
+	unexplained := reckon(kills, c.acked, m.inRaw(t, c.acked))
 	for i, k := range kills {
 		t.Logf("kill %2d: of %5d acknowledged readings %5d are lost, the first of them acknowledged %4d ms before the kill", i+1, k.acked, k.lost, k.oldest.Milliseconds())
 	}
