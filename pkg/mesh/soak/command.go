@@ -146,11 +146,11 @@ func (b *commandBook) totals(maxAge time.Duration) CommandTotals {
 }
 
 func (c *sentCommand) String() string {
-	text := fmt.Sprintf("%s issued %s, stored: %t, outcomes %v, carried out", c.id, c.issued.UTC().Format(time.RFC3339Nano), c.stored, c.outcomes)
+	var ages []time.Duration
 	for _, at := range c.carriedOut {
-		text += " after " + at.Sub(c.issued).String()
+		ages = append(ages, at.Sub(c.issued))
 	}
-	return text
+	return fmt.Sprintf("%s issued %s, stored: %t, outcomes %v, carried out after %v", c.id, c.issued.UTC().Format(time.RFC3339Nano), c.stored, c.outcomes, ages)
 }
 
 func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration) {
