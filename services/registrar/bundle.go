@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
@@ -78,7 +80,7 @@ func (c *change) flush(done []*order) error {
 	for _, o := range done {
 		group.Go(func() error { return syncBundle(filepath.Join(staging, o.staged)) })
 	}
-	if err := errors.Join(group.Wait(), syncPath(staging), syncPath(c.cfg.Devices)); err != nil {
+	if err := errors.Join(group.Wait(), account.SyncPath(staging), account.SyncPath(c.cfg.Devices)); err != nil {
 		return fmt.Errorf("writing bundles: %w", err)
 	}
 	return nil
@@ -90,20 +92,11 @@ func syncBundle(folder string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := syncPath(filepath.Join(folder, e.Name())); err != nil {
+		if err := account.SyncPath(filepath.Join(folder, e.Name())); err != nil {
 			return err
 		}
 	}
-	return syncPath(folder)
-}
-
-// syncPath brings a file, or the names in a folder, to disk.
-func syncPath(path string) error {
-	f, err := os.Open(path) //nolint:gosec // of the bundles' folder
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return account.SyncPath(folder)
 }
 
 // settleBundles puts the staged bundles in place that the registry has, and removes

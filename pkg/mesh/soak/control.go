@@ -21,7 +21,8 @@ import (
 type control struct {
 	weakness
 
-	kinds  []string
+	kind   string // of its faults
+	target string // of all of them; "": the machine
 	faults int
 	// caught tells whether the report shows the damage.
 	caught func(r *RunReport) bool
@@ -34,20 +35,14 @@ func doubled(r *RunReport) bool { return r.Fates.Doubled > 0 }
 
 func controls() []control {
 	return []control{
-		{weakness{name: "default-sync-interval", unsynced: true}, []string{"power-cut"}, 3, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
-		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, []string{"kill"}, 0, lost},
-		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, []string{"power-cut"}, 4, lost},
-		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, []string{"kill"}, 0, doubled},
-		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, []string{"reset"}, 0, doubled},
-		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, []string{"pause"}, 0, lost},
-		{weakness{name: "broker-without-saves", noSaves: true}, []string{"kill-broker"}, 0, lost},
+		{weakness{name: "default-sync-interval", unsynced: true}, "power-cut", "", 3, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
+		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, "kill", "bridge", 10, lost},
+		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, "power-cut", "", 4, lost},
+		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, "kill", "writer", 10, doubled},
+		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, "reset", "bridge-mosquitto", 10, doubled},
+		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, "pause", "decoder", 10, lost},
+		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker", "mosquitto", 10, lost},
 	}
-}
-
-// targeted are the faults of a control on the part that it is about.
-var targeted = map[string]string{
-	"mqtt-auto-ack": "bridge", "no-unique-key": "writer", "dup-ignored": "bridge-mosquitto", "jetstream-retention": "decoder",
-	"broker-without-saves": "mosquitto",
 }
 
 // ControlNames are the names of all negative controls.
@@ -123,7 +118,7 @@ func runAll(ctx context.Context, cfg Config, names string, missing map[string]st
 		return err
 	}
 	for _, c := range chosen {
-		if slices.Contains(c.kinds, "power-cut") && cfg.diskProblem != nil {
+		if c.kind == "power-cut" && cfg.diskProblem != nil {
 			fmt.Fprintf(out, "SKIPPED control %s (%v)\n", c.name, cfg.diskProblem)
 			continue
 		}
@@ -177,12 +172,8 @@ func choose(names string) (chosen []control, err error) {
 // control runs one control.
 func (c *Config) control(ctx context.Context, one control) (*RunReport, error) {
 	own := *c
-	own.Messages, own.Kinds, own.UpgradeFrom = controlMessages, one.kinds, ""
-	own.Faults = one.faults
-	own.target = targeted[one.name]
-	if own.Faults == 0 {
-		own.Faults = 10
-	}
+	own.Messages, own.UpgradeFrom = controlMessages, ""
+	own.Kinds, own.target, own.Faults = []string{one.kind}, one.target, one.faults
 	c.Progress("control " + one.name)
 	return own.run(ctx, one.weakness)
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -45,7 +44,6 @@ type controller struct {
 	lastTime int64
 	pending  []pending // by age
 	nextID   uint16
-	acked    *atomic.Int64
 }
 
 // pending is a message without a PUBACK.
@@ -233,7 +231,6 @@ func (c *controller) receive(out *connection, packet packets.ControlPacket) erro
 				m := c.pending[i]
 				c.pending = append(c.pending[:i], c.pending[i+1:]...)
 				c.journal.add(record{c.index, m.kind, acked, m.n, time.Now().UnixMicro()})
-				c.acked.Add(1)
 				break
 			}
 		}

@@ -13,9 +13,8 @@ import (
 
 // newest is the newest reading of the first controller that is committed.
 type newest struct {
-	mu     sync.Mutex
-	at     time.Time // the reading's own time
-	change time.Time // when it last changed
+	mu sync.Mutex
+	at time.Time // the reading's own time
 }
 
 // watch asks the database again and again.
@@ -51,7 +50,7 @@ func (n *newest) note(at time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if at.After(n.at) {
-		n.at, n.change = at, time.Now()
+		n.at = at
 	}
 }
 

@@ -18,11 +18,7 @@ const (
 // prober publishes into a stream of its own and remembers what JetStream acknowledged:
 // the same server, disk and settings as RAW's.
 type prober struct {
-	js    jetstream.JetStream
-	mu    sync.Mutex
-	acked map[uint64]bool
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	acked map[uint64]bool // complete once the group of start is done
 }
 
 // Kept says what became of the messages that JetStream acknowledged.
@@ -31,25 +27,21 @@ type Kept struct {
 	Missing      int `json:"missing"`
 }
 
+// start publishes in the group until ctx ends.
 func (p *prober) start(ctx context.Context, js jetstream.JetStream, group *sync.WaitGroup) error {
-	p.js, p.acked = js, map[uint64]bool{}
+	p.acked = map[uint64]bool{}
 	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: proberStream, Subjects: []string{proberSubject}, Storage: jetstream.FileStorage, Description: "what JetStream acknowledged in a soak",
 	}); err != nil {
 		return fmt.Errorf("making stream %s: %w", proberStream, err)
 	}
-	ctx, p.stop = context.WithCancel(ctx)
-	p.done.Add(1)
 	group.Go(func() {
-		defer p.done.Done()
 		for n := uint64(1); ctx.Err() == nil; n++ {
 			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 			_, err := js.Publish(bounded, proberSubject, binary.LittleEndian.AppendUint64(nil, n))
 			cancel()
 			if err == nil {
-				p.mu.Lock()
 				p.acked[n] = true
-				p.mu.Unlock()
 			}
 			hold(ctx, 10*time.Millisecond)
 		}
@@ -57,12 +49,7 @@ func (p *prober) start(ctx context.Context, js jetstream.JetStream, group *sync.
 	return nil
 }
 
-// finish publishes nothing more.
-func (p *prober) finish(context.Context) {
-	p.stop()
-	p.done.Wait()
-}
-
+// judge looks whether the stream has what was acknowledged.
 func (p *prober) judge(ctx context.Context, js jetstream.JetStream) (Kept, error) {
 	there := map[uint64]bool{}
 	if err := scan(ctx, js, proberStream, func(m jetstream.Msg, _ uint64) error {

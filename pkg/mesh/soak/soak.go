@@ -33,7 +33,6 @@ type run struct {
 	controllers []*controller
 	commands    *commandBook
 	published   atomic.Int64
-	acked       atomic.Int64
 	paced       atomic.Int64 // how many may have been published by now
 	faultsOver  atomic.Bool
 	newest      newest
@@ -104,7 +103,6 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 	settled := time.Now()
 	report.Unsettled = r.settle(ctx)
 	report.Settling = time.Since(settled)
-	r.prober.finish(ctx)
 	stop()
 	others.Wait()
 	if err := r.journal.close(); err != nil {
@@ -118,7 +116,7 @@ func (r *run) prepareFleet() error {
 	for i, c := range fleet.Demo(r.cfg.Controllers + spares) {
 		one := &controller{
 			index: uint16(i), fleet: c, broker: r.links["controllers-mosquitto"].address, journal: r.journal, commands: r.commands,
-			allowance: r.allowance, finished: r.finished, acked: &r.acked,
+			allowance: r.allowance, finished: r.finished,
 		}
 		if err := one.identify(r.state.DevicesDir(), r.parts.Authority.CAFile()); err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
 // File is a file of mode 600 that has its name only once it is complete. Complete or Discard ends it.
@@ -50,16 +52,7 @@ func (f *File) Complete() error {
 	if err := os.Rename(f.Name(), f.path); err != nil {
 		return fmt.Errorf("writing the archive: %w", err)
 	}
-	return syncDir(filepath.Dir(f.path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path) //nolint:gosec // where the archive is
-	if err != nil {
-		return fmt.Errorf("writing the archive: %w", err)
-	}
-	defer func() { _ = dir.Close() }()
-	if err := dir.Sync(); err != nil {
+	if err := account.SyncPath(filepath.Dir(f.path)); err != nil {
 		return fmt.Errorf("writing the archive: %w", err)
 	}
 	return nil

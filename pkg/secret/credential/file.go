@@ -92,12 +92,7 @@ func (f Folder) replace(name string, data []byte) error {
 // sync makes the new name of a file outlast a power cut. Behind that the servers
 // forget the old password.
 func (f Folder) sync() error {
-	d, err := os.Open(f.Dir)
-	if err != nil {
-		return fmt.Errorf("saving the secrets directory: %w", err)
-	}
-	defer func() { _ = d.Close() }()
-	if err := d.Sync(); err != nil {
+	if err := account.SyncPath(f.Dir); err != nil {
 		return fmt.Errorf("saving the secrets directory: %w", err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+
 	"github.com/hashicorp/vault/api"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -91,11 +93,7 @@ func replace(file *os.File, text, path string) error {
 	if err := os.Rename(file.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return account.SyncPath(filepath.Dir(path))
 }
 
 func field(answer *api.Secret, name string) (text string, ok bool) {

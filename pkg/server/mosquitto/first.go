@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+
 	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
@@ -86,7 +88,7 @@ func (f FirstSession) save(ctx context.Context) (err error) {
 	if err := broker.Stop(ctx, syscall.SIGTERM); err != nil {
 		return err
 	}
-	return syncFolder(f.Data)
+	return account.SyncPath(f.Data)
 }
 
 // onlyListener returns a configuration with the first of its listeners alone, at address.
@@ -98,13 +100,4 @@ func onlyListener(conf, address string) (string, error) {
 	first, _, _ := strings.Cut(listeners, "\nlistener ")
 	_, rest, _ := strings.Cut(first, "\n")
 	return before + "\nlistener " + address + "\n" + rest, nil
-}
-
-// syncFolder has a file that was renamed keep its new name after a power failure.
-func syncFolder(path string) error {
-	folder, err := os.Open(path) //nolint:gosec // the broker's data folder
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
 )
 
 const (
@@ -79,7 +81,7 @@ func (s *saver) save(ctx context.Context) (took time.Duration, err error) {
 				took = time.Since(began)
 			}
 			s.smallest = min(s.smallest, size)
-			return took, syncFolder(s.data)
+			return took, account.SyncPath(s.data)
 		}
 		select {
 		case <-ctx.Done():

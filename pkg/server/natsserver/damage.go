@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+
 	"github.com/klauspost/compress/s2"
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -31,7 +33,7 @@ const stoppedFile = "stopped"
 // not running; after a stop in order it does nothing.
 func checkBlocks(dir string) error {
 	if err := os.Remove(filepath.Join(dir, stoppedFile)); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, syncFile(dir))
+		return errors.Join(err, account.SyncPath(dir))
 	}
 	blocks, _ := filepath.Glob(filepath.Join(dir, "streams", "jetstream", "*", "streams", "*", "msgs", "*.blk"))
 	var damaged []string
@@ -68,15 +70,6 @@ func markStopped(dir string) error {
 		return fmt.Errorf("noting the stop: %w", err)
 	}
 	return nil
-}
-
-// syncFile brings a file or a folder to disk.
-func syncFile(path string) error {
-	f, err := os.Open(path) //nolint:gosec // our own folder
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // allThere returns an error if the server has left out a stream that is on disk.

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/secret/account"
+
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
@@ -186,7 +188,7 @@ func syncFolder(dir string) error {
 		if err != nil {
 			return err
 		}
-		return syncFile(path)
+		return account.SyncPath(path)
 	})
 	if err != nil {
 		return fmt.Errorf("bringing the streams to disk: %w", err)
