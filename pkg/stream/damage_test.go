@@ -59,11 +59,20 @@ func newEndless(t *testing.T) *endless {
 	require.NoError(t, os.Remove(filepath.Join(messages, "index.db")))
 	block, err := os.ReadFile(filepath.Join(messages, "1.blk"))
 	require.NoError(t, err)
-	block[bytes.LastIndex(block, []byte("109"))] ^= 0x10 // the content of the first that is lost
+	block[contentAt(t, block, "109")] ^= 0x10 // the first that is lost
 	require.NoError(t, os.WriteFile(filepath.Join(messages, "1.blk"), block, 0o600))
 	e.start(t)
 	assert.EqualValues(t, survive, e.last(t))
 	return e
+}
+
+// contentAt finds a message's content, which follows its headers. A checksum may look like it.
+func contentAt(t *testing.T, block []byte, content string) int {
+	t.Helper()
+	const endOfHeaders = "\r\n\r\n"
+	at := bytes.Index(block, []byte(endOfHeaders+content))
+	require.Positive(t, at)
+	return at + len(endOfHeaders)
 }
 
 func (e *endless) start(t *testing.T) {
@@ -137,7 +146,7 @@ func TestSaveOfDamagedMessage(t *testing.T) {
 	messages := filepath.Join(e.cfg.Dir, "streams", "jetstream", "F2", "streams", Raw, "msgs")
 	block, err := os.ReadFile(filepath.Join(messages, "1.blk"))
 	require.NoError(t, err)
-	block[bytes.LastIndex(block, []byte("201"))] ^= 0x10
+	block[contentAt(t, block, "201")] ^= 0x10
 	require.NoError(t, os.WriteFile(filepath.Join(messages, "1.blk"), block, 0o600))
 	e.start(t)
 	var archive bytes.Buffer

@@ -162,7 +162,8 @@ func TestRuns(t *testing.T) {
 	cfg := shell("", io.Discard)
 	cfg.Args = []string{"-c", "sleep 60; :", "the-argument"}
 	p := start(t, cfg)
-	assert.True(t, Runs(p.Pid(), "the-argument"))
+	// For a moment after it has started, a process has no arguments.
+	require.Eventually(t, func() bool { return Runs(p.Pid(), "the-argument") }, patience, time.Millisecond)
 	assert.False(t, Runs(p.Pid(), "the-argument-of-another"))
 	require.NoError(t, p.Kill())
 	assert.False(t, Runs(p.Pid(), "the-argument"))

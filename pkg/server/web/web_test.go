@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +23,13 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/web"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(apartKind); kind != "" {
+		serveApart(kind, os.Getenv(apartDir))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bench is a server under attack.
 type bench struct {
@@ -32,44 +37,56 @@ type bench struct {
 	stop func()
 }
 
+type serveFunc = func(context.Context, net.Listener, *tls.Config, http.Handler) error
+
 // start has serve serve over TLS.
-func start(t *testing.T, serve func(context.Context, net.Listener, *tls.Config, http.Handler) error) bench {
+func start(t *testing.T, serve serveFunc) bench {
 	t.Helper()
 	dir := t.TempDir()
+	b := bench{Victim: newVictim(t, dir)}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	b.Address = listener.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, listener, serverTLS(dir), answer) }()
+	b.stop = sync.OnceFunc(func() { cancel(); assert.NoError(t, <-served) })
+	t.Cleanup(b.stop)
+	return b
+}
+
+// newVictim issues a certificate in dir, and returns a server that has it, without its address.
+func newVictim(t *testing.T, dir string) hostile.Victim {
+	t.Helper()
 	authority, err := identity.OpenAuthority(filepath.Join(dir, "pki"))
 	require.NoError(t, err)
-	pair := &web.Pair{CertFile: filepath.Join(dir, "server.crt"), KeyFile: filepath.Join(dir, "server.key")}
+	pair := certificateIn(dir)
 	require.NoError(t, authority.IssueServer(pair.CertFile, pair.KeyFile, []string{"127.0.0.1"}))
 	text, err := os.ReadFile(authority.CAFile())
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(text))
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, _, guessed := r.BasicAuth(); guessed {
-			if _, err := io.Copy(io.Discard, r.Body); err == nil {
-				w.WriteHeader(http.StatusUnauthorized)
-			} else {
-				w.WriteHeader(http.StatusBadRequest)
-			}
-			return
+	return hostile.Victim{Path: "/status", TLS: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}
+}
+
+func certificateIn(dir string) *web.Pair {
+	return &web.Pair{CertFile: filepath.Join(dir, "server.crt"), KeyFile: filepath.Join(dir, "server.key")}
+}
+
+func serverTLS(dir string) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificateIn(dir).Get}
+}
+
+var answer http.HandlerFunc = func(w http.ResponseWriter, r *http.Request) {
+	if _, _, guessed := r.BasicAuth(); guessed {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			w.WriteHeader(http.StatusUnauthorized)
+		} else {
+			w.WriteHeader(http.StatusBadRequest)
 		}
-		_, _ = io.WriteString(w, "ok")
-	})
-	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get}
-	go func() { served <- serve(ctx, listener, config, answer) }()
-	b := bench{
-		Victim: hostile.Victim{
-			Address: listener.Addr().String(), Path: "/status",
-			TLS: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12},
-		},
-		stop: sync.OnceFunc(func() { cancel(); assert.NoError(t, <-served) }),
+		return
 	}
-	t.Cleanup(b.stop)
-	return b
+	_, _ = io.WriteString(w, "ok")
 }
 
 func strict(ctx context.Context, listener net.Listener, config *tls.Config, handler http.Handler) error {
@@ -180,47 +197,6 @@ func TestConnectionsOfOneSource(t *testing.T) {
 		end()
 		return n == 0
 	}, time.Minute, 50*time.Millisecond, "those that ended do not count")
-}
-
-// TestMemory: 230 headers of 1 MB at once, which were the end of a container of 128 MB.
-func TestMemory(t *testing.T) { //nolint:paralleltest // it looks at the whole process
-	most := func(serve func(context.Context, net.Listener, *tls.Config, http.Handler) error) uint64 {
-		b := start(t, serve)
-		defer b.stop()
-		var attack hostile.Attack
-		for _, a := range hostile.Attacks(b.Path) {
-			if a.Name == "large header" {
-				attack = a
-			}
-		}
-		runtime.GC()
-		var before, now runtime.MemStats
-		runtime.ReadMemStats(&before)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		var attackers sync.WaitGroup
-		for i := range 230 {
-			from := b.Victim
-			from.From = net.IPv4(127, 0, 1, byte(1+i%8)).String()
-			attackers.Go(func() { _, _ = attack.Do(ctx, from) })
-		}
-		done := make(chan struct{})
-		go func() { attackers.Wait(); close(done) }()
-		peak := uint64(0)
-		for {
-			select {
-			case <-done:
-				return peak
-			case <-time.After(100 * time.Millisecond):
-				runtime.ReadMemStats(&now)
-				peak = max(peak, now.HeapInuse-min(now.HeapInuse, before.HeapInuse))
-			}
-		}
-	}
-	unbounded, bounded := most(lax), most(strict)
-	t.Logf("without limits %d MiB, with them %d MiB, both with the attackers' own", unbounded>>20, bounded>>20)
-	assert.Greater(t, unbounded, uint64(128<<20), "the control")
-	assert.Less(t, bounded, unbounded/4*3) // most of it is the attackers' own
 }
 
 func TestServeEndsWithItsContext(t *testing.T) {
