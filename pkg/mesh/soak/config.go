@@ -28,8 +28,9 @@ type Config struct {
 	Progress func(text string) `kong:"-"` // is told what happens
 	Log      *slog.Logger      `kong:"-"`
 
-	diskProblem error  // why there is no disk that can lose power
-	target      string // of all faults, for a control; "": any
+	diskProblem error         // why there is no disk that can lose power
+	target      string        // of all faults, for a control; "": any
+	hold        time.Duration // of all faults, for a control; 0: as planned
 }
 
 // Hooks are what the services do for a mesh that starts (local.Config).

@@ -23,6 +23,7 @@ type control struct {
 
 	kind   string // of its faults
 	target string // of all of them; "": the machine
+	hold   time.Duration
 	faults int
 	// caught tells whether the report shows the damage.
 	caught func(r *RunReport) bool
@@ -35,13 +36,14 @@ func doubled(r *RunReport) bool { return r.Fates.Doubled > 0 }
 
 func controls() []control {
 	return []control{
-		{weakness{name: "default-sync-interval", unsynced: true}, "power-cut", "", 3, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
-		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, "kill", "bridge", 10, lost},
-		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, "power-cut", "", 4, lost},
-		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, "kill", "writer", 10, doubled},
-		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, "reset", "bridge-mosquitto", 10, doubled},
-		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, "pause", "decoder", 10, lost},
-		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker", "mosquitto", 10, lost},
+		{weakness{name: "default-sync-interval", unsynced: true}, "power-cut", "", 0, 2, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
+		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, "kill-unstored", "bridge-nats", time.Second, 3, lost},
+		{weakness{name: "acknowledged-before-commit", afterStart: acknowledgedWhenDelivered}, "kill-unstored", "writer-pgbouncer", time.Second, 3, lost},
+		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, "power-cut", "", 0, 2, func(r *RunReport) bool { return lost(r) || r.Broken != "" }},
+		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, "kill-unacknowledged", "writer-nats", time.Second, 3, doubled},
+		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, "kill-unacknowledged", "bridge-mosquitto", time.Second, 3, doubled},
+		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, "pause", "decoder", 5 * time.Second, 2, lost},
+		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker-behind", "mosquitto", 4 * time.Second, 2, lost},
 	}
 }
 
@@ -57,6 +59,24 @@ func ControlNames() (names []string) {
 func withoutCommitSync(ctx context.Context, s *system) error {
 	return s.superuser(ctx, "ALTER SYSTEM SET synchronous_commit = off", "ALTER SYSTEM SET wal_writer_delay = '10s'",
 		"ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+}
+
+// acknowledgedWhenDelivered has the server take each message for acknowledged that it has
+// delivered to the writer.
+func acknowledgedWhenDelivered(ctx context.Context, s *system) error {
+	c, err := s.js.Consumer(ctx, "DECODED", "writer")
+	if err != nil {
+		return fmt.Errorf("asking for consumer writer: %w", err)
+	}
+	config := c.CachedInfo().Config
+	config.AckPolicy, config.MaxAckPending = jetstream.AckNonePolicy, 0
+	if err := s.js.DeleteConsumer(ctx, "DECODED", "writer"); err != nil {
+		return fmt.Errorf("deleting consumer writer: %w", err)
+	}
+	if _, err := s.js.CreateConsumer(ctx, "DECODED", config); err != nil {
+		return fmt.Errorf("making consumer writer: %w", err)
+	}
+	return nil
 }
 
 func withoutUniqueKeys(ctx context.Context, s *system) error {
@@ -173,7 +193,7 @@ func choose(names string) (chosen []control, err error) {
 func (c *Config) control(ctx context.Context, one control) (*RunReport, error) {
 	own := *c
 	own.Messages, own.UpgradeFrom = controlMessages, ""
-	own.Kinds, own.target, own.Faults = []string{one.kind}, one.target, one.faults
+	own.Kinds, own.target, own.hold, own.Faults = []string{one.kind}, one.target, one.hold, one.faults
 	c.Progress("control " + one.name)
 	return own.run(ctx, one.weakness)
 }

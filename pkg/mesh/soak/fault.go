@@ -3,6 +3,7 @@ package soak
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -73,7 +74,10 @@ func faultKinds() []faultKind {
 	}
 	return []faultKind{
 		{name: "kill", weight: 10, targets: everything, inject: killed},
+		{name: "kill-unacknowledged", weight: 4, targets: all("bridge-mosquitto", "bridge-nats", "decoder-nats", "writer-nats"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnacknowledged},
+		{name: "kill-unstored", weight: 3, targets: all("bridge-nats", "decoder-nats", "writer-pgbouncer"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnstored},
 		{name: "kill-broker", weight: 3, targets: all(local.PartMosquitto), inject: killed, brokers: true},
+		{name: "kill-broker-behind", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{3 * time.Second, 6 * time.Second}, inject: killedBehind, brokers: true},
 		{name: "pause", weight: 5, targets: everything, hold: [2]time.Duration{2 * time.Second, 30 * time.Second}, inject: paused},
 		{name: "pause-broker", weight: 1, targets: all(local.PartMosquitto), hold: [2]time.Duration{2 * time.Second, 15 * time.Second}, inject: paused},
 		{name: "partition", weight: 5, targets: links, hold: [2]time.Duration{2 * time.Second, 20 * time.Second}, inject: linked(condition{blocked: true})},
@@ -132,7 +136,7 @@ type plannedFault struct {
 }
 
 func (p plannedFault) on(s *system) Fault {
-	f := Fault{Kind: p.kind.name, Hold: p.hold}
+	f := Fault{Kind: p.kind.name, Hold: cmp.Or(s.cfg.hold, p.hold)}
 	if p.kind.targets != nil {
 		targets := p.kind.targets(s)
 		f.Target = cmp.Or(s.cfg.target, targets[int(p.target)%len(targets)])
@@ -142,6 +146,44 @@ func (p plannedFault) on(s *system) Fault {
 
 func killed(_ context.Context, s *system, f *Fault) (time.Time, error) {
 	err := s.kill(f.Target)
+	return time.Now(), err
+}
+
+// killedUnacknowledged kills a service whose work is stored, and the acknowledgement is not:
+// the server stored what the service sent, but its answer does not arrive (bridge-nats,
+// decoder-nats), or the service's own acknowledgement does not (the others).
+func killedUnacknowledged(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	if f.Target == "bridge-nats" || f.Target == "decoder-nats" {
+		return s.killMute(ctx, f, toClient)
+	}
+	return s.killMute(ctx, f, toServer)
+}
+
+// killedUnstored kills a service that has taken messages and could not store them.
+func killedUnstored(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	return s.killMute(ctx, f, toServer)
+}
+
+// killMute kills the service of a link after nothing passed it in one direction.
+func (s *system) killMute(ctx context.Context, f *Fault, way direction) (time.Time, error) {
+	service, _, _ := strings.Cut(f.Target, "-")
+	l := s.links[f.Target]
+	l.set(condition{blocked: true, oneWay: way})
+	hold(ctx, f.Hold)
+	err := s.kill(service)
+	l.cut() // what was held back must not arrive after all
+	l.set(condition{})
+	return time.Now(), err
+}
+
+// killedBehind kills the broker while it holds what the bridge has not fetched.
+func killedBehind(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	if err := s.pause(local.PartBridge, true); err != nil {
+		return time.Now(), err
+	}
+	hold(ctx, f.Hold)
+	f.At = time.Now()
+	err := errors.Join(s.kill(f.Target), s.pause(local.PartBridge, false))
 	return time.Now(), err
 }
 

@@ -11,6 +11,7 @@ type Fates struct {
 	DeadLettered int `json:"dead_lettered"`
 	AtBroker     int `json:"lost_at_broker"`    // within the broker's bound (design 5.10)
 	Lost         int `json:"lost"`              // everywhere else
+	NotInRAW     int `json:"not_in_raw"`        // of these two, those that RAW never had
 	Doubled      int `json:"doubled"`           // twice in the tables, unmarked
 	Marked       int `json:"marked_as_repeats"` // rows that are marked as possible repeats
 	Altered      int `json:"altered"`
@@ -96,6 +97,7 @@ func (o *oracle) one(v *Fates, controller int, n uint32, e *entry, ends []time.T
 
 func (o *oracle) missing(v *Fates, controller int, n uint32, e *entry, ends []time.Time, bound time.Duration) {
 	if e.raw == 0 {
+		v.NotInRAW++
 		if age, ok := beforeEnd(e.ackedAt, ends); ok && age <= bound {
 			v.AtBroker++
 			v.BrokerWindow = max(v.BrokerWindow, age)
@@ -132,6 +134,7 @@ func (o *oracle) equalEvents(v *Fates, controller int, sent equalTotals, ends []
 		v.Lost += behind
 	}
 	if atBroker := sent.rows - got.raw; atBroker > 0 {
+		v.NotInRAW += atBroker
 		if len(ends) > 0 {
 			v.AtBroker += atBroker
 		} else {

@@ -14,10 +14,20 @@ import (
 // condition is how a link behaves now. The zero value passes everything at once.
 type condition struct {
 	blocked bool          // nothing passes; what is under way waits
+	oneWay  direction     // of which alone the other fields tell; both by default
 	latency time.Duration // each way
 	rate    int           // bytes a second each way; 0: as fast as they come
 	stall   int           // of 1,000 chunks this many wait a retransmission's 200 ms more, as after a lost packet
 }
+
+// direction is that of what a link carries.
+type direction int
+
+const (
+	both direction = iota
+	toServer
+	toClient
+)
 
 // rewrite changes the bytes that flow through a link, for a negative control. It returns
 // the bytes that go on and those that go back to where they came from.
@@ -83,14 +93,14 @@ func (l *link) carry(client net.Conn) {
 	if begin != nil {
 		change = begin()
 	}
-	var both sync.WaitGroup
-	both.Go(func() { l.copy(server, client, client, true, change) })
-	both.Go(func() { l.copy(client, server, server, false, change) })
-	both.Wait()
+	var ways sync.WaitGroup
+	ways.Go(func() { l.copy(server, client, client, toServer, change) })
+	ways.Go(func() { l.copy(client, server, server, toClient, change) })
+	ways.Wait()
 }
 
 // copy carries one direction until an end closes, and then ends the other, too.
-func (l *link) copy(to, from, back net.Conn, fromClient bool, change rewrite) {
+func (l *link) copy(to, from, back net.Conn, way direction, change rewrite) {
 	defer func() { _ = to.Close(); _ = from.Close() }()
 	buffer := make([]byte, 32<<10)
 	chunks := 0
@@ -98,12 +108,12 @@ func (l *link) copy(to, from, back net.Conn, fromClient bool, change rewrite) {
 		n, err := from.Read(buffer)
 		if n > 0 {
 			chunks++
-			if !l.wait(n, chunks) {
+			if !l.wait(n, chunks, way) {
 				return
 			}
 			out, answer := buffer[:n], []byte(nil)
 			if change != nil {
-				out, answer = change(fromClient, out)
+				out, answer = change(way == toServer, out)
 			}
 			if _, err := to.Write(out); err != nil {
 				return
@@ -124,13 +134,16 @@ func (l *link) copy(to, from, back net.Conn, fromClient bool, change rewrite) {
 }
 
 // wait lets n bytes pass under the condition of now. It returns false once the link is closed.
-func (l *link) wait(n, chunk int) bool {
+func (l *link) wait(n, chunk int, way direction) bool {
 	for {
 		l.mu.Lock()
 		now, changed, open := l.now, l.changed, l.conns != nil
 		l.mu.Unlock()
 		if !open {
 			return false
+		}
+		if now.oneWay != both && now.oneWay != way {
+			return true
 		}
 		if now.blocked {
 			<-changed

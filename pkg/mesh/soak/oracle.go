@@ -1,8 +1,11 @@
 package soak
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
+	"github.com/f2mesh/f2mesh/pkg/message/event"
 )
 
 // The oracle says what became of each message, from the journal, the streams and the
@@ -84,6 +88,29 @@ func (o *oracle) read(path string) error {
 			e.acked, e.ackedAt = true, r.At
 		}
 	})
+}
+
+// writeAcknowledged writes the digests of the acknowledged messages, as `f2mesh audit
+// --acknowledged` takes them.
+func (o *oracle) writeAcknowledged(path string) error {
+	file, err := os.Create(path) //nolint:gosec // in a folder of our own
+	if err != nil {
+		return fmt.Errorf("writing the acknowledged digests: %w", err)
+	}
+	out := bufio.NewWriter(file)
+	for i, messages := range o.messages {
+		mac := string(o.fleet[i].MAC)
+		for n := range messages {
+			if e := &messages[n]; e.acked {
+				digest := event.Digest(subjectOf(mac, e.kind), payloadOf(e.kind, uint32(n), time.UnixMicro(e.at)))
+				fmt.Fprintf(out, "%x\n", digest)
+			}
+		}
+	}
+	if err := errors.Join(out.Flush(), file.Close()); err != nil {
+		return fmt.Errorf("writing the acknowledged digests: %w", err)
+	}
+	return nil
 }
 
 // find is the message of a number, nil if it was not sent.

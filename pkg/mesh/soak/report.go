@@ -24,8 +24,9 @@ type RunReport struct {
 	Fates          Fates             `json:"messages"`
 	JetStream      Kept              `json:"jetstream"`
 	Commands       CommandTotals     `json:"commands"`
-	LedgerBalanced bool              `json:"ledger_balanced"`
-	Ledger         string            `json:"ledger,omitempty"` // what f2mesh audit prints, if it does not balance
+	LedgerBalanced bool              `json:"ledger_balanced"`   // but for the next
+	LedgerNotInRAW int               `json:"ledger_not_in_raw"` // acknowledged messages that RAW never had
+	Ledger         string            `json:"ledger,omitempty"`  // what f2mesh audit prints, if it does not balance
 	Faults         []Fault           `json:"faults"`
 	NotHere        map[string]string `json:"not_on_this_machine,omitempty"` // kinds of faults
 
@@ -55,8 +56,11 @@ func (r *RunReport) Problems() (problems []string) {
 	if r.Unsettled != "" {
 		problems = append(problems, r.Unsettled)
 	}
-	if sound := v.Lost+v.Doubled == 0; sound != r.LedgerBalanced && r.Unsettled == "" {
+	if sound := v.Doubled == 0 && v.Lost == v.NotInRAW-v.AtBroker; sound != r.LedgerBalanced && r.Unsettled == "" {
 		problems = append(problems, fmt.Sprintf("f2mesh audit disagrees: balanced is %t", r.LedgerBalanced))
+	}
+	if v.NotInRAW != r.LedgerNotInRAW {
+		problems = append(problems, fmt.Sprintf("f2mesh audit disagrees: RAW never had %d acknowledged messages, not %d", r.LedgerNotInRAW, v.NotInRAW))
 	}
 	for _, f := range r.Faults {
 		if f.Problem != "" {
@@ -85,7 +89,7 @@ func (r *RunReport) WriteTo(out io.Writer) (int64, error) {
 	row("nobody's", v.Unknown, "")
 	row("JetStream kept", fmt.Sprintf("%d of %d", r.JetStream.Acknowledged-r.JetStream.Missing, r.JetStream.Acknowledged), "acknowledged messages of a stream of its own")
 	row("commands", r.Commands.Sent, outcomes(r.Commands))
-	row("ledger", map[bool]string{true: "balances", false: "does not balance"}[r.LedgerBalanced], "")
+	row("ledger", map[bool]string{true: "balances", false: "does not balance"}[r.LedgerBalanced], fmt.Sprintf("%d acknowledged messages never reached RAW", r.LedgerNotInRAW))
 	row("settled", r.Settling.Round(time.Millisecond), "after the last message")
 	fmt.Fprintln(w)
 	row("recovery from", "p50", "p99")

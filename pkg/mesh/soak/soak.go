@@ -250,6 +250,9 @@ func judgeRun(ctx context.Context, s *system, controllers []fleet.Controller, jo
 	if err := o.read(journalPath); err != nil {
 		return v, err
 	}
+	if err := o.writeAcknowledged(acknowledgedIn(journalPath)); err != nil {
+		return v, err
+	}
 	if err := o.readStreams(ctx, s.js); err != nil {
 		return v, err
 	}
@@ -263,6 +266,8 @@ func judgeRun(ctx context.Context, s *system, controllers []fleet.Controller, jo
 	}
 	return o.judge(ends, bound), nil
 }
+
+func acknowledgedIn(journalPath string) string { return journalPath + ".acknowledged" }
 
 // judge has the oracle and the ledger say what became of everything.
 func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) (err error) {
@@ -285,10 +290,13 @@ func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) 
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	audit, err := ledger.AuditSettled(ctx, r.js, conn, ledger.Options{}, "", 30*time.Second)
+	audit, err := ledger.AuditSettled(ctx, r.js, conn, ledger.Options{}, acknowledgedIn(journalPath), 30*time.Second)
 	if err != nil {
 		return err
 	}
+	// What only the broker had is another matter than what the streams and tables say.
+	report.LedgerNotInRAW = int(audit.Acknowledged.NeverReceived) //nolint:gosec // far from the end
+	audit.Acknowledged.NeverReceived = 0
 	if report.LedgerBalanced = audit.Balanced(); !report.LedgerBalanced {
 		var text strings.Builder
 		_, err = audit.WriteTo(&text)

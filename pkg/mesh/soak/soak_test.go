@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,10 +85,10 @@ func TestOracle(t *testing.T) {
 		"unacknowledged, lost behind RAW": {entry{kind: timedEvent, sends: 1, raw: 1}, Fates{Lost: 1}},
 		"lost at the broker": {
 			entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(300 * time.Millisecond)},
-			Fates{Acknowledged: 1, AtBroker: 1, BrokerWindow: 300 * time.Millisecond},
+			Fates{Acknowledged: 1, AtBroker: 1, NotInRAW: 1, BrokerWindow: 300 * time.Millisecond},
 		},
-		"lost long before the broker's end": {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(2 * time.Second)}, Fates{Acknowledged: 1, Lost: 1}},
-		"lost after the broker's end":       {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(-2 * time.Second)}, Fates{Acknowledged: 1, Lost: 1}},
+		"lost long before the broker's end": {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(2 * time.Second)}, Fates{Acknowledged: 1, Lost: 1, NotInRAW: 1}},
+		"lost after the broker's end":       {entry{kind: timedEvent, sends: 1, acked: true, ackedAt: before(-2 * time.Second)}, Fates{Acknowledged: 1, Lost: 1, NotInRAW: 1}},
 		"twice":                             {entry{kind: untimedEvent, sends: 1, acked: true, raw: 1, rows: 2}, Fates{Acknowledged: 1, Written: 1, Doubled: 1}},
 		"twice, marked":                     {entry{kind: untimedEvent, sends: 1, acked: true, raw: 2, rows: 1, repeats: 1}, Fates{Acknowledged: 1, Written: 1, Marked: 1}},
 		"a reading twice, sent twice":       {entry{kind: untimedReading, sends: 2, acked: true, raw: 2, rows: 2}, Fates{Acknowledged: 1, Repeated: 1, Written: 1}},
@@ -116,14 +117,38 @@ func TestEqualEvents(t *testing.T) {
 		"one marked":          {equalTotals{3, 2, 1}, nil, Fates{Written: 3, Marked: 1}},
 		"one not in tables":   {equalTotals{3, 2, 0}, nil, Fates{Written: 2, Lost: 1}},
 		"one twice in tables": {equalTotals{3, 4, 0}, nil, Fates{Written: 3, Doubled: 1}},
-		"one not in RAW":      {equalTotals{2, 2, 0}, nil, Fates{Written: 2, Lost: 1}},
-		"one at the broker":   {equalTotals{2, 2, 0}, []time.Time{time.Unix(1, 0)}, Fates{Written: 2, AtBroker: 1}},
+		"one not in RAW":      {equalTotals{2, 2, 0}, nil, Fates{Written: 2, Lost: 1, NotInRAW: 1}},
+		"one at the broker":   {equalTotals{2, 2, 0}, []time.Time{time.Unix(1, 0)}, Fates{Written: 2, AtBroker: 1, NotInRAW: 1}},
 	} {
 		o := newOracle(fleet.Demo(1))
 		o.equal[0] = test.got
 		var v Fates
 		o.equalEvents(&v, 0, equalTotals{3, 3, 0}, test.ends)
 		assert.Equal(t, test.want, v, name)
+	}
+}
+
+// TestLedgerDisagrees: a ledger that sees something else than the oracle is a problem.
+func TestLedgerDisagrees(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		fates    Fates
+		balanced bool
+		notInRAW int
+		agree    bool
+	}{
+		"nothing lost":                       {Fates{}, true, 0, true},
+		"nothing lost, no balance":           {Fates{}, false, 0, false},
+		"at the broker":                      {Fates{AtBroker: 2, NotInRAW: 2}, true, 2, true},
+		"at the broker, not seen":            {Fates{AtBroker: 2, NotInRAW: 2}, true, 0, false},
+		"long before, seen":                  {Fates{AtBroker: 2, Lost: 1, NotInRAW: 3}, true, 3, true},
+		"behind RAW":                         {Fates{Lost: 1}, false, 0, true},
+		"behind RAW, not seen":               {Fates{Lost: 1}, true, 0, false},
+		"behind RAW and at the broker, both": {Fates{Lost: 1, AtBroker: 1, NotInRAW: 1}, false, 1, true},
+		"doubled, not seen":                  {Fates{Doubled: 1}, true, 0, false},
+	} {
+		r := RunReport{Fates: test.fates, LedgerBalanced: test.balanced, LedgerNotInRAW: test.notInRAW}
+		assert.Equal(t, test.agree, !strings.Contains(strings.Join(r.Problems(), "\n"), "disagrees"), name)
 	}
 }
 
@@ -226,6 +251,17 @@ func TestLink(t *testing.T) {
 	got, err = read(conn, 10*time.Second)
 	require.NoError(t, err, "what was under way arrives")
 	assert.Equal(t, "held", string(got))
+
+	for _, way := range []direction{toServer, toClient} {
+		l.set(condition{blocked: true, oneWay: way})
+		_, err = conn.Write([]byte("held"))
+		require.NoError(t, err)
+		_, err = read(conn, 300*time.Millisecond)
+		require.Error(t, err, "one way is enough")
+		l.set(condition{})
+		_, err = read(conn, 10*time.Second)
+		require.NoError(t, err)
+	}
 
 	l.set(condition{latency: 100 * time.Millisecond})
 	began := time.Now()
