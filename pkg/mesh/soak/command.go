@@ -28,6 +28,11 @@ type sentCommand struct {
 	outcomes   []string
 }
 
+// commandInterval is long enough that a controller's report on a command has come, however
+// late, when the next command but one goes to it: these ask for the same state, and
+// the report of one would confirm the other.
+const commandInterval = 2 * time.Second
+
 // maxCommands is how many different commands one controller can get: the flag of a strike
 // is 0 or 1, and its period 1 to 255.
 const maxCommands = 2 * 255
@@ -46,8 +51,8 @@ func (b *commandBook) carriedOut(mac, payload string, at time.Time) {
 }
 
 // send issues one command every interval, in turn to the controllers, until ctx ends.
-func (b *commandBook) send(ctx context.Context, js jetstream.JetStream, macs []string, every time.Duration) {
-	tick := time.NewTicker(every)
+func (b *commandBook) send(ctx context.Context, js jetstream.JetStream, macs []string) {
+	tick := time.NewTicker(commandInterval)
 	defer tick.Stop()
 	for k := 0; k < maxCommands*len(macs); k++ {
 		select {
@@ -56,7 +61,7 @@ func (b *commandBook) send(ctx context.Context, js jetstream.JetStream, macs []s
 		case <-tick.C:
 		}
 		mac, number := macs[k%len(macs)], k/len(macs)
-		payload := fmt.Sprintf(`{"power-flag":%d,"period":%d}`, number/255, number%255+1)
+		payload := fmt.Sprintf(`{"power-flag":%d,"period":%d}`, number%2, number/2+1)
 		c := &sentCommand{id: "soak-" + strconv.Itoa(k), issued: time.Now()}
 		b.mu.Lock()
 		b.sent[mac+payload] = c

@@ -83,7 +83,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 	}
 	commanding, stopCommands := context.WithCancel(background)
 	defer stopCommands()
-	others.Go(func() { r.commands.send(commanding, s.js, macs, 500*time.Millisecond) })
+	others.Go(func() { r.commands.send(commanding, s.js, macs) })
 	if err := r.newest.moves(ctx, time.Now(), time.Minute); err != nil {
 		return nil, fmt.Errorf("before the first fault: %w", err)
 	}
