@@ -74,7 +74,15 @@ func (d *disk) restore(ctx context.Context) error {
 	if err := d.unmount(ctx); err != nil {
 		return err
 	}
-	return d.mount(ctx)
+	if err := d.mount(ctx); err != nil {
+		return err
+	}
+	// A process with a mount namespace of its own, such as a container that was started
+	// meanwhile, keeps the file system as it was.
+	if err := os.WriteFile(filepath.Join(d.dir, "powered"), nil, 0o600); err != nil {
+		return fmt.Errorf("the disk is still without power: a process with a mount namespace of its own has it, too: %w", err)
+	}
+	return nil
 }
 
 func (d *disk) unmount(ctx context.Context) (err error) {

@@ -19,7 +19,7 @@ type Fates struct {
 	// BrokerWindow is how long before a broker's end the oldest of the messages was
 	// acknowledged that only the broker had.
 	BrokerWindow time.Duration `json:"broker_window_ns"`
-	Examples     []Loss        `json:"examples,omitempty"`
+	Examples     []Example     `json:"examples,omitempty"`
 }
 
 const maxExamples = 10
@@ -53,7 +53,7 @@ func (o *oracle) judge(ends []time.Time, bound time.Duration) Fates {
 		}
 		o.equalEvents(&v, i, equal, ends)
 	}
-	v.Examples = o.lost
+	v.Examples = o.examples
 	return v
 }
 
@@ -92,6 +92,15 @@ func (o *oracle) one(v *Fates, controller int, n uint32, e *entry, ends []time.T
 	// and, marked, of events (design 5.3).
 	if e.rows > 1 && (e.kind != untimedReading || e.rows > e.sends) {
 		v.Doubled++
+		o.exemplify("doubled", controller, n, e)
+	}
+}
+
+func (o *oracle) exemplify(fate string, controller int, n uint32, e *entry) {
+	if len(o.examples) < maxExamples {
+		o.examples = append(o.examples, Example{
+			fate, string(o.fleet[controller].MAC), n, e.kind.String(), time.UnixMicro(e.ackedAt).UTC(), int(e.sends), int(e.raw), int(e.rows), int(e.repeats),
+		})
 	}
 }
 
@@ -105,9 +114,7 @@ func (o *oracle) missing(v *Fates, controller int, n uint32, e *entry, ends []ti
 		}
 	}
 	v.Lost++
-	if len(o.lost) < maxExamples {
-		o.lost = append(o.lost, Loss{string(o.fleet[controller].MAC), n, e.kind.String(), time.UnixMicro(e.ackedAt).UTC(), e.raw > 0})
-	}
+	o.exemplify("lost", controller, n, e)
 }
 
 // beforeEnd is how long before the broker's next end a message was acknowledged.

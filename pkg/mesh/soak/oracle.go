@@ -44,16 +44,20 @@ type oracle struct {
 	equal    []equalTotals // by controller
 	counted  []uint64      // dead letters by controller, as the newest of them says: older ones make room
 	unknown  int           // rows and messages that nobody sent
-	lost     []Loss
+	examples []Example
 }
 
-// Loss is a message that the broker acknowledged and that is nowhere.
-type Loss struct {
-	MAC    string    `json:"mac"`
-	Number uint32    `json:"number"`
-	Kind   string    `json:"kind"`
-	Acked  time.Time `json:"acknowledged"`
-	InRAW  bool      `json:"in_raw"`
+// Example is a message that is lost or doubled.
+type Example struct {
+	Fate    string    `json:"fate"`
+	MAC     string    `json:"mac"`
+	Number  uint32    `json:"number"`
+	Kind    string    `json:"kind"`
+	Acked   time.Time `json:"acknowledged"`
+	Sends   int       `json:"sends"` // by the controller
+	InRAW   int       `json:"in_raw"`
+	Rows    int       `json:"rows"`
+	Repeats int       `json:"marked_rows"`
 }
 
 // equalTotals are of messages that cannot be told apart.

@@ -102,8 +102,9 @@ func (r *RunReport) WriteTo(out io.Writer) (int64, error) {
 	for _, name := range slices.Sorted(maps.Keys(r.NotHere)) {
 		fmt.Fprintf(&b, "SKIPPED %s (%s)\n", name, r.NotHere[name])
 	}
-	for _, l := range v.Examples {
-		fmt.Fprintf(&b, "lost: %s, message %d of controller %s, acknowledged %s, in RAW: %t\n", l.Kind, l.Number, l.MAC, l.Acked.Format(time.RFC3339Nano), l.InRAW)
+	for _, e := range v.Examples {
+		fmt.Fprintf(&b, "%s: %s %d of controller %s, acknowledged %s; sent %d times, %d in RAW, %d rows and %d marked\n",
+			e.Fate, e.Kind, e.Number, e.MAC, e.Acked.Format(time.RFC3339Nano), e.Sends, e.InRAW, e.Rows, e.Repeats)
 	}
 	for _, c := range r.Commands.Examples {
 		fmt.Fprintln(&b, "command", c)
