@@ -6,9 +6,12 @@ import (
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -53,12 +56,20 @@ func EnsureRole(ctx context.Context, conn *pgx.Conn, role string) error {
 }
 
 // SetPassword gives a role a password; with "" nobody can log in as the role any
-// more, and its sessions are ended. With a password they stay. The server never
-// sees the password itself. conn is a superuser's.
+// more, and its sessions are ended. With a password they stay. A role that has the
+// password already keeps its verifier: PgBouncer logs in with a key that fits this
+// verifier alone, and would be refused. The server never sees the password itself.
+// conn is a superuser's.
 func SetPassword(ctx context.Context, conn *pgx.Conn, role, password string) error {
 	value := "NULL"
 	if password != "" {
-		verifier, err := scramVerifier(password)
+		there, err := hasPassword(ctx, conn, role, password)
+		if there || err != nil {
+			return err
+		}
+		salt := make([]byte, saltLength)
+		_, _ = rand.Read(salt) // never fails, see crypto/rand
+		verifier, err := scramVerifier(password, salt, rounds)
 		if err != nil {
 			return fmt.Errorf("setting the password of role %s: %w", role, err)
 		}
@@ -111,21 +122,43 @@ func withoutStatement(err error) error {
 	return err
 }
 
+// hasPassword tells whether the password is the one that a role has.
+func hasPassword(ctx context.Context, conn *pgx.Conn, role, password string) (bool, error) {
+	var has string
+	err := conn.QueryRow(ctx, "SELECT COALESCE((SELECT rolpassword FROM pg_authid WHERE rolname = $1), '')", role).Scan(&has)
+	if err != nil {
+		return false, fmt.Errorf("looking for the password of role %s: %w", role, err)
+	}
+	var iterations int
+	var salt string
+	if fields := strings.Split(has, "$"); len(fields) == 3 && fields[0] == scramName {
+		number, text, _ := strings.Cut(fields[1], ":")
+		iterations, _ = strconv.Atoi(number)
+		salt = text
+	}
+	decoded, err := base64.StdEncoding.DecodeString(salt)
+	if err != nil || iterations < 1 {
+		return false, nil //nolint:nilerr // it has none, or one of another kind
+	}
+	want, err := scramVerifier(password, decoded, iterations)
+	return err == nil && subtle.ConstantTimeCompare([]byte(want), []byte(has)) == 1, err
+}
+
+const scramName = "SCRAM-SHA-256"
+
 // scramVerifier is what PostgreSQL stores of a password (RFC 5802, RFC 7677).
-func scramVerifier(password string) (string, error) {
+func scramVerifier(password string, salt []byte, iterations int) (string, error) {
 	// As PostgreSQL does: what cannot be prepared is taken as it is.
 	if prepared, err := precis.OpaqueString.String(password); err == nil {
 		password = prepared
 	}
-	salt := make([]byte, saltLength)
-	_, _ = rand.Read(salt) // never fails, see crypto/rand
-	salted, err := pbkdf2.Key(sha256.New, password, salt, rounds, sha256.Size)
+	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
 	if err != nil {
 		return "", fmt.Errorf("deriving key: %w", err)
 	}
 	stored := sha256.Sum256(mac(salted, "Client Key"))
 	encode := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", rounds, encode(salt), encode(stored[:]), encode(mac(salted, "Server Key"))), nil
+	return fmt.Sprintf(scramName+"$%d:%s$%s:%s", iterations, encode(salt), encode(stored[:]), encode(mac(salted, "Server Key"))), nil
 }
 
 func mac(key []byte, text string) []byte {

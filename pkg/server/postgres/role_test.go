@@ -83,3 +83,35 @@ func TestPasswordNeverReachesTheServer(t *testing.T) {
 	assert.Contains(t, log.String(), "ALTER ROLE", "the control: statements are logged")
 	assert.NotContains(t, log.String(), "confidential")
 }
+
+// PgBouncer keeps a key of each client that fits the verifier of its login: a start of the
+// mesh, which sets all passwords, must not change what is right.
+func TestSamePasswordKeepsItsVerifier(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	c := startCluster(t, cfg)
+	admin := connect(t, c, cfg)
+	require.NoError(t, EnsureRole(t.Context(), admin, "w"))
+	verifier := func() (v string) {
+		require.NoError(t, admin.QueryRow(t.Context(), "SELECT rolpassword FROM pg_authid WHERE rolname = 'w'").Scan(&v))
+		return v
+	}
+	require.NoError(t, SetPassword(t.Context(), admin, "w", "first ü"))
+	first := verifier()
+	require.NoError(t, SetPassword(t.Context(), admin, "w", "first ü"))
+	assert.Equal(t, first, verifier())
+	require.NoError(t, SetPassword(t.Context(), admin, "w", "second"))
+	assert.NotEqual(t, first, verifier(), "the control")
+	_, err := logInAs(t, c, "w", "second", "postgres")
+	require.NoError(t, err)
+
+	_, err = admin.Exec(t.Context(), "ALTER ROLE w PASSWORD 'third'") // PostgreSQL's own verifier
+	require.NoError(t, err)
+	own := verifier()
+	require.NoError(t, SetPassword(t.Context(), admin, "w", "third"))
+	assert.Equal(t, own, verifier())
+	require.NoError(t, SetPassword(t.Context(), admin, "w", ""))
+	require.NoError(t, SetPassword(t.Context(), admin, "w", "third"))
+	_, err = logInAs(t, c, "w", "third", "postgres")
+	require.NoError(t, err, "a locked role gets its password back")
+}
