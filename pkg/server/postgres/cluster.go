@@ -66,6 +66,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 type starter struct {
 	cfg      Config
 	programs string
+	version  int // the programs' major version
 	owner    *account.Account
 	dir      string
 }
@@ -87,6 +88,7 @@ func (s *starter) prepare(ctx context.Context) error {
 	if s.programs, err = find(ctx, s.path("data")); err != nil {
 		return err
 	}
+	s.version = version(ctx, s.programs)
 	if err := s.copyFiles(); err != nil {
 		return err
 	}

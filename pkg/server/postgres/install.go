@@ -48,8 +48,11 @@ func (f ConfigFiles) Write() error {
 	return nil
 }
 
+// imageVersion is the lowest major version of the images in compose.yaml.
+const imageVersion = 17
+
 func (f ConfigFiles) conf() string {
-	s := &starter{dir: f.At, cfg: Config{Host: "*", Settings: map[string]string{
+	s := &starter{dir: f.At, version: imageVersion, cfg: Config{Host: "*", Settings: map[string]string{
 		"data_directory": f.DataDir, "unix_socket_directories": f.SocketDir, // the last of a name holds
 	}}}
 	maps.Copy(s.cfg.Settings, f.Settings)

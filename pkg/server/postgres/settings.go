@@ -56,6 +56,9 @@ func (s *starter) settings(number int) string {
 	if libraries := s.preloaded(); len(libraries) > 0 {
 		writeSetting(&file, "shared_preload_libraries", strings.Join(libraries, ","))
 	}
+	if syncsWhole(s.version, kernel()) {
+		writeSetting(&file, "recovery_init_sync_method", "syncfs")
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Settings)) {
 		writeSetting(&file, name, s.cfg.Settings[name])
 	}
