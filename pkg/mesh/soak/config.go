@@ -19,6 +19,7 @@ type Config struct {
 	Rate        int           `help:"Messages per second." default:"500"`
 	Controllers int           `help:"Number of simulated controllers." default:"8"`
 	Kinds       []string      `help:"Kinds of faults. Default: all that this machine can do." placeholder:"KIND"`
+	Target      string        `help:"Part or link that all faults hit. Default: any that their kinds can."`
 	Bound       time.Duration `help:"How long before its end the broker may have acknowledged messages that it then loses." default:"2s"`
 	UpgradeFrom string        `help:"Program of an earlier release, which runs the services until the fault \"upgrade\"." type:"existingfile"`
 	Dir         string        `help:"Directory for the mesh and its disk. Default: the system's temporary directory." type:"existingdir"`
@@ -29,7 +30,6 @@ type Config struct {
 	Log      *slog.Logger      `kong:"-"`
 
 	diskProblem error         // why there is no disk that can lose power
-	target      string        // of all faults, for a control; "": any
 	hold        time.Duration // of all faults, for a control; 0: as planned
 }
 

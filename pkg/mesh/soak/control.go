@@ -193,7 +193,7 @@ func choose(names string) (chosen []control, err error) {
 func (c *Config) control(ctx context.Context, one control) (*RunReport, error) {
 	own := *c
 	own.Messages, own.UpgradeFrom = controlMessages, ""
-	own.Kinds, own.target, own.hold, own.Faults = []string{one.kind}, one.target, one.hold, one.faults
+	own.Kinds, own.Target, own.hold, own.Faults = []string{one.kind}, one.target, one.hold, one.faults
 	c.Progress("control " + one.name)
 	return own.run(ctx, one.weakness)
 }

@@ -139,9 +139,22 @@ func (p plannedFault) on(s *system) Fault {
 	f := Fault{Kind: p.kind.name, Hold: cmp.Or(s.cfg.hold, p.hold)}
 	if p.kind.targets != nil {
 		targets := p.kind.targets(s)
-		f.Target = cmp.Or(s.cfg.target, targets[int(p.target)%len(targets)])
+		f.Target = cmp.Or(s.cfg.Target, targets[int(p.target)%len(targets)])
 	}
 	return f
+}
+
+// checkTarget returns an error unless faults of each kind that has a choice can hit the target.
+func checkTarget(s *system, kinds []faultKind, target string) error {
+	for _, k := range kinds {
+		if target == "" || k.targets == nil {
+			continue
+		}
+		if known := k.targets(s); !slices.Contains(known, target) {
+			return fmt.Errorf("--target %s: faults of kind %s hit %s; choose others with --kinds", target, k.name, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 func killed(_ context.Context, s *system, f *Fault) (time.Time, error) {

@@ -50,6 +50,9 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	if err := checkTarget(s, c.kinds(), c.Target); err != nil {
+		return nil, err
+	}
 	if w.afterStart != nil {
 		if err := w.afterStart(ctx, s); err != nil {
 			return nil, err

@@ -35,6 +35,16 @@ func TestSeedRepeats(t *testing.T) {
 	assert.Len(t, kinds, len(Kinds()), "each kind comes once before one comes twice")
 }
 
+func TestTargetIsChecked(t *testing.T) {
+	t.Parallel()
+	of := func(name string) []faultKind { return (&Config{Kinds: []string{name}}).kinds() }
+	require.NoError(t, checkTarget(nil, of("kill"), ""))
+	require.NoError(t, checkTarget(nil, of("kill"), "writer"))
+	require.NoError(t, checkTarget(nil, of("power-cut"), "writer"), "it has no choice")
+	require.ErrorContains(t, checkTarget(nil, of("kill"), "nobody"), "faults of kind kill hit nats, postgres")
+	require.Error(t, checkTarget(nil, of("rotate"), "writer"))
+}
+
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	seen := map[kind]bool{}
