@@ -16,6 +16,15 @@ import (
 	"time"
 )
 
+// The wait before a part starts again doubles each time.
+const (
+	firstWait   = 200 * time.Millisecond
+	longestWait = 10 * time.Second
+	// shortWait is the longest wait of a part that was ready, or whose start took longStart.
+	shortWait = 400 * time.Millisecond
+	longStart = 2 * time.Second
+)
+
 // Run runs a part until ctx ends. It calls ready once it does its work, and
 // returns nil only if ctx has ended.
 type Run func(ctx context.Context, ready func()) error
@@ -99,12 +108,15 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 	answer := func(err error) { once.Do(func() { first <- err }) }
 	var wasReady atomic.Bool // the part may call ready from any goroutine
 	ready := func() { wasReady.Store(true); answer(nil) }
-	wait := 200 * time.Millisecond
+	wait := firstWait
 	for {
 		started := time.Now()
+		var attemptReady atomic.Bool
 		var err error
 		// The label tells the parts apart in a CPU profile.
-		pprof.Do(ctx, pprof.Labels("part", name), func(ctx context.Context) { err = run(ctx, ready) })
+		pprof.Do(ctx, pprof.Labels("part", name), func(ctx context.Context) {
+			err = run(ctx, func() { attemptReady.Store(true); ready() })
+		})
 		if ctx.Err() != nil {
 			answer(ctx.Err())
 			return
@@ -116,8 +128,11 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 			answer(err)
 			return
 		}
-		if time.Since(started) > time.Minute {
-			wait = 200 * time.Millisecond
+		switch ran := time.Since(started); {
+		case ran > time.Minute:
+			wait = firstWait
+		case attemptReady.Load() || ran > longStart: // others wait for it, and it does not fail at once
+			wait = min(wait, shortWait)
 		}
 		s.log.Error("part failed, starting it again", "part", name, "error", err, "retry_in", wait.String())
 		select {
@@ -125,7 +140,7 @@ func (s *Supervisor) keep(ctx context.Context, name string, run Run, first chan<
 			return
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, 10*time.Second)
+		wait = min(2*wait, longestWait)
 	}
 }
 

@@ -137,8 +137,9 @@ func TestEndsWithoutError(t *testing.T) {
 	require.Error(t, s.Start(t.Context(), "short"))
 }
 
-// TestRestart: a part that was ready is started again, each time after a longer
-// wait, up to a limit; after a minute of health the wait is short again.
+// TestRestart: a part is started again, each time after a longer wait, up to a limit;
+// after a minute of health the wait is short again. A part that was ready, or whose
+// start takes long, is not kept waiting for long.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -150,11 +151,17 @@ func TestRestart(t *testing.T) {
 			starts = append(starts, time.Now())
 			n := len(starts)
 			mu.Unlock()
-			ready()
-			if n == 10 {
+			switch {
+			case n < 6, n == 14, n == 15:
+				ready()
+			}
+			if n == 13 {
 				time.Sleep(2 * time.Minute)
 			}
-			if n == 12 {
+			if n == 16 || n == 17 {
+				time.Sleep(3 * time.Second)
+			}
+			if n == 18 {
 				<-ctx.Done()
 				return nil
 			}
@@ -171,8 +178,10 @@ func TestRestart(t *testing.T) {
 		}
 		const ms = time.Millisecond
 		assert.Equal(t, []time.Duration{
-			200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, 10 * time.Second, 10 * time.Second, 10 * time.Second,
-			2*time.Minute + 200*ms, 400 * ms,
+			200 * ms, 400 * ms, 400 * ms, 400 * ms, 400 * ms, // ready each time
+			800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, 10 * time.Second, 10 * time.Second, 10 * time.Second, // not ready any more
+			2*time.Minute + 200*ms, 400 * ms, 400 * ms,
+			3400 * ms, 3400 * ms, // its start takes long
 		}, waits)
 	})
 }
