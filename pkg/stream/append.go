@@ -141,9 +141,8 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 		a.note(err)
 		next := wait.NextBackOff()
 		a.client.logRetry(a.stream, len(messages), err, next)
-		select {
-		case <-ctx.Done():
-		case <-time.After(next):
+		if a.client.pause(ctx, next) {
+			wait.Reset()
 		}
 	}
 }

@@ -46,7 +46,8 @@ func (c *Client) Open(ctx context.Context, streamName, name string) (consumer je
 // every minute.
 func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(context.Context) error) error {
 	var said time.Time
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+	const first = 100 * time.Millisecond
+	for wait := first; ; wait = min(2*wait, 2*time.Second) {
 		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := attempt(bounded)
 		cancel()
@@ -66,9 +67,8 @@ func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(co
 				c.log.Warn("waiting for JetStream", "for", what, "error", err)
 			}
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
+		if c.pause(ctx, wait) {
+			wait = first / 2
 		}
 	}
 }

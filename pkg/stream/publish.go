@@ -59,8 +59,10 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 	if len(messages) == 1 {
 		attempt = c.singly
 	}
-	operation := func() (duplicates int, err error) {
-		err = c.gated(ctx, func() (err error) {
+	wait := retryWait()
+	for {
+		var duplicates int
+		err := c.gated(ctx, func() (err error) {
 			duplicates, err = attempt(ctx, messages)
 			var apiErr *jetstream.APIError
 			if errors.As(err, &apiErr) && apiErr.ErrorCode == errorCodeDuplicate {
@@ -69,10 +71,30 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 			}
 			return err
 		})
-		return duplicates, err
+		if err == nil {
+			return duplicates, nil
+		}
+		if ctx.Err() != nil {
+			return duplicates, errors.Join(ctx.Err(), err)
+		}
+		next := wait.NextBackOff()
+		c.logRetry(streamName, len(messages), err, next)
+		if c.pause(ctx, next) {
+			wait.Reset()
+		}
 	}
-	return backoff.Retry(ctx, operation, backoff.WithBackOff(retryWait()), backoff.WithMaxElapsedTime(0),
-		backoff.WithNotify(func(err error, next time.Duration) { c.logRetry(streamName, len(messages), err, next) }))
+}
+
+// pause waits, or until ctx ends. A connection that was lost and comes back ends it, too:
+// then pause returns true.
+func (c *Client) pause(ctx context.Context, wait time.Duration) (connected bool) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if !c.nc.IsConnected() && WaitConnected(ctx, c.nc) == nil {
+		return true
+	}
+	<-ctx.Done()
+	return false
 }
 
 // gated runs an attempt that a Reconnect must not cut off.

@@ -236,3 +236,27 @@ func TestStoreAfterALostResponse(t *testing.T) {
 		}
 	}
 }
+
+// A wait before the next attempt ends when a lost connection comes back.
+func TestPauseEndsWithTheOutage(t *testing.T) {
+	t.Parallel()
+	cfg := natsservertest.Config(t)
+	server := natsservertest.Start(t, cfg)
+	c, _ := newClient(t, Config{URL: server.URL(), CAFile: cfg.CAFile}, natsserver.Operator, testFiles(-1))
+	require.Eventually(t, c.nc.IsConnected, patience, time.Millisecond)
+	require.False(t, c.pause(t.Context(), time.Millisecond), "the connection is there")
+
+	natsservertest.Stop(t, server)
+	require.Eventually(t, func() bool { return !c.nc.IsConnected() }, patience, time.Millisecond)
+	require.False(t, c.pause(t.Context(), time.Millisecond), "the outage goes on")
+	ended := make(chan bool, 1)
+	go func() { ended <- c.pause(t.Context(), time.Hour) }()
+	cfg.Port = server.Port()
+	natsservertest.Start(t, cfg)
+	select {
+	case connected := <-ended:
+		assert.True(t, connected)
+	case <-time.After(patience):
+		require.Fail(t, "the wait goes on")
+	}
+}
