@@ -17,7 +17,9 @@ const DatabaseRefuses = "database_refuses"
 const alarmAfter = 3 * time.Second
 
 const (
-	longestWait = 5 * time.Second
+	// longestWait adds to the time of each outage of the database: the first attempt after
+	// it may be that late.
+	longestWait = time.Second
 	// refusedWait is the wait after a refused login, while the credential is looked up.
 	refusedWait = 250 * time.Millisecond
 	// undecidedWait is the longest wait after refused rows: other controllers' messages show
