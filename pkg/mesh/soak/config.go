@@ -21,6 +21,8 @@ type Config struct {
 	Kinds       []string      `help:"Kinds of faults. Default: all that this machine can do." placeholder:"KIND"`
 	Target      string        `help:"Part or link that all faults hit. Default: any that their kinds can."`
 	Bound       time.Duration `help:"How long before its end the broker may have acknowledged messages that it then loses." default:"2s"`
+	JudgeSpeed  bool          `help:"Fail if a part recovers too slowly from a kill, or a backlog drains too slowly. Only a machine that does nothing else can judge this."`
+	Drain       bool          `help:"After the faults, measure how fast a backlog drains that came at a quarter of the maximum rate: it should be 3 times as fast."`
 	UpgradeFrom string        `help:"Program of an earlier release, which runs the services until the fault \"upgrade\"." type:"existingfile"`
 	Dir         string        `help:"Directory for the mesh and its disk. Default: the system's temporary directory." type:"existingdir"`
 

@@ -192,7 +192,7 @@ func choose(names string) (chosen []control, err error) {
 // control runs one control.
 func (c *Config) control(ctx context.Context, one control) (*RunReport, error) {
 	own := *c
-	own.Messages, own.UpgradeFrom = controlMessages, ""
+	own.Messages, own.UpgradeFrom, own.JudgeSpeed, own.Drain = controlMessages, "", false, false
 	own.Kinds, own.Target, own.hold, own.Faults = []string{one.kind}, one.target, one.hold, one.faults
 	c.Progress("control " + one.name)
 	return own.run(ctx, one.weakness)

@@ -54,6 +54,13 @@ func (n *newest) note(at time.Time) {
 	}
 }
 
+// lag is how old the newest committed reading is.
+func (n *newest) lag() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return time.Since(n.at)
+}
+
 // moves waits until a reading is committed that was taken after the given time.
 func (n *newest) moves(ctx context.Context, after time.Time, limit time.Duration) error {
 	return within(ctx, limit, "a new row is committed", func(context.Context) bool {

@@ -30,6 +30,10 @@ type RunReport struct {
 	Faults         []Fault           `json:"faults"`
 	NotHere        map[string]string `json:"not_on_this_machine,omitempty"` // kinds of faults
 
+	Recoveries map[string]Recovery `json:"recoveries,omitempty"` // of kills, by group
+	Drains     []Drain             `json:"drains,omitempty"`
+	JudgeSpeed bool                `json:"judge_speed"` // a slow recovery or drain is a problem
+
 	brokerEnds []time.Time
 }
 
@@ -67,7 +71,10 @@ func (r *RunReport) Problems() (problems []string) {
 			problems = append(problems, fmt.Sprintf("%s: %s", f, f.Problem))
 		}
 	}
-	return problems
+	if r.JudgeSpeed {
+		problems = append(problems, slowRecoveries(r.Recoveries)...)
+	}
+	return append(problems, drainProblems(r.Drains, r.JudgeSpeed)...)
 }
 
 // WriteTo writes the report for people.
@@ -93,12 +100,19 @@ func (r *RunReport) WriteTo(out io.Writer) (int64, error) {
 	row("settled", r.Settling.Round(time.Millisecond), "after the last message")
 	fmt.Fprintln(w)
 	row("recovery from", "p50", "p99")
-	groups := r.recoveries()
+	for _, name := range slices.Sorted(maps.Keys(r.Recoveries)) {
+		one := r.Recoveries[name]
+		row("  the kill of "+name, one.P50.Round(time.Millisecond), fmt.Sprintf("%s of %d, may be %s%s", one.P99.Round(time.Millisecond), one.Kills, one.Bound, map[bool]string{true: ": TOO SLOW"}[one.slow()]))
+	}
+	groups := recoveryTimes(r.Faults)
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		of := groups[name]
 		row("  "+name, percentile(of, 50).Round(time.Millisecond), fmt.Sprintf("%s of %d", percentile(of, 99).Round(time.Millisecond), len(of)))
 	}
 	_ = w.Flush()
+	for _, d := range r.Drains {
+		fmt.Fprintln(&b, d)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.NotHere)) {
 		fmt.Fprintf(&b, "SKIPPED %s (%s)\n", name, r.NotHere[name])
 	}
@@ -137,28 +151,4 @@ func outcomes(t CommandTotals) string {
 		texts = append(texts, fmt.Sprintf("%d %s", t.Outcomes[name], name))
 	}
 	return strings.Join(texts, ", ")
-}
-
-// recoveries are how long it took from a restart to the first row of a message sent after
-// it, by what was killed.
-func (r *RunReport) recoveries() map[string][]time.Duration {
-	groups := map[string][]time.Duration{}
-	for _, f := range r.Faults {
-		if f.Problem != "" {
-			continue
-		}
-		switch f.Kind {
-		case "kill", "kill-broker":
-			groups["kill "+f.Target] = append(groups["kill "+f.Target], f.Recovery)
-		default:
-			groups[f.Kind] = append(groups[f.Kind], f.Recovery)
-		}
-	}
-	return groups
-}
-
-// percentile is the value below which p percent are, by the nearest rank.
-func percentile(of []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(of))
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }

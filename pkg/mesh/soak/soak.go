@@ -33,6 +33,7 @@ type run struct {
 	controllers []*controller
 	commands    *commandBook
 	published   atomic.Int64
+	rate        atomic.Int64 // messages per second
 	paced       atomic.Int64 // how many may have been published by now
 	faultsOver  atomic.Bool
 	newest      newest
@@ -44,7 +45,7 @@ type run struct {
 func Run(ctx context.Context, cfg Config) (*RunReport, error) { return cfg.run(ctx, weakness{}) }
 
 func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err error) {
-	report = &RunReport{Seed: c.Seed, Started: time.Now().UTC(), Control: w.name, Bound: c.Bound}
+	report = &RunReport{Seed: c.Seed, Started: time.Now().UTC(), Control: w.name, Bound: c.Bound, JudgeSpeed: c.JudgeSpeed}
 	s, err := build(ctx, c, w, c.Log)
 	if err != nil {
 		return nil, err
@@ -78,6 +79,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 		return nil, err
 	}
 	started := time.Now()
+	r.rate.Store(int64(r.cfg.Rate))
 	others.Go(func() { r.pace(background) })
 	macs := []string{}
 	for _, one := range r.controllers {
@@ -91,6 +93,12 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 		return nil, fmt.Errorf("before the first fault: %w", err)
 	}
 	r.breakIt(ctx, report)
+	report.Recoveries = recoveriesOf(report.Faults)
+	if c.Drain && report.Broken == "" {
+		d := drainer{rate: &r.rate, usual: int64(c.Rate), newest: &r.newest, pause: r.pause, query: r.query, say: c.Progress}
+		report.Drains = d.measure(ctx)
+	}
+	r.faultsOver.Store(true)
 	if report.Broken != "" {
 		stop()
 		sending.Wait()
@@ -165,9 +173,10 @@ func (r *run) pace(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			allowed += now.Sub(last).Seconds() * float64(r.cfg.Rate)
+			rate := float64(r.rate.Load())
+			allowed += now.Sub(last).Seconds() * rate
 			last = now
-			allowed = min(allowed, float64(r.published.Load())+float64(maxBehind*r.cfg.Rate))
+			allowed = min(allowed, float64(r.published.Load())+maxBehind*rate)
 			r.paced.Store(int64(allowed))
 		}
 	}
@@ -192,7 +201,6 @@ func (r *run) enough() bool { return r.published.Load() >= int64(r.cfg.Messages)
 
 // breakIt carries the schedule out, spread over the messages.
 func (r *run) breakIt(ctx context.Context, report *RunReport) {
-	defer r.faultsOver.Store(true)
 	planned := plan(r.cfg.kinds(), r.cfg.Seed, r.cfg.Faults)
 	for i, p := range planned {
 		at := int64(float64(r.cfg.Messages) * (float64(i) + 0.5) / float64(len(planned)))
