@@ -19,7 +19,7 @@ type Fates struct {
 	// BrokerWindow is how long before a broker's end the oldest of the messages was
 	// acknowledged that only the broker had.
 	BrokerWindow time.Duration `json:"broker_window_ns"`
-	Examples     []Example     `json:"examples,omitempty"`
+	Examples     []Sample     `json:"examples,omitempty"`
 }
 
 const maxExamples = 10
@@ -98,7 +98,7 @@ func (o *oracle) one(v *Fates, controller int, n uint32, e *entry, ends []time.T
 
 func (o *oracle) exemplify(fate string, controller int, n uint32, e *entry) {
 	if len(o.examples) < maxExamples {
-		o.examples = append(o.examples, Example{
+		o.examples = append(o.examples, Sample{
 			fate, string(o.fleet[controller].MAC), n, e.kind.String(), time.UnixMicro(e.ackedAt).UTC(), int(e.sends), int(e.raw), int(e.rows), int(e.repeats),
 		})
 	}

@@ -44,11 +44,11 @@ type oracle struct {
 	equal    []equalTotals // by controller
 	counted  []uint64      // dead letters by controller, as the newest of them says: older ones make room
 	unknown  int           // rows and messages that nobody sent
-	examples []Example
+	examples []Sample
 }
 
-// Example is a message that is lost or doubled.
-type Example struct {
+// Sample is a message that is lost or doubled.
+type Sample struct {
 	Fate    string    `json:"fate"`
 	MAC     string    `json:"mac"`
 	Number  uint32    `json:"number"`
