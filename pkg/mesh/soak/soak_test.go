@@ -38,11 +38,12 @@ func TestSeedRepeats(t *testing.T) {
 func TestTargetIsChecked(t *testing.T) {
 	t.Parallel()
 	of := func(name string) []faultKind { return (&Config{Kinds: []string{name}}).kinds() }
-	require.NoError(t, checkTarget(nil, of("kill"), ""))
-	require.NoError(t, checkTarget(nil, of("kill"), "writer"))
-	require.NoError(t, checkTarget(nil, of("power-cut"), "writer"), "it has no choice")
-	require.ErrorContains(t, checkTarget(nil, of("kill"), "nobody"), "faults of kind kill hit nats, postgres")
-	require.Error(t, checkTarget(nil, of("rotate"), "writer"))
+	s := &system{breakable: []string{"nats", "postgres", "writer"}}
+	require.NoError(t, checkTarget(s, of("kill"), ""))
+	require.NoError(t, checkTarget(s, of("kill"), "writer"))
+	require.NoError(t, checkTarget(s, of("power-cut"), "writer"), "it has no choice")
+	require.ErrorContains(t, checkTarget(s, of("kill"), "nobody"), "faults of kind kill hit nats, postgres")
+	require.Error(t, checkTarget(s, of("rotate"), "writer"))
 }
 
 func TestMessages(t *testing.T) {
