@@ -137,14 +137,14 @@ func (s *project) killThese(ctx context.Context, ids ...string) (ended time.Time
 	if ended, err = containers.Ended(ctx, last); err != nil {
 		return time.Now(), err
 	}
-	return ended, containers.Docker(ctx, append([]string{"start"}, ids...)...)
+	return ended, containers.Docker(context.WithoutCancel(ctx), append([]string{"start"}, ids...)...)
 }
 
 func (s *project) pause(ctx context.Context, name string, pause bool) error {
 	if pause {
 		return containers.Docker(ctx, "pause", s.ids[name])
 	}
-	return containers.Docker(ctx, "unpause", s.ids[name])
+	return containers.Docker(context.WithoutCancel(ctx), "unpause", s.ids[name]) // the mesh goes on after a run that was stopped
 }
 
 // restart stops a container in order, and starts it.
