@@ -132,6 +132,10 @@ func (e *engine) serve(conn net.Conn) string {
 	defer func() { _ = conn.Close() }()
 	var args []string
 	require.NoError(e.t, json.NewDecoder(conn).Decode(&args))
+	if args[0] != "compose" {
+		require.NoError(e.t, json.NewEncoder(conn).Encode(e.docker(args)))
+		return strings.Join(args, " ")
+	}
 	require.Equal(e.t, []string{"compose", "--profile", "*"}, args[:3])
 	require.NoError(e.t, json.NewEncoder(conn).Encode(e.compose(args[3:])))
 	return strings.Join(args[3:], " ")
@@ -142,6 +146,10 @@ func (e *engine) compose(args []string) (a answer) {
 	case line == "ps --services --all":
 		for name := range e.running {
 			a.Out += name + "\n"
+		}
+	case strings.HasPrefix(line, "ps --quiet "):
+		if slices.Contains(e.up(), args[2]) {
+			a.Out = args[2] + "\n" // a container's id is its service's name here
 		}
 	case line == "build --quiet init":
 	case strings.HasPrefix(line, "up --no-deps --detach --wait ") && e.failUp:

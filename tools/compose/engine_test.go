@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -44,6 +45,8 @@ type service struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 	log  logBuffer
+
+	endedAt time.Time // set before done is closed
 }
 
 // logBuffer collects what a service writes.
@@ -148,12 +151,18 @@ func (e *engine) networks(name string) [][]string {
 	for i, network := range slices.Sorted(maps.Keys(s.Networks)) {
 		outer, inner := fmt.Sprintf("vPID-%d", i), "eth"+strconv.Itoa(i)
 		commands = append(commands,
-			[]string{"ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", "PID"},
+			[]string{"ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "address", hardwareAddress(e.address(name, network)), "netns", "PID"},
 			[]string{"ip", "link", "set", outer, "master", network, "up"},
 			[]string{"nsenter", "-t", "PID", "-n", "ip", "addr", "add", e.address(name, network).String() + "/24", "dev", inner},
 			[]string{"nsenter", "-t", "PID", "-n", "ip", "link", "set", inner, "up"})
 	}
 	return commands
+}
+
+// hardwareAddress is the same each time that a container starts, as the engine's: others on the network remember it.
+func hardwareAddress(of netip.Addr) string {
+	a := of.As4()
+	return net.HardwareAddr{0x02, 0x42, a[0], a[1], a[2], a[3]}.String()
 }
 
 func join(pid int, commands [][]string) error {
@@ -228,18 +237,12 @@ func (e *engine) start(name string) { e.t.Helper(); e.startWith(name, "") }
 // startWith gives it a standard input too.
 func (e *engine) startWith(name, input string) {
 	e.t.Helper()
-	s := &service{container: e.container(name), done: make(chan struct{})}
-	s.In = strings.NewReader(input)
-	cmd, err := s.start(&s.log, &s.log, e.connect(name))
-	require.NoError(e.t, err, name)
-	s.cmd = cmd
-	go func() { _ = cmd.Wait(); close(s.done) }()
-	e.running[name] = s
-	model := e.project.Services[name]
 	began := time.Now()
+	s := e.launch(name, input)
+	model := e.project.Services[name]
 	if oneShot(&model) {
 		e.await(name, func() bool { return s.ended() })
-		require.True(e.t, cmd.ProcessState.Success(), "%s: %s\n%s", name, cmd.ProcessState, s.log.String())
+		require.True(e.t, s.cmd.ProcessState.Success(), "%s: %s\n%s", name, s.cmd.ProcessState, s.log.String())
 	} else {
 		e.await(name, func() bool {
 			require.False(e.t, s.ended(), "%s has ended:\n%s", name, s.log.String())
@@ -247,6 +250,19 @@ func (e *engine) startWith(name, input string) {
 		})
 	}
 	e.t.Logf("%-12s %s", name, time.Since(began).Round(time.Millisecond))
+}
+
+// launch starts a service without waiting.
+func (e *engine) launch(name, input string) *service {
+	e.t.Helper()
+	s := &service{container: e.container(name), done: make(chan struct{})}
+	s.In = strings.NewReader(input)
+	cmd, err := s.start(&s.log, &s.log, e.connect(name))
+	require.NoError(e.t, err, name)
+	s.cmd = cmd
+	go func() { _ = cmd.Wait(); s.endedAt = time.Now(); close(s.done) }()
+	e.running[name] = s
+	return s
 }
 
 func (s *service) ended() bool {

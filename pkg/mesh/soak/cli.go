@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,12 @@ type Command struct {
 func (c *Command) Run(ctx context.Context, hooks Hooks, log *slog.Logger) (err error) {
 	if c.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("finding this program: %w", err)
+	}
+	if c.Compose != "" {
+		if c.Controls != "all" && c.Controls != "none" {
+			return errors.New("--controls: negative controls need a mesh of their own; omit --compose")
+		}
+		c.Controls = "none"
 	}
 	if c.Seed == 0 {
 		c.Seed = uint64(time.Now().UnixNano())

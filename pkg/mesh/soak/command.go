@@ -4,7 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 // commandBook is what the sender of commands and the controllers know of them. It is safe
 // for concurrent use.
 type commandBook struct {
+	run int64 // makes the ids of a run's commands its own
+
 	mu   sync.Mutex
 	sent map[string]*sentCommand // by controller and payload, which no two commands share
 	late []string                // commands that no sender knows
@@ -37,7 +40,9 @@ const commandInterval = 2 * time.Second
 // is 0 or 1, and its period 1 to 255.
 const maxCommands = 2 * 255
 
-func newCommandBook() *commandBook { return &commandBook{sent: map[string]*sentCommand{}} }
+func newCommandBook() *commandBook {
+	return &commandBook{run: time.Now().UnixNano(), sent: map[string]*sentCommand{}}
+}
 
 func (b *commandBook) carriedOut(mac, payload string, at time.Time) {
 	b.mu.Lock()
@@ -62,7 +67,7 @@ func (b *commandBook) send(ctx context.Context, js jetstream.JetStream, macs []s
 		}
 		mac, number := macs[k%len(macs)], k/len(macs)
 		payload := fmt.Sprintf(`{"power-flag":%d,"period":%d}`, number%2, number/2+1)
-		c := &sentCommand{id: "soak-" + strconv.Itoa(k), issued: time.Now()}
+		c := &sentCommand{id: fmt.Sprintf("soak-%d-%d", b.run, k), issued: time.Now()}
 		b.mu.Lock()
 		b.sent[mac+payload] = c
 		b.mu.Unlock()
@@ -128,7 +133,7 @@ type CommandTotals struct {
 	Unanswered int            `json:"unanswered"` // no outcome
 	Doubled    int            `json:"doubled"`    // carried out more than once
 	Late       int            `json:"late"`       // carried out after their time
-	Untrue     int            `json:"untrue"`     // refused or expired, and yet carried out; or confirmed, and not
+	Untrue     int            `json:"untrue"`     // refused or expired, and yet carried out; or confirmed, and the state not reached
 	Examples   []string       `json:"examples,omitempty"`
 }
 
@@ -140,14 +145,27 @@ func (b *commandBook) totals(maxAge time.Duration) CommandTotals {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := CommandTotals{Outcomes: map[string]int{}, Doubled: len(b.late)}
-	for _, c := range b.sent {
+	reached := map[string][]time.Time{}
+	for key, c := range b.sent {
+		reached[stateOf(key)] = append(reached[stateOf(key)], c.carriedOut...)
+	}
+	for key, c := range b.sent {
 		before := t.faults()
-		c.judge(&t, maxAge)
+		c.judge(&t, maxAge, reached[stateOf(key)])
 		if t.faults() > before && len(t.Examples) < maxExamples {
 			t.Examples = append(t.Examples, c.String())
 		}
 	}
 	return t
+}
+
+// lateReport is how long the bridge lets a report replace the outcome "unknown".
+const lateReport = 10 * time.Minute
+
+// stateOf is the controller of a command and the state that it asks for: the key of sent up to the period.
+func stateOf(key string) string {
+	state, _, _ := strings.Cut(key, ",")
+	return state
 }
 
 func (c *sentCommand) String() string {
@@ -158,7 +176,8 @@ func (c *sentCommand) String() string {
 	return fmt.Sprintf("%s issued %s, stored: %t, outcomes %v, carried out after %v", c.id, c.issued.UTC().Format(time.RFC3339Nano), c.stored, c.outcomes, ages)
 }
 
-func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration) {
+// judge judges one command. reached is when the component was commanded into the state that it asks for.
+func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []time.Time) {
 	if len(c.carriedOut) > 1 {
 		t.Doubled++
 	}
@@ -183,7 +202,13 @@ func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration) {
 			t.Untrue++
 		}
 	case "confirmed":
-		if len(c.carriedOut) == 0 {
+		// The report tells the state, not the command that led to it. If one of two commands for the same state was
+		// lost on its way to a controller that was not connected, the report after the other confirms both.
+		until := c.issued.Add(maxAge)
+		if len(c.outcomes) > 1 {
+			until = until.Add(lateReport)
+		}
+		if !slices.ContainsFunc(reached, func(at time.Time) bool { return at.After(c.issued) && at.Before(until) }) {
 			t.Untrue++
 		}
 	}

@@ -24,6 +24,7 @@ type Config struct {
 	JudgeSpeed  bool          `help:"Fail if a part recovers too slowly from a kill, or a backlog drains too slowly. Only a machine that does nothing else can judge this."`
 	Drain       bool          `help:"After the faults, measure how fast a backlog drains that came at a quarter of the maximum rate: it should be 3 times as fast."`
 	UpgradeFrom string        `help:"Program of an earlier release, which runs the services until the fault \"upgrade\"." type:"existingfile"`
+	Compose     string        `help:"Directory of compose.yaml: break the mesh that runs in its containers, which must be one for tests. Its containers are killed, and it keeps the messages of the run. Needs Docker and the rights to read secrets/." placeholder:"DIR" type:"existingdir"`
 	Dir         string        `help:"Directory for the mesh and its disk. Default: the system's temporary directory." type:"existingdir"`
 
 	Program  string            `kong:"-"` // f2mesh itself

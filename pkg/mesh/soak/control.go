@@ -84,7 +84,7 @@ func withoutUniqueKeys(ctx context.Context, s *system) error {
 }
 
 func (s *system) superuser(ctx context.Context, statements ...string) error {
-	conn, err := s.parts.Superuser(ctx, mesh.DatabaseTelemetry)
+	conn, err := s.local().parts.Superuser(ctx, mesh.DatabaseTelemetry)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ type drainer struct {
 	rate   *atomic.Int64 // of the controllers, messages per second
 	usual  int64         // of them
 	newest *newest
-	pause  func(part string, pause bool) error
+	pause  func(ctx context.Context, part string, pause bool) error
 	query  func(context.Context) (*pgx.Conn, error)
 	say    func(string)
 }
@@ -131,14 +131,14 @@ func (d *drainer) holdBack(ctx context.Context, tables *pgx.Conn, one *Drain) er
 	if err := d.caughtUp(ctx); err != nil {
 		return err
 	}
-	if err := d.pause(one.Held, true); err != nil {
+	if err := d.pause(ctx, one.Held, true); err != nil {
 		return err
 	}
 	hold(ctx, one.Hold)
 	begin, err := count(ctx, tables) // it does not change until the part goes on
 	one.Lag = d.newest.lag()
 	begin.at = time.Now()
-	if err := errors.Join(err, d.pause(one.Held, false)); err != nil {
+	if err := errors.Join(err, d.pause(ctx, one.Held, false)); err != nil {
 		return err
 	}
 	if one.Lag < one.Hold/2 {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -64,18 +62,33 @@ func Kinds() (names []string) {
 
 func faultKinds() []faultKind {
 	all := func(names ...string) func(*system) []string { return func(*system) []string { return names } }
-	everything := all(local.PartNATS, local.PartPostgres, local.PartPgBouncer, local.PartBridge, local.PartDecoder, local.PartWriter, local.PartKeeper, local.PartRegistrar, local.PartHealth)
+	everything := func(s *system) []string { return s.breakable }
 	links := func(s *system) []string { return s.usedLinks() }
 	needsDisk := func(cfg *Config) string {
+		if cfg.Compose != "" {
+			return "the containers share the machine's disk with everything else"
+		}
 		if cfg.diskProblem != nil {
 			return cfg.diskProblem.Error()
 		}
 		return ""
 	}
+	needsLinks := func(cfg *Config) string {
+		if cfg.Compose != "" {
+			return "between containers there is no link that can be cut"
+		}
+		return ""
+	}
+	onlyContainers := func(cfg *Config) string {
+		if cfg.Compose == "" {
+			return "for a mesh in containers (--compose)"
+		}
+		return ""
+	}
 	return []faultKind{
 		{name: "kill", weight: 10, targets: everything, inject: killed},
-		{name: "kill-unacknowledged", weight: 4, targets: all("bridge-mosquitto", "bridge-nats", "decoder-nats", "writer-nats"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnacknowledged},
-		{name: "kill-unstored", weight: 3, targets: all("bridge-nats", "decoder-nats", "writer-pgbouncer"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnstored},
+		{name: "kill-unacknowledged", weight: 4, targets: all("bridge-mosquitto", "bridge-nats", "decoder-nats", "writer-nats"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnacknowledged, missing: needsLinks},
+		{name: "kill-unstored", weight: 3, targets: all("bridge-nats", "decoder-nats", "writer-pgbouncer"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnstored, missing: needsLinks},
 		{name: "kill-broker", weight: 3, targets: all(local.PartMosquitto), inject: killed, brokers: true},
 		{name: "kill-broker-behind", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{3 * time.Second, 6 * time.Second}, inject: killedBehind, brokers: true},
 		{name: "pause", weight: 5, targets: everything, hold: [2]time.Duration{2 * time.Second, 30 * time.Second}, inject: paused},
@@ -93,11 +106,16 @@ func faultKinds() []faultKind {
 		), inject: rotated},
 		{name: "revoke", weight: 1, inject: revoked},
 		{name: "upgrade", weight: 1, inject: upgraded, missing: func(cfg *Config) string {
+			if cfg.Compose != "" {
+				return "containers run the program of their image"
+			}
 			if cfg.UpgradeFrom == "" {
 				return "no program of an earlier release was named"
 			}
 			return ""
 		}},
+		{name: "kill-all", weight: 3, inject: killedAll, missing: onlyContainers, brokers: true},
+		{name: "restart", weight: 3, targets: func(s *system) []string { return slices.Concat(everything(s), []string{local.PartMosquitto}) }, inject: restarted, missing: onlyContainers},
 	}
 }
 
@@ -157,8 +175,9 @@ func checkTarget(s *system, kinds []faultKind, target string) error {
 	return nil
 }
 
-func killed(_ context.Context, s *system, f *Fault) (time.Time, error) {
-	err := s.kill(f.Target)
+func killed(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	ended, err := s.kill(ctx, f.Target)
+	f.At = ended
 	return time.Now(), err
 }
 
@@ -183,7 +202,7 @@ func (s *system) killMute(ctx context.Context, f *Fault, way direction) (time.Ti
 	l := s.links[f.Target]
 	l.set(condition{blocked: true, oneWay: way})
 	hold(ctx, f.Hold)
-	err := s.kill(service)
+	_, err := s.kill(ctx, service)
 	l.cut() // what was held back must not arrive after all
 	l.set(condition{})
 	return time.Now(), err
@@ -191,21 +210,33 @@ func (s *system) killMute(ctx context.Context, f *Fault, way direction) (time.Ti
 
 // killedBehind kills the broker while it holds what the bridge has not fetched.
 func killedBehind(ctx context.Context, s *system, f *Fault) (time.Time, error) {
-	if err := s.pause(local.PartBridge, true); err != nil {
+	if err := s.pause(ctx, local.PartBridge, true); err != nil {
 		return time.Now(), err
 	}
 	hold(ctx, f.Hold)
-	f.At = time.Now()
-	err := errors.Join(s.kill(f.Target), s.pause(local.PartBridge, false))
-	return time.Now(), err
+	ended, err := s.kill(ctx, f.Target)
+	f.At = ended
+	return time.Now(), errors.Join(err, s.pause(ctx, local.PartBridge, false))
 }
 
 func paused(ctx context.Context, s *system, f *Fault) (time.Time, error) {
-	if err := s.pause(f.Target, true); err != nil {
+	if err := s.pause(ctx, f.Target, true); err != nil {
 		return time.Now(), err
 	}
 	hold(ctx, f.Hold)
-	err := s.pause(f.Target, false)
+	err := s.pause(ctx, f.Target, false)
+	return time.Now(), err
+}
+
+func killedAll(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	ended, err := s.containers().killAll(ctx)
+	f.At = ended
+	return time.Now(), err
+}
+
+// restarted ends a part in order, and starts it again.
+func restarted(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	err := s.containers().restart(ctx, f.Target)
 	return time.Now(), err
 }
 
@@ -224,13 +255,13 @@ func reset(_ context.Context, s *system, f *Fault) (time.Time, error) {
 }
 
 func powerCut(ctx context.Context, s *system, f *Fault) (time.Time, error) {
-	cut, up, err := s.powerCut(ctx)
+	cut, up, err := s.local().powerCut(ctx)
 	f.At = cut
 	return up, err
 }
 
 func diskFull(ctx context.Context, s *system, f *Fault) (time.Time, error) {
-	free, err := s.disk.fill()
+	free, err := s.local().disk.fill()
 	if err != nil {
 		return time.Now(), err
 	}
@@ -267,22 +298,6 @@ func streamLimit(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	return time.Now(), err
 }
 
-// f2mesh runs a command of the operator.
-func (s *system) f2mesh(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, s.cfg.Program, append(args, "--state-dir", s.state.Dir)...) //nolint:gosec // this program
-	cmd.Env = os.Environ()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, lastLine(string(out)))
-	}
-	return nil
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
-}
-
 func rotated(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	err := s.f2mesh(ctx, "secret", "rotate", f.Target)
 	return time.Now(), err
@@ -312,9 +327,9 @@ func revoked(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 func upgraded(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	f.Target = "all services"
 	for _, name := range slices.Clone(services) {
-		s.services[name].halt(true)
-		s.services[name].replace(s.cfg.Program)
-		if err := s.services[name].start(); err != nil {
+		s.local().services[name].halt(true)
+		s.local().services[name].replace(s.cfg.Program)
+		if err := s.local().services[name].start(); err != nil {
 			return time.Now(), err
 		}
 		hold(ctx, time.Second)

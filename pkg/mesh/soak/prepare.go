@@ -22,7 +22,9 @@ func (c *Config) Prepare(ctx context.Context) (missing map[string]string, err er
 			return nil, fmt.Errorf("unknown kind of fault %q; known: %v", name, Kinds())
 		}
 	}
-	c.diskProblem = tryDisk(ctx, c.Dir)
+	if c.Compose == "" {
+		c.diskProblem = tryDisk(ctx, c.Dir)
+	}
 	missing = map[string]string{}
 	for _, k := range faultKinds() {
 		if k.missing != nil {
@@ -30,6 +32,9 @@ func (c *Config) Prepare(ctx context.Context) (missing map[string]string, err er
 				missing[k.name] = why
 			}
 		}
+	}
+	if c.Faults > 0 && len(c.kinds()) == 0 {
+		return nil, fmt.Errorf("none of these kinds of faults is possible: %v", missing)
 	}
 	return missing, nil
 }

@@ -3,6 +3,7 @@ package soak
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ type Kept struct {
 // start publishes in the group until ctx ends.
 func (p *prober) start(ctx context.Context, js jetstream.JetStream, group *sync.WaitGroup) error {
 	p.acked = map[uint64]bool{}
+	if err := removeProbes(ctx, js); err != nil {
+		return err
+	}
 	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: proberStream, Subjects: []string{proberSubject}, Storage: jetstream.FileStorage, Description: "what JetStream acknowledged in a soak",
 	}); err != nil {
@@ -46,6 +50,14 @@ func (p *prober) start(ctx context.Context, js jetstream.JetStream, group *sync.
 			hold(ctx, 10*time.Millisecond)
 		}
 	})
+	return nil
+}
+
+// removeProbes deletes the stream of a run, if there is one.
+func removeProbes(ctx context.Context, js jetstream.JetStream) error {
+	if err := js.DeleteStream(ctx, proberStream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("deleting stream %s: %w", proberStream, err)
+	}
 	return nil
 }
 

@@ -46,7 +46,12 @@ func Run(ctx context.Context, cfg Config) (*RunReport, error) { return cfg.run(c
 
 func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err error) {
 	report = &RunReport{Seed: c.Seed, Started: time.Now().UTC(), Control: w.name, Bound: c.Bound, JudgeSpeed: c.JudgeSpeed}
-	s, err := build(ctx, c, w, c.Log)
+	s, err := (*system)(nil), error(nil)
+	if c.Compose != "" {
+		s, err = join(ctx, c, c.Log)
+	} else {
+		s, err = build(ctx, c, w, c.Log)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -124,12 +129,12 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 
 // prepareFleet makes the controllers that send and those that are spare.
 func (r *run) prepareFleet() error {
-	for i, c := range fleet.Demo(r.cfg.Controllers + spares) {
+	for i, c := range r.fleet {
 		one := &controller{
-			index: uint16(i), fleet: c, broker: r.links["controllers-mosquitto"].address, journal: r.journal, commands: r.commands,
+			index: uint16(i), fleet: c, broker: r.links[controllersLink].address, journal: r.journal, commands: r.commands,
 			allowance: r.allowance, finished: r.finished,
 		}
-		if err := one.identify(r.state.DevicesDir(), r.parts.Authority.CAFile()); err != nil {
+		if err := one.identify(r.devices, r.caFile); err != nil {
 			return err
 		}
 		if i < r.cfg.Controllers {
@@ -144,6 +149,10 @@ func (r *run) prepareFleet() error {
 // bridged waits until the bridge has its session at the broker: before that nobody
 // keeps what a controller publishes.
 func (r *run) bridged(ctx context.Context) error {
+	before, err := r.js.Stream(ctx, "RAW")
+	if err != nil {
+		return fmt.Errorf("asking for stream RAW: %w", err)
+	}
 	return within(ctx, time.Minute, "the bridge is connected", func(ctx context.Context) bool {
 		_, err := r.js.Conn().RequestWithContext(ctx, "$SRV.PING.f2mesh-bridge", nil)
 		if err != nil {
@@ -154,7 +163,7 @@ func (r *run) bridged(ctx context.Context) error {
 		}
 		hold(ctx, 200*time.Millisecond)
 		s, err := r.js.Stream(ctx, "RAW")
-		return err == nil && s.CachedInfo().State.Msgs > 0
+		return err == nil && s.CachedInfo().State.LastSeq > before.CachedInfo().State.LastSeq
 	})
 }
 
@@ -295,7 +304,7 @@ func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) 
 	if err := r.commands.answered(ctx, r.js); err != nil && ctx.Err() != nil {
 		return err
 	}
-	report.Commands = r.commands.totals(commandAge)
+	report.Commands = r.commands.totals(r.commandMax)
 	conn, err := r.query(ctx)
 	if err != nil {
 		return err

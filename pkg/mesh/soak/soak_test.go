@@ -38,11 +38,12 @@ func TestSeedRepeats(t *testing.T) {
 func TestTargetIsChecked(t *testing.T) {
 	t.Parallel()
 	of := func(name string) []faultKind { return (&Config{Kinds: []string{name}}).kinds() }
-	require.NoError(t, checkTarget(nil, of("kill"), ""))
-	require.NoError(t, checkTarget(nil, of("kill"), "writer"))
-	require.NoError(t, checkTarget(nil, of("power-cut"), "writer"), "it has no choice")
-	require.ErrorContains(t, checkTarget(nil, of("kill"), "nobody"), "faults of kind kill hit nats, postgres")
-	require.Error(t, checkTarget(nil, of("rotate"), "writer"))
+	s := &system{breakable: []string{"nats", "postgres", "writer"}}
+	require.NoError(t, checkTarget(s, of("kill"), ""))
+	require.NoError(t, checkTarget(s, of("kill"), "writer"))
+	require.NoError(t, checkTarget(s, of("power-cut"), "writer"), "it has no choice")
+	require.ErrorContains(t, checkTarget(s, of("kill"), "nobody"), "faults of kind kill hit nats, postgres")
+	require.Error(t, checkTarget(s, of("rotate"), "writer"))
 }
 
 func TestMessages(t *testing.T) {
@@ -187,7 +188,21 @@ func TestCommandTotals(t *testing.T) {
 		b.sent["x"] = &test.c
 		assert.Equal(t, test.faults, b.totals(6*time.Second).faults(), name)
 	}
+	const first, second, other = `m{"power-flag":1,"period":1}`, `m{"power-flag":1,"period":2}`, `m{"power-flag":0,"period":1}`
+	confirmed := func() *sentCommand {
+		return &sentCommand{stored: true, issued: issued, outcomes: []string{"confirmed"}}
+	}
 	b := newCommandBook()
+	b.sent = map[string]*sentCommand{first: confirmed(), second: confirmed(), other: confirmed()}
+	b.sent[second].carriedOut = on
+	assert.Equal(t, 1, b.totals(time.Minute).Untrue, "the first is confirmed by the state that the second led to, the other by nothing")
+	b.sent[second].carriedOut = []time.Time{issued.Add(-time.Second)}
+	assert.Equal(t, 3, b.totals(time.Minute).Untrue, "the state was reached before the commands were issued")
+	b.sent[second].carriedOut = []time.Time{issued.Add(5 * time.Minute)}
+	assert.Equal(t, 3, b.totals(time.Minute).Untrue, "the state was reached too late")
+	b.sent[first].outcomes = []string{"unknown", "confirmed"}
+	assert.Equal(t, 2, b.totals(time.Minute).Untrue, "a late report replaces an unknown outcome")
+	b = newCommandBook()
 	b.carriedOut("02f200000001", "{}", issued)
 	assert.Equal(t, 1, b.totals(time.Second).faults(), "a command that nobody sent")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,13 +15,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
-	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/port"
-	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
 // services are processes of their own here, so that each can die alone.
@@ -35,70 +34,73 @@ type weakness struct {
 	afterStart func(ctx context.Context, s *system) error
 }
 
-// system is a whole mesh of which every part can be killed, paused and cut off. The
+// processes is a mesh of its own, of which every part can be killed, paused and cut off. The
 // supervisor of a local mesh runs PostgreSQL, PgBouncer and Mosquitto.
-type system struct {
-	cfg      *Config
+type processes struct {
+	*system
 	weakness weakness
-	log      *slog.Logger
-	folder   string
 	disk     *disk // nil: a plain folder
 	state    mesh.State
 	parts    *local.Parts
 	nats     *child
 	services map[string]*child
-	links    map[string]*link
-	spares   []*controller
-	js       jetstream.JetStream
-	closeJS  func()
 	lock     *os.File // of the state directory: commands look whether a mesh runs
 }
 
+// local is the host of a mesh of processes.
+func (s *system) local() *processes { return s.host.(*processes) }
+
 // build makes the disk and the state, and starts everything.
-func build(ctx context.Context, cfg *Config, w weakness, log *slog.Logger) (s *system, err error) {
-	s = &system{cfg: cfg, weakness: w, log: log, services: map[string]*child{}, links: map[string]*link{}}
+func build(ctx context.Context, cfg *Config, w weakness, log *slog.Logger) (_ *system, err error) {
+	s := &processes{system: &system{cfg: cfg, log: log, links: map[string]*link{}}, weakness: w, services: map[string]*child{}}
+	s.host, s.commandMax, s.fleet = s, commandAge, fleet.Demo(cfg.Controllers+spares)
+	s.breakable = []string{
+		local.PartNATS, local.PartPostgres, local.PartPgBouncer, local.PartBridge, local.PartDecoder, local.PartWriter,
+		local.PartKeeper, local.PartRegistrar, local.PartHealth,
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
 		}
 	}()
 	if s.folder, err = os.MkdirTemp(cfg.Dir, "soak-"); err != nil {
-		return s, fmt.Errorf("making a folder: %w", err)
+		return nil, fmt.Errorf("making a folder: %w", err)
 	}
 	if err := os.Chmod(s.folder, 0o755); err != nil { //nolint:gosec // the servers' accounts must get through
-		return s, fmt.Errorf("making a folder: %w", err)
+		return nil, fmt.Errorf("making a folder: %w", err)
 	}
 	base := s.folder
 	if cfg.diskProblem == nil {
 		if s.disk, err = createDisk(ctx, s.folder); err != nil {
-			return s, err
+			return nil, err
 		}
 		base = s.disk.dir
 	}
 	s.state = mesh.State{Dir: filepath.Join(base, "state")}
 	if s.parts, err = cfg.newMesh(s.state, w.noSaves, log); err != nil {
-		return s, err
+		return nil, err
 	}
 	if err := os.Chmod(s.state.Dir, 0o711); err != nil { //nolint:gosec // as above
-		return s, fmt.Errorf("making a folder: %w", err)
+		return nil, fmt.Errorf("making a folder: %w", err)
 	}
+	s.devices, s.caFile = s.state.DevicesDir(), s.parts.Authority.CAFile()
 	if s.parts.Cfg.Ports.NATS, err = port.Pick("127.0.0.1", 0); err != nil {
-		return s, err
+		return nil, err
 	}
 	args := []string{"soak-nats", s.state.Dir, "--port", strconv.Itoa(s.parts.Cfg.Ports.NATS)}
 	if w.unsynced {
 		args = append(args, "--unsynced")
 	}
 	s.nats = &child{name: local.PartNATS, program: cfg.Program, args: args, env: os.Environ(), log: log}
-	return s, s.start(ctx)
+	return s.system, s.start(ctx)
 }
 
 // start starts all parts, for the first time or after a power cut.
-func (s *system) start(ctx context.Context) error {
+func (s *processes) start(ctx context.Context) error {
 	if err := s.nats.start(); err != nil {
 		return err
 	}
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(ctx, "tls://"+s.parts.Address(s.parts.Cfg.Ports.NATS), s.parts.SecretFiles()); err != nil {
 		return err
 	}
 	for _, part := range []string{local.PartPostgres, local.PartPgBouncer, local.PartMosquitto} {
@@ -130,7 +132,7 @@ func (s *system) start(ctx context.Context) error {
 }
 
 // announce lets the operator's commands find the mesh.
-func (s *system) announce() (err error) {
+func (s *processes) announce() (err error) {
 	if s.lock, err = s.state.Lock(); err != nil {
 		return err
 	}
@@ -140,63 +142,25 @@ func (s *system) announce() (err error) {
 	return s.state.Save(s.parts.Describe())
 }
 
-// connect waits for the streams.
-func (s *system) connect(ctx context.Context) error {
-	if s.js == nil {
-		store := secret.NewStore(secret.Chain{s.parts.SecretFiles()}, slog.New(slog.DiscardHandler))
-		url := "tls://" + s.parts.Address(s.parts.Cfg.Ports.NATS)
-		nc, err := stream.Connect(stream.Config{URL: url, CAFile: s.parts.Authority.CAFile()}, "operator", mesh.NatsCredential(store, "operator"), slog.New(slog.DiscardHandler))
-		if err != nil {
-			return err
-		}
-		s.closeJS = nc.Close
-		if s.js, err = jetstream.New(nc); err != nil {
-			return err
-		}
-	}
-	return within(ctx, time.Minute, "NATS has its streams", func(ctx context.Context) bool {
-		_, err := s.js.Consumer(ctx, "DECODED", "writer")
-		return err == nil
-	})
-}
-
 // openLinks puts a link between any two parts that talk to each other.
-func (s *system) openLinks() error {
+func (s *processes) openLinks() error {
 	ports := s.parts.Ports()
 	targets := map[string]int{"mosquitto": ports.MQTT, "nats": ports.NATS, "postgres": ports.Postgres, "pgbouncer": ports.PgBouncer}
 	for _, service := range services {
 		for target, number := range targets {
-			name := service + "-" + target
-			l, err := newLink(name, s.parts.Address(number), s.log)
-			if err != nil {
+			if err := s.openLink(service+"-"+target, s.parts.Address(number)); err != nil {
 				return err
 			}
-			s.links[name] = l
 		}
 	}
-	var err error
-	s.links["controllers-mosquitto"], err = newLink("controllers-mosquitto", s.parts.Public(ports.MQTTTLS), s.log)
-	if err == nil && s.weakness.bridgeLink != nil {
+	if s.weakness.bridgeLink != nil {
 		s.links["bridge-mosquitto"].rewrite = s.weakness.bridgeLink
 	}
-	return err
-}
-
-// usedLinks are those over which something flows.
-func (s *system) usedLinks() (names []string) {
-	for _, name := range []string{
-		"controllers-mosquitto", "bridge-mosquitto", "bridge-nats", "decoder-nats", "decoder-postgres", "decoder-pgbouncer",
-		"writer-nats", "writer-postgres", "writer-pgbouncer", "keeper-nats", "registrar-nats",
-	} {
-		if s.links[name] != nil {
-			names = append(names, name)
-		}
-	}
-	return names
+	return s.openLink(controllersLink, s.parts.Public(ports.MQTTTLS))
 }
 
 // environment is that of one service, which reaches the servers over its links.
-func (s *system) environment(service string) []string {
+func (s *processes) environment(service string) []string {
 	env := s.parts.ServiceEnvironment()
 	ports := s.parts.Ports()
 	for target, number := range map[string]int{"mosquitto": ports.MQTT, "nats": ports.NATS, "postgres": ports.Postgres, "pgbouncer": ports.PgBouncer} {
@@ -209,7 +173,7 @@ func (s *system) environment(service string) []string {
 }
 
 // server is the process of a server: its id and how to kill it.
-func (s *system) server(name string) (pid int, kill func() error, err error) {
+func (s *processes) server(name string) (pid int, kill func() error, err error) {
 	s.parts.Mu.Lock()
 	defer s.parts.Mu.Unlock()
 	switch {
@@ -223,19 +187,19 @@ func (s *system) server(name string) (pid int, kill func() error, err error) {
 	return 0, nil, fmt.Errorf("%s does not run", name)
 }
 
-// kill ends a part by SIGKILL. It is started again at once.
-func (s *system) kill(name string) error {
+func (s *processes) kill(_ context.Context, name string) (ended time.Time, err error) {
+	ended = time.Now()
 	if c := s.child(name); c != nil {
-		return c.Signal(syscall.SIGKILL)
+		return ended, c.Signal(syscall.SIGKILL)
 	}
 	_, kill, err := s.server(name)
 	if err != nil {
-		return err
+		return ended, err
 	}
-	return kill()
+	return ended, kill()
 }
 
-func (s *system) child(name string) *child {
+func (s *processes) child(name string) *child {
 	if name == local.PartNATS {
 		return s.nats
 	}
@@ -243,7 +207,7 @@ func (s *system) child(name string) *child {
 }
 
 // pause stops a part as a debugger does, or lets it go on.
-func (s *system) pause(name string, pause bool) error {
+func (s *processes) pause(_ context.Context, name string, pause bool) error {
 	signal := syscall.SIGCONT
 	if pause {
 		signal = syscall.SIGSTOP
@@ -260,7 +224,7 @@ func (s *system) pause(name string, pause bool) error {
 
 // powerCut loses what is not on disk, in all parts at once, and starts them again. The
 // journal is not on that disk.
-func (s *system) powerCut(ctx context.Context) (cut, up time.Time, err error) {
+func (s *processes) powerCut(ctx context.Context) (cut, up time.Time, err error) {
 	cut = time.Now()
 	s.killAll()
 	if err := s.disk.cutPower(); err != nil {
@@ -282,7 +246,7 @@ var errNoStart = errors.New("the mesh does not start after a power cut")
 
 // killAll ends all processes at once, without waiting: the disk must not lose its power
 // while a server goes on without it.
-func (s *system) killAll() {
+func (s *processes) killAll() {
 	s.parts.Mu.Lock()
 	defer s.parts.Mu.Unlock()
 	for _, server := range []interface{ Signal(syscall.Signal) error }{s.parts.Mqtt, s.nats, s.parts.Cluster, s.parts.Pooler} {
@@ -294,7 +258,7 @@ func (s *system) killAll() {
 }
 
 // halt ends all parts.
-func (s *system) halt(graceful bool) {
+func (s *processes) halt(graceful bool) {
 	names := slices.Clone(services)
 	slices.Reverse(names)
 	for _, name := range names {
@@ -322,14 +286,9 @@ func (s *system) halt(graceful bool) {
 }
 
 // close stops and deletes everything.
-func (s *system) close(ctx context.Context) error {
+func (s *processes) close(ctx context.Context) error {
 	s.halt(true)
-	if s.closeJS != nil {
-		s.closeJS()
-	}
-	for _, l := range s.links {
-		l.close()
-	}
+	s.disconnect()
 	var err error
 	if s.parts != nil {
 		err = s.parts.Remove()
@@ -341,6 +300,21 @@ func (s *system) close(ctx context.Context) error {
 }
 
 // query connects to the tables as their reader, not over a link.
-func (s *system) query(ctx context.Context) (*pgx.Conn, error) {
+func (s *processes) query(ctx context.Context) (*pgx.Conn, error) {
 	return mesh.ConnectPostgres(ctx, s.parts.DSN("", mesh.DatabaseTelemetry), s.parts.Secrets, mesh.SecretReader)
+}
+
+func (s *processes) f2mesh(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, s.cfg.Program, append(args, "--state-dir", s.state.Dir)...) //nolint:gosec // this program
+	cmd.Env = os.Environ()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, lastLine(string(out)))
+	}
+	return nil
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
 }

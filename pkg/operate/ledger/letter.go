@@ -16,7 +16,8 @@ import (
 //
 // Each letter says how many there were before it of its subject. From the difference
 // to the one before it, it is known how many of those are no longer kept, and since a
-// stage stores them in RAW's order, between which places of RAW their messages are.
+// stage stores them in RAW's order, but for those of messages that came late, between which
+// places of RAW their messages are.
 func (a *audit) readLetters(ctx context.Context) error {
 	before := make(map[string]predecessor)
 	s := stream.Scan{Stream: stream.DeadLetter, Subjects: a.subjects("f2.dead.*.*.", ""), HeadersOnly: true}

@@ -31,18 +31,29 @@ type Recorder struct {
 	streams   *stream.Client
 	recording sync.Mutex
 	tallies   *lru.Cache[string, tally]
+	stored    *lru.Cache[stored, struct{}] // the letters that this recorder stored last
 }
 
 // tally is what is known of one subject.
 type tally struct {
 	count uint64   // letters so far
-	last  event.ID // message of the last letter
+	floor event.ID // message of the last letter when the subject was read from the stream
 	point int32    // its data point
+}
+
+// stored is a letter that was stored.
+type stored struct {
+	subject string
+	id      event.ID
+	point   int32
 }
 
 // maxTallies bounds how many subjects are held in memory. Those of the others are
 // read from the stream again.
 const maxTallies = 50_000
+
+// maxStored bounds how many stored letters are remembered: about those of an ack_wait at full speed.
+const maxStored = 1 << 16
 
 // NewRecorder returns a recorder that stores through streams, whose user must be
 // allowed to publish its stage's letters and to read the last of each subject.
@@ -51,13 +62,18 @@ func NewRecorder(streams *stream.Client) *Recorder {
 	if err != nil {
 		panic(err) // the size is a constant
 	}
-	return &Recorder{streams: streams, tallies: tallies}
+	letters, err := lru.New[stored, struct{}](maxStored)
+	if err != nil {
+		panic(err) // as above
+	}
+	return &Recorder{streams: streams, tallies: tallies, stored: letters}
 }
 
 // Record stores letters in their order and returns when they are on disk. It
-// retries for as long as ctx lasts, and fails only with ctx. A letter of a message
-// whose subject has one of a later place in RAW was stored before: it is left
-// out, unless it is Replayed. Of more than Kept letters of one subject it stores
+// retries for as long as ctx lasts, and fails only with ctx. A letter that was
+// stored before is left out, unless it is Replayed. Of a process before, these are the letters up to
+// the place in RAW of its last one. Within a process, a message may be delivered after
+// newer ones, and its letter is stored. Of more than Kept letters of one subject it stores
 // the last, and counts the others.
 func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 	if len(letters) == 0 {
@@ -68,6 +84,7 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 	changed := make(map[string]tally)
 	var messages []*nats.Msg
 	of := make(map[string]int) // letters of the subject in messages
+	now := make(map[stored]bool)
 	for i := range letters {
 		l := &letters[i]
 		subject := l.Subject()
@@ -78,13 +95,14 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 				return fmt.Errorf("recording dead letters: %w", err)
 			}
 		}
-		if !l.Replayed && !t.precedes(l) {
-			continue
+		key := stored{subject, l.ID, l.DataPointID}
+		if !l.Replayed && l.ID != (event.ID{}) { // one that was never on RAW has no place
+			if !t.precedes(l) || now[key] || r.stored.Contains(key) {
+				continue
+			}
+			now[key] = true
 		}
 		t.count += max(l.Times, 1)
-		if bytes.Compare(l.ID[:], t.last[:]) >= 0 {
-			t.last, t.point = l.ID, l.DataPointID
-		}
 		changed[subject] = t
 		of[subject]++
 		messages = append(messages, l.message(t.count))
@@ -95,6 +113,9 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 	}
 	for subject, t := range changed {
 		r.tallies.Add(subject, t)
+	}
+	for key := range now {
+		r.stored.Add(key, struct{}{})
 	}
 	return nil
 }
@@ -111,12 +132,9 @@ func newest(messages []*nats.Msg, of map[string]int) []*nats.Msg {
 	return kept
 }
 
-// precedes reports whether l comes after the last letter that was counted.
+// precedes reports whether l comes after the last letter of the process before.
 func (t *tally) precedes(l *Letter) bool {
-	if l.ID == (event.ID{}) {
-		return true // never on RAW: it has no place
-	}
-	switch bytes.Compare(t.last[:], l.ID[:]) {
+	switch bytes.Compare(t.floor[:], l.ID[:]) {
 	case -1:
 		return true
 	case 0:
@@ -139,7 +157,7 @@ func (r *Recorder) tally(ctx context.Context, subject string) (tally, error) {
 	}
 	var t tally
 	t.count, _ = strconv.ParseUint(last.Header.Get(HeaderCount), 10, 64) // 0: of an earlier version
-	t.last, _ = event.ParseID(last.Header.Get(event.HeaderID))
+	t.floor, _ = event.ParseID(last.Header.Get(event.HeaderID))
 	point, _ := strconv.ParseInt(last.Header.Get(HeaderDataPoint), 10, 32)
 	t.point = int32(point)
 	return t, nil

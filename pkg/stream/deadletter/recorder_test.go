@@ -104,6 +104,22 @@ func TestRecorderIdempotent(t *testing.T) {
 	assert.Equal(t, span(1, 11), kept(t, streams, subject))
 }
 
+// TestRecorderLate: the letter of a message that is delivered after newer ones is stored, once.
+func TestRecorderLate(t *testing.T) {
+	t.Parallel()
+	streams := streamtest.NewClient(t)
+	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
+	const subject = "f2.dead.decoder.bad_json.e4fd45f654be"
+	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(10, 2)), "an earlier process")
+	r := deadletter.NewRecorder(streams)
+	for _, step := range []struct {
+		from, n, want int
+	}{{20, 2, 4}, {15, 3, 7}, {15, 3, 7}, {20, 2, 7}, {10, 2, 7}, {22, 1, 8}} {
+		require.NoError(t, r.Record(t.Context(), refused(step.from, step.n)))
+		assert.Equal(t, span(1, step.want), kept(t, streams, subject), fmt.Sprint(step))
+	}
+}
+
 // TestRecorderPayload: what is in RAW is referred to, what is not is kept, cut.
 func TestRecorderPayload(t *testing.T) {
 	t.Parallel()
