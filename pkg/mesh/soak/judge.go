@@ -19,7 +19,7 @@ type Fates struct {
 	// BrokerWindow is how long before a broker's end the oldest of the messages was
 	// acknowledged that only the broker had.
 	BrokerWindow time.Duration `json:"broker_window_ns"`
-	Examples     []Sample     `json:"examples,omitempty"`
+	Examples     []Sample      `json:"examples,omitempty"`
 }
 
 const maxExamples = 10
