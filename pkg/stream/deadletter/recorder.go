@@ -39,6 +39,9 @@ type tally struct {
 	count uint64   // letters so far
 	floor event.ID // message of the last letter when the subject was read from the stream
 	point int32    // its data point
+
+	read  bool     // the kept letters were read, too, into Recorder.stored
+	below event.ID // letters up to this message may have been stored, and are gone
 }
 
 // stored is a letter that was stored.
@@ -71,10 +74,10 @@ func NewRecorder(streams *stream.Client) *Recorder {
 
 // Record stores letters in their order and returns when they are on disk. It
 // retries for as long as ctx lasts, and fails only with ctx. A letter that was
-// stored before is left out, unless it is Replayed. Of a process before, these are the letters up to
-// the place in RAW of its last one. Within a process, a message may be delivered after
-// newer ones, and its letter is stored. Of more than Kept letters of one subject it stores
-// the last, and counts the others.
+// stored before is left out, unless it is Replayed. A message may be delivered after
+// newer ones, and its letter is stored; but not if it may be one of those of its subject
+// that are gone, as more than Kept came after it or somebody removed them. Of more than Kept
+// letters of one subject it stores the last, and counts the others.
 func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 	if len(letters) == 0 {
 		return nil
@@ -97,7 +100,12 @@ func (r *Recorder) Record(ctx context.Context, letters []Letter) error {
 		}
 		key := stored{subject, l.ID, l.DataPointID}
 		if !l.Replayed && l.ID != (event.ID{}) { // one that was never on RAW has no place
-			if !t.precedes(l) || now[key] || r.stored.Contains(key) {
+			before, err := r.hasStored(ctx, &t, key)
+			if err != nil {
+				return fmt.Errorf("recording dead letters: %w", err)
+			}
+			if before || now[key] {
+				changed[subject] = t
 				continue
 			}
 			now[key] = true
@@ -132,15 +140,55 @@ func newest(messages []*nats.Msg, of map[string]int) []*nats.Msg {
 	return kept
 }
 
-// precedes reports whether l comes after the last letter of the process before.
-func (t *tally) precedes(l *Letter) bool {
-	switch bytes.Compare(t.floor[:], l.ID[:]) {
-	case -1:
-		return true
-	case 0:
-		return l.DataPointID > t.point
+// hasStored reports whether a letter was stored before, by this process or another. It reads
+// the letters that are kept only for one that is not newer than the last.
+func (r *Recorder) hasStored(ctx context.Context, t *tally, l stored) (bool, error) {
+	if r.stored.Contains(l) {
+		return true, nil
 	}
-	return false
+	if order := bytes.Compare(l.id[:], t.floor[:]); order > 0 || order == 0 && l.point > t.point {
+		return false, nil
+	}
+	if !t.read {
+		if err := r.readKept(ctx, t, l.subject); err != nil {
+			return false, err
+		}
+	}
+	return r.stored.Contains(l) || bytes.Compare(l.id[:], t.below[:]) <= 0, nil
+}
+
+// readKept remembers the letters of a subject that are kept.
+func (r *Recorder) readKept(ctx context.Context, t *tally, subject string) error {
+	next, kept, oldest := uint64(1), 0, event.ID{}
+	for ; ; kept++ {
+		m, err := r.streams.Message(ctx, stream.DeadLetter, stream.Query{Next: subject, Sequence: next})
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading the letters of %s: %w", subject, err)
+		}
+		id, point := placeOf(m)
+		if kept == 0 {
+			oldest = id
+		}
+		if m.Header.Get(HeaderRemoved) != "" {
+			t.below = id
+		}
+		r.stored.Add(stored{subject, id, point}, struct{}{})
+		next = m.Sequence + 1
+	}
+	if t.read = true; kept >= Kept && bytes.Compare(oldest[:], t.below[:]) > 0 {
+		t.below = oldest
+	}
+	return nil
+}
+
+// placeOf returns the message and the data point of a letter; zero if they are not known.
+func placeOf(m *jetstream.RawStreamMsg) (id event.ID, point int32) {
+	id, _ = event.ParseID(m.Header.Get(event.HeaderID))
+	number, _ := strconv.ParseInt(m.Header.Get(HeaderDataPoint), 10, 32)
+	return id, int32(number)
 }
 
 // tally reads the last letter of a subject where it is not known.
@@ -157,9 +205,7 @@ func (r *Recorder) tally(ctx context.Context, subject string) (tally, error) {
 	}
 	var t tally
 	t.count, _ = strconv.ParseUint(last.Header.Get(HeaderCount), 10, 64) // 0: of an earlier version
-	t.floor, _ = event.ParseID(last.Header.Get(event.HeaderID))
-	point, _ := strconv.ParseInt(last.Header.Get(HeaderDataPoint), 10, 32)
-	t.point = int32(point)
+	t.floor, t.point = placeOf(last)
 	return t, nil
 }
 

@@ -83,7 +83,7 @@ func TestRecorderIdempotent(t *testing.T) {
 	const subject = "f2.dead.decoder.bad_json.e4fd45f654be"
 	for _, step := range []struct {
 		from, n, want int
-	}{{10, 5, 5}, {10, 5, 5}, {12, 4, 6}, {1, 3, 6}, {16, 1, 7}} {
+	}{{10, 5, 5}, {10, 5, 5}, {12, 4, 6}, {1, 3, 9}, {1, 3, 9}, {16, 1, 10}} {
 		r := deadletter.NewRecorder(streams) // each a process that has just started
 		require.NoError(t, r.Record(t.Context(), refused(step.from, step.n)))
 		assert.Equal(t, span(1, step.want), kept(t, streams, subject), fmt.Sprint(step))
@@ -93,7 +93,7 @@ func TestRecorderIdempotent(t *testing.T) {
 	r := deadletter.NewRecorder(streams)
 	require.NoError(t, r.Record(t.Context(), replayed))
 	require.NoError(t, r.Record(t.Context(), refused(16, 1)), "the replay does not move the place back")
-	assert.Equal(t, span(1, 8), kept(t, streams, subject))
+	assert.Equal(t, span(1, 11), kept(t, streams, subject))
 
 	points := refused(20, 3)
 	for i := range points {
@@ -101,7 +101,7 @@ func TestRecorderIdempotent(t *testing.T) {
 	}
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), points[:2]), "a torn store")
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), points))
-	assert.Equal(t, span(1, 11), kept(t, streams, subject))
+	assert.Equal(t, span(1, 14), kept(t, streams, subject))
 }
 
 // TestRecorderLate: the letter of a message that is delivered after newer ones is stored, once.
@@ -118,6 +118,23 @@ func TestRecorderLate(t *testing.T) {
 		require.NoError(t, r.Record(t.Context(), refused(step.from, step.n)))
 		assert.Equal(t, span(1, step.want), kept(t, streams, subject), fmt.Sprint(step))
 	}
+
+	// The process ends; 5 and 18 were on their way.
+	r = deadletter.NewRecorder(streams)
+	for _, step := range []struct {
+		from, n, want int
+	}{{18, 1, 9}, {15, 4, 9}, {5, 1, 10}, {5, 1, 10}, {23, 1, 11}} {
+		require.NoError(t, r.Record(t.Context(), refused(step.from, step.n)))
+		assert.Equal(t, span(1, step.want), kept(t, streams, subject), fmt.Sprint(step))
+	}
+
+	// What is older than all that can be kept may have been stored.
+	require.NoError(t, r.Record(t.Context(), refused(1000, deadletter.Kept)))
+	r = deadletter.NewRecorder(streams)
+	require.NoError(t, r.Record(t.Context(), refused(999, 1)))
+	require.NoError(t, r.Record(t.Context(), refused(1000, 2)))
+	assert.Len(t, kept(t, streams, subject), deadletter.Kept)
+	assert.Equal(t, deadletter.Kept+11, kept(t, streams, subject)[deadletter.Kept-1])
 }
 
 // TestRecorderPayload: what is in RAW is referred to, what is not is kept, cut.
