@@ -37,7 +37,7 @@ func New(st mesh.State, cfg Config, log *slog.Logger) (*Parts, error) {
 	cfg.Public = cmp.Or(cfg.Public, cfg.Host)
 	m := &Parts{
 		Supervisor: supervisor.New(log), Cfg: cfg, State: st, Log: log,
-		running: map[string]probe.Service{},
+		running: map[string]probe.Service{}, stuck: make(chan struct{}),
 	}
 	var err error
 	if m.Secrets, err = mesh.OpenSecrets(&cfg.Secrets.VaultFlags, st, log); err != nil {
@@ -102,7 +102,11 @@ func (m *Parts) runNATS(ctx context.Context, ready func()) error {
 		case <-time.After(time.Second):
 		}
 	}
-	return errors.Join(errors.New("a stream could not be written"), stopped(ctx, server.Stop))
+	err = stopped(ctx, server.Stop)
+	if errors.Is(err, natsserver.ErrRunning) {
+		m.stuckOnce.Do(func() { close(m.stuck) })
+	}
+	return errors.Join(errors.New("a stream could not be written"), err)
 }
 
 // writable reports whether the disk takes more than a stream's next block.

@@ -88,6 +88,9 @@ type Parts struct {
 	Issuer    identity.Issuer // of devices
 	Secrets   *mesh.Secrets   // where the servers' logins are from
 
+	stuck     chan struct{} // closed when a server of this process does not stop
+	stuckOnce sync.Once
+
 	Mu      sync.Mutex // guards the fields below
 	Nats    *natsserver.Server
 	Cluster *postgres.Cluster
@@ -95,6 +98,10 @@ type Parts struct {
 	Mqtt    *mosquitto.Broker
 	running map[string]probe.Service
 }
+
+// Stuck is closed when a server of this process does not stop. The mesh is whole again only
+// in another process.
+func (m *Parts) Stuck() <-chan struct{} { return m.stuck }
 
 // ServerPair is the certificate of the mesh's servers and its key.
 func (m *Parts) ServerPair() (certFile, keyFile string) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
@@ -16,12 +17,28 @@ import (
 const pgbouncerPort = 6432
 
 // Serve starts the parts, all without names, shows them, and stops them when ctx ends;
-// with readings it waits for the first rows and shows them.
-func (m *Parts) Serve(ctx context.Context, parts []string, held Warnings, out *os.File, readings bool) error {
+// with readings it waits for the first rows and shows them. If a part is stuck, Serve stops
+// the others and runs this program anew, in the same process.
+func (m *Parts) Serve(ctx context.Context, parts []string, held Warnings, out *os.File, readings bool) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.Stuck():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	defer func() {
 		fmt.Fprintln(out, "\nstopping")
 		m.StopAll()
-		fmt.Fprintln(out, "stopped; the data stay in", m.State.Dir)
+		select {
+		case <-m.Stuck():
+			fmt.Fprintln(out, "a server does not stop: starting anew")
+			err = runAnew()
+		default:
+			fmt.Fprintln(out, "stopped; the data stay in", m.State.Dir)
+		}
 	}()
 	names := m.Names()
 	for _, name := range parts {
@@ -56,6 +73,16 @@ func (m *Parts) Serve(ctx context.Context, parts []string, held Warnings, out *o
 	}
 	m.showRates(ctx, out)
 	return nil
+}
+
+// runAnew replaces this process by the same program with the same arguments. It returns only
+// with an error. Locks and listeners end with the old program.
+func runAnew() error {
+	program, err := os.Executable()
+	if err == nil {
+		err = syscall.Exec(program, os.Args, os.Environ()) //nolint:gosec // this program
+	}
+	return fmt.Errorf("running this program anew: %w", err)
 }
 
 // ChoosePorts takes the ports of the last run, or the standard ones, and says

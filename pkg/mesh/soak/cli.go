@@ -61,6 +61,10 @@ func (c *NATS) Run(ctx context.Context, log *slog.Logger) error {
 	if err := m.Start(ctx, local.PartNATS); err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return m.Stop(local.PartNATS)
+	select {
+	case <-ctx.Done():
+		return m.Stop(local.PartNATS)
+	case <-m.Stuck():
+		return errors.New("NATS does not stop") // a new process starts it
+	}
 }

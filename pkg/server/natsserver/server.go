@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -160,8 +161,15 @@ func (s *Server) Failed() <-chan struct{} { return s.failed }
 // InProcess is for nats.InProcessServer: a connection through memory.
 func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
 
+// ErrRunning is the error of a stop that did not end in time. No other server can run on
+// the folder until this process has ended.
+var ErrRunning = errors.New("nats-server does not stop")
+
+// stacksFile is where Stop writes what a server does that does not stop.
+const stacksFile = "goroutines.txt"
+
 // Stop closes all connections, writes the streams' state, and waits for it. When
-// ctx ends first the rest goes on without the caller, and an error is returned.
+// ctx ends first, the rest goes on without the caller, and the error is ErrRunning.
 func (s *Server) Stop(ctx context.Context) error {
 	stopped := make(chan error, 1)
 	go func() {
@@ -175,7 +183,12 @@ func (s *Server) Stop(ctx context.Context) error {
 	case err := <-stopped:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("stopping nats-server: %w", ctx.Err())
+		path := filepath.Join(s.dir, stacksFile)
+		if file, err := os.Create(path); err == nil { //nolint:gosec // in the server's folder
+			_ = pprof.Lookup("goroutine").WriteTo(file, 2)
+			_ = file.Close()
+		}
+		return fmt.Errorf("%w; what it does is in %s", ErrRunning, path)
 	}
 }
 
