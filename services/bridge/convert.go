@@ -44,8 +44,8 @@ func refusal(mac topic.MAC, reason, detail string, a *arrival) *deadletter.Lette
 }
 
 // rawMessage returns the message for RAW. subject is t's.
-func rawMessage(t topic.Topic, subject string, a *arrival, v verdict) *nats.Msg {
-	header := nats.Header{event.HeaderReceived: {a.at.UTC().Format(time.RFC3339Nano)}}
+func rawMessage(t topic.Topic, subject string, a *arrival, received time.Time, v verdict) *nats.Msg {
+	header := nats.Header{event.HeaderReceived: {received.UTC().Format(time.RFC3339Nano)}}
 	if id := a.MessageID(); id != 0 {
 		header[event.HeaderPacketID] = []string{strconv.Itoa(int(id))}
 	}

@@ -39,7 +39,7 @@ func (b *Bridge) sort(arrivals []arrival) *sorted {
 			place = t.RawSubject()
 		}
 		a.digest = b.window.digest(place, a.Payload())
-		v := b.window.take(message{
+		v, received := b.window.take(message{
 			id: a.MessageID(), dup: a.Duplicate(), digest: a.digest, at: a.at,
 			letter: letter != nil, event: letter == nil && t.Component.Kind != topic.Sensor,
 		})
@@ -49,7 +49,7 @@ func (b *Bridge) sort(arrivals []arrival) *sorted {
 		case letter != nil:
 			s.letters = append(s.letters, *letter)
 		default:
-			s.raw = append(s.raw, rawMessage(t, place, a, v))
+			s.raw = append(s.raw, rawMessage(t, place, a, received, v))
 			s.from = append(s.from, a)
 		}
 	}

@@ -38,13 +38,22 @@ const (
 // Earlier identifiers belong to the previous round, later ones have not been taken yet.
 //
 // After a crash of the broker the identifiers continue from its last save. The first
-// message with an identifier that was used since then moves the window back.
+// message with an identifier that was used since then moves the window back. What was queued
+// at the save comes again without DUP, in the same order. Then, as long as identifiers and
+// bytes are those of before, each message may be a repeat.
 type window struct {
 	inflight int
 	seed     maphash.Seed
-	byID     [packetIDs + 1]uint64 // digest of the last message with each identifier; 0: none
-	last     uint16                // identifier of the last message in the broker's order; 0: none
+	byID     [packetIDs + 1]taken // the last message with each identifier
+	last     uint16               // identifier of the last message in the broker's order; 0: none
+	until    uint16               // what last was before it moved back, while messages come again; 0: they do not
 	recent   *lru.Cache[uint64, time.Time]
+}
+
+// taken is a message that was taken before.
+type taken struct {
+	digest uint64 // 0: none
+	at     time.Time
 }
 
 func newWindow(inflight int) *window {
@@ -80,42 +89,63 @@ type verdict int
 
 const (
 	first  verdict = iota // a new message
-	repeat                // a possible repeat of an earlier event
+	repeat                // a possible repeat of an earlier message
 	copied                // a copy of a message that was taken before
 )
 
-// take decides about the next message, and remembers it.
-func (w *window) take(m message) verdict {
-	held := w.holds(m.id, m.digest)
+// take decides about the next message, and remembers it. It returns the time of receipt
+// that the message shall have: that of the earlier message if a reading is a possible
+// repeat. So the two are one row, also if the reading has no time of its own.
+func (w *window) take(m message) (v verdict, at time.Time) {
+	same := m.id != 0 && w.byID[m.id].digest == m.digest
+	held := same && w.behind(m.id)
 	if held && m.dup {
-		return copied
+		return copied, m.at
 	}
-	w.remember(m)
+	again := held || same && w.ahead(m.id)
+	if again && !m.event {
+		m.at = w.byID[m.id].at
+	}
+	w.remember(m, again)
 	if !m.event {
-		return first
+		if again {
+			return repeat, m.at
+		}
+		return first, m.at
 	}
 	before, known := w.recent.Get(m.digest)
 	w.recent.Add(m.digest, m.at)
-	if held || known && m.at.Sub(before) < repeatWithin {
-		return repeat
+	if again || known && m.at.Sub(before) < repeatWithin {
+		return repeat, m.at
 	}
-	return first
-}
-
-func (w *window) holds(id uint16, digest uint64) bool {
-	return w.behind(id) && w.byID[id] == digest
+	return first, m.at
 }
 
 // behind reports whether an identifier is in the window, which ends with the last one taken.
 func (w *window) behind(id uint16) bool {
-	return id != 0 && w.last != 0 && (int(w.last)-int(id)+packetIDs)%packetIDs < w.inflight
+	return id != 0 && w.last != 0 && distance(id, w.last) < w.inflight
 }
 
-func (w *window) remember(m message) {
+// ahead reports whether an identifier comes after the last one taken, and was used before
+// that moved back.
+func (w *window) ahead(id uint16) bool {
+	return w.until != 0 && distance(w.last, id) <= distance(w.last, w.until)
+}
+
+// distance is how many identifiers b comes after a.
+func distance(a, b uint16) int { return (int(b) - int(a) + packetIDs) % packetIDs }
+
+func (w *window) remember(m message, again bool) {
 	if m.id == 0 {
 		return
 	}
-	w.byID[m.id] = m.digest
+	w.byID[m.id] = taken{m.digest, m.at}
+	switch {
+	case !again:
+		w.until = 0
+	case w.until == 0:
+		w.until = w.last
+	}
 	// The next process does not find a letter in RAW. A letter that comes again must not
 	// move the window: the messages after it may be in RAW.
 	if !m.letter || !m.dup || !w.behind(m.id) {
@@ -127,7 +157,7 @@ func (w *window) remember(m message) {
 // flag even if the broker sends it again.
 func (w *window) pass(id uint16, dup bool) {
 	if id != 0 && !dup {
-		w.byID[id], w.last = 0, id
+		w.byID[id], w.last, w.until = taken{}, id, 0
 	}
 }
 

@@ -35,7 +35,12 @@ func newModel(inflight int, start uint16, judge func(*model, message) verdict) *
 }
 
 // judges decide about messages: the window, and wrong ones that the test must detect.
-func byWindow(m *model, x message) verdict { return m.window.take(x) }
+func byWindow(m *model, x message) verdict { return m.window.judge(x) }
+
+func (w *window) judge(x message) verdict {
+	v, _ := w.take(x)
+	return v
+}
 
 func byDigestAlone(m *model, x message) verdict {
 	for _, stored := range m.raw[max(0, len(m.raw)-m.inflight):] {
@@ -48,7 +53,7 @@ func byDigestAlone(m *model, x message) verdict {
 
 func withoutDUP(m *model, x message) verdict {
 	x.dup = false
-	return m.window.take(x)
+	return m.window.judge(x)
 }
 
 func byDUPAlone(_ *model, x message) verdict {
@@ -198,7 +203,7 @@ func TestWindowAfterACrashOfTheBroker(t *testing.T) {
 	t.Parallel()
 	w := newWindow(8)
 	take := func(id uint16, content string, dup bool) verdict {
-		return w.take(message{id: id, dup: dup, digest: w.digest("", []byte(content)), event: true, at: moment})
+		return w.judge(message{id: id, dup: dup, digest: w.digest("", []byte(content)), event: true, at: moment})
 	}
 	for id := uint16(1); id <= 20; id++ {
 		require.Equal(t, first, take(id, fmt.Sprint(id), false))
@@ -210,23 +215,58 @@ func TestWindowAfterACrashOfTheBroker(t *testing.T) {
 	assert.Equal(t, repeat, take(18, "18", true), "an identifier behind those taken: equal bytes are not the same message")
 }
 
+// TestReadingsAfterACrashOfTheBroker: what was only queued at the broker's last save comes again
+// without DUP. A reading that comes again has the time of the first, so that both are one row.
+func TestReadingsAfterACrashOfTheBroker(t *testing.T) {
+	t.Parallel()
+	w := newWindow(8)
+	clock := moment
+	take := func(id uint16, content string, dup bool) (verdict, time.Duration) {
+		clock = clock.Add(time.Second)
+		v, at := w.take(message{id: id, dup: dup, digest: w.digest("", []byte(content)), at: clock})
+		return v, clock.Sub(at)
+	}
+	begin := uint16(packetIDs - 10) // the identifiers begin again on the way
+	id := func(n int) uint16 { return uint16((int(begin)+n-1)%packetIDs + 1) } //nolint:gosec // in its range
+	for n := range 20 {
+		v, late := take(id(n), "21.5", false)
+		require.Equal(t, first, v)
+		require.Zero(t, late)
+	}
+	v, _ := take(id(14), "21.5", true)
+	assert.Equal(t, copied, v, "in flight at the save")
+	for n := 15; n < 18; n++ {
+		v, late := take(id(n), "21.5", false)
+		assert.Equal(t, repeat, v, n)
+		assert.Equal(t, 6*time.Second, late, n)
+	}
+	v, late := take(id(18), "22.0", false)
+	assert.Equal(t, first, v, "18 was lost, and its identifier is another message's")
+	assert.Zero(t, late)
+	v, late = take(id(19), "21.5", false)
+	assert.Equal(t, first, v, "and so it is from then on")
+	assert.Zero(t, late)
+	v, _ = take(id(19), "21.5", true)
+	assert.Equal(t, copied, v)
+}
+
 func TestWindowOfQoS0AndRetained(t *testing.T) {
 	t.Parallel()
 	w := newWindow(8)
 	digest := w.digest("", []byte("x"))
 	for range 2 {
-		assert.Equal(t, first, w.take(message{digest: digest, at: moment}))
+		assert.Equal(t, first, w.judge(message{digest: digest, at: moment}))
 	}
 	w.pass(0, false)
 	assert.Zero(t, w.last)
 	w.pass(4, false)
-	assert.Equal(t, first, w.take(message{id: 5, digest: digest, at: moment}))
+	assert.Equal(t, first, w.judge(message{id: 5, digest: digest, at: moment}))
 	w.pass(4, true) // after a reconnect
-	assert.Equal(t, copied, w.take(message{id: 5, dup: true, digest: digest, at: moment}))
+	assert.Equal(t, copied, w.judge(message{id: 5, dup: true, digest: digest, at: moment}))
 
 	// A letter of an earlier process comes before what RAW has.
-	assert.Equal(t, first, w.take(message{id: 3, dup: true, letter: true, digest: digest, at: moment}))
-	assert.Equal(t, copied, w.take(message{id: 5, dup: true, digest: digest, at: moment}))
+	assert.Equal(t, first, w.judge(message{id: 3, dup: true, letter: true, digest: digest, at: moment}))
+	assert.Equal(t, copied, w.judge(message{id: 5, dup: true, digest: digest, at: moment}))
 }
 
 // TestRepeats: an event with the same bytes as an earlier one is marked for some minutes; a
@@ -237,7 +277,7 @@ func TestRepeats(t *testing.T) {
 	id := uint16(0)
 	take := func(content string, event bool, after time.Duration) verdict {
 		id++
-		return w.take(message{id: id, digest: w.digest("", []byte(content)), event: event, at: moment.Add(after)})
+		return w.judge(message{id: id, digest: w.digest("", []byte(content)), event: event, at: moment.Add(after)})
 	}
 	assert.Equal(t, first, take("open", true, 0))
 	assert.Equal(t, first, take("closed", true, time.Second))
