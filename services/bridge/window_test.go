@@ -227,7 +227,7 @@ func TestReadingsAfterACrashOfTheBroker(t *testing.T) {
 		return v, clock.Sub(at)
 	}
 	begin := uint16(packetIDs - 10) // the identifiers begin again on the way
-	id := func(n int) uint16 { return uint16((int(begin)+n-1)%packetIDs + 1) } //nolint:gosec // in its range
+	id := func(n int) uint16 { return uint16((int(begin)+n-1)%packetIDs + 1) }
 	for n := range 20 {
 		v, late := take(id(n), "21.5", false)
 		require.Equal(t, first, v)
