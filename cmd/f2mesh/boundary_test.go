@@ -156,6 +156,9 @@ func (m *testMesh) inRaw(t *testing.T, acked map[int]puback) map[int]bool {
 	eventually(t, func() bool {
 		raw, err := m.js.Stream(t.Context(), stream.Raw)
 		require.NoError(t, err)
+		if raw.CachedInfo().State.LastSeq == 0 {
+			return false
+		}
 		msg, err := raw.GetMsg(t.Context(), raw.CachedInfo().State.LastSeq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return false
