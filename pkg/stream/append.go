@@ -139,11 +139,7 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 			}
 		}
 		a.note(err)
-		next := wait.NextBackOff()
-		a.client.logRetry(a.stream, len(messages), err, next)
-		if a.client.pause(ctx, next) {
-			wait.Reset()
-		}
+		a.client.waitToRetry(ctx, wait, a.stream, len(messages), err)
 	}
 }
 

@@ -77,11 +77,17 @@ func (c *Client) storeBatch(ctx context.Context, streamName string, messages []*
 		if ctx.Err() != nil {
 			return duplicates, errors.Join(ctx.Err(), err)
 		}
-		next := wait.NextBackOff()
-		c.logRetry(streamName, len(messages), err, next)
-		if c.pause(ctx, next) {
-			wait.Reset()
-		}
+		c.waitToRetry(ctx, wait, streamName, len(messages), err)
+	}
+}
+
+// waitToRetry logs why n messages were not stored, and waits before the next attempt. The
+// waits begin anew once a lost connection is back.
+func (c *Client) waitToRetry(ctx context.Context, wait *backoff.ExponentialBackOff, streamName string, n int, err error) {
+	next := wait.NextBackOff()
+	c.logRetry(streamName, n, err, next)
+	if c.pause(ctx, next) {
+		wait.Reset()
 	}
 }
 

@@ -167,7 +167,7 @@ func (r *run) bridged(ctx context.Context) error {
 	})
 }
 
-// maxBehind is how many messages the controllers catch up on after an outage.
+// maxBehind is for how many seconds of an outage the controllers catch up on their messages.
 const maxBehind = 5
 
 // pace lets the controllers send at the rate. What an outage of the broker held up comes
