@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
 // Running returns the ids of the containers of services. Each must run.
@@ -32,7 +34,7 @@ func (p Project) Running(ctx context.Context, services ...string) (ids map[strin
 func (p Project) Operate(ctx context.Context, service string, args ...string) error {
 	var out bytes.Buffer
 	if err := p.within(ctx, service, args, func(io.Writer) error { return nil }, &out, &out); err != nil {
-		return fmt.Errorf("%w: %s", err, lastLine(out.String()))
+		return fmt.Errorf("%w: %s", err, process.LastLine(out.String()))
 	}
 	return nil
 }
@@ -60,12 +62,7 @@ func Docker(ctx context.Context, args ...string) error {
 		return explain(args[0], err)
 	}
 	if err != nil {
-		return fmt.Errorf("docker %s: %w: %s", args[0], err, lastLine(string(out)))
+		return fmt.Errorf("docker %s: %w: %s", args[0], err, process.LastLine(string(out)))
 	}
 	return nil
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/server/port"
+	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
 // services are processes of their own here, so that each can die alone.
@@ -309,12 +310,7 @@ func (s *processes) f2mesh(ctx context.Context, args ...string) error {
 	cmd.Env = os.Environ()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, lastLine(string(out)))
+		return fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, process.LastLine(string(out)))
 	}
 	return nil
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
 }

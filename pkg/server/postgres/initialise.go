@@ -9,8 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
 
 // initialise makes the cluster's data under another name and puts it in place
@@ -48,7 +49,7 @@ func (s *starter) initdb(ctx context.Context, data, passwordFile string) error {
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: s.owner.Credential()}
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, lastLine(output.String()))
+		return fmt.Errorf("initdb: %w: %s", err, process.LastLine(output.String()))
 	}
 	return nil
 }
@@ -56,9 +57,4 @@ func (s *starter) initdb(ctx context.Context, data, passwordFile string) error {
 // environment keeps PGDATA, PGPORT and related variables of the caller away.
 func environment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
 }

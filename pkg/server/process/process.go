@@ -200,6 +200,12 @@ func (p *Process) Tail() string {
 	return strings.Join(p.tail, "\n")
 }
 
+// LastLine returns the last line of a program's output that is not empty: what went wrong.
+func LastLine(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	return lines[len(lines)-1]
+}
+
 // follow logs the output until every holder of the pipe has closed it.
 func (p *Process) follow(output io.ReadCloser, cfg Config, read chan<- struct{}) {
 	defer close(read)
