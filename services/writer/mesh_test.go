@@ -15,6 +15,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/secret"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres/postgrestest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
@@ -47,7 +48,8 @@ func writerOn(tb testing.TB, pool *pgxpool.Pool, streams *stream.Client) *Writer
 type mesh struct {
 	t        *testing.T
 	w        *Writer
-	client   *stream.Client
+	client   *stream.Client // the operator's
+	streams  *stream.Client // the writer's
 	consumer jetstream.Consumer
 }
 
@@ -55,12 +57,13 @@ func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	ctx := t.Context()
 	dsn := cluster.NewDatabase(t, "")
-	m := &mesh{t: t, client: streamtest.NewClient(t)}
+	operator, streams := streamtest.NewClientAs(t, natsserver.Writer)
+	m := &mesh{t: t, client: operator, streams: streams}
 	require.NoError(t, m.client.Ensure(ctx, stream.Decoded, stream.DeadLetter))
 	var err error
-	m.consumer, err = m.client.Consumer(ctx, stream.Decoded, stage)
+	m.consumer, err = m.streams.Consumer(ctx, stream.Decoded, stage)
 	require.NoError(t, err)
-	m.w = newWriter(t, dsn, m.client)
+	m.w = newWriter(t, dsn, m.streams)
 	require.NoError(t, m.w.prepareTables(ctx, m.w.pool))
 	return m
 }

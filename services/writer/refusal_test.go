@@ -57,7 +57,7 @@ func (m *mesh) exec(sql string) {
 // run runs the writer until the test ends.
 func (m *mesh) run() {
 	m.t.Helper()
-	messages, _, err := m.client.Consume(m.t.Context(), m.consumer, 2000, maxBatchBytes)
+	messages, _, err := m.streams.Consume(m.t.Context(), m.consumer, 2000, maxBatchBytes)
 	require.NoError(m.t, err)
 	m.w.reads(m.consumer)
 	ctx, cancel := context.WithCancel(m.t.Context())

@@ -46,13 +46,21 @@ func (c *child) start() error {
 func (c *child) launch() error {
 	p, err := process.Start(process.Config{
 		Path: c.program, Args: c.args, Dir: "/", Env: c.env, Orphaned: syscall.SIGKILL, Log: c.log.With("process", c.name),
-		Parse: func(line string) process.LogLine { return process.LogLine{Level: slog.LevelDebug, Text: line} },
+		Parse: parseLine,
 	})
 	if err != nil {
 		return err
 	}
 	c.now, c.started = p, time.Now()
 	return nil
+}
+
+// parseLine shows why a process ended, which `f2mesh` prints last. What else it logs is for debugging.
+func parseLine(line string) process.LogLine {
+	if strings.HasPrefix(line, "f2mesh: ") {
+		return process.LogLine{Level: slog.LevelWarn, Text: line}
+	}
+	return process.LogLine{Level: slog.LevelDebug, Text: line}
 }
 
 func (c *child) keep() {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
@@ -104,19 +105,36 @@ func TestRecorderIdempotent(t *testing.T) {
 	assert.Equal(t, span(1, 14), kept(t, streams, subject))
 }
 
-// TestRecorderLate: the letter of a message that is delivered after newer ones is stored, once.
+// TestRecorderLate: the letter of a message that is delivered after newer ones is stored, once,
+// with the rights that each stage has.
 func TestRecorderLate(t *testing.T) {
 	t.Parallel()
-	streams := streamtest.NewClient(t)
-	require.NoError(t, streams.Ensure(t.Context(), stream.DeadLetter))
-	const subject = "f2.dead.decoder.bad_json.e4fd45f654be"
+	for _, stage := range []string{natsserver.Bridge, natsserver.Decoder, natsserver.Writer} {
+		t.Run(stage, func(t *testing.T) {
+			t.Parallel()
+			testRecorderLate(t, stage)
+		})
+	}
+}
+
+func testRecorderLate(t *testing.T, stage string) {
+	operator, streams := streamtest.NewClientAs(t, stage)
+	require.NoError(t, operator.Ensure(t.Context(), stream.DeadLetter))
+	subject := "f2.dead." + stage + ".bad_json.e4fd45f654be"
+	refused := func(from, n int) []deadletter.Letter {
+		letters := refused(from, n)
+		for i := range letters {
+			letters[i].Stage = stage
+		}
+		return letters
+	}
 	require.NoError(t, deadletter.NewRecorder(streams).Record(t.Context(), refused(10, 2)), "an earlier process")
 	r := deadletter.NewRecorder(streams)
 	for _, step := range []struct {
 		from, n, want int
 	}{{20, 2, 4}, {15, 3, 7}, {15, 3, 7}, {20, 2, 7}, {10, 2, 7}, {22, 1, 8}} {
 		require.NoError(t, r.Record(t.Context(), refused(step.from, step.n)))
-		assert.Equal(t, span(1, step.want), kept(t, streams, subject), fmt.Sprint(step))
+		assert.Equal(t, span(1, step.want), kept(t, operator, subject), fmt.Sprint(step))
 	}
 
 	// The process ends; 5 and 18 were on their way.
@@ -125,7 +143,7 @@ func TestRecorderLate(t *testing.T) {
 		from, n, want int
 	}{{18, 1, 9}, {15, 4, 9}, {5, 1, 10}, {5, 1, 10}, {23, 1, 11}} {
 		require.NoError(t, r.Record(t.Context(), refused(step.from, step.n)))
-		assert.Equal(t, span(1, step.want), kept(t, streams, subject), fmt.Sprint(step))
+		assert.Equal(t, span(1, step.want), kept(t, operator, subject), fmt.Sprint(step))
 	}
 
 	// What is older than all that can be kept may have been stored.
@@ -133,8 +151,8 @@ func TestRecorderLate(t *testing.T) {
 	r = deadletter.NewRecorder(streams)
 	require.NoError(t, r.Record(t.Context(), refused(999, 1)))
 	require.NoError(t, r.Record(t.Context(), refused(1000, 2)))
-	assert.Len(t, kept(t, streams, subject), deadletter.Kept)
-	assert.Equal(t, deadletter.Kept+11, kept(t, streams, subject)[deadletter.Kept-1])
+	assert.Len(t, kept(t, operator, subject), deadletter.Kept)
+	assert.Equal(t, deadletter.Kept+11, kept(t, operator, subject)[deadletter.Kept-1])
 }
 
 // TestRecorderPayload: what is in RAW is referred to, what is not is kept, cut.

@@ -18,18 +18,34 @@ import (
 // test, with all streams and consumers.
 func NewClient(tb testing.TB) *stream.Client {
 	tb.Helper()
-	client := NewEmptyClient(tb)
-	_, err := client.SetUp(tb.Context(), stream.Sizes{}, false)
-	require.NoError(tb, err)
+	client, _ := NewClientAs(tb, natsserver.Operator)
 	return client
+}
+
+// NewClientAs is NewClient and, on the same server, the client of a user, with the rights
+// that it has in a mesh.
+func NewClientAs(tb testing.TB, user string) (operator, as *stream.Client) {
+	tb.Helper()
+	server := natsservertest.Start(tb, natsservertest.Config(tb))
+	operator = connect(tb, server, natsserver.Operator)
+	_, err := operator.SetUp(tb.Context(), stream.Sizes{}, false)
+	require.NoError(tb, err)
+	if user == natsserver.Operator {
+		return operator, operator
+	}
+	return operator, connect(tb, server, user)
 }
 
 // NewEmptyClient is NewClient without streams.
 func NewEmptyClient(tb testing.TB) *stream.Client {
 	tb.Helper()
-	server, log := natsservertest.Start(tb, natsservertest.Config(tb)), slog.New(slog.DiscardHandler)
-	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, natsserver.Operator,
-		secrettest.Credential(natsserver.Operator, natsservertest.Password(natsserver.Operator)), log)
+	return connect(tb, natsservertest.Start(tb, natsservertest.Config(tb)), natsserver.Operator)
+}
+
+func connect(tb testing.TB, server *natsserver.Server, user string) *stream.Client {
+	tb.Helper()
+	log := slog.New(slog.DiscardHandler)
+	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, user, secrettest.Credential(user, natsservertest.Password(user)), log)
 	require.NoError(tb, err)
 	tb.Cleanup(func() { natsservertest.Close(nc) })
 	require.NoError(tb, stream.WaitConnected(tb.Context(), nc))
