@@ -130,11 +130,12 @@ func runAll(ctx context.Context, cfg Config, names string, missing map[string]st
 		Controls []*RunReport `json:"controls"`
 		Clean    []string     `json:"controls_that_came_out_clean,omitempty"`
 	}{}
-	if whole.Report, err = Run(ctx, cfg); err != nil {
-		return err
+	if whole.Report, err = Run(ctx, cfg); whole.Report != nil {
+		whole.Report.NotHere = missing
+		_, writeErr := whole.Report.WriteTo(out)
+		err = errors.Join(err, writeErr)
 	}
-	whole.Report.NotHere = missing
-	if _, err := whole.Report.WriteTo(out); err != nil {
+	if err != nil {
 		return err
 	}
 	for _, c := range chosen {

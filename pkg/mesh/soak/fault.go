@@ -92,6 +92,12 @@ func faultKinds() []faultKind {
 		{name: "kill-broker", weight: 3, targets: all(local.PartMosquitto), inject: killed, brokers: true},
 		{name: "kill-broker-behind", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{3 * time.Second, 6 * time.Second}, inject: killedBehind, brokers: true},
 		{name: "pause", weight: 5, targets: everything, hold: [2]time.Duration{2 * time.Second, 30 * time.Second}, inject: paused},
+		{name: "stall", weight: 1, targets: all(local.PartDecoder, local.PartWriter), hold: [2]time.Duration{time.Minute, 2 * time.Minute}, inject: paused, missing: func(cfg *Config) string {
+			if cfg.Messages < 100_000 {
+				return "minutes are too long for a run of fewer than 100,000 messages"
+			}
+			return ""
+		}},
 		{name: "pause-broker", weight: 1, targets: all(local.PartMosquitto), hold: [2]time.Duration{2 * time.Second, 15 * time.Second}, inject: paused},
 		{name: "partition", weight: 5, targets: links, hold: [2]time.Duration{2 * time.Second, 20 * time.Second}, inject: linked(condition{blocked: true})},
 		{name: "reset", weight: 4, targets: links, inject: reset},

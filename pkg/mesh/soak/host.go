@@ -60,7 +60,7 @@ func (s *system) connect(ctx context.Context, url string, secrets secret.Source)
 			return err
 		}
 	}
-	return within(ctx, time.Minute, "NATS has its streams", func(ctx context.Context) bool {
+	return within(ctx, 5*time.Minute, "NATS has its streams", func(ctx context.Context) bool {
 		_, err := s.js.Consumer(ctx, "DECODED", "writer")
 		return err == nil
 	})

@@ -40,8 +40,8 @@ type run struct {
 	prober      prober
 }
 
-// Run runs the mesh once and judges it. An error means that it could not be judged; what
-// it found wrong is in the report.
+// Run runs the mesh once and judges it. An error means that it could not be judged, or, with
+// a report, not be deleted; what it found wrong is in the report.
 func Run(ctx context.Context, cfg Config) (*RunReport, error) { return cfg.run(ctx, weakness{}) }
 
 func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err error) {
@@ -94,7 +94,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 	commanding, stopCommands := context.WithCancel(background)
 	defer stopCommands()
 	others.Go(func() { r.commands.send(commanding, s.js, macs) })
-	if err := r.newest.moves(ctx, time.Now(), time.Minute); err != nil {
+	if err := r.newest.moves(ctx, time.Now(), recoveryTime); err != nil {
 		return nil, fmt.Errorf("before the first fault: %w", err)
 	}
 	r.breakIt(ctx, report)
@@ -223,6 +223,9 @@ func (r *run) breakIt(ctx context.Context, report *RunReport) {
 		f.At = time.Now()
 		r.cfg.Progress(fmt.Sprintf("%7d of %d messages, fault %d of %d: %s", r.published.Load(), r.cfg.Messages, i+1, len(planned), f))
 		healed, err := p.kind.inject(ctx, r.system, &f)
+		if ctx.Err() != nil {
+			return
+		}
 		f.Healed = healed
 		if err == nil {
 			err = r.newest.moves(ctx, healed, recoveryTime)
