@@ -40,9 +40,9 @@ func (e *OvertakenError) Error() string {
 
 // Appender stores messages on a stream of which it is the only regular writer. Each
 // attempt states the sequence that it follows, and the server refuses it after any
-// other: so an attempt whose outcome is unknown is either found at that place or
-// repeated for the same place, and one of the two is stored at most. It does not
-// need ids of messages. One goroutine appends.
+// other: so what an attempt of unknown outcome has stored is found at that place, and
+// the rest is stored after it, once. It does not need ids of messages. One goroutine
+// appends.
 type Appender struct {
 	client      *Client
 	stream      string
@@ -85,8 +85,8 @@ func (a *Appender) Last() uint64 { return a.last }
 func (a *Appender) Append(ctx context.Context, messages []*nats.Msg) (sequences []uint64, err error) {
 	sequences = make([]uint64, 0, len(messages))
 	for len(messages) > 0 {
-		n := batchLength(messages)
-		if err := a.appendBatch(ctx, messages[:n]); err != nil {
+		n, err := a.appendBatch(ctx, messages[:batchLength(messages)])
+		if err != nil {
 			return sequences, fmt.Errorf("storing on stream %s: %w", a.stream, err)
 		}
 		for i := range n {
@@ -114,7 +114,8 @@ func (a *Appender) note(problem error) {
 	}
 }
 
-func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error {
+// appendBatch returns how many of the messages it has stored: the first ones, and at least one.
+func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) (stored int, err error) {
 	first := messages[0]
 	first.Header[jetstream.ExpectedLastSeqHeader] = []string{strconv.FormatUint(a.last, 10)}
 	defer delete(first.Header, jetstream.ExpectedLastSeqHeader) // its place may change
@@ -122,20 +123,19 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 	for {
 		err := a.attempt(ctx, messages)
 		if err == nil {
-			a.last += uint64(len(messages))
-			a.note(nil)
-			return nil
+			a.take(len(messages))
+			return len(messages), nil
 		}
 		if ctx.Err() != nil {
-			return errors.Join(ctx.Err(), err)
+			return 0, errors.Join(ctx.Err(), err)
 		}
 		if a.tooLarge(ctx, messages, err) {
-			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+			return 0, fmt.Errorf("%w: %w", ErrTooLarge, err)
 		}
 		if !refused(err) {
 			stored, settleErr := a.settle(ctx, messages, err)
-			if stored || settleErr != nil {
-				return settleErr
+			if stored > 0 || settleErr != nil {
+				return stored, settleErr
 			}
 		}
 		a.note(err)
@@ -143,7 +143,14 @@ func (a *Appender) appendBatch(ctx context.Context, messages []*nats.Msg) error 
 	}
 }
 
-// attempt stores all messages or none. A single one needs no batch.
+// take moves the place of the next message behind n that are stored.
+func (a *Appender) take(n int) {
+	a.last += uint64(n) //nolint:gosec // not negative
+	a.note(nil)
+}
+
+// attempt stores all messages or none, as long as no limit of the stream changes and the
+// disk has room: see stored. A single one needs no batch.
 func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
 	store := a.client.atomic
 	if len(messages) == 1 {
@@ -155,40 +162,63 @@ func (a *Appender) attempt(ctx context.Context, messages []*nats.Msg) error {
 	})
 }
 
-// settle finds out what became of an attempt, by what the stream holds where it
-// belongs: it is not anywhere else. The server reports all that it has
-// acknowledged; what has not arrived yet will find its place taken.
-func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem error) (stored bool, err error) {
+// settle finds out how many messages an attempt has stored, by what the stream holds where
+// they belong: they are not anywhere else. The server reports all that it has acknowledged;
+// what has not arrived yet will find its place taken.
+func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem error) (n int, err error) {
 	a.note(problem)
-	var next *jetstream.RawStreamMsg
 	var last, incarnation uint64
-	err = a.client.untilAnswered(ctx, "the end of "+a.stream, func(ctx context.Context) (err error) {
-		info, err := a.client.Info(ctx, a.stream) // before the other: an attempt may arrive in between
+	err = a.client.untilAnswered(ctx, "the end of "+a.stream, func(ctx context.Context) error {
+		info, err := a.client.Info(ctx, a.stream) // before the messages: an attempt may arrive in between
 		if err != nil {
 			return err
 		}
 		last, incarnation = info.State.LastSeq, Incarnation(info)
-		next, err = a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + 1})
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
+		n, err = a.stored(ctx, messages)
 		return err
 	})
 	switch {
 	case err != nil:
-		return false, err
-	case next != nil && next.Sequence-a.last <= uint64(len(messages)) && same(next, messages[next.Sequence-a.last-1]):
-		a.last += uint64(len(messages))
-		a.note(nil)
-		return true, nil
+		return 0, err
+	case n > 0:
+		a.take(n)
+		return n, nil
 	case last < a.last && a.stream == Raw && incarnation == a.incarnation:
-		return false, a.client.fillRaw(ctx, last, a.last)
+		return 0, a.client.fillRaw(ctx, last, a.last)
 	case last != a.last: // less than that: the stream was recreated
 		overtaken := &OvertakenError{Stream: a.stream, First: a.last + 1, Last: last}
 		a.last, a.incarnation = last, incarnation
-		return false, overtaken
+		return 0, overtaken
 	}
-	return false, nil
+	return 0, nil
+}
+
+// stored returns how many of the messages, the first ones, the stream has at their place. It
+// may be a part of a batch: nats-server 2.15.2 checks a batch as a whole, but then stores
+// message after message, and stops at the first that a new limit or a full disk refuses. The
+// first messages may have been trimmed already.
+func (a *Appender) stored(ctx context.Context, messages []*nats.Msg) (n int, err error) {
+	end := Query{Sequence: a.last + uint64(len(messages))}
+	if m, err := a.client.Message(ctx, a.stream, end); err == nil && same(m, messages[len(messages)-1]) {
+		return len(messages), nil
+	} else if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, err
+	}
+	for n < len(messages) {
+		m, err := a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + uint64(n) + 1}) //nolint:gosec // not negative
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		at := m.Sequence - a.last
+		if at > uint64(len(messages)) || !same(m, messages[at-1]) {
+			break
+		}
+		n = int(at) //nolint:gosec // at most len(messages)
+	}
+	return n, nil
 }
 
 // same reports whether a stored message is m, by its subject, content and headers.

@@ -72,6 +72,55 @@ func TestAppendAfterALostResponse(t *testing.T) {
 	}
 }
 
+// TestAppendAfterAPartOfABatch: what the server has stored of a batch is found, and the rest
+// is stored after it.
+func TestAppendAfterAPartOfABatch(t *testing.T) {
+	t.Parallel()
+	for _, part := range []int{1, 7, 19} {
+		c, _ := newTestStream(t, -1)
+		a := c.NewAppender("TEST", 0)
+		_, err := c.Store(t.Context(), "TEST", withoutIDs("test", 0, part))
+		require.NoError(t, err)
+		sequences, err := a.Append(t.Context(), withoutIDs("test", 0, 20))
+		require.NoError(t, err)
+		assert.Equal(t, places(1, 20), sequences)
+		requireStored(t, c, "TEST", 20)
+	}
+}
+
+// TestAppendWhileALimitChanges: a limit that comes in the middle of a commit cuts the batch.
+func TestAppendWhileALimitChanges(t *testing.T) {
+	t.Parallel()
+	c, _ := newTestStream(t, -1)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			s, err := c.JetStream().Stream(ctx, "TEST")
+			if err != nil {
+				continue
+			}
+			config := s.CachedInfo().Config
+			for _, limit := range []int64{int64(s.CachedInfo().State.Msgs) + 300, -1} {
+				config.MaxMsgs = limit
+				_, _ = c.JetStream().UpdateStream(ctx, config)
+				time.Sleep(2 * time.Millisecond)
+			}
+		}
+	}()
+	a := c.NewAppender("TEST", 0)
+	n := 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); n += 1000 {
+		sequences, err := a.Append(t.Context(), withoutIDs("test", n, n+1000))
+		require.NoError(t, err)
+		require.Equal(t, places(uint64(n+1), uint64(n+1000)), sequences)
+	}
+	stop()
+	<-done
+	requireStored(t, c, "TEST", n)
+}
+
 // TestAppendAfterAnotherWriter: what somebody else has stored is reported, and nothing is
 // stored in front of the decision what to do about it.
 func TestAppendAfterAnotherWriter(t *testing.T) {
