@@ -205,7 +205,7 @@ func (a *Appender) stored(ctx context.Context, messages []*nats.Msg) (n int, err
 		return 0, err
 	}
 	for n < len(messages) {
-		m, err := a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + uint64(n) + 1}) //nolint:gosec // not negative
+		m, err := a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + uint64(n) + 1})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			break
 		}

@@ -118,6 +118,7 @@ func TestRecorderLate(t *testing.T) {
 }
 
 func testRecorderLate(t *testing.T, stage string) {
+	t.Helper()
 	operator, streams := streamtest.NewClientAs(t, stage)
 	require.NoError(t, operator.Ensure(t.Context(), stream.DeadLetter))
 	subject := "f2.dead." + stage + ".bad_json.e4fd45f654be"
