@@ -95,7 +95,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 	defer stopCommands()
 	others.Go(func() { r.commands.send(commanding, s.js, macs) })
 	if err := r.newest.moves(ctx, time.Now(), recoveryTime); err != nil {
-		return nil, fmt.Errorf("before the first fault: %w", err)
+		return nil, fmt.Errorf("before the first fault: %w; %s", err, r.pending(ctx))
 	}
 	r.breakIt(ctx, report)
 	report.Recoveries = recoveriesOf(report.Faults)
@@ -228,7 +228,9 @@ func (r *run) breakIt(ctx context.Context, report *RunReport) {
 		}
 		f.Healed = healed
 		if err == nil {
-			err = r.newest.moves(ctx, healed, recoveryTime)
+			if err = r.newest.moves(ctx, healed, recoveryTime); err != nil {
+				err = fmt.Errorf("%w; %s", err, r.pending(ctx))
+			}
 			f.Recovery = time.Since(healed)
 		}
 		if err != nil {
@@ -251,20 +253,35 @@ func (r *run) breakIt(ctx context.Context, report *RunReport) {
 // settle waits until nothing is pending any more. It returns what is, after settleTime.
 func (r *run) settle(ctx context.Context) string {
 	err := within(ctx, settleTime, "all messages are through", func(ctx context.Context) bool {
-		for streamName, consumer := range map[string]string{"RAW": "decoder", "DECODED": "writer"} {
-			c, err := r.js.Consumer(ctx, streamName, consumer)
-			if err != nil || c.CachedInfo().NumPending+uint64(c.CachedInfo().NumAckPending) > 0 { //nolint:gosec // not negative
-				return false
-			}
-		}
-		parked, err := r.js.Stream(ctx, "PARKED")
-		return err == nil && parked.CachedInfo().State.Msgs == 0
+		return r.pending(ctx) == ""
 	})
 	if err != nil {
-		return err.Error()
+		return err.Error() + "; " + r.pending(ctx)
 	}
 	hold(ctx, time.Second)
 	return ""
+}
+
+// pending says which consumers have messages before them, and what is parked; "" if nothing is.
+func (r *run) pending(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var texts []string
+	for _, of := range [][2]string{{"RAW", "decoder"}, {"DECODED", "writer"}} {
+		c, err := r.js.Consumer(ctx, of[0], of[1])
+		if err != nil {
+			texts = append(texts, fmt.Sprintf("asking for consumer %s: %v", of[1], err))
+		} else if i := c.CachedInfo(); i.NumPending > 0 || i.NumAckPending > 0 {
+			texts = append(texts, fmt.Sprintf("%s has %d messages to deliver to the %s and %d without acknowledgement", of[0], i.NumPending, of[1], i.NumAckPending))
+		}
+	}
+	parked, err := r.js.Stream(ctx, "PARKED")
+	if err != nil {
+		texts = append(texts, fmt.Sprintf("asking for stream PARKED: %v", err))
+	} else if n := parked.CachedInfo().State.Msgs; n > 0 {
+		texts = append(texts, fmt.Sprintf("PARKED has %d messages", n))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // judgeRun reads everything and judges it.
