@@ -159,7 +159,7 @@ func (c *consumer) await(ctx context.Context, want int64, bar *progress.Bar) (ro
 			return rows, at, context.Cause(ctx)
 		case <-c.Done():
 			return rows, at, fmt.Errorf("the consumer exited unexpectedly; its last lines:\n%s", c.Tail())
-		case <-time.After(min(max(left/4, 10*time.Millisecond), time.Second)):
+		case <-time.After(min(max(left/4, 50*time.Millisecond), time.Second)):
 		}
 	}
 }
