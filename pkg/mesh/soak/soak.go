@@ -5,6 +5,7 @@
 package soak
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type run struct {
 	paced       atomic.Int64 // how many may have been published by now
 	faultsOver  atomic.Bool
 	newest      newest
+	recovery    time.Duration // bounds the time from the end of a fault to a new row
 	prober      prober
 }
 
@@ -64,7 +66,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 			return nil, err
 		}
 	}
-	r := &run{system: s, commands: newCommandBook()}
+	r := &run{system: s, commands: newCommandBook(), recovery: cmp.Or(w.recovery, recoveryTime)}
 	journalPath := filepath.Join(s.folder, "journal")
 	if r.journal, err = createJournal(journalPath); err != nil {
 		return nil, err
@@ -225,8 +227,11 @@ func (r *run) breakIt(ctx context.Context, report *RunReport) {
 		healed, err := p.kind.inject(ctx, r.system, &f)
 		f.Healed = healed
 		if err == nil {
-			err = r.newest.moves(ctx, healed, recoveryTime)
+			err = r.newest.moves(ctx, healed, r.recovery)
 			f.Recovery = time.Since(healed)
+		}
+		if p.kind.after != nil && !errors.Is(err, errNoStart) {
+			err = errors.Join(err, p.kind.after(ctx, r.system))
 		}
 		if err != nil {
 			f.Problem = err.Error()
