@@ -36,14 +36,15 @@ func vaultWithSecrets(t *testing.T) mesh.VaultFlags {
 	return flags
 }
 
-// TestRotateInVault rotates credentials that are in Vault alone, of each kind, with
-// the operator's own login.
+// TestRotateInVault rotates credentials that are in Vault, of each kind, with the
+// operator's own login. The file of a secret follows, and one that is in Vault alone gets none.
 func TestRotateInVault(t *testing.T) {
 	t.Parallel()
 	flags := vaultWithSecrets(t)
 	m := startMesh(t, quickPoll, func(c *meshConfig) { c.Secrets.VaultFlags = flags })
 	r := m.rotator(t)
 	tr := startTraffic(t, m.device(t, mac))
+	require.NoError(t, m.State.SecretFiles().WriteText("mqtt_password", "of-file"))
 	for _, name := range []string{"mqtt_password", "nats_writer_password", "timescale_password", "nats_operator_password"} {
 		c, _ := credential.Find(name)
 		_, before, err := mesh.LogIn(t.Context(), r.Keeper, name)
@@ -53,7 +54,15 @@ func TestRotateInVault(t *testing.T) {
 		assert.Equal(t, "vault 1 2", result.Source+" "+result.Old+" "+result.New)
 		require.NoError(t, r.Connected(t.Context()))
 		rotated(t, r, c, before)
-		assert.NoFileExists(t, filepath.Join(m.State.SecretsDir(), name))
+		if name != "mqtt_password" {
+			assert.NoFileExists(t, filepath.Join(m.State.SecretsDir(), name))
+			continue
+		}
+		user, password, err := mesh.LogIn(t.Context(), r.Keeper, name)
+		require.NoError(t, err)
+		inFile, err := m.State.SecretFiles().Lookup(t.Context(), name)
+		require.NoError(t, err)
+		assert.Equal(t, user+" "+password, inFile.Username("")+" "+inFile.Reveal())
 	}
 	m.reconnectReaders(t)
 	tr.finish(t, m)

@@ -117,7 +117,8 @@ func (k *Secrets) Put(ctx context.Context, name, user, password string, old secr
 		if _, err := k.Vault.Put(ctx, name, secret.NewValue(password, "", "").WithUsername(user), version); err != nil {
 			return secret.Value{}, fmt.Errorf("storing secret %s in Vault: %w", name, err)
 		}
-		if k.files.Compose && !slices.Contains(k.vaultOnly, name) { // a service that starts while Vault is sealed takes it
+		// A service that starts while Vault is sealed takes the file. One that was removed stays so.
+		if _, err := k.files.Lookup(ctx, name); !errors.Is(err, secret.ErrNotFound) && !slices.Contains(k.vaultOnly, name) {
 			if err := k.files.Put(name, user, password); err != nil {
 				return secret.Value{}, err
 			}

@@ -24,6 +24,7 @@ type Config struct {
 	JudgeSpeed  bool          `help:"Fail if a part recovers too slowly from a kill, or a backlog drains too slowly. Only a machine that does nothing else can judge this."`
 	Drain       bool          `help:"After the faults, measure how fast a backlog drains that came at a quarter of the maximum rate: it should be 3 times as fast."`
 	UpgradeFrom string        `help:"Program of an earlier release, which runs the services until the fault \"upgrade\"." type:"existingfile"`
+	Vault       string        `help:"Program of HashiCorp Vault, which then has the secrets of the mesh. Default: vault on PATH. Without it services read secret files, and faults of Vault are skipped." env:"F2MESH_VAULT" placeholder:"FILE"`
 	Compose     string        `help:"Directory of compose.yaml: break the mesh that runs in its containers, which must be one for tests. Its containers are killed, and it keeps the messages of the run. Needs Docker and the rights to read secrets/." placeholder:"DIR" type:"existingdir"`
 	Dir         string        `help:"Directory for the mesh and its disk. Default: the system's temporary directory." type:"existingdir"`
 
@@ -32,8 +33,9 @@ type Config struct {
 	Progress func(text string) `kong:"-"` // is told what happens
 	Log      *slog.Logger      `kong:"-"`
 
-	diskProblem error         // why there is no disk that can lose power
-	hold        time.Duration // of all faults, for a control; 0: as planned
+	diskProblem  error         // why there is no disk that can lose power
+	vaultProblem error         // why there is no Vault
+	hold         time.Duration // of all faults, for a control; 0: as planned
 }
 
 // Hooks are what the services do for a mesh that starts (local.Config).

@@ -33,6 +33,9 @@ const controlMessages = 6000
 
 func lost(r *RunReport) bool    { return r.Fates.Lost > 0 }
 func doubled(r *RunReport) bool { return r.Fates.Doubled > 0 }
+func stuck(r *RunReport) bool {
+	return slices.ContainsFunc(r.Faults, func(f Fault) bool { return strings.Contains(f.Problem, newRow) })
+}
 
 func controls() []control {
 	return []control{
@@ -44,6 +47,7 @@ func controls() []control {
 		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, "kill-unacknowledged", "bridge-mosquitto", time.Second, 3, doubled},
 		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, "pause", "decoder", 5 * time.Second, 2, lost},
 		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker-behind", "mosquitto", 4 * time.Second, 2, lost},
+		{weakness{name: "vault-only", vaultOnly: true, recovery: 20 * time.Second}, "vault-sealed", "writer", 3 * time.Second, 1, stuck},
 	}
 }
 
@@ -139,8 +143,8 @@ func runAll(ctx context.Context, cfg Config, names string, missing map[string]st
 		return err
 	}
 	for _, c := range chosen {
-		if c.kind == "power-cut" && cfg.diskProblem != nil {
-			fmt.Fprintf(out, "SKIPPED control %s (%v)\n", c.name, cfg.diskProblem)
+		if why := missing[c.kind]; why != "" {
+			fmt.Fprintf(out, "SKIPPED control %s (%s)\n", c.name, why)
 			continue
 		}
 		report, err := cfg.control(ctx, c)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // Fault is one thing that goes wrong in a run.
@@ -50,6 +51,8 @@ type faultKind struct {
 	inject func(ctx context.Context, s *system, f *Fault) (healed time.Time, err error)
 	// missing says why this machine cannot do it; "" if it can.
 	missing func(cfg *Config) string
+	// after, if set, is what an operator does once messages flow again.
+	after func(ctx context.Context, s *system) error
 }
 
 // Kinds are the names of all kinds of faults.
@@ -70,6 +73,15 @@ func faultKinds() []faultKind {
 		}
 		if cfg.diskProblem != nil {
 			return cfg.diskProblem.Error()
+		}
+		return ""
+	}
+	needsVault := func(cfg *Config) string {
+		if cfg.Compose != "" {
+			return "only people can unseal the Vault of the containers"
+		}
+		if cfg.vaultProblem != nil {
+			return cfg.vaultProblem.Error()
 		}
 		return ""
 	}
@@ -104,12 +116,14 @@ func faultKinds() []faultKind {
 		{name: "latency", weight: 3, targets: links, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: linked(condition{latency: 100 * time.Millisecond})},
 		{name: "loss", weight: 3, targets: links, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: linked(condition{stall: 50})},
 		{name: "slow", weight: 3, targets: links, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: linked(condition{rate: 64 << 10})},
-		{name: "power-cut", weight: 5, inject: powerCut, brokers: true, missing: needsDisk},
-		{name: "disk-full", weight: 1, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: diskFull, missing: needsDisk, brokers: true},
+		{name: "power-cut", weight: 5, inject: powerCut, brokers: true, missing: needsDisk, after: unsealed},
+		{name: "disk-full", weight: 1, hold: [2]time.Duration{3 * time.Second, 10 * time.Second}, inject: diskFull, missing: needsDisk, brokers: true, after: unsealed},
 		{name: "stream-limit", weight: 2, targets: all("RAW", "DECODED"), hold: [2]time.Duration{2 * time.Second, 8 * time.Second}, inject: streamLimit},
 		{name: "rotate", weight: 3, targets: all(
 			"nats_bridge_password", "nats_decoder_password", "nats_writer_password", mesh.SecretMQTTPassword, mesh.SecretTimescale, mesh.SecretPostgres,
 		), inject: rotated},
+		{name: "vault-sealed", weight: 3, targets: all(local.PartBridge, local.PartDecoder, local.PartWriter), hold: [2]time.Duration{3 * time.Second, 15 * time.Second}, inject: vaultSealed, missing: needsVault, after: unsealed},
+		{name: "kill-vault", weight: 2, hold: [2]time.Duration{3 * time.Second, 15 * time.Second}, inject: killedVault, missing: needsVault, after: unsealed},
 		{name: "revoke", weight: 1, inject: revoked},
 		{name: "upgrade", weight: 1, inject: upgraded, missing: func(cfg *Config) string {
 			if cfg.Compose != "" {
@@ -308,6 +322,26 @@ func rotated(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	err := s.f2mesh(ctx, "secret", "rotate", f.Target)
 	return time.Now(), err
 }
+
+// vaultSealed seals Vault and then kills a service, which has to start with what its secret files have.
+func vaultSealed(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	v := s.local().vault
+	if err := vault.Seal(ctx, v.cfg, v.root); err != nil {
+		return time.Now(), err
+	}
+	hold(ctx, f.Hold)
+	return killed(ctx, s, f)
+}
+
+// killedVault kills Vault, which is sealed when it has started again.
+func killedVault(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	_, err := s.kill(ctx, partVault)
+	hold(ctx, f.Hold)
+	return time.Now(), err
+}
+
+// unsealed is what an operator does after a fault that left Vault sealed, once messages flow.
+func unsealed(ctx context.Context, s *system) error { return s.local().unsealVault(ctx) }
 
 // revoked takes a spare controller's certificate away, which must not be let in afterwards.
 func revoked(ctx context.Context, s *system, f *Fault) (time.Time, error) {

@@ -84,6 +84,7 @@ func (s *system) usedLinks() (names []string) {
 	for _, name := range []string{
 		controllersLink, "bridge-mosquitto", "bridge-nats", "decoder-nats", "decoder-postgres", "decoder-pgbouncer",
 		"writer-nats", "writer-postgres", "writer-pgbouncer", "keeper-nats", "registrar-nats",
+		"bridge-vault", "decoder-vault", "writer-vault",
 	} {
 		if s.links[name] != nil {
 			names = append(names, name)

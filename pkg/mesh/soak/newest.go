@@ -61,9 +61,12 @@ func (n *newest) lag() time.Duration {
 	return time.Since(n.at)
 }
 
+// newRow is what moves waits for.
+const newRow = "a new row is committed"
+
 // moves waits until a reading is committed that was taken after the given time.
 func (n *newest) moves(ctx context.Context, after time.Time, limit time.Duration) error {
-	return within(ctx, limit, "a new row is committed", func(context.Context) bool {
+	return within(ctx, limit, newRow, func(context.Context) bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return n.at.After(after)

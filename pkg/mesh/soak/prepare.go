@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+
+	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
 
 // Prepare checks what the machine can do, and returns the kinds of faults that it cannot.
@@ -24,6 +26,7 @@ func (c *Config) Prepare(ctx context.Context) (missing map[string]string, err er
 	}
 	if c.Compose == "" {
 		c.diskProblem = tryDisk(ctx, c.Dir)
+		c.Vault, c.vaultProblem = vault.FindProgram(c.Vault)
 	}
 	missing = map[string]string{}
 	for _, k := range faultKinds() {

@@ -5,6 +5,7 @@
 package soak
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type run struct {
 	paced       atomic.Int64 // how many may have been published by now
 	faultsOver  atomic.Bool
 	newest      newest
+	recovery    time.Duration // bounds the time from the end of a fault to a new row
 	prober      prober
 }
 
@@ -64,7 +66,7 @@ func (c *Config) run(ctx context.Context, w weakness) (report *RunReport, err er
 			return nil, err
 		}
 	}
-	r := &run{system: s, commands: newCommandBook()}
+	r := &run{system: s, commands: newCommandBook(), recovery: cmp.Or(w.recovery, recoveryTime)}
 	journalPath := filepath.Join(s.folder, "journal")
 	if r.journal, err = createJournal(journalPath); err != nil {
 		return nil, err
@@ -228,10 +230,13 @@ func (r *run) breakIt(ctx context.Context, report *RunReport) {
 		}
 		f.Healed = healed
 		if err == nil {
-			if err = r.newest.moves(ctx, healed, recoveryTime); err != nil {
+			if err = r.newest.moves(ctx, healed, r.recovery); err != nil {
 				err = fmt.Errorf("%w; %s", err, r.pending(ctx))
 			}
 			f.Recovery = time.Since(healed)
+		}
+		if p.kind.after != nil && !errors.Is(err, errNoStart) {
+			err = errors.Join(err, p.kind.after(ctx, r.system))
 		}
 		if err != nil {
 			f.Problem = err.Error()

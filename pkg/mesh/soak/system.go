@@ -19,6 +19,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
+	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/server/process"
 )
@@ -32,6 +33,8 @@ type weakness struct {
 	unsynced   bool           // NATS syncs when it likes
 	noSaves    bool           // the broker saves nothing while it runs
 	bridgeLink func() rewrite // changes what the bridge and the broker say to each other
+	vaultOnly  bool           // services take no secret from files
+	recovery   time.Duration  // instead of recoveryTime
 	afterStart func(ctx context.Context, s *system) error
 }
 
@@ -44,6 +47,7 @@ type processes struct {
 	state    mesh.State
 	parts    *local.Parts
 	nats     *child
+	vault    *ownVault // nil: the services read files
 	services map[string]*child
 	lock     *os.File // of the state directory: commands look whether a mesh runs
 }
@@ -93,6 +97,11 @@ func build(ctx context.Context, cfg *Config, w weakness, log *slog.Logger) (_ *s
 		args = append(args, "--unsynced")
 	}
 	s.nats = &child{name: local.PartNATS, program: cfg.Program, args: args, env: os.Environ(), log: log}
+	if cfg.vaultProblem == nil {
+		if s.vault, err = newVault(cfg.Vault, filepath.Join(base, "vault"), s.parts, log); err != nil {
+			return nil, err
+		}
+	}
 	return s.system, s.start(ctx)
 }
 
@@ -117,6 +126,9 @@ func (s *processes) start(ctx context.Context) error {
 	if err := s.announce(); err != nil {
 		return err
 	}
+	if err := s.startVault(ctx); err != nil {
+		return err
+	}
 	for _, name := range services {
 		if s.services[name] == nil {
 			program := s.cfg.Program
@@ -132,6 +144,42 @@ func (s *processes) start(ctx context.Context) error {
 	return nil
 }
 
+// startVault starts the Vault, if there is one. Before the first start of the services an operator fills it; later it
+// stays sealed for now, as after any power cut.
+func (s *processes) startVault(ctx context.Context) error {
+	if s.vault == nil {
+		return nil
+	}
+	if err := s.vault.start(); err != nil || s.vault.initialised() {
+		return err
+	}
+	if err := s.vault.open(ctx); err != nil {
+		return err
+	}
+	return s.operate(ctx, s.vault.root, "vault", "bootstrap")
+}
+
+// unsealVault opens the Vault, if there is one, and waits until all services read it again.
+func (s *processes) unsealVault(ctx context.Context) error {
+	if s.vault == nil {
+		return nil
+	}
+	if err := s.vault.open(ctx); err != nil {
+		return err
+	}
+	return within(ctx, time.Minute, "all services read Vault", func(ctx context.Context) bool {
+		statuses, err := mesh.Services{Conn: s.js.Conn()}.AllSecrets(ctx)
+		reading := map[string]bool{}
+		for _, status := range statuses {
+			if status.Source != "vault" || status.Downgraded {
+				return false
+			}
+			reading[status.Service] = true
+		}
+		return err == nil && len(reading) == len(services)
+	})
+}
+
 // announce lets the operator's commands find the mesh.
 func (s *processes) announce() (err error) {
 	if s.lock, err = s.state.Lock(); err != nil {
@@ -145,11 +193,9 @@ func (s *processes) announce() (err error) {
 
 // openLinks puts a link between any two parts that talk to each other.
 func (s *processes) openLinks() error {
-	ports := s.parts.Ports()
-	targets := map[string]int{"mosquitto": ports.MQTT, "nats": ports.NATS, "postgres": ports.Postgres, "pgbouncer": ports.PgBouncer}
 	for _, service := range services {
-		for target, number := range targets {
-			if err := s.openLink(service+"-"+target, s.parts.Address(number)); err != nil {
+		for target, address := range s.addresses() {
+			if err := s.openLink(service+"-"+target, address); err != nil {
 				return err
 			}
 		}
@@ -157,17 +203,29 @@ func (s *processes) openLinks() error {
 	if s.weakness.bridgeLink != nil {
 		s.links["bridge-mosquitto"].rewrite = s.weakness.bridgeLink
 	}
-	return s.openLink(controllersLink, s.parts.Public(ports.MQTTTLS))
+	return s.openLink(controllersLink, s.parts.Public(s.parts.Ports().MQTTTLS))
+}
+
+// addresses are those of the servers that services connect to.
+func (s *processes) addresses() map[string]string {
+	ports := s.parts.Ports()
+	all := map[string]string{
+		local.PartMosquitto: s.parts.Address(ports.MQTT), local.PartNATS: s.parts.Address(ports.NATS),
+		local.PartPostgres: s.parts.Address(ports.Postgres), local.PartPgBouncer: s.parts.Address(ports.PgBouncer),
+	}
+	if s.vault != nil {
+		all[partVault] = s.vault.address
+	}
+	return all
 }
 
 // environment is that of one service, which reaches the servers over its links.
 func (s *processes) environment(service string) []string {
-	env := s.parts.ServiceEnvironment()
-	ports := s.parts.Ports()
-	for target, number := range map[string]int{"mosquitto": ports.MQTT, "nats": ports.NATS, "postgres": ports.Postgres, "pgbouncer": ports.PgBouncer} {
+	env := slices.Concat(s.parts.ServiceEnvironment(), s.vault.environment(s.weakness.vaultOnly))
+	for target, address := range s.addresses() {
 		through := s.links[service+"-"+target].address()
 		for i := range env {
-			env[i] = strings.ReplaceAll(env[i], s.parts.Address(number), through)
+			env[i] = strings.ReplaceAll(env[i], address, through)
 		}
 	}
 	return slices.Concat(os.Environ(), env, []string{"BRIDGE_COMMAND_MAX_AGE=" + commandLimit.String()})
@@ -201,8 +259,11 @@ func (s *processes) kill(_ context.Context, name string) (ended time.Time, err e
 }
 
 func (s *processes) child(name string) *child {
-	if name == local.PartNATS {
+	switch {
+	case name == local.PartNATS:
 		return s.nats
+	case name == partVault && s.vault != nil:
+		return s.vault.child
 	}
 	return s.services[name]
 }
@@ -256,6 +317,9 @@ func (s *processes) killAll() {
 	for _, c := range s.services {
 		_ = c.Signal(syscall.SIGKILL)
 	}
+	if s.vault != nil {
+		_ = s.vault.Signal(syscall.SIGKILL)
+	}
 }
 
 // halt ends all parts.
@@ -280,6 +344,9 @@ func (s *processes) halt(graceful bool) {
 	}
 	if s.nats != nil {
 		s.nats.halt(graceful)
+	}
+	if s.vault != nil {
+		s.vault.halt(graceful)
 	}
 	if s.lock != nil {
 		_ = s.lock.Close()
@@ -306,8 +373,13 @@ func (s *processes) query(ctx context.Context) (*pgx.Conn, error) {
 }
 
 func (s *processes) f2mesh(ctx context.Context, args ...string) error {
+	return s.operate(ctx, secret.Value{}, args...)
+}
+
+// operate runs a command of the operator, with a token of Vault or with the operator's own login.
+func (s *processes) operate(ctx context.Context, token secret.Value, args ...string) error {
 	cmd := exec.CommandContext(ctx, s.cfg.Program, append(args, "--state-dir", s.state.Dir)...) //nolint:gosec // this program
-	cmd.Env = os.Environ()
+	cmd.Env = slices.Concat(os.Environ(), s.vault.environment(s.weakness.vaultOnly), []string{"VAULT_TOKEN=" + token.Reveal()})
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("f2mesh %s: %w: %s", strings.Join(args, " "), err, process.LastLine(string(out)))

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -40,7 +39,7 @@ type Server struct {
 
 	tb    testing.TB
 	start func() (*process.Process, error)
-	key   string // unseals a file server; "" of a dev server
+	key   secret.Value // unseals a file server
 
 	mu      sync.Mutex
 	process *process.Process
@@ -63,15 +62,13 @@ func StartFile(tb testing.TB) *Server {
 	tb.Helper()
 	dir := tb.TempDir()
 	s := startOnPort(tb, func(address string) (args, env []string) {
-		path := filepath.Join(dir, "server.hcl")
-		text := fmt.Sprintf("storage \"file\" {\n  path = %q\n}\nlistener \"tcp\" {\n  address = %q\n  tls_disable = true\n}\n"+
-			"api_addr = \"http://%s\"\ndisable_mlock = true\nui = false\n", filepath.Join(dir, "data"), address, address)
-		require.NoError(tb, os.WriteFile(path, []byte(text), 0o600))
-		return []string{"server", "-config=" + path}, nil
+		args, err := vault.OwnServer{Dir: dir, Address: address}.Configure()
+		require.NoError(tb, err)
+		return args, nil
 	}, "")
-	answer, err := s.API().Sys().InitWithContext(tb.Context(), &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	var err error
+	s.key, s.Root, err = vault.Initialise(tb.Context(), s.Config(""))
 	require.NoError(tb, err)
-	s.Root, s.key = secret.NewValue(answer.RootToken, "test", ""), answer.Keys[0]
 	s.Unseal()
 	return s
 }
@@ -97,15 +94,15 @@ func (s *Server) API() *api.Client {
 // Seal makes the server refuse everything until Unseal.
 func (s *Server) Seal() {
 	s.tb.Helper()
-	require.NoError(s.tb, s.API().Sys().SealWithContext(s.tb.Context()))
+	require.NoError(s.tb, vault.Seal(s.tb.Context(), s.Config(""), s.Root))
 }
 
 // Unseal opens a file server that is sealed, and waits until it answers.
 func (s *Server) Unseal() {
 	s.tb.Helper()
-	_, err := s.API().Sys().UnsealWithContext(s.tb.Context(), s.key)
-	require.NoError(s.tb, err)
-	require.NoError(s.tb, s.wait(s.tb.Context(), s.process, func(code int) bool { return code == http.StatusOK }))
+	ctx, cancel := context.WithTimeout(s.tb.Context(), patience)
+	defer cancel()
+	require.NoError(s.tb, vault.Unseal(ctx, s.Config(""), s.key))
 }
 
 // Stop ends the server's process.
@@ -122,7 +119,7 @@ func (s *Server) Restart() {
 	s.mu.Lock()
 	s.process = p
 	s.mu.Unlock()
-	require.NoError(s.tb, s.wait(s.tb.Context(), p, func(code int) bool { return code != 0 }))
+	require.NoError(s.tb, s.wait(s.tb.Context(), p))
 }
 
 func (s *Server) stop() error {
@@ -136,10 +133,7 @@ func (s *Server) stop() error {
 // startOnPort tries again on another port: somebody else may have been faster.
 func startOnPort(tb testing.TB, command func(address string) (args, env []string), root string) *Server {
 	tb.Helper()
-	program, err := find()
-	if err != nil {
-		accounttest.SkipMissing(tb, err)
-	}
+	program := Program(tb)
 	for range 5 {
 		number, err := port.Pick("127.0.0.1", 0)
 		require.NoError(tb, err)
@@ -154,7 +148,7 @@ func startOnPort(tb testing.TB, command func(address string) (args, env []string
 		}
 		s.process, err = s.start()
 		require.NoError(tb, err)
-		err = s.wait(tb.Context(), s.process, func(code int) bool { return code != 0 })
+		err = s.wait(tb.Context(), s.process)
 		if err != nil && strings.Contains(s.process.Tail(), "address already in use") {
 			continue
 		}
@@ -166,8 +160,8 @@ func startOnPort(tb testing.TB, command func(address string) (args, env []string
 	return nil
 }
 
-// wait polls the server's health until its status is as wanted.
-func (s *Server) wait(ctx context.Context, p *process.Process, wanted func(code int) bool) error {
+// wait polls the server's health until it answers.
+func (s *Server) wait(ctx context.Context, p *process.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -176,13 +170,8 @@ func (s *Server) wait(ctx context.Context, p *process.Process, wanted func(code 
 			return err
 		}
 		request.Close = true
-		code := 0
 		if answer, err := http.DefaultClient.Do(request); err == nil {
-			code = answer.StatusCode
-			_ = answer.Body.Close()
-		}
-		if wanted(code) {
-			return nil
+			return answer.Body.Close()
 		}
 		select {
 		case <-p.Done():
@@ -194,18 +183,18 @@ func (s *Server) wait(ctx context.Context, p *process.Process, wanted func(code 
 	}
 }
 
-// find names the binary to run.
-func find() (string, error) {
-	if program, err := exec.LookPath("vault"); err == nil {
-		return program, nil
-	}
+// Program is the vault to run. Without one the test is skipped, as StartDev has it.
+func Program(tb testing.TB) string {
+	tb.Helper()
+	program, missing := vault.FindProgram("")
 	dir, err := os.Getwd()
-	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		program := filepath.Join(dir, "bin", "tools", "vault")
-		if info, err := os.Stat(program); err == nil && info.Mode()&0o100 != 0 {
-			return program, nil
+	for ; missing != nil && err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if built, err := vault.FindProgram(filepath.Join(dir, "bin", "tools", "vault")); err == nil {
+			return built
 		}
 	}
-	return "", errors.New("vault is not on PATH: install it (https://developer.hashicorp.com/vault/install), " +
-		"or build it with `./task vault:build`, which takes some minutes the first time")
+	if missing != nil {
+		accounttest.SkipMissing(tb, missing)
+	}
+	return program
 }
