@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/secret/rotation"
@@ -96,11 +97,11 @@ func TestKeeperReplacesOnlyTheNewestVersion(t *testing.T) {
 	require.ErrorContains(t, err, "move it to a secret file or to Vault")
 }
 
-// TestCommandsDuringAnOutage log in with what stands below Vault. A rotation does
-// not: what is in Vault may be newer.
+// TestCommandsDuringAnOutage log in with what stands below Vault, and a mesh starts with
+// it. A rotation does not: what is in Vault may be newer.
 func TestCommandsDuringAnOutage(t *testing.T) {
 	st := mesh.State{Dir: t.TempDir()}
-	for _, name := range credential.Names(credential.All()) {
+	for _, name := range append(credential.Names(credential.All()), credential.HealthAPI) {
 		require.NoError(t, st.SecretFiles().Make(name))
 	}
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1") // nobody listens there
@@ -122,6 +123,15 @@ func TestCommandsDuringAnOutage(t *testing.T) {
 
 	flags, err := vaultFromEnvironment()
 	require.NoError(t, err)
+	log.Reset()
+	m, err := local.New(st, local.Config{Host: mesh.Loopback, Secrets: mesh.SecretFlags{VaultFlags: flags}}, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	v, err = m.Secrets.Lookup(t.Context(), "postgres_password")
+	require.NoError(t, err)
+	assert.Equal(t, "file", v.Source())
+	assert.Contains(t, log.String(), "Vault cannot be asked")
+	require.NoError(t, m.Remove())
+
 	strict, err := mesh.OpenSecrets(&flags, st, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	defer strict.Close()

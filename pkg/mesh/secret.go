@@ -26,16 +26,24 @@ type Secrets struct {
 	// Vault while that cannot be asked, and say so. A device must be revocable also
 	// during an outage; what changes credentials must not take an old one for the new.
 	last *secret.Store
-	log  *slog.Logger
+	// Downgrade is for a mesh that starts. It must start, as its services do, while Vault
+	// cannot be asked: each look-up then goes on with what stands below Vault, and says so.
+	Downgrade bool
+	log       *slog.Logger
 }
 
 // Lookup is the chain's, or what it gave last.
 func (k *Secrets) Lookup(ctx context.Context, name string) (secret.Value, error) {
-	if k.last == nil {
+	from := k.last
+	switch {
+	case from != nil:
+	case k.Downgrade:
+		from = secret.NewStore(k.Chain, slog.New(slog.DiscardHandler)) // each look-up asks Vault
+	default:
 		return k.Chain.Lookup(ctx, name)
 	}
-	v, err := k.last.Get(ctx, name)
-	for _, s := range k.last.Status() {
+	v, err := from.Get(ctx, name)
+	for _, s := range from.Status() {
 		if err == nil && s.Name == name && s.Downgraded {
 			k.log.Warn("Vault cannot be asked: a secret is taken from below it", "secret", name, "source", s.Source, "error", s.Problem)
 		}

@@ -43,6 +43,7 @@ func New(st mesh.State, cfg Config, log *slog.Logger) (*Parts, error) {
 	if m.Secrets, err = mesh.OpenSecrets(&cfg.Secrets.VaultFlags, st, log); err != nil {
 		return nil, err
 	}
+	m.Secrets.Downgrade = true
 	if err := m.Secrets.Ensure(context.Background()); err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (m *Parts) startNATS(ctx context.Context, filling bool) (*natsserver.Server
 func (m *Parts) setUpStreams(ctx context.Context) error {
 	sizes := m.Cfg.Sizes
 	sizes.Free = func() (uint64, error) { return doctor.DiskFree(m.State.Path("nats")) }
-	to := mesh.OperatorStreams{Config: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: m.Secrets.Chain, Log: m.Log}
+	to := mesh.OperatorStreams{Config: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: m.Secrets, Log: m.Log}
 	changes, err := to.SetUp(ctx, sizes, false)
 	for _, change := range changes {
 		m.Log.Info("set up", "change", change)
