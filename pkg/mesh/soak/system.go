@@ -167,7 +167,7 @@ func (s *processes) unsealVault(ctx context.Context) error {
 	if err := s.vault.open(ctx); err != nil {
 		return err
 	}
-	return within(ctx, time.Minute, "all services read Vault", func(ctx context.Context) bool {
+	return within(ctx, recoveryTime, "all services read Vault", func(ctx context.Context) bool {
 		statuses, err := mesh.Services{Conn: s.js.Conn()}.AllSecrets(ctx)
 		reading := map[string]bool{}
 		for _, status := range statuses {
