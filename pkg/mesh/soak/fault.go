@@ -91,6 +91,7 @@ func faultKinds() []faultKind {
 		{name: "kill-unstored", weight: 3, targets: all("bridge-nats", "decoder-nats", "writer-pgbouncer"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnstored, missing: needsLinks},
 		{name: "kill-broker", weight: 3, targets: all(local.PartMosquitto), inject: killed, brokers: true},
 		{name: "kill-broker-behind", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{3 * time.Second, 6 * time.Second}, inject: killedBehind, brokers: true},
+		{name: "kill-broker-unsaved", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{time.Second, 2 * time.Second}, inject: killedUnsaved, brokers: true, missing: needsLinks},
 		{name: "pause", weight: 5, targets: everything, hold: [2]time.Duration{2 * time.Second, 30 * time.Second}, inject: paused},
 		{name: "pause-broker", weight: 1, targets: all(local.PartMosquitto), hold: [2]time.Duration{2 * time.Second, 15 * time.Second}, inject: paused},
 		{name: "partition", weight: 5, targets: links, hold: [2]time.Duration{2 * time.Second, 20 * time.Second}, inject: linked(condition{blocked: true})},
@@ -217,6 +218,12 @@ func killedBehind(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	ended, err := s.kill(ctx, f.Target)
 	f.At = ended
 	return time.Now(), errors.Join(err, s.pause(ctx, local.PartBridge, false))
+}
+
+func killedUnsaved(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	ended, err := s.killUnsaved(ctx, f.Hold)
+	f.At = ended
+	return time.Now(), err
 }
 
 func paused(ctx context.Context, s *system, f *Fault) (time.Time, error) {
