@@ -103,6 +103,7 @@ func faultKinds() []faultKind {
 		{name: "kill-unstored", weight: 3, targets: all("bridge-nats", "decoder-nats", "writer-pgbouncer"), hold: [2]time.Duration{time.Second / 2, 2 * time.Second}, inject: killedUnstored, missing: needsLinks},
 		{name: "kill-broker", weight: 3, targets: all(local.PartMosquitto), inject: killed, brokers: true},
 		{name: "kill-broker-behind", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{3 * time.Second, 6 * time.Second}, inject: killedBehind, brokers: true},
+		{name: "kill-broker-unsaved", weight: 2, targets: all(local.PartMosquitto), hold: [2]time.Duration{time.Second, 2 * time.Second}, inject: killedUnsaved, brokers: true, missing: needsLinks},
 		{name: "pause", weight: 5, targets: everything, hold: [2]time.Duration{2 * time.Second, 30 * time.Second}, inject: paused},
 		{name: "stall", weight: 1, targets: all(local.PartDecoder, local.PartWriter), hold: [2]time.Duration{time.Minute, 2 * time.Minute}, inject: paused, missing: func(cfg *Config) string {
 			if cfg.Messages < 100_000 {
@@ -237,6 +238,12 @@ func killedBehind(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	ended, err := s.kill(ctx, f.Target)
 	f.At = ended
 	return time.Now(), errors.Join(err, s.pause(ctx, local.PartBridge, false))
+}
+
+func killedUnsaved(ctx context.Context, s *system, f *Fault) (time.Time, error) {
+	ended, err := s.killUnsaved(ctx, f.Hold)
+	f.At = ended
+	return time.Now(), err
 }
 
 func paused(ctx context.Context, s *system, f *Fault) (time.Time, error) {
