@@ -25,6 +25,8 @@ type wire struct {
 	noDUP     atomic.Bool // DUP is removed from the broker's messages
 	noAnswers atomic.Bool // the server's bytes are dropped
 
+	sent atomic.Int64 // bytes that the bridge has sent, those that wait included
+
 	mu    sync.Mutex
 	held  chan struct{} // the bridge's bytes wait until it is closed
 	conns []net.Conn
@@ -91,6 +93,20 @@ type buffered struct {
 // Read implements net.Conn.
 func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
+// counted is a connection whose read bytes are counted.
+type counted struct {
+	net.Conn
+
+	n *atomic.Int64
+}
+
+// Read implements net.Conn.
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
 // cut closes the bridge's connections. Bytes that the bridge has sent are still forwarded.
 func (w *wire) cut() {
 	_ = w.listener.Close()
@@ -135,7 +151,7 @@ type later struct {
 }
 
 func (w *wire) bytesUp(client, server net.Conn) {
-	w.copyLate(client, server, w.waitHeld)
+	w.copyLate(counted{client, &w.sent}, server, w.waitHeld)
 }
 
 func (w *wire) bytesDown(server, client net.Conn) {
@@ -152,7 +168,8 @@ func (w *wire) copyLate(from, to net.Conn, wait func()) {
 			if down && w.noAnswers.Load() {
 				continue
 			}
-			if _, err := to.Write(l.data); err != nil {
+			// A bridge that is gone does not end the server's connection: what it has sent may still wait.
+			if _, err := to.Write(l.data); err != nil && !down {
 				_ = from.Close()
 			}
 		}
