@@ -310,25 +310,38 @@ func (r *rig) awaitMore(tb testing.TB, n uint64) {
 }
 
 // TestLateBatch: a batch of a killed bridge reaches the server after the next bridge has read
-// the end of RAW. RAW has its messages once.
+// the end of RAW. RAW has its messages once, also if the next bridge gets them one by one.
 func TestLateBatch(t *testing.T) {
 	t.Parallel()
+	for _, n := range []int{1, 3} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			testLateBatch(t, n)
+		})
+	}
+}
+
+func testLateBatch(t *testing.T, n int) {
+	t.Helper()
 	r := newRig(t)
 	controller := r.publisher(t)
-	killed := r.start(t).ready(t)
+	killed := r.start(t, func(c *Config, _ *life) { c.Batch, c.Linger = n, time.Minute }).ready(t)
 	require.Eventually(t, func() bool { return killed.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 	killed.nats.hold()
 	before := killed.nats.sent.Load()
-	publish(t, controller, door, "1")
+	sent := []string{"1", "2", "3"}
+	for _, body := range sent[:n] {
+		publish(t, controller, door, body)
+	}
 	require.Eventually(t, func() bool { // the connection is encrypted: the test cannot see the batch
-		return testutil.ToFloat64(killed.metrics.received) == 1 && killed.nats.sent.Load() > before+200
+		return testutil.ToFloat64(killed.metrics.received) == float64(n) && killed.nats.sent.Load() > before+200*int64(n)
 	}, patience, time.Millisecond)
-	for _, body := range []string{"2", "3"} {
+	for _, body := range sent[n:] {
 		publish(t, controller, door, body)
 	}
 	killed.kill()
 
-	next := r.start(t, func(_ *Config, l *life) { l.mqtt.hold() })
+	next := r.start(t, func(c *Config, l *life) { c.Batch = 1; l.mqtt.hold() })
 	require.Eventually(t, func() bool { return next.raw.Load() != nil }, patience, time.Millisecond)
 	require.Zero(t, r.lastSequence(t), "the control")
 	killed.nats.release()
@@ -336,7 +349,7 @@ func TestLateBatch(t *testing.T) {
 	next.mqtt.release()
 	publish(t, controller, door, "4")
 	got, _ := bodies(r.awaitStored(t, 0, "4"))
-	assert.Equal(t, []string{"1", "2", "3", "4"}, got)
-	assert.InDelta(t, 1, testutil.ToFloat64(next.metrics.duplicates), 0)
+	assert.Equal(t, append(sent, "4"), got)
+	assert.InDelta(t, n, testutil.ToFloat64(next.metrics.duplicates), 0)
 	next.stop(t)
 }

@@ -108,13 +108,15 @@ func (b *Bridge) count(stored []*nats.Msg) {
 }
 
 // withoutStored removes the messages that another process has stored meanwhile: a killed
-// bridge may have sent a batch that the server reads only now.
+// bridge may have sent a batch that the server reads only now. The window learns the others
+// of that batch, which the broker sends again next.
 func (b *Bridge) withoutStored(ctx context.Context, s *sorted, o *stream.OvertakenError) error {
 	stored := make(map[uint16]uint64)
 	reach := uint64(b.cfg.Inflight) //nolint:gosec // Config.Validate: positive
 	err := b.streams.Range(ctx, stream.Raw, max(o.First, o.Last-min(o.Last, reach)+1), o.Last, func(m *jetstream.RawStreamMsg) {
 		if m := b.window.stored(m); m.id != 0 {
 			stored[m.id] = m.digest
+			b.window.learn(m)
 		}
 	})
 	if err != nil {

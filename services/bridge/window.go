@@ -161,6 +161,21 @@ func (w *window) pass(id uint16, dup bool) {
 	}
 }
 
+// learn remembers a message that another bridge has stored since recall. The broker may send
+// it again, and the messages that are in hand may come before it or after it.
+func (w *window) learn(m message) {
+	if m.event {
+		w.recent.Add(m.digest, m.at)
+	}
+	if m.id == 0 {
+		return
+	}
+	w.byID[m.id] = taken{m.digest, m.at}
+	if w.last == 0 || distance(w.last, m.id) < w.inflight {
+		w.last = m.id
+	}
+}
+
 // recall reads the end of RAW, up to the sequence last: as many messages as the broker may
 // send again.
 func (w *window) recall(ctx context.Context, streams *stream.Client, last uint64) error {
