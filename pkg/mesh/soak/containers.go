@@ -63,7 +63,7 @@ func join(ctx context.Context, cfg *Config, log *slog.Logger) (_ *system, err er
 	if err := s.openLink(controllersLink, mesh.Loopback+":"+strconv.Itoa(s.description.Ports.MQTTTLS)); err != nil {
 		return nil, err
 	}
-	return s.system, s.connect(ctx, s.description.NATSURL(), s.secrets)
+	return s.system, s.connect(ctx, s.description.NATSURL(), s.secrets, startTime)
 }
 
 // register makes controllers that have sent nothing before, and copies their certificates.

@@ -39,12 +39,12 @@ func stuck(r *RunReport) bool {
 
 func controls() []control {
 	return []control{
-		{weakness{name: "default-sync-interval", unsynced: true}, "power-cut", "", 0, 2, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
+		{weakness{name: "default-sync-interval", unsynced: true, start: time.Minute}, "power-cut", "", 0, 2, func(r *RunReport) bool { return r.JetStream.Missing > 0 || r.Broken != "" }},
 		{weakness{name: "mqtt-auto-ack", bridgeLink: acknowledgeAtOnce}, "kill-unstored", "bridge-nats", time.Second, 3, lost},
 		{weakness{name: "acknowledged-before-commit", afterStart: acknowledgedWhenDelivered}, "kill-unstored", "writer-pgbouncer", time.Second, 3, lost},
 		{weakness{name: "database-without-sync", afterStart: withoutCommitSync}, "power-cut", "", 0, 2, func(r *RunReport) bool { return lost(r) || r.Broken != "" }},
 		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, "kill-unacknowledged", "writer-nats", time.Second, 3, doubled},
-		{weakness{name: "dup-ignored", bridgeLink: withoutDUP}, "kill-unacknowledged", "bridge-mosquitto", time.Second, 3, doubled},
+		{weakness{name: "other-identifiers", bridgeLink: withOtherIdentifiers}, "kill-unacknowledged", "bridge-mosquitto", time.Second, 3, doubled},
 		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, "pause", "decoder", 5 * time.Second, 2, lost},
 		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker-behind", "mosquitto", 4 * time.Second, 2, lost},
 		{weakness{name: "vault-only", vaultOnly: true, recovery: 20 * time.Second}, "vault-sealed", "writer", 3 * time.Second, 1, stuck},

@@ -1,15 +1,19 @@
 package soak
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+)
 
 // The bridge's link to the broker can lie, for negative controls. It speaks MQTT 3.1.1
-// or 5 in the clear; a packet's first byte has its type, and of a PUBLISH DUP (0x08) and
-// QoS (0x06), then comes the length (MQTT 3.1.1 section 2.2).
+// or 5 in the clear; a packet's first byte has its type, and of a PUBLISH the QoS (0x06),
+// then comes the length (MQTT 3.1.1 section 2.2).
 
 const (
 	typePublish = 3
 	typePuback  = 4
-	dup         = 0x08
 )
 
 // packetReader cuts a stream of bytes into MQTT packets.
@@ -66,22 +70,32 @@ func acknowledgeAtOnce() rewrite {
 	}
 }
 
-// withoutDUP hides from the bridge that the broker delivers a message again.
-func withoutDUP() rewrite {
-	var fromBroker packetReader
+// withOtherIdentifiers gives the bridge the broker's messages under other packet identifiers,
+// which are others again in the next connection.
+func withOtherIdentifiers() rewrite {
+	var fromBroker, fromBridge packetReader
+	distance := 1 + rand.IntN(math.MaxUint16-1) //nolint:gosec // protects nothing
+	move := func(id []byte, by int) {
+		moved := (int(binary.BigEndian.Uint16(id)) - 1 + by + math.MaxUint16) % math.MaxUint16
+		binary.BigEndian.PutUint16(id, uint16(moved+1)) //nolint:gosec // from 1 to 65,535
+	}
 	return func(fromClient bool, b []byte) (forward, back []byte) {
+		from := &fromBroker
 		if fromClient {
-			return b, nil
+			from = &fromBridge
 		}
-		fromBroker.rest = append(fromBroker.rest, b...)
+		from.rest = append(from.rest, b...)
 		for {
-			packet, _ := fromBroker.next()
+			packet, header := from.next()
 			if packet == nil {
 				return forward, nil
 			}
-			packet = append([]byte(nil), packet...)
-			if packet[0]>>4 == typePublish {
-				packet[0] &^= dup
+			packet = bytes.Clone(packet)
+			switch {
+			case fromClient && packet[0]>>4 == typePuback:
+				move(packet[header:], -distance)
+			case !fromClient && packet[0]>>4 == typePublish && packet[0]&0x06 != 0:
+				move(packet[header+2+int(binary.BigEndian.Uint16(packet[header:])):], distance)
 			}
 			forward = append(forward, packet...)
 		}

@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type weakness struct {
 	bridgeLink func() rewrite // changes what the bridge and the broker say to each other
 	vaultOnly  bool           // services take no secret from files
 	recovery   time.Duration  // instead of recoveryTime
+	start      time.Duration  // instead of startTime
 	afterStart func(ctx context.Context, s *system) error
 }
 
@@ -110,7 +112,7 @@ func (s *processes) start(ctx context.Context) error {
 	if err := s.nats.start(); err != nil {
 		return err
 	}
-	if err := s.connect(ctx, "tls://"+s.parts.Address(s.parts.Cfg.Ports.NATS), s.parts.SecretFiles()); err != nil {
+	if err := s.connect(ctx, "tls://"+s.parts.Address(s.parts.Cfg.Ports.NATS), s.parts.SecretFiles(), cmp.Or(s.weakness.start, startTime)); err != nil {
 		return err
 	}
 	for _, part := range []string{local.PartPostgres, local.PartPgBouncer, local.PartMosquitto} {

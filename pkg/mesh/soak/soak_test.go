@@ -207,13 +207,13 @@ func TestCommandTotals(t *testing.T) {
 	assert.Equal(t, 1, b.totals(time.Second).faults(), "a command that nobody sent")
 }
 
-func publishPacket(dupBit byte, id byte) []byte {
-	return []byte{typePublish<<4 | 2 | dupBit, 2 + 1 + 2 + 3, 0, 1, 't', 0, id, 'a', 'b', 'c'}
+func publishPacket(id byte) []byte {
+	return []byte{typePublish<<4 | 2, 2 + 1 + 2 + 3, 0, 1, 't', 0, id, 'a', 'b', 'c'}
 }
 
 func TestLies(t *testing.T) {
 	t.Parallel()
-	stream := slices.Concat(publishPacket(dup, 7), publishPacket(0, 8))
+	stream := slices.Concat(publishPacket(7), publishPacket(8))
 	for split := range stream {
 		early := acknowledgeAtOnce()
 		forward, back := early(false, stream[:split])
@@ -223,10 +223,15 @@ func TestLies(t *testing.T) {
 		forward, _ = early(true, []byte{0x40, 2, 0, 7, 0xc0, 0})
 		assert.Equal(t, []byte{0xc0, 0}, forward, "the bridge's own PUBACK goes nowhere")
 
-		hide := withoutDUP()
-		forward, _ = hide(false, stream[:split])
-		more, _ = hide(false, stream[split:])
-		assert.Equal(t, slices.Concat(publishPacket(0, 7), publishPacket(0, 8)), slices.Concat(forward, more))
+		move := withOtherIdentifiers()
+		forward, _ = move(false, stream[:split])
+		more, _ = move(false, stream[split:])
+		moved := slices.Concat(forward, more)
+		require.Len(t, moved, len(stream))
+		one, two := moved[5:7], moved[len(stream)/2+5:][:2]
+		assert.NotEqual(t, []byte{0, 7}, one)
+		back, _ = move(true, slices.Concat([]byte{0x40, 2}, one, []byte{0x40, 2}, two, []byte{0xc0, 0}))
+		assert.Equal(t, []byte{0x40, 2, 0, 7, 0x40, 2, 0, 8, 0xc0, 0}, back, "the broker knows its own identifiers again")
 	}
 }
 

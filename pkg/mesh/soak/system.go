@@ -46,8 +46,11 @@ type system struct {
 	closeJS    func()
 }
 
-// connect connects to the streams as the operator, and waits for them.
-func (s *system) connect(ctx context.Context, url string, secrets secret.Source) error {
+// startTime bounds how long NATS may take to start.
+const startTime = 5 * time.Minute
+
+// connect connects to the streams as the operator, and waits for them, no longer than limit.
+func (s *system) connect(ctx context.Context, url string, secrets secret.Source, limit time.Duration) error {
 	if s.js == nil {
 		silent := slog.New(slog.DiscardHandler)
 		store := secret.NewStore(secret.Chain{secrets}, silent)
@@ -60,7 +63,7 @@ func (s *system) connect(ctx context.Context, url string, secrets secret.Source)
 			return err
 		}
 	}
-	return within(ctx, 5*time.Minute, "NATS has its streams", func(ctx context.Context) bool {
+	return within(ctx, limit, "NATS has its streams", func(ctx context.Context) bool {
 		_, err := s.js.Consumer(ctx, "DECODED", "writer")
 		return err == nil
 	})

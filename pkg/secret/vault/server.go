@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/hashicorp/vault/api"
 
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -55,7 +56,8 @@ func (s OwnServer) Configure() (args []string, err error) {
 		"api_addr = %q\ncluster_addr = \"https://127.0.0.1:1\"\ndisable_mlock = true\nui = false\n",
 		data, s.Address, tls, scheme+"://"+s.Address)
 	path := filepath.Join(s.Dir, "server.hcl")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	// Synced: a power cut soon after must not leave an empty file.
+	if err := renameio.WriteFile(path, []byte(text), 0o600, renameio.WithTempDir(s.Dir), renameio.WithStaticPermissions(0o600)); err != nil {
 		return nil, fmt.Errorf("preparing Vault: %w", err)
 	}
 	return []string{"server", "-config=" + path}, nil
