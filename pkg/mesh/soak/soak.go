@@ -19,14 +19,6 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
 )
 
-// recoveryTime bounds how long it may take from the end of a fault to the first committed
-// row of a message that was sent after it.
-const recoveryTime = 2 * time.Minute
-
-// settleTime bounds how long the mesh may take, after the last fault, to bring everything
-// to where it belongs.
-const settleTime = 3 * time.Minute
-
 // run is one run on one mesh.
 type run struct {
 	*system

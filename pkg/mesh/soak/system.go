@@ -46,9 +46,6 @@ type system struct {
 	closeJS    func()
 }
 
-// startTime bounds how long NATS may take to start.
-const startTime = 5 * time.Minute
-
 // connect connects to the streams as the operator, and waits for them, no longer than limit.
 func (s *system) connect(ctx context.Context, url string, secrets secret.Source, limit time.Duration) error {
 	if s.js == nil {

@@ -8,6 +8,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+const (
+	// startTime bounds how long NATS may take to start.
+	startTime = 5 * time.Minute
+	// recoveryTime bounds how long it may take from the end of a fault to the first committed
+	// row of a message that was sent after it.
+	recoveryTime = 2 * time.Minute
+	// settleTime bounds how long the mesh may take, after the last fault, to bring everything
+	// to where it belongs.
+	settleTime = 3 * time.Minute
+)
+
 // hold waits, or until ctx ends.
 func hold(ctx context.Context, d time.Duration) {
 	select {
