@@ -37,8 +37,9 @@ const (
 // and its identifier is among the last max_inflight_messages up to the last one taken.
 // Earlier identifiers belong to the previous round, later ones have not been taken yet.
 //
-// After a crash of the broker the identifiers continue from its last save. The first
-// message with an identifier that was used since then moves the window back. What was queued
+// After a crash of the broker the identifiers continue from its last save, which is more than
+// max_inflight_messages ago on a slow machine. The first message with an identifier that was
+// used since then moves the window back. What was queued
 // at the save comes again without DUP, in the same order. Then, as long as identifiers and
 // bytes are those of before, each message may be a repeat.
 type window struct {
@@ -98,11 +99,10 @@ const (
 // repeat. So the two are one row, also if the reading has no time of its own.
 func (w *window) take(m message) (v verdict, at time.Time) {
 	same := m.id != 0 && w.byID[m.id].digest == m.digest
-	held := same && w.behind(m.id)
-	if held && m.dup {
+	if same && m.dup && w.behind(m.id, w.inflight) {
 		return copied, m.at
 	}
-	again := held || same && w.ahead(m.id)
+	again := same && (w.behind(m.id, packetIDs-w.inflight) || w.ahead(m.id))
 	if again && !m.event {
 		m.at = w.byID[m.id].at
 	}
@@ -121,9 +121,9 @@ func (w *window) take(m message) (v verdict, at time.Time) {
 	return first, m.at
 }
 
-// behind reports whether an identifier is in the window, which ends with the last one taken.
-func (w *window) behind(id uint16) bool {
-	return id != 0 && w.last != 0 && distance(id, w.last) < w.inflight
+// behind reports whether an identifier is among the last n up to the last one taken.
+func (w *window) behind(id uint16, n int) bool {
+	return id != 0 && w.last != 0 && distance(id, w.last) < n
 }
 
 // ahead reports whether an identifier comes after the last one taken, and was used before
@@ -148,7 +148,7 @@ func (w *window) remember(m message, again bool) {
 	}
 	// The next process does not find a letter in RAW. A letter that comes again must not
 	// move the window: the messages after it may be in RAW.
-	if !m.letter || !m.dup || !w.behind(m.id) {
+	if !m.letter || !m.dup || !w.behind(m.id, w.inflight) {
 		w.last = m.id
 	}
 }

@@ -291,3 +291,29 @@ func TestRepeats(t *testing.T) {
 	}
 	assert.Equal(t, maxRecent, w.recent.Len())
 }
+
+// TestWindowFarBack: after a crash the broker sends again, without DUP, what it had queued at
+// a save that is more than max_inflight_messages ago.
+func TestWindowFarBack(t *testing.T) {
+	t.Parallel()
+	const inflight = 8
+	for _, start := range []uint16{1, packetIDs - 50} {
+		w := newWindow(inflight)
+		id := func(i int) uint16 { return uint16((int(start)-1+i)%packetIDs + 1) } //nolint:gosec // from 1 to 65,535
+		read := func(i int, at time.Time) message {
+			return message{id: id(i), digest: w.digest("", []byte{byte(i)}), at: at}
+		}
+		for i := range 100 {
+			v, _ := w.take(read(i, moment.Add(time.Duration(i))))
+			require.Equal(t, first, v)
+		}
+		for i := 20; i < 100; i++ {
+			v, at := w.take(read(i, moment.Add(time.Minute)))
+			assert.Equal(t, repeat, v, i)
+			assert.Equal(t, moment.Add(time.Duration(i)), at, "the two are one row")
+		}
+		v, at := w.take(read(100, moment.Add(time.Minute)))
+		assert.Equal(t, first, v)
+		assert.Equal(t, moment.Add(time.Minute), at)
+	}
+}
