@@ -299,7 +299,7 @@ func TestWindowFarBack(t *testing.T) {
 	const inflight = 8
 	for _, start := range []uint16{1, packetIDs - 50} {
 		w := newWindow(inflight)
-		id := func(i int) uint16 { return uint16((int(start)-1+i)%packetIDs + 1) } //nolint:gosec // from 1 to 65,535
+		id := func(i int) uint16 { return uint16((int(start)-1+i)%packetIDs + 1) }
 		read := func(i int, at time.Time) message {
 			return message{id: id(i), digest: w.digest("", []byte{byte(i)}), at: at}
 		}
