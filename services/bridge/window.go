@@ -102,7 +102,7 @@ func (w *window) take(m message) (v verdict, at time.Time) {
 	if same && m.dup && w.behind(m.id, w.inflight) {
 		return copied, m.at
 	}
-	again := same && (w.behind(m.id, packetIDs-w.inflight) || w.ahead(m.id))
+	again := same && (w.behind(m.id, w.inflight) || w.ahead(m.id) || w.farBehind(m))
 	if again && !m.event {
 		m.at = w.byID[m.id].at
 	}
@@ -124,6 +124,13 @@ func (w *window) take(m message) (v verdict, at time.Time) {
 // behind reports whether an identifier is among the last n up to the last one taken.
 func (w *window) behind(id uint16, n int) bool {
 	return id != 0 && w.last != 0 && distance(id, w.last) < n
+}
+
+// farBehind reports whether a message may be one that the broker had queued at a save that is
+// more than inflight messages ago. It must be recent: a broker with a new session counts from 1
+// again, and a sensor's value may be the same for hours.
+func (w *window) farBehind(m message) bool {
+	return w.behind(m.id, packetIDs-w.inflight) && m.at.Sub(w.byID[m.id].at) < repeatWithin
 }
 
 // ahead reports whether an identifier comes after the last one taken, and was used before

@@ -315,5 +315,7 @@ func TestWindowFarBack(t *testing.T) {
 		v, at := w.take(read(100, moment.Add(time.Minute)))
 		assert.Equal(t, first, v)
 		assert.Equal(t, moment.Add(time.Minute), at)
+		v, _ = w.take(read(20, moment.Add(time.Hour)))
+		assert.Equal(t, first, v, "a new session, and the value of an hour ago")
 	}
 }
