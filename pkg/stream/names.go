@@ -20,3 +20,8 @@ const (
 	StageDecoder = "decoder"
 	StageWriter  = "writer"
 )
+
+// RawTail is how many of the last messages of RAW always stay: the keeper does not trim them, and
+// the bridge knows by them what the broker sends again. The broker has at most that many messages in flight;
+// after a crash it also sends again what it has queued since its last save.
+const RawTail = 16_384

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge/command"
 )
 
@@ -23,9 +24,6 @@ type Config struct {
 	DrainTimeout  time.Duration `help:"Maximum time, at a stop, to store messages that have arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 
-// maxInflight is how many messages the keeper never trims from RAW.
-const maxInflight = 1 << 14
-
 // Validate returns an error for the first invalid setting.
 func (c *Config) Validate() error {
 	switch {
@@ -35,7 +33,7 @@ func (c *Config) Validate() error {
 		return errors.New("batch must be 1 to 1000, the limit of JetStream")
 	case c.Linger < 0 || c.DrainTimeout <= 0:
 		return errors.New("linger must not be negative; drain-timeout must be positive")
-	case c.Inflight < 1 || c.Inflight > maxInflight:
+	case c.Inflight < 1 || c.Inflight > stream.RawTail:
 		return errors.New("mqtt-inflight must be 1 to 16384, the number of messages that the keeper never trims from RAW")
 	case c.InflightBytes < 2<<20:
 		return errors.New("mqtt-inflight-bytes must be at least 2097152, twice the largest MQTT message")

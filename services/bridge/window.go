@@ -183,12 +183,12 @@ func (w *window) learn(m message) {
 	}
 }
 
-// recall reads the end of RAW, up to the sequence last: as many messages as the broker may
-// send again.
+// recall reads the end of RAW, up to the sequence last: what the broker may send again. This is
+// more than it may have in flight, because its last save may be seconds old.
 func (w *window) recall(ctx context.Context, streams *stream.Client, last uint64) error {
 	begin := uint64(1)
-	if reach := uint64(w.inflight); last > reach { //nolint:gosec // Config.Validate: positive
-		begin = last - reach + 1
+	if last > stream.RawTail {
+		begin = last - stream.RawTail + 1
 	}
 	err := streams.Range(ctx, stream.Raw, begin, last, func(m *jetstream.RawStreamMsg) {
 		w.take(w.stored(m))

@@ -2,12 +2,18 @@ package bridge
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 )
 
 // model is a broker with one session and a bridge with RAW. Like Mosquitto, the broker gives a
@@ -317,5 +323,29 @@ func TestWindowFarBack(t *testing.T) {
 		assert.Equal(t, moment.Add(time.Minute), at)
 		v, _ = w.take(read(20, moment.Add(time.Hour)))
 		assert.Equal(t, first, v, "a new session, and the value of an hour ago")
+	}
+}
+
+// TestRecallFarBack: a bridge that starts anew knows what the broker had queued at a save that is
+// more than max_inflight_messages ago.
+func TestRecallFarBack(t *testing.T) {
+	t.Parallel()
+	const inflight, n = 8, 100
+	streams := streamtest.NewClient(t)
+	raw := make([]*nats.Msg, n)
+	for i := range raw {
+		raw[i] = &nats.Msg{
+			Subject: "f2.raw.tele.e4fd45f654be.sensor-mode.1.sensor-1", Data: []byte(strconv.Itoa(i)),
+			Header: nats.Header{event.HeaderPacketID: {strconv.Itoa(i + 1)}, event.HeaderReceived: {moment.Format(time.RFC3339Nano)}},
+		}
+	}
+	places, err := streams.NewAppender(stream.Raw, 0).Append(t.Context(), raw)
+	require.NoError(t, err)
+	w := newWindow(inflight)
+	require.NoError(t, w.recall(t.Context(), streams, places[n-1]))
+	for i := range raw {
+		v, at := w.take(message{id: uint16(i + 1), digest: w.digest(raw[i].Subject, raw[i].Data), at: moment.Add(time.Minute)})
+		assert.Equal(t, repeat, v, i)
+		assert.Equal(t, moment, at, "the two are one row")
 	}
 }

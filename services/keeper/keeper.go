@@ -28,9 +28,6 @@ const (
 	// Filling is the kind of the keeper's alarm.
 	Filling = "stream_filling"
 
-	// rawTail is how many of the last messages of RAW always stay: twice what the broker may
-	// have in flight. The bridge looks for redeliveries of the broker among them.
-	rawTail = 16384
 	// commandHistory is how long COMMANDS keeps commands that have their outcome.
 	commandHistory = time.Hour
 	// askTimeout is how long one look at a stream may take.
@@ -73,7 +70,7 @@ func New(cfg Config, js jetstream.JetStream, reg prometheus.Registerer, log *slo
 		cfg: cfg, js: js, log: log, metrics: m,
 		alarms: alarm.NewBoard(service, []string{Filling}, publish, m.alarms, log),
 		streams: []*trimmed{
-			{name: stream.Raw, reader: stream.StageDecoder, tail: rawTail, history: cfg.RawHistory},
+			{name: stream.Raw, reader: stream.StageDecoder, tail: stream.RawTail, history: cfg.RawHistory},
 			{name: stream.Decoded, reader: stream.StageWriter, history: cfg.DecodedHistory},
 			{name: stream.Commands, reader: stream.StageBridge, history: commandHistory},
 		},
