@@ -77,8 +77,8 @@ func (c *Client) OpenAppender(ctx context.Context, streamName string) (a *Append
 // Last is the sequence that the next message follows. It must not be called during an Append.
 func (a *Appender) Last() uint64 { return a.last }
 
-// Append stores the messages in their order, in atomic batches, and returns when
-// they are on disk. It retries for as long as ctx lasts. It returns the sequences of
+// Append stores the messages in their order, a few one by one and more in atomic batches, and
+// returns when they are on disk. It retries for as long as ctx lasts. It returns the sequences of
 // what it stored: with an error those of the first messages only. The error is an
 // *OvertakenError, ErrTooLarge or what ctx ends with. The messages must have a
 // Header, which Append changes.

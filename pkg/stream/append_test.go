@@ -201,7 +201,7 @@ func TestAppendOfWhatIsTooLarge(t *testing.T) {
 	limit, err := c.MaxMessage(t.Context(), "TEST")
 	require.NoError(t, err)
 	assert.EqualValues(t, 1000, limit)
-	messages := withoutIDs("test", 0, 3)
+	messages := withoutIDs("test", 0, 20)
 	messages[1].Data = make([]byte, 2000)
 	for _, attempt := range [][]*nats.Msg{messages, messages[1:2]} {
 		sequences, err := a.Append(t.Context(), attempt)
@@ -209,6 +209,9 @@ func TestAppendOfWhatIsTooLarge(t *testing.T) {
 		assert.Empty(t, sequences)
 	}
 	require.Empty(t, contents(t, c, "TEST"))
+	sequences, err := a.Append(t.Context(), messages[:3])
+	require.ErrorIs(t, err, ErrTooLarge)
+	assert.Equal(t, places(1, 1), sequences, "a few are stored one by one")
 }
 
 func TestAppendSurvivesANewStream(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/f2mesh/f2mesh/pkg/stream/batch"
 )
 
 // MaxBatch is the most messages that the server takes in one atomic batch.
@@ -43,7 +45,12 @@ func (c *Client) Store(ctx context.Context, streamName string, messages []*nats.
 	return duplicates, nil
 }
 
+// batchLength returns how many of the messages, the first ones, to store at once. A few are stored
+// one by one: see batch.Few.
 func batchLength(messages []*nats.Msg) int {
+	if len(messages) <= batch.Few {
+		return min(1, len(messages))
+	}
 	size := 0
 	for i, m := range messages {
 		size += len(m.Data)

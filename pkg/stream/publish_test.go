@@ -18,6 +18,7 @@ import (
 	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
+	"github.com/f2mesh/f2mesh/pkg/stream/batch"
 )
 
 // newTestStream is a client whose stream TEST holds at most limit messages.
@@ -37,13 +38,14 @@ func TestBatchLength(t *testing.T) {
 		want        int
 	}{
 		{"none", 0, 1, 0},
-		{"few", 3, 1, 3},
+		{"a few go one by one", batch.Few, 1, 1},
+		{"more than a few", batch.Few + 1, 1, batch.Few + 1},
 		{"as many as the server takes", MaxBatch, 1, MaxBatch},
 		{"one more", MaxBatch + 1, 1, MaxBatch},
-		{"bytes that just fit", 4, maxBatchBytes / 4, 4},
-		{"a byte too many each", 4, maxBatchBytes/4 + 1, 3},
+		{"bytes that just fit", 16, maxBatchBytes / 16, 16},
+		{"a byte too many each", 16, maxBatchBytes/16 + 1, 15},
 		{"one huge message goes alone", 1, maxBatchBytes + 1, 1},
-		{"huge messages go one by one", 2, maxBatchBytes + 1, 1},
+		{"huge messages go one by one", batch.Few + 1, maxBatchBytes + 1, 1},
 	} {
 		messages := make([]*nats.Msg, test.count)
 		for i := range messages {

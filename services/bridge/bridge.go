@@ -134,8 +134,9 @@ func (b *Bridge) store(ctx context.Context) error {
 	}
 	b.raw.Store(raw)
 	buf := make([]arrival, 0, b.cfg.Batch)
+	linger := batch.Linger{Max: b.cfg.Linger, Few: batch.Few}
 	for {
-		buf = batch.Gather(b.arrived.open, b.arrived.items, buf[:0], b.cfg.Batch, b.cfg.Linger)
+		buf = batch.Gather(b.arrived.open, b.arrived.items, buf[:0], b.cfg.Batch, linger.After(len(buf)))
 		if len(buf) == 0 {
 			return nil
 		}

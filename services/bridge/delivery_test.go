@@ -313,7 +313,7 @@ func (r *rig) awaitMore(tb testing.TB, n uint64) {
 // the end of RAW. RAW has its messages once, also if the next bridge gets them one by one.
 func TestLateBatch(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{1, 3} {
+	for _, n := range []int{1, 20} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			testLateBatch(t, n)
@@ -329,7 +329,10 @@ func testLateBatch(t *testing.T, n int) {
 	require.Eventually(t, func() bool { return killed.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 	killed.nats.hold()
 	before := killed.nats.sent.Load()
-	sent := []string{"1", "2", "3"}
+	var sent []string
+	for i := range n + 2 {
+		sent = append(sent, strconv.Itoa(i))
+	}
 	for _, body := range sent[:n] {
 		publish(t, controller, door, body)
 	}
@@ -347,9 +350,9 @@ func testLateBatch(t *testing.T, n int) {
 	killed.nats.release()
 	require.Eventually(t, func() bool { return r.lastSequence(t) > 0 }, patience, time.Millisecond)
 	next.mqtt.release()
-	publish(t, controller, door, "4")
-	got, _ := bodies(r.awaitStored(t, 0, "4"))
-	assert.Equal(t, append(sent, "4"), got)
+	publish(t, controller, door, "last")
+	got, _ := bodies(r.awaitStored(t, 0, "last"))
+	assert.Equal(t, append(sent, "last"), got)
 	assert.InDelta(t, n, testutil.ToFloat64(next.metrics.duplicates), 0)
 	next.stop(t)
 }

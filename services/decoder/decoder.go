@@ -165,9 +165,11 @@ func (d *Decoder) process(ctx context.Context, messages <-chan jetstream.Msg) er
 	draining, cancel := stream.DrainContext(ctx, d.cfg.DrainTimeout)
 	defer cancel()
 	w := newWork(d.cfg.Workers, d.cfg.Batch)
+	linger := batch.Linger{Max: d.cfg.Linger, Few: batch.Few}
 	for {
+		wait := linger.After(len(w.messages))
 		w.reset()
-		w.messages = batch.GatherBytes(draining, messages, w.messages, d.cfg.Batch, d.cfg.Linger, size, maxBatchBytes)
+		w.messages = batch.GatherBytes(draining, messages, w.messages, d.cfg.Batch, wait, size, maxBatchBytes)
 		if len(w.messages) == 0 {
 			if ctx.Err() == nil {
 				return fmt.Errorf("reading %s: %w", stream.Raw, stream.ErrConsumerGone)

@@ -31,6 +31,10 @@ import (
 // stage is the writer's name in subjects and dead letters.
 const stage = stream.StageWriter
 
+// few is how many messages are not worth waiting for: a transaction for each costs too much
+// only if there are more of them.
+const few = 2
+
 // Writer is one writer; run it once.
 type Writer struct {
 	cfg        Config
@@ -152,8 +156,9 @@ func (w *Writer) process(ctx context.Context, messages <-chan jetstream.Msg) err
 	slow.Go(func() { w.apart.run(patiently, patient) })
 
 	buf := make([]jetstream.Msg, 0, w.cfg.Batch)
+	linger := batch.Linger{Max: w.cfg.Linger, Few: few}
 	for {
-		buf = batch.GatherBytes(draining, messages, buf[:0], w.cfg.Batch, w.cfg.Linger, size, maxBatchBytes)
+		buf = batch.GatherBytes(draining, messages, buf[:0], w.cfg.Batch, linger.After(len(buf)), size, maxBatchBytes)
 		if len(buf) == 0 {
 			if ctx.Err() == nil {
 				return fmt.Errorf("reading %s: %w", stream.Decoded, stream.ErrConsumerGone)
