@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream/batch"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
 
@@ -83,12 +85,16 @@ func TestTooLargeForRAW(t *testing.T) {
 	_, err = r.operator.JetStream().UpdateStream(t.Context(), config)
 	require.NoError(t, err)
 	controller := r.publisher(t)
-	for _, body := range []string{"1", strings.Repeat("x", 5000), "2"} {
-		controller.Publish(door, 1, false, body)
+	want := []string{"first"}
+	controller.Publish(door, 1, false, "first")
+	controller.Publish(door, 1, false, strings.Repeat("x", 5000))
+	for i := range 2 * batch.Few { // they are one batch
+		want = append(want, strconv.Itoa(i))
+		controller.Publish(door, 1, false, strconv.Itoa(i))
 	}
-	publish(t, controller, door, "3")
-	got, _ := bodies(r.awaitStored(t, 0, "3"))
-	assert.Equal(t, []string{"1", "2", "3"}, got)
+	publish(t, controller, door, "last")
+	got, _ := bodies(r.awaitStored(t, 0, "last"))
+	assert.Equal(t, append(want, "last"), got)
 	require.Eventually(t, func() bool {
 		return testutil.ToFloat64(l.metrics.deadLetters.WithLabelValues("payload_too_large")) == 1
 	}, patience, time.Millisecond)
