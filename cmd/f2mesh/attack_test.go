@@ -180,7 +180,7 @@ func attacksOnNATS() []misuse {
 				ID: event.ID{15: 1}, Time: time.Now(), Received: time.Now(), Root: "tele", MAC: string(mac), Mode: "sensor-mode", Connector: 1,
 				Component: "sensor-1", ControllerID: 1, DeviceID: 2, Device: "forged", Values: []event.DataPoint{{DataPointID: 1, Label: "forged", Number: 666}},
 			}
-			pushes(t, m, forged.AppendJSON(nil), "f2.decoded.tele."+string(mac)+".sensor-mode.1.sensor-1")
+			pushes(t, m, forged.AppendJSON(nil), "f2.decoded."+string(mac)+".sensor-mode.1.sensor-1")
 			if within(5*time.Second, func() bool { return m.count(t, "SELECT count(*) FROM measurement WHERE value = 666") > 0 }) {
 				return "measurement has the value 666"
 			}

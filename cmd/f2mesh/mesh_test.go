@@ -240,9 +240,9 @@ func (m *testMesh) settled(t *testing.T) {
 	eventually(t, func() bool { return quiet("RAW", "decoder") && quiet("DECODED", "writer") }, "messages are still pending")
 }
 
-func decoded(t *testing.T, data []byte) event.Decoded {
+func decoded(t *testing.T, place string, data []byte) event.Decoded {
 	t.Helper()
 	var d event.Decoded
-	require.NoError(t, event.ParseDecoded(data, &d))
+	require.NoError(t, event.ParseDecoded("f2.decoded."+place, data, &d))
 	return d
 }

@@ -170,7 +170,7 @@ func TestPath(t *testing.T) {
 			if err != nil {
 				return false
 			}
-			d := decoded(t, entry.Value())
+			d := decoded(t, key, entry.Value())
 			return len(d.Values) == 1 && d.Values[0].Number == -7.25 && d.Values[0].Unit == "°C"
 		}, "LATEST does not follow")
 	})

@@ -14,7 +14,7 @@ type tailCommand struct {
 	MAC   string        `arg:"" optional:"" help:"Only this controller."`
 	Since time.Duration `help:"Start this long ago instead of now."`
 	Lines int           `short:"n" help:"Stop after this many messages. 0: never."`
-	JSON  bool          `help:"Print the messages of DECODED unchanged."`
+	JSON  bool          `help:"Print each message of DECODED as JSON, with its subject."`
 }
 
 // Run prints messages of DECODED until it is interrupted.

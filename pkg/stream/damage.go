@@ -98,7 +98,7 @@ func placeOf(m *jetstream.RawStreamMsg) (id event.ID) {
 		return id
 	}
 	var d event.Decoded
-	if event.ParseDecoded(m.Data, &d) != nil {
+	if event.ParseDecoded(m.Subject, m.Data, &d) != nil {
 		return event.ID{}
 	}
 	return d.ID

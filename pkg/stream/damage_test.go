@@ -49,8 +49,8 @@ func newEndless(t *testing.T) *endless {
 	raw, err := e.operator.Info(t.Context(), Raw)
 	require.NoError(t, err)
 	for _, place := range []uint64{hadDecoded, hadDecoded - 3} { // out of order, as after PARKED
-		d := event.Decoded{ID: event.PlaceID(Incarnation(raw), place), MAC: "e4fd45f654be"}
-		_, err = e.operator.Store(t.Context(), Decoded, []*nats.Msg{{Subject: "f2.decoded.test", Header: nats.Header{}, Data: d.AppendJSON(nil)}})
+		d := event.Decoded{ID: event.PlaceID(Incarnation(raw), place)}
+		_, err = e.operator.Store(t.Context(), Decoded, []*nats.Msg{{Subject: "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", Header: nats.Header{}, Data: d.AppendJSON(nil)}})
 		require.NoError(t, err)
 	}
 

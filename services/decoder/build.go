@@ -39,7 +39,7 @@ func newBuilder() *builder {
 	return &builder{
 		c:    &controller{pins: map[pin]*sensor{}, numbers: map[int]bool{}},
 		pins: map[pin][]pinRow{}, points: map[pointKey]*row{}, unread: map[string]bool{},
-		absent: map[string][]*string{}, version: fnv.New64a(),
+		absent: map[string][]*string{}, version: fnv.New32a(),
 	}
 }
 

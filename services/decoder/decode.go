@@ -86,7 +86,7 @@ func decode(m *message, parser *payload.Parser, c *controller, set *settings, no
 		w.refuse(*c.refusal, 0)
 		return w.out
 	}
-	d.ID, d.Received, d.Repeat = m.id, m.received, m.repeat
+	d.ID, d.Received, d.Repeat = m.id, m.received.Truncate(time.Microsecond), m.repeat // as exact as timestamptz
 	d.Time, d.DeviceTime = plausible(p.Time, m.received, cmp.Or(set.maxClockAhead, defaultMaxClockAhead), cmp.Or(set.maxLate, defaultMaxLate))
 	d.Root, d.MAC, d.Mode = string(m.topic.Root), string(m.topic.MAC), string(m.topic.Mode)
 	d.Connector, d.Component, d.Verb = m.topic.Connector, m.topic.Component.String(), m.topic.Verb

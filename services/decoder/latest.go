@@ -252,8 +252,9 @@ func (l *latest) readOnce(ctx context.Context, mac topic.MAC) (map[component]mom
 			}
 			next = m.Sequence + 1
 			var d event.Decoded
-			t, err := topic.ParseSubject(decodedPrefix + strings.TrimPrefix(m.Subject, latestPrefix))
-			if err == nil && event.ParseDecoded(m.Data, &d) == nil { // otherwise the decoder did not store it, and it counts as the oldest
+			subject := decodedPrefix + strings.TrimPrefix(m.Subject, latestPrefix)
+			t, err := topic.ParseSubject(subject)
+			if err == nil && event.ParseDecoded(subject, m.Data, &d) == nil { // otherwise the decoder did not store it, and it counts as the oldest
 				of[component{t.Mode, t.Connector, t.Component}] = momentOf(&d)
 			}
 		}

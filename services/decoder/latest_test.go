@@ -113,7 +113,7 @@ func (b *board) states(t *testing.T) map[string]string {
 			return all
 		}
 		var d event.Decoded
-		require.NoError(t, event.ParseDecoded(entry.Value(), &d))
+		require.NoError(t, event.ParseDecoded(decodedPrefix+entry.Key(), entry.Value(), &d))
 		all[entry.Key()[len(mac)+1:]] = string(d.State)
 	}
 	return all

@@ -200,7 +200,7 @@ func TestRowOfAnotherType(t *testing.T) {
 	values := func() (all []int) {
 		for _, m := range r.all(t, stream.Decoded, "f2.decoded.>") {
 			var d event.Decoded
-			require.NoError(t, event.ParseDecoded(m.Data(), &d))
+			require.NoError(t, event.ParseDecoded(m.Subject(), m.Data(), &d))
 			all = append(all, len(d.Values))
 		}
 		return all

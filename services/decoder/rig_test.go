@@ -221,7 +221,7 @@ func (r *rig) account(t *testing.T, mac topic.MAC) error {
 	}
 	for _, m := range r.all(t, stream.Decoded, "f2.decoded."+string(mac)+".>") {
 		var d event.Decoded
-		require.NoError(t, event.ParseDecoded(m.Data(), &d))
+		require.NoError(t, event.ParseDecoded(m.Subject(), m.Data(), &d))
 		decoded = append(decoded, d.ID)
 	}
 	return account(raw, decoded)

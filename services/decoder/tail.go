@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
@@ -20,7 +22,7 @@ type Tail struct {
 	Filter string    // of the subjects of DECODED
 	From   time.Time // messages stored since then
 	Lines  int       // the number of messages after which it stops; 0: never
-	Raw    bool      // prints the messages unchanged
+	Raw    bool      // prints each message as JSON, with its subject
 	Log    *slog.Logger
 }
 
@@ -53,16 +55,29 @@ func (t Tail) follow(ctx context.Context, consumer jetstream.Consumer, out io.Wr
 		case err != nil:
 			return fmt.Errorf("reading DECODED: %w", err)
 		case t.Raw:
-			fmt.Fprintln(out, string(one.Data()))
-			continue
+			err = writeRaw(out, one)
+		default:
+			if err = event.ParseDecoded(one.Subject(), one.Data(), &d); err == nil {
+				WriteDecoded(out, &d)
+			}
 		}
-		if err := event.ParseDecoded(one.Data(), &d); err != nil {
+		if err != nil {
 			t.Log.Warn("not a DECODED message", "subject", one.Subject(), "error", err)
-			continue
 		}
-		WriteDecoded(out, &d)
 	}
 	return nil
+}
+
+// writeRaw prints a message on one line, as JSON.
+func writeRaw(out io.Writer, m jetstream.Msg) error {
+	line, err := json.Marshal(struct {
+		Subject string         `json:"subject"`
+		Message jsontext.Value `json:"message"`
+	}{m.Subject(), m.Data()})
+	if err == nil {
+		fmt.Fprintln(out, string(line))
+	}
+	return err
 }
 
 // WriteDecoded prints one message on one line. The data of a card or code

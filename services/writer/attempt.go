@@ -29,7 +29,7 @@ func parse(messages []jetstream.Msg) (*job, error) {
 	var j job
 	var d event.Decoded
 	for _, m := range messages {
-		if err := event.ParseDecoded(m.Data(), &d); err != nil {
+		if err := event.ParseDecoded(m.Subject(), m.Data(), &d); err != nil {
 			return nil, fmt.Errorf("parsing a message again: %w", err)
 		}
 		j.add(m, &d)

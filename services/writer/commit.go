@@ -61,7 +61,7 @@ func (w *Writer) settleUnreadable(ctx context.Context, messages []jetstream.Msg)
 	var d event.Decoded
 	good := messages[:0]
 	for _, m := range messages {
-		if err := event.ParseDecoded(m.Data(), &d); err != nil {
+		if err := event.ParseDecoded(m.Subject(), m.Data(), &d); err != nil {
 			letters, unreadable = append(letters, notDecoded(m, err)), append(unreadable, m)
 			continue
 		}

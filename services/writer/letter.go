@@ -35,13 +35,16 @@ func notDecoded(m jetstream.Msg, err error) deadletter.Letter {
 	return l
 }
 
-// position returns where JSON is wrong. The text of the error itself may quote contents.
+// position returns where JSON or the subject is wrong. The text of the error itself may quote contents.
 func position(err error) string {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Sprintf(": bad JSON at byte %d", syntactic.ByteOffset)
 	}
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		return fmt.Sprintf(": wrong type at %q", semantic.JSONPointer)
+	}
+	if place, ok := errors.AsType[*topic.Error](err); ok {
+		return ": bad subject: " + place.Reason
 	}
 	return ""
 }
@@ -53,7 +56,7 @@ func refusal(m jetstream.Msg, detail, sqlState string) deadletter.Letter {
 		Detail: detail, SQLState: sqlState, Replayed: replaces(m),
 	}
 	var d event.Decoded
-	if err := event.ParseDecoded(m.Data(), &d); err == nil {
+	if err := event.ParseDecoded(m.Subject(), m.Data(), &d); err == nil {
 		l.ID, l.Received, l.MetadataVersion = d.ID, d.Received, d.MetadataVersion
 	}
 	return l

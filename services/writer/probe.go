@@ -145,7 +145,7 @@ func (t *taken) note(messages []jetstream.Msg) {
 	for i := 0; i < len(messages); i += max(1, len(messages)/2) {
 		m := messages[i]
 		var d event.Decoded
-		if replaces(m) || len(m.Data()) > rememberedBytes || event.ParseDecoded(m.Data(), &d) != nil {
+		if replaces(m) || len(m.Data()) > rememberedBytes || event.ParseDecoded(m.Subject(), m.Data(), &d) != nil {
 			continue
 		}
 		table := measurementTable.name

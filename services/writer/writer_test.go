@@ -206,9 +206,11 @@ func TestNotDecoded(t *testing.T) {
 	m.writeRaw(
 		&nats.Msg{Subject: "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", Header: nats.Header{}, Data: []byte("{")},
 		&nats.Msg{Subject: "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1", Header: nats.Header{}, Data: good.AppendJSON(nil)},
+		&nats.Msg{Subject: "f2.decoded.e4fd45f654be.sensor-mode.100.sensor-1", Header: nats.Header{}, Data: good.AppendJSON(nil)},
 	)
 	letters := m.letters()
-	require.Len(t, letters, 1)
+	require.Len(t, letters, 2)
+	assert.Equal(t, "message 3 of DECODED is not a DECODED message: bad subject: bad_connector", letters[1].Header.Get(deadletter.HeaderDetail))
 	assert.Equal(t, "f2.dead.writer.bad_decoded.e4fd45f654be", letters[0].Subject)
 	assert.Equal(t, "{", string(letters[0].Data))
 	assert.Equal(t, "message 1 of DECODED is not a DECODED message: bad JSON at byte 1", letters[0].Header.Get(deadletter.HeaderDetail))

@@ -27,7 +27,7 @@ func BenchmarkParseDecoded(b *testing.B) {
 			data := d.AppendJSON(nil)
 			b.ReportAllocs()
 			for b.Loop() {
-				require.NoError(b, event.ParseDecoded(data, &d))
+				require.NoError(b, event.ParseDecoded(place, data, &d))
 			}
 		})
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Headers of RAW, DECODED and DEAD_LETTER messages, beside the server's own.
@@ -39,47 +41,63 @@ const (
 // Decoded is one decoded message of a device: either the Values of a sensor's frame, which
 // belong to the sensor device, or the State of another component. It contains everything
 // that a consumer needs, so that no consumer needs metadata.
+//
+// A message on DECODED is a subject, f2.decoded.<mac>.<mode>.<connector>.<component>, and
+// JSON without what the subject says:
+//
+//	{"id":"18eccba0d273de00000000000012d687","time":"2026-11-24T10:00:00Z","delay":0.112233,"controller":101,
+//	 "sensor":[1002,"Hall north"],"metadata":"84222325","points":[[1,"Temperature",25.52,"°C"],[2,"Firmware","F2S-2.14"]]}
+//	{"id":"18eccba0d273de00000000000012d688","time":"2026-11-24T10:00:00Z","delay":0.112233,"controller":101,
+//	 "metadata":"84222325","state":{"door-sensor-1":true}}
+//
+// delay is how many seconds after time the bridge received the message; it is left out if it is
+// 0. root is left out if it is tele. sensor is the id and the name of the sensor device. Each
+// of points is the id, the label, the number or text, and the unit, if there is one, of a data
+// point. The other names are those of the fields: device_time, repeat, verb. LATEST has the
+// same JSON under keys that say the same as the subject.
 type Decoded struct {
-	ID       ID        `json:"id"`
-	Time     time.Time `json:"time"`     // of the device, or Received if the device sent none or an implausible one
-	Received time.Time `json:"received"` // by the bridge
+	ID       ID
+	Time     time.Time // of the device, or Received if the device sent none or an implausible one
+	Received time.Time // by the bridge
 	// DeviceTime is the device's time if it is implausible, else zero.
-	DeviceTime time.Time `json:"device_time,omitzero"`
+	DeviceTime time.Time
 	// Repeat is set if the message is a possible repeat of an earlier one.
-	Repeat          bool           `json:"repeat,omitempty"`
-	Root            string         `json:"root"` // tele, stat or cmnd
-	MAC             string         `json:"mac"`  // of the controller, 12 lower-case hex digits
-	ControllerID    int32          `json:"controller_id"`
-	Mode            string         `json:"mode"`
-	Connector       int            `json:"connector"`
-	Component       string         `json:"component"`
-	Verb            string         `json:"verb,omitempty"`
-	DeviceID        int32          `json:"device_id,omitempty"` // of the sensor device
-	Device          string         `json:"device,omitempty"`    // its name
-	MetadataVersion string         `json:"metadata_version,omitempty"`
-	Values          []DataPoint    `json:"values,omitempty"`
-	State           jsontext.Value `json:"state,omitempty"`
+	Repeat          bool
+	Root            string // tele, stat or cmnd
+	MAC             string // of the controller, 12 lower-case hex digits
+	ControllerID    int32
+	Mode            string
+	Connector       int
+	Component       string
+	Verb            string
+	DeviceID        int32  // of the sensor device
+	Device          string // its name
+	MetadataVersion string
+	Values          []DataPoint
+	State           jsontext.Value
 }
 
 // DataPoint is one data point of a frame, in engineering units.
 type DataPoint struct {
-	DataPointID int32   `json:"datapoint_id"`
-	Label       string  `json:"label"`
-	Number      float64 `json:"value"`
-	Text        *string `json:"text,omitempty"` // of ASCII data points, instead of Number
-	Unit        string  `json:"unit,omitempty"`
+	DataPointID int32
+	Label       string
+	Number      float64
+	Text        *string // of ASCII data points, instead of Number
+	Unit        string
 }
 
-// AppendJSON appends d as one JSON object to b. It does not use a JSON library, because it runs
-// once for every message. ParseDecoded is its inverse.
+// AppendJSON appends d to b as the JSON of a message on DECODED. It does not use a JSON library,
+// because it runs once for every message. ParseDecoded is its inverse.
 func (d *Decoded) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":"`...)
 	b = append(b, d.ID.String()...)
 	b = append(b, `","time":"`...)
 	b = d.Time.UTC().AppendFormat(b, time.RFC3339Nano)
-	b = append(b, `","received":"`...)
-	b = d.Received.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, '"')
+	if delay := d.Received.Sub(d.Time); delay != 0 {
+		b = append(b, `,"delay":`...)
+		b = appendSeconds(b, delay)
+	}
 	if !d.DeviceTime.IsZero() {
 		b = append(b, `,"device_time":"`...)
 		b = d.DeviceTime.UTC().AppendFormat(b, time.RFC3339Nano)
@@ -88,30 +106,32 @@ func (d *Decoded) AppendJSON(b []byte) []byte {
 	if d.Repeat {
 		b = append(b, `,"repeat":true`...)
 	}
-	b = appendString(b, "root", d.Root)
-	b = appendString(b, "mac", d.MAC)
-	b = appendInt(b, "controller_id", int(d.ControllerID))
-	b = appendString(b, "mode", d.Mode)
-	b = appendInt(b, "connector", d.Connector)
-	b = appendString(b, "component", d.Component)
-	if d.Verb != "" {
-		b = appendString(b, "verb", d.Verb)
+	if d.Root != string(topic.Tele) {
+		b = appendString(append(b, `,"root":`...), d.Root)
 	}
+	if d.Verb != "" {
+		b = appendString(append(b, `,"verb":`...), d.Verb)
+	}
+	b = append(b, `,"controller":`...)
+	b = strconv.AppendInt(b, int64(d.ControllerID), 10)
 	if d.DeviceID != 0 {
-		b = appendInt(b, "device_id", int(d.DeviceID))
-		b = appendString(b, "device", d.Device)
+		b = append(b, `,"sensor":[`...)
+		b = strconv.AppendInt(b, int64(d.DeviceID), 10)
+		b = appendString(append(b, ','), d.Device)
+		b = append(b, ']')
 	}
 	if d.MetadataVersion != "" {
-		b = appendString(b, "metadata_version", d.MetadataVersion)
+		b = appendString(append(b, `,"metadata":`...), d.MetadataVersion)
+	}
+	for i := range d.Values {
+		if i == 0 {
+			b = append(b, `,"points":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = d.Values[i].appendJSON(b)
 	}
 	if len(d.Values) > 0 {
-		b = append(b, `,"values":[`...)
-		for i := range d.Values {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = d.Values[i].appendJSON(b)
-		}
 		b = append(b, ']')
 	}
 	if len(d.State) > 0 {
@@ -122,34 +142,42 @@ func (d *Decoded) AppendJSON(b []byte) []byte {
 }
 
 func (v *DataPoint) appendJSON(b []byte) []byte {
-	b = append(b, `{"datapoint_id":`...)
+	b = append(b, '[')
 	b = strconv.AppendInt(b, int64(v.DataPointID), 10)
-	b = appendString(b, "label", v.Label)
+	b = appendString(append(b, ','), v.Label)
+	b = append(b, ',')
 	if v.Text != nil {
-		b = appendString(b, "text", *v.Text)
+		b = appendString(b, *v.Text)
 	} else {
-		b = append(b, `,"value":`...)
 		b = appendNumber(b, v.Number)
 	}
 	if v.Unit != "" {
-		b = appendString(b, "unit", v.Unit)
+		b = appendString(append(b, ','), v.Unit)
 	}
-	return append(b, '}')
+	return append(b, ']')
 }
 
-func appendString(b []byte, name, s string) []byte {
-	b = append(b, `,"`...)
-	b = append(b, name...)
-	b = append(b, `":`...)
+func appendString(b []byte, s string) []byte {
 	b, _ = jsontext.AppendQuote(b, s) // invalid UTF-8 would become U+FFFD; callers have checked s
 	return b
 }
 
-func appendInt(b []byte, name string, n int) []byte {
-	b = append(b, `,"`...)
-	b = append(b, name...)
-	b = append(b, `":`...)
-	return strconv.AppendInt(b, int64(n), 10)
+// appendSeconds writes d exactly, as a decimal.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	if d < 0 {
+		b = append(b, '-')
+	}
+	whole, rest := int64(d/time.Second), int64(d%time.Second)
+	b = strconv.AppendInt(b, max(whole, -whole), 10)
+	rest = max(rest, -rest)
+	if rest != 0 {
+		b = append(b, '.')
+	}
+	for unit := int64(time.Second / 10); rest != 0; unit /= 10 {
+		b = append(b, '0'+byte(rest/unit)) //nolint:gosec // a digit
+		rest %= unit
+	}
+	return b
 }
 
 // appendNumber writes the shortest decimal that reads back as the same float64.

@@ -2,69 +2,80 @@ package event
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
-// ParseDecoded parses a DECODED message into d and reuses the memory of d.Values. The strings
-// of d share the memory of one copy of data.
-func ParseDecoded(data []byte, d *Decoded) error {
+// ParseDecoded parses a message on DECODED, of this or an earlier version of f2mesh, into d and
+// reuses the memory of d.Values. The strings of d share the memory of subject and of one copy of
+// data. If the JSON is valid but the subject is not, the error is a *topic.Error.
+func ParseDecoded(subject string, data []byte, d *Decoded) error {
 	values := d.Values[:0]
 	clear(values[:cap(values)])
 	*d = Decoded{Values: values}
 	if d.parseOwn(string(data)) {
-		return nil
+		return d.setPlace(subject)
 	}
 	*d = Decoded{Values: values}
-	return json.Unmarshal(data, d)
+	return d.parseAny(subject, data)
+}
+
+// setPlace takes from the subject what the JSON does not say.
+func (d *Decoded) setPlace(subject string) error {
+	t, err := topic.ParseSubject(subject)
+	if err != nil {
+		return fmt.Errorf("subject of a DECODED message: %w", err)
+	}
+	d.MAC, d.Mode, d.Connector = string(t.MAC), string(t.Mode), t.Connector
+	d.Component = subject[strings.LastIndexByte(subject, '.')+1:]
+	return nil
 }
 
 // parseOwn parses the result of AppendJSON: the same names in the same order, without white
 // space or escapes. It returns false for other JSON, which needs a JSON parser. If it returns
-// true, its result is that of a JSON parser, in a quarter of the time (measured).
+// true, its result is that of a JSON parser, in a fraction of the time.
 func (d *Decoded) parseOwn(data string) bool {
 	r := reader{rest: data}
 	r.expect(`{"id":"`)
 	r.id(&d.ID)
 	r.expect(`,"time":"`)
 	d.Time = r.time()
-	r.expect(`,"received":"`)
-	d.Received = r.time()
+	d.Received = d.Time
+	if r.skip(`,"delay":`) {
+		d.Received = d.Time.Add(r.seconds())
+	}
 	if r.skip(`,"device_time":"`) {
 		d.DeviceTime = r.time()
 	}
 	d.Repeat = r.skip(`,"repeat":true`)
-	r.expect(`,"root":"`)
-	d.Root = r.text()
-	r.expect(`,"mac":"`)
-	d.MAC = r.text()
-	r.expect(`,"controller_id":`)
-	d.ControllerID = int32(r.integer(32)) //nolint:gosec // of 32 bits
-	r.expect(`,"mode":"`)
-	d.Mode = r.text()
-	r.expect(`,"connector":`)
-	d.Connector = int(r.integer(strconv.IntSize))
-	r.expect(`,"component":"`)
-	d.Component = r.text()
+	d.Root = string(topic.Tele)
+	if r.skip(`,"root":"`) {
+		d.Root = r.text()
+	}
 	if r.skip(`,"verb":"`) {
 		d.Verb = r.text()
 	}
-	if r.skip(`,"device_id":`) {
+	r.expect(`,"controller":`)
+	d.ControllerID = int32(r.integer(32)) //nolint:gosec // of 32 bits
+	if r.skip(`,"sensor":[`) {
 		d.DeviceID = int32(r.integer(32)) //nolint:gosec // of 32 bits
-		r.expect(`,"device":"`)
+		r.expect(`,"`)
 		d.Device = r.text()
+		r.expect("]")
 	}
-	if r.skip(`,"metadata_version":"`) {
+	if r.skip(`,"metadata":"`) {
 		d.MetadataVersion = r.text()
 	}
-	if r.skip(`,"values":[`) {
+	if r.skip(`,"points":[`) {
 		for first := true; !r.failed && (first || r.skip(",")); first = false {
-			d.Values = append(d.Values, r.value())
+			d.Values = append(d.Values, r.point())
 		}
 		r.expect("]")
 	}
@@ -163,24 +174,31 @@ func (r *reader) integer(bits int) int64 {
 	return n
 }
 
-func (r *reader) value() (v DataPoint) {
-	r.expect(`{"datapoint_id":`)
+// seconds removes a decimal and returns it as a duration.
+func (r *reader) seconds() time.Duration {
+	d, err := time.ParseDuration(r.number() + "s")
+	r.failed = r.failed || err != nil
+	return d
+}
+
+func (r *reader) point() (v DataPoint) {
+	r.expect("[")
 	v.DataPointID = int32(r.integer(32)) //nolint:gosec // of 32 bits
-	r.expect(`,"label":"`)
+	r.expect(`,"`)
 	v.Label = r.text()
-	if r.skip(`,"text":"`) {
+	r.expect(",")
+	if r.skip(`"`) {
 		text := r.text()
 		v.Text = &text
 	} else {
-		r.expect(`,"value":`)
 		number, err := strconv.ParseFloat(r.number(), 64)
 		r.failed = r.failed || err != nil
 		v.Number = number
 	}
-	if r.skip(`,"unit":"`) {
+	if r.skip(`,"`) {
 		v.Unit = r.text()
 	}
-	r.expect("}")
+	r.expect("]")
 	return v
 }
 

@@ -152,7 +152,7 @@ func (c *cut) downstream() time.Time {
 // decoded parses m into d and returns its record, or nil if m is no outcome of
 // a message of the interval.
 func (a *audit) decoded(m *stream.Message, d *event.Decoded) *record {
-	if err := event.ParseDecoded(m.Data, d); err != nil || len(d.Values) == 0 && d.State == nil {
+	if err := event.ParseDecoded(m.Subject, m.Data, d); err != nil || len(d.Values) == 0 && d.State == nil {
 		if a.cut.holds(m.Time) {
 			a.unexplained(d.ID, stream.Decoded, m.Sequence)
 		}

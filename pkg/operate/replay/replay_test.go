@@ -156,7 +156,7 @@ func (m *mesh) startWriter() {
 
 func (m *mesh) write(msg jetstream.Msg) error {
 	var d event.Decoded
-	if err := event.ParseDecoded(msg.Data(), &d); err != nil {
+	if err := event.ParseDecoded(msg.Subject(), msg.Data(), &d); err != nil {
 		return err
 	}
 	replace := msg.Headers().Get(event.HeaderReplace) != ""
