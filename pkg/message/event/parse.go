@@ -139,6 +139,12 @@ func (r *reader) id(id *ID) {
 
 func (r *reader) time() time.Time {
 	s := r.text()
+	// UnmarshalText also accepts an hour of one digit, a comma and odd offsets.
+	const second = len("2006-01-02T15:04:05")
+	if len(s) <= second || s[second-6] != ':' || s[second] == ',' || !strings.HasSuffix(s, "Z") {
+		r.failed = true
+		return time.Time{}
+	}
 	var t time.Time
 	err := t.UnmarshalText([]byte(s))
 	r.failed = r.failed || err != nil

@@ -49,7 +49,7 @@ func FuzzParseOwn(f *testing.F) {
 	for _, d := range own() {
 		f.Add(d.AppendJSON(nil))
 	}
-	f.Add([]byte(`{"id":"01fe0000000000000000000000000000","time":"2026-11-24T10:00:00+01:00","delay":-0.5,"root":"","controller":-0}`))
+	f.Add([]byte(`{"id":"01fe0000000000000000000000000000","time":"2026-11-24T10:00:00.5Z","delay":-0.5,"root":"","controller":-0}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var got, want Decoded
 		if !got.parseOwn(string(data)) {
