@@ -45,14 +45,15 @@ const (
 // A message on DECODED is a subject, f2.decoded.<mac>.<mode>.<connector>.<component>, and
 // JSON without what the subject says:
 //
-//	{"id":"18eccba0d273de00000000000012d687","time":"2026-11-24T10:00:00Z","delay":0.112233,"controller":101,
-//	 "sensor":[1002,"Hall north"],"metadata":"84222325","points":[[1,"Temperature",25.52,"°C"],[2,"Firmware","F2S-2.14"]]}
-//	{"id":"18eccba0d273de00000000000012d688","time":"2026-11-24T10:00:00Z","delay":0.112233,"controller":101,
+//	{"id":"18eccba0d273de00000000000012d687","time":"2026-11-24T10:00:00Z","delay":0.112233,"device":[1002,"Hall north"],
+//	 "controller":101,"metadata":"84222325","points":[[1,"Temperature",25.52,"°C"],[2,"Firmware","F2S-2.14"]]}
+//	{"id":"18eccba0d273de00000000000012d688","time":"2026-11-24T10:00:00Z","delay":0.112233,"device":[101],
 //	 "metadata":"84222325","state":{"door-sensor-1":true}}
 //
 // delay is how many seconds after time the bridge received the message; it is left out if it is
-// 0. root is left out if it is tele. sensor is the id and the name of the sensor device. Each
-// of points is the id, the label, the number or text, and the unit, if there is one, of a data
+// 0. root is left out if it is tele. device is the id and the name of the sensor device, or the
+// id of the controller, whose event it is. Earlier versions wrote another type, so their writers make
+// dead letters of these messages rather than no rows. Each of points is the id, the label, the number or text, and the unit, if there is one, of a data
 // point. The other names are those of the fields: device_time, repeat, verb. LATEST has the
 // same JSON under keys that say the same as the subject.
 type Decoded struct {
@@ -112,12 +113,14 @@ func (d *Decoded) AppendJSON(b []byte) []byte {
 	if d.Verb != "" {
 		b = appendString(append(b, `,"verb":`...), d.Verb)
 	}
-	b = append(b, `,"controller":`...)
-	b = strconv.AppendInt(b, int64(d.ControllerID), 10)
+	b = append(b, `,"device":[`...)
 	if d.DeviceID != 0 {
-		b = append(b, `,"sensor":[`...)
 		b = strconv.AppendInt(b, int64(d.DeviceID), 10)
 		b = appendString(append(b, ','), d.Device)
+		b = append(b, `],"controller":`...)
+	}
+	b = strconv.AppendInt(b, int64(d.ControllerID), 10)
+	if d.DeviceID == 0 {
 		b = append(b, ']')
 	}
 	if d.MetadataVersion != "" {

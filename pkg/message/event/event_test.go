@@ -37,14 +37,29 @@ func sample() event.Decoded {
 func TestAppendJSON(t *testing.T) {
 	t.Parallel()
 	d := sample()
-	assert.Equal(t, `{"id":"0102fe00000000000000000000000000","time":"2026-11-24T10:00:00.123456Z","delay":0.000000789,"controller":7,`+
-		`"sensor":[8,"Hall \"north\""],"metadata":"00ff","points":[[1,"Temperature",25.52,"°C"],[2,"Firmware","F2S-2.14"]]}`,
+	assert.Equal(t, `{"id":"0102fe00000000000000000000000000","time":"2026-11-24T10:00:00.123456Z","delay":0.000000789,`+
+		`"device":[8,"Hall \"north\""],"controller":7,"metadata":"00ff","points":[[1,"Temperature",25.52,"°C"],[2,"Firmware","F2S-2.14"]]}`,
 		string(d.AppendJSON(nil)))
 	assert.Equal(t, "before{", string(d.AppendJSON([]byte("before"))[:7]), "it appends")
 
 	d.DeviceTime, d.Repeat, d.Root, d.Received = moment.AddDate(70, 0, 0), true, "cmnd", d.Time
-	assert.Contains(t, string(d.AppendJSON(nil)), `"time":"2026-11-24T10:00:00.123456Z","device_time":"2096-11-24T10:00:00.123456789Z","repeat":true,"root":"cmnd","controller"`)
+	assert.Contains(t, string(d.AppendJSON(nil)), `"time":"2026-11-24T10:00:00.123456Z","device_time":"2096-11-24T10:00:00.123456789Z","repeat":true,"root":"cmnd","device"`)
 	assert.Equal(t, d, inverse(t, &d))
+}
+
+// TestEarlierWriterRefuses: a writer of an earlier version fails on a message of this one, and does
+// not take it for one without values.
+func TestEarlierWriterRefuses(t *testing.T) {
+	t.Parallel()
+	reading, door := sample(), sample()
+	door.DeviceID, door.Device, door.Values, door.State = 0, "", nil, jsontext.Value(`{"door-sensor-1":true}`)
+	for _, d := range []event.Decoded{reading, door} {
+		var earlier struct {
+			Device string `json:"device"`
+		}
+		require.Error(t, json.Unmarshal(d.AppendJSON(nil), &earlier))
+		assert.Equal(t, d, inverse(t, &d), "the control")
+	}
 }
 
 // TestInverse covers numbers and texts that a hand-written encoder easily gets wrong.
@@ -143,7 +158,7 @@ func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{``, `{`, `[]`, `{"id":"01"}`, `{"id":"zz02fe00000000000000000000000000"}`, `{"time":"yesterday"}`, `{"device_id":2147483648}`, `{"values":[{"value":"1"}]}`, `{"values":[{"value":1e999}]}`,
 		`{"controller":2147483648}`, `{"controller":"1"}`, `{"controller":1,"controller":1}`, `{"delay":"1"}`, `{"delay":1e3}`, `{"delay":1e99}`, `{"delay":99999999999}`,
-		`{"sensor":1}`, `{"sensor":[1]}`, `{"sensor":["1","Hall"]}`, `{"sensor":[1,"Hall",2]}`, `{"sensor":[1,null]}`,
+		`{"device":1}`, `{"device":[]}`, `{"device":["1","Hall"]}`, `{"device":[1,"Hall",2]}`, `{"device":[1,null]}`, `{"device":[1,2]}`,
 		`{"points":[{}]}`, `{"points":[[1,"a"]]}`, `{"points":[[1,"a",2,"b","c"]]}`, `{"points":[["1","a",2]]}`, `{"points":[[1,2,3]]}`, `{"points":[[1,"a",null]]}`,
 		`{"points":[[1,"a",true]]}`, `{"points":[[1,"a",1e999]]}`, `{"points":[[1,"a",2,3]]}`, `{"points":[[2147483648,"a",2]]}`, `{"points":[[1,"a",{"a":1,"a":1}]]}`,
 	} {

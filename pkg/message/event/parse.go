@@ -62,12 +62,13 @@ func (d *Decoded) parseOwn(data string) bool {
 	if r.skip(`,"verb":"`) {
 		d.Verb = r.text()
 	}
-	r.expect(`,"controller":`)
+	r.expect(`,"device":[`)
 	d.ControllerID = int32(r.integer(32)) //nolint:gosec // of 32 bits
-	if r.skip(`,"sensor":[`) {
-		d.DeviceID = int32(r.integer(32)) //nolint:gosec // of 32 bits
-		r.expect(`,"`)
-		d.Device = r.text()
+	if r.skip(`,"`) {
+		d.DeviceID, d.Device = d.ControllerID, r.text()
+		r.expect(`],"controller":`)
+		d.ControllerID = int32(r.integer(32)) //nolint:gosec // of 32 bits
+	} else {
 		r.expect("]")
 	}
 	if r.skip(`,"metadata":"`) {

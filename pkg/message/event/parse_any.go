@@ -22,8 +22,8 @@ type document struct {
 	State      jsontext.Value `json:"state"`
 
 	Delay      delay   `json:"delay"`
+	Device     device  `json:"device"` // of an earlier version: its name
 	Controller int32   `json:"controller"`
-	Sensor     sensor  `json:"sensor"`
 	Metadata   string  `json:"metadata"`
 	Points     []point `json:"points"`
 
@@ -39,7 +39,6 @@ type earlier struct {
 	Connector       int       `json:"connector"`
 	Component       string    `json:"component"`
 	DeviceID        int32     `json:"device_id"`
-	Device          string    `json:"device"`
 	MetadataVersion string    `json:"metadata_version"`
 	Values          []struct {
 		DataPointID int32   `json:"datapoint_id"`
@@ -62,14 +61,16 @@ func (d *Decoded) parseAny(subject string, data []byte) error {
 	if j.MAC != "" {
 		d.Received, d.MAC, d.ControllerID = j.Received, j.MAC, j.ControllerID
 		d.Mode, d.Connector, d.Component = j.Mode, j.Connector, j.Component
-		d.DeviceID, d.Device, d.MetadataVersion = j.DeviceID, j.Device, j.MetadataVersion
+		d.DeviceID, d.Device, d.MetadataVersion = j.DeviceID, j.Device.name, j.MetadataVersion
 		for _, v := range j.Values {
 			d.Values = append(d.Values, DataPoint(v))
 		}
 		return nil
 	}
-	d.Received, d.ControllerID = j.Time.Add(time.Duration(j.Delay)), j.Controller
-	d.DeviceID, d.Device, d.MetadataVersion = j.Sensor.id, j.Sensor.name, j.Metadata
+	d.Received, d.ControllerID, d.MetadataVersion = j.Time.Add(time.Duration(j.Delay)), j.Device.id, j.Metadata
+	if j.Device.named {
+		d.DeviceID, d.Device, d.ControllerID = j.Device.id, j.Device.name, j.Controller
+	}
 	for _, v := range j.Points {
 		d.Values = append(d.Values, DataPoint(v))
 	}
@@ -91,15 +92,24 @@ func (d *delay) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// sensor is an array of an id and a name.
-type sensor struct {
-	id   int32
-	name string
+// device is an array of an id and, for a sensor device, a name; of an earlier version a name.
+type device struct {
+	id    int32
+	name  string
+	named bool
 }
 
-// UnmarshalJSON parses the array.
-func (s *sensor) UnmarshalJSON(data []byte) error {
-	return parseArray(data, 2, &s.id, &s.name)
+// UnmarshalJSON parses the array or the name.
+func (d *device) UnmarshalJSON(data []byte) error {
+	if jsontext.Value(data).Kind() == '"' {
+		return json.Unmarshal(data, &d.name)
+	}
+	var name *string
+	if err := parseArray(data, 1, &d.id, &name); err != nil || name == nil {
+		return err
+	}
+	d.name, d.named = *name, true
+	return nil
 }
 
 // point is an array of the fields of a DataPoint.
