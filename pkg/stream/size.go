@@ -24,7 +24,7 @@ const (
 	BatchRoom = maxBatchBytes + 1<<20
 
 	rawMessage     = 400
-	decodedMessage = 700
+	decodedMessage = 450
 	// leastBytes is the smallest size: half of it is free for a batch, and there is
 	// history as well.
 	leastBytes = 64 << 20
