@@ -150,7 +150,7 @@ func (h hop) declare(b *testing.B, operator *stream.Client) {
 // messages are n frames of 50 controllers.
 func (h hop) messages(n int) []*nats.Msg {
 	all := make([]*nats.Msg, n)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not a secret
+	random := rand.New(rand.NewPCG(1, 2))
 	for i := range all {
 		header := nats.Header{}
 		if h.headers {

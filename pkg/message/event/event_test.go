@@ -37,7 +37,7 @@ func sample() event.Decoded {
 func TestAppendJSON(t *testing.T) {
 	t.Parallel()
 	d := sample()
-	assert.Equal(t, `{"id":"0102fe00000000000000000000000000","time":"2026-11-24T10:00:00.123456Z","delay":0.000000789,`+
+	assert.Equal(t, `{"id":"0102fe00000000000000000000000000","time":"2026-11-24T10:00:00.123456Z","delay":0.000000789,`+ //nolint:testifylint // byte for byte
 		`"device":[8,"Hall \"north\""],"controller":7,"metadata":"00ff","points":[[1,"Temperature",25.52,"°C"],[2,"Firmware","F2S-2.14"]]}`,
 		string(d.AppendJSON(nil)))
 	assert.Equal(t, "before{", string(d.AppendJSON([]byte("before"))[:7]), "it appends")
@@ -156,7 +156,8 @@ const place = "f2.decoded.e4fd45f654be.sensor-mode.1.sensor-1"
 
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
-	for _, data := range []string{``, `{`, `[]`, `{"id":"01"}`, `{"id":"zz02fe00000000000000000000000000"}`, `{"time":"yesterday"}`, `{"device_id":2147483648}`, `{"values":[{"value":"1"}]}`, `{"values":[{"value":1e999}]}`,
+	for _, data := range []string{
+		``, `{`, `[]`, `{"id":"01"}`, `{"id":"zz02fe00000000000000000000000000"}`, `{"time":"yesterday"}`, `{"device_id":2147483648}`, `{"values":[{"value":"1"}]}`, `{"values":[{"value":1e999}]}`,
 		`{"controller":2147483648}`, `{"controller":"1"}`, `{"controller":1,"controller":1}`, `{"delay":"1"}`, `{"delay":1e3}`, `{"delay":1e99}`, `{"delay":99999999999}`,
 		`{"device":1}`, `{"device":[]}`, `{"device":["1","Hall"]}`, `{"device":[1,"Hall",2]}`, `{"device":[1,null]}`, `{"device":[1,2]}`,
 		`{"points":[{}]}`, `{"points":[[1,"a"]]}`, `{"points":[[1,"a",2,"b","c"]]}`, `{"points":[["1","a",2]]}`, `{"points":[[1,2,3]]}`, `{"points":[[1,"a",null]]}`,
