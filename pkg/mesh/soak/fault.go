@@ -370,10 +370,11 @@ func revoked(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	return time.Now(), nil
 }
 
-// upgraded replaces the services of an earlier release, one after the other.
+// upgraded replaces the services of an earlier release, one after the other, and against the data
+// path: a service does not understand what a newer one before it sends.
 func upgraded(ctx context.Context, s *system, f *Fault) (time.Time, error) {
 	f.Target = "all services"
-	for _, name := range slices.Clone(services) {
+	for _, name := range slices.Backward(services) {
 		s.local().services[name].halt(true)
 		s.local().services[name].replace(s.cfg.Program)
 		if err := s.local().services[name].start(); err != nil {
