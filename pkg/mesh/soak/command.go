@@ -114,7 +114,7 @@ func (b *commandBook) settle(ctx context.Context, js jetstream.JetStream) error 
 // answered reads the outcomes until each command has one.
 func (b *commandBook) answered(ctx context.Context, js jetstream.JetStream) error {
 	return within(ctx, commandTime, "each command has an outcome", func(ctx context.Context) bool {
-		if b.settle(ctx, js) == nil && b.totals(0).Unanswered == 0 {
+		if b.settle(ctx, js) == nil && b.totals(0, nil).Unanswered == 0 {
 			return true
 		}
 		hold(ctx, 5*time.Second)
@@ -133,6 +133,7 @@ type CommandTotals struct {
 	Unanswered int            `json:"unanswered"` // no outcome
 	Doubled    int            `json:"doubled"`    // carried out more than once
 	Late       int            `json:"late"`       // carried out after their time
+	Held       int            `json:"held"`       // likewise, when the controllers' network worked again; not a fault
 	Untrue     int            `json:"untrue"`     // refused or expired, and yet carried out; or confirmed, and the state not reached
 	Examples   []string       `json:"examples,omitempty"`
 }
@@ -140,8 +141,9 @@ type CommandTotals struct {
 // faults is how many commands break the contract.
 func (t CommandTotals) faults() int { return t.Unanswered + t.Doubled + t.Late + t.Untrue }
 
-// totals judges each command. maxAge is how old one may be when it is carried out.
-func (b *commandBook) totals(maxAge time.Duration) CommandTotals {
+// totals judges each command. maxAge is how old one may be when it is carried out, if no fault held
+// it up between the broker and the controllers.
+func (b *commandBook) totals(maxAge time.Duration, faults []Fault) CommandTotals {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := CommandTotals{Outcomes: map[string]int{}, Doubled: len(b.late)}
@@ -151,7 +153,7 @@ func (b *commandBook) totals(maxAge time.Duration) CommandTotals {
 	}
 	for key, c := range b.sent {
 		before := t.faults()
-		c.judge(&t, maxAge, reached[stateOf(key)])
+		c.judge(&t, maxAge, reached[stateOf(key)], faults)
 		if t.faults() > before && len(t.Examples) < maxExamples {
 			t.Examples = append(t.Examples, c.String())
 		}
@@ -177,12 +179,16 @@ func (c *sentCommand) String() string {
 }
 
 // judge judges one command. reached is when the component was commanded into the state that it asks for.
-func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []time.Time) {
+func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []time.Time, faults []Fault) {
 	if len(c.carriedOut) > 1 {
 		t.Doubled++
 	}
 	for _, at := range c.carriedOut {
-		if at.Sub(c.issued) > maxAge {
+		switch {
+		case at.Sub(c.issued) <= maxAge:
+		case slices.ContainsFunc(faults, func(f Fault) bool { return c.heldBy(f, at, maxAge) }):
+			t.Held++
+		default:
 			t.Late++
 		}
 	}
@@ -212,4 +218,13 @@ func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []ti
 			t.Untrue++
 		}
 	}
+}
+
+// heldBy reports whether a fault held up a command that was carried out at a time: the broker had
+// written it in time to a connection that carried nothing then. The README states this limit, and
+// that the sender learns that the outcome is unknown.
+func (c *sentCommand) heldBy(f Fault, at time.Time, maxAge time.Duration) bool {
+	const delivery = 2 * time.Second // after the fault
+	return f.Target == controllersLink && len(c.outcomes) > 0 && c.outcomes[0] == "unknown" &&
+		f.At.Before(c.issued.Add(maxAge)) && at.After(f.At) && at.Before(f.Healed.Add(delivery))
 }

@@ -150,5 +150,8 @@ func outcomes(t CommandTotals) string {
 	for _, name := range slices.Sorted(maps.Keys(t.Outcomes)) {
 		texts = append(texts, fmt.Sprintf("%d %s", t.Outcomes[name], name))
 	}
+	if t.Held > 0 {
+		texts = append(texts, fmt.Sprintf("%d late out of an interrupted connection", t.Held))
+	}
 	return strings.Join(texts, ", ")
 }

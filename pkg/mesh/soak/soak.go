@@ -321,7 +321,7 @@ func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) 
 	if err := r.commands.answered(ctx, r.js); err != nil && ctx.Err() != nil {
 		return err
 	}
-	report.Commands = r.commands.totals(r.commandMax)
+	report.Commands = r.commands.totals(r.commandMax, report.Faults)
 	conn, err := r.query(ctx)
 	if err != nil {
 		return err

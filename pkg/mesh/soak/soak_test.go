@@ -186,7 +186,7 @@ func TestCommandTotals(t *testing.T) {
 		b := newCommandBook()
 		test.c.issued = issued
 		b.sent["x"] = &test.c
-		assert.Equal(t, test.faults, b.totals(6*time.Second).faults(), name)
+		assert.Equal(t, test.faults, b.totals(6*time.Second, nil).faults(), name)
 	}
 	const first, second, other = `m{"power-flag":1,"period":1}`, `m{"power-flag":1,"period":2}`, `m{"power-flag":0,"period":1}`
 	confirmed := func() *sentCommand {
@@ -195,16 +195,47 @@ func TestCommandTotals(t *testing.T) {
 	b := newCommandBook()
 	b.sent = map[string]*sentCommand{first: confirmed(), second: confirmed(), other: confirmed()}
 	b.sent[second].carriedOut = on
-	assert.Equal(t, 1, b.totals(time.Minute).Untrue, "the first is confirmed by the state that the second led to, the other by nothing")
+	assert.Equal(t, 1, b.totals(time.Minute, nil).Untrue, "the first is confirmed by the state that the second led to, the other by nothing")
 	b.sent[second].carriedOut = []time.Time{issued.Add(-time.Second)}
-	assert.Equal(t, 3, b.totals(time.Minute).Untrue, "the state was reached before the commands were issued")
+	assert.Equal(t, 3, b.totals(time.Minute, nil).Untrue, "the state was reached before the commands were issued")
 	b.sent[second].carriedOut = []time.Time{issued.Add(5 * time.Minute)}
-	assert.Equal(t, 3, b.totals(time.Minute).Untrue, "the state was reached too late")
+	assert.Equal(t, 3, b.totals(time.Minute, nil).Untrue, "the state was reached too late")
 	b.sent[first].outcomes = []string{"unknown", "confirmed"}
-	assert.Equal(t, 2, b.totals(time.Minute).Untrue, "a late report replaces an unknown outcome")
+	assert.Equal(t, 2, b.totals(time.Minute, nil).Untrue, "a late report replaces an unknown outcome")
 	b = newCommandBook()
 	b.carriedOut("02f200000001", "{}", issued)
-	assert.Equal(t, 1, b.totals(time.Second).faults(), "a command that nobody sent")
+	assert.Equal(t, 1, b.totals(time.Second, nil).faults(), "a command that nobody sent")
+}
+
+// TestHeldCommands: a command may come late out of a connection that was interrupted when it was
+// written, if its sender learnt that its outcome is unknown.
+func TestHeldCommands(t *testing.T) {
+	t.Parallel()
+	issued := time.Unix(1000, 0)
+	after := func(seconds int) time.Time { return issued.Add(time.Duration(seconds) * time.Second) }
+	partition := Fault{Kind: "partition", Target: controllersLink, At: after(1), Healed: after(15)}
+	held := sentCommand{stored: true, issued: issued, carriedOut: []time.Time{after(16)}, outcomes: []string{"unknown", "confirmed"}}
+	for name, test := range map[string]struct {
+		change func(*sentCommand, *Fault)
+		held   int
+	}{
+		"held up":                           {func(*sentCommand, *Fault) {}, 1},
+		"elsewhere":                         {func(_ *sentCommand, f *Fault) { f.Target = "bridge-mosquitto" }, 0},
+		"the sender believes otherwise":     {func(c *sentCommand, _ *Fault) { c.outcomes = []string{"confirmed"} }, 0},
+		"interrupted after its time":        {func(_ *sentCommand, f *Fault) { f.At = after(7) }, 0},
+		"carried out long after the fault":  {func(c *sentCommand, _ *Fault) { c.carriedOut[0] = after(18) }, 0},
+		"carried out before the fault":      {func(_ *sentCommand, f *Fault) { f.At, f.Healed = after(17), after(20) }, 0},
+		"carried out twice, the first late": {func(c *sentCommand, _ *Fault) { c.carriedOut = append(c.carriedOut, after(60)) }, 1},
+	} {
+		c, f := held, partition
+		c.carriedOut = slices.Clone(held.carriedOut)
+		test.change(&c, &f)
+		b := newCommandBook()
+		b.sent["x"] = &c
+		totals := b.totals(6*time.Second, []Fault{f})
+		assert.Equal(t, test.held, totals.Held, name)
+		assert.Equal(t, len(c.carriedOut)-test.held, totals.Late, name)
+	}
 }
 
 func publishPacket(id byte) []byte {
