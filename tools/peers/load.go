@@ -19,7 +19,7 @@ const (
 	points = 3
 )
 
-// load sends messages as fast as the broker acknowledges them, and prints a line after the first
+// load sends messages as fast as the broker acknowledges them, or at a rate, and prints a line after the first
 // acknowledgement. It is a process of its own, so that its CPU time counts apart.
 func load(ctx context.Context, args []string) error {
 	var once sync.Once
@@ -29,6 +29,7 @@ func load(ctx context.Context, args []string) error {
 	flags.StringVar(&cfg.CAFile, "ca", "", "`file` of the broker's CA")
 	flags.StringVar(&cfg.Devices, "devices", "", "`directory` of the controllers' certificates")
 	flags.IntVar(&cfg.Messages, "messages", 0, "messages to send")
+	flags.IntVar(&cfg.Rate, "rate", 0, "messages a second; 0: as fast as the broker acknowledges")
 	_ = flags.Parse(args[1:]) // it exits
 	senders := fleet.Demo(controllers)
 	for i := range senders {

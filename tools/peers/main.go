@@ -1,6 +1,8 @@
 // Peers measures f2mesh and Telegraf side by side: the same load, Mosquitto and PostgreSQL, in turns. It
 // prints the medians of some pairs of runs, and the ratios between the two. docs/performance.md describes it.
 //
+// `peers paced` measures f2mesh alone: the time from publish to row, at a constant rate.
+//
 // It runs in the root of the project, with bin/f2mesh and bin/tools/telegraf. Each run has a mesh
 // of its own: a new broker and a new database.
 package main
@@ -28,8 +30,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	run := compare
-	if len(os.Args) > 1 && os.Args[1] == loadCommand {
-		run = load
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case loadCommand:
+			run = load
+		case pacedCommand:
+			run = paced
+		}
 	}
 	if err := run(ctx, os.Args[1:]); err != nil {
 		stop()

@@ -100,7 +100,7 @@ func measure(ctx context.Context, s system, mode string, messages int) (r result
 
 // warm sends the first messages.
 func (c *consumer) warm(ctx context.Context, s system, servers *servers) error {
-	load, err := startLoad(ctx, servers, warmUp)
+	load, err := startLoad(ctx, servers, warmUp, 0)
 	if err != nil {
 		return err
 	}
@@ -115,13 +115,13 @@ func (c *consumer) warm(ctx context.Context, s system, servers *servers) error {
 // the broker has them all and the consumer, which is paused, may continue.
 func (c *consumer) send(ctx context.Context, servers *servers, mode string, messages int) (*exec.Cmd, error) {
 	if mode == live {
-		return startLoad(ctx, servers, messages)
+		return startLoad(ctx, servers, messages, 0)
 	}
 	began := time.Now()
 	if err := c.Signal(syscall.SIGSTOP); err != nil {
 		return nil, err
 	}
-	load, err := startLoad(ctx, servers, messages)
+	load, err := startLoad(ctx, servers, messages, 0)
 	if err == nil {
 		err = load.Wait()
 	}
@@ -165,7 +165,8 @@ func (c *consumer) await(ctx context.Context, want int64, bar *progress.Bar) (ro
 }
 
 // startLoad starts a process that sends messages, and returns when the broker has acknowledged the first.
-func startLoad(ctx context.Context, s *servers, messages int) (*exec.Cmd, error) {
+// With a rate of 0 it sends as fast as it can.
+func startLoad(ctx context.Context, s *servers, messages, rate int) (*exec.Cmd, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -173,7 +174,7 @@ func startLoad(ctx context.Context, s *servers, messages int) (*exec.Cmd, error)
 	d := s.Description
 	cmd := exec.CommandContext(ctx, program, loadCommand, //nolint:gosec // this program
 		"-broker", "ssl://"+net.JoinHostPort(d.Public, strconv.Itoa(d.Ports.MQTTTLS)), "-ca", d.CAFile,
-		"-devices", s.State.DevicesDir(), "-messages", strconv.Itoa(messages))
+		"-devices", s.State.DevicesDir(), "-messages", strconv.Itoa(messages), "-rate", strconv.Itoa(rate))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
