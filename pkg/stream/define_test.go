@@ -166,7 +166,7 @@ func TestSetUpSizesForARate(t *testing.T) {
 	raw := configOf(t, operator, "RAW")
 	assert.Equal(t, 300, DeclaredRate(&raw))
 	assert.InDelta(t, 90.72e9, float64(raw.MaxBytes), 1e6, "300/s of 400 bytes for 7 days are 80% of it")
-	assert.InDelta(t, 68.04e9, float64(configOf(t, operator, "DECODED").MaxBytes), 1e6)
+	assert.InDelta(t, 43.74e9, float64(configOf(t, operator, "DECODED").MaxBytes), 1e6)
 	differences, err := operator.Differences(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, differences, "what setup chose is no difference")
@@ -200,10 +200,10 @@ func TestChooseBytes(t *testing.T) {
 		room         int64
 		raw, decoded int64
 	}{
-		{10, -1, 3024 << 20, 2268 << 20}, // roughly
+		{10, -1, 3024 << 20, 1458 << 20}, // roughly
 		{300, 0, leastBytes, leastBytes},
-		{1, -1, 302 << 20, 226 << 20},
-		{300, 16 << 30, 9362 << 20, 7021 << 20},
+		{1, -1, 302 << 20, 146 << 20},
+		{300, 16 << 30, 11054 << 20, 5330 << 20},
 	} {
 		raw, decoded := chooseBytes(test.rate, test.room)
 		assert.InEpsilon(t, test.raw, raw, 0.05, "%+v", test)
