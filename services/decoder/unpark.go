@@ -99,6 +99,7 @@ func (d *Decoder) replay(ctx context.Context, mac topic.MAC, c *controller) erro
 	w := d.parking.place(mac)
 	var own worker
 	for try := 0; ; try++ {
+		alone := try >= lonely // nothing is parked meanwhile
 		if try == lonely {
 			bounded, cancel := context.WithTimeout(ctx, turnTimeout)
 			ok := d.turn.acquire(bounded)
@@ -109,7 +110,7 @@ func (d *Decoder) replay(ctx context.Context, mac topic.MAC, c *controller) erro
 			defer d.turn.release()
 		}
 		mark, settled := d.parking.mark(mac)
-		if err := d.replayAll(ctx, mac, w, c, &own); err != nil {
+		if err := d.replayAll(ctx, mac, w, c, &own, alone); err != nil {
 			return err
 		}
 		removed, err := d.remove(ctx, mac, w)
@@ -125,8 +126,9 @@ func (d *Decoder) replay(ctx context.Context, mac topic.MAC, c *controller) erro
 	}
 }
 
-// replayAll decodes all messages that PARKED has of the controller.
-func (d *Decoder) replayAll(ctx context.Context, mac topic.MAC, w *waiting, c *controller, own *worker) error {
+// replayAll decodes all messages that PARKED has of the controller: alone, or but for the few that
+// were parked meanwhile. A controller can send as fast as its messages are decoded.
+func (d *Decoder) replayAll(ctx context.Context, mac topic.MAC, w *waiting, c *controller, own *worker, alone bool) error {
 	for {
 		messages, err := d.readParked(ctx, mac, w.next)
 		if err != nil || len(messages) == 0 {
@@ -137,7 +139,19 @@ func (d *Decoder) replayAll(ctx context.Context, mac topic.MAC, w *waiting, c *c
 		}
 		w.last = messages[len(messages)-1].Sequence
 		w.next = w.last + 1
+		if !alone && fewer(messages) {
+			return nil
+		}
 	}
+}
+
+// fewer reports whether there were fewer messages on PARKED than are read at once.
+func fewer(messages []*jetstream.RawStreamMsg) bool {
+	size := 0
+	for _, m := range messages {
+		size += len(m.Data)
+	}
+	return len(messages) < chunk && size < chunkBytes/2
 }
 
 // replayChunk returns when the outcome of every message is stored.
