@@ -141,9 +141,9 @@ type CommandTotals struct {
 // faults is how many commands break the contract.
 func (t CommandTotals) faults() int { return t.Unanswered + t.Doubled + t.Late + t.Untrue }
 
-// totals judges each command. maxAge is how old one may be when it is carried out, if no fault held
-// it up between the broker and the controllers.
-func (b *commandBook) totals(maxAge time.Duration, faults []Fault) CommandTotals {
+// totals judges each command. maxAge is how old one may be when it is carried out, if no outage of the
+// controllers' network held it up.
+func (b *commandBook) totals(maxAge time.Duration, outages []outage) CommandTotals {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := CommandTotals{Outcomes: map[string]int{}, Doubled: len(b.late)}
@@ -153,7 +153,7 @@ func (b *commandBook) totals(maxAge time.Duration, faults []Fault) CommandTotals
 	}
 	for key, c := range b.sent {
 		before := t.faults()
-		c.judge(&t, maxAge, reached[stateOf(key)], faults)
+		c.judge(&t, maxAge, reached[stateOf(key)], outages)
 		if t.faults() > before && len(t.Examples) < maxExamples {
 			t.Examples = append(t.Examples, c.String())
 		}
@@ -179,14 +179,14 @@ func (c *sentCommand) String() string {
 }
 
 // judge judges one command. reached is when the component was commanded into the state that it asks for.
-func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []time.Time, faults []Fault) {
+func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []time.Time, outages []outage) {
 	if len(c.carriedOut) > 1 {
 		t.Doubled++
 	}
 	for _, at := range c.carriedOut {
 		switch {
 		case at.Sub(c.issued) <= maxAge:
-		case slices.ContainsFunc(faults, func(f Fault) bool { return c.heldBy(f, at, maxAge) }):
+		case slices.ContainsFunc(outages, func(o outage) bool { return c.heldBy(o, at, maxAge) }):
 			t.Held++
 		default:
 			t.Late++
@@ -220,11 +220,14 @@ func (c *sentCommand) judge(t *CommandTotals, maxAge time.Duration, reached []ti
 	}
 }
 
-// heldBy reports whether a fault held up a command that was carried out at a time: the broker had
-// written it in time to a connection that carried nothing then. The README states this limit, and
-// that the sender learns that the outcome is unknown.
-func (c *sentCommand) heldBy(f Fault, at time.Time, maxAge time.Duration) bool {
-	const delivery = 2 * time.Second // after the fault
-	return f.Target == controllersLink && len(c.outcomes) > 0 && c.outcomes[0] == "unknown" &&
-		f.At.Before(c.issued.Add(maxAge)) && at.After(f.At) && at.Before(f.Healed.Add(delivery))
+// outage is a time in which the network between the broker and the controllers carried nothing.
+type outage struct{ from, until time.Time }
+
+// heldBy reports whether an outage held up a command that was carried out at a time: the broker had
+// written it in time. The README states this limit, and that the sender learns that the outcome is
+// unknown.
+func (c *sentCommand) heldBy(o outage, at time.Time, maxAge time.Duration) bool {
+	const delivery = 2 * time.Second // after the outage
+	return len(c.outcomes) > 0 && c.outcomes[0] == "unknown" &&
+		o.from.Before(c.issued.Add(maxAge)) && at.After(o.from) && at.Before(o.until.Add(delivery))
 }

@@ -306,6 +306,16 @@ func judgeRun(ctx context.Context, s *system, controllers []fleet.Controller, jo
 
 func acknowledgedIn(journalPath string) string { return journalPath + ".acknowledged" }
 
+// outages are the faults of the controllers' network.
+func outages(faults []Fault) (all []outage) {
+	for _, f := range faults {
+		if f.Target == controllersLink {
+			all = append(all, outage{f.At, f.Healed})
+		}
+	}
+	return all
+}
+
 // judge has the oracle and the ledger say what became of everything.
 func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) (err error) {
 	list := []fleet.Controller{}
@@ -321,7 +331,7 @@ func (r *run) judge(ctx context.Context, report *RunReport, journalPath string) 
 	if err := r.commands.answered(ctx, r.js); err != nil && ctx.Err() != nil {
 		return err
 	}
-	report.Commands = r.commands.totals(r.commandMax, report.Faults)
+	report.Commands = r.commands.totals(r.commandMax, outages(report.Faults))
 	conn, err := r.query(ctx)
 	if err != nil {
 		return err

@@ -232,7 +232,7 @@ func TestHeldCommands(t *testing.T) {
 		test.change(&c, &f)
 		b := newCommandBook()
 		b.sent["x"] = &c
-		totals := b.totals(6*time.Second, []Fault{f})
+		totals := b.totals(6*time.Second, outages([]Fault{f}))
 		assert.Equal(t, test.held, totals.Held, name)
 		assert.Equal(t, len(c.carriedOut)-test.held, totals.Late, name)
 	}
