@@ -42,8 +42,8 @@ func BenchmarkHop(b *testing.B) {
 	}{
 		{"as it is", func(*hop) {}},
 		{"single messages", func(h *hop) { h.batch = 1 }},
-		{"batches of 8", func(h *hop) { h.batch = 8 }},
-		{"batches of 9", func(h *hop) { h.batch = 9 }},
+		{"batches of 4", func(h *hop) { h.batch = 4 }},
+		{"batches of 5", func(h *hop) { h.batch = 5 }},
 		{"batches of 32", func(h *hop) { h.batch = 32 }},
 		{"batches of 100", func(h *hop) { h.batch = 100 }},
 		{"batches of 300", func(h *hop) { h.batch = 300 }},

@@ -4,7 +4,8 @@ import "time"
 
 // Few is up to how many messages are stored one by one, each with a sync of its own. That takes less
 // time than an atomic batch: nats-server makes files for it, syncs them, and then stores the messages.
-const Few = 8
+// On a disk whose syncs take a millisecond more than four would take longer.
+const Few = 4
 
 // period is how often a Linger looks at the rate.
 const period = 100 * time.Millisecond
