@@ -16,7 +16,7 @@ type Config struct {
 	ClientID      string        `help:"MQTT client id. The broker keeps the session's queue under it." env:"MQTT_CLIENT_ID" default:"f2mesh-bridge" name:"mqtt-client-id"`
 	Filter        string        `help:"MQTT topic filter. Everything that matches is stored or dead-lettered." env:"MQTT_FILTER" default:"#" name:"mqtt-filter"`
 	Batch         int           `help:"Maximum messages stored with one sync (1..1000)." env:"BRIDGE_BATCH" default:"1000" name:"batch"`
-	Linger        time.Duration `help:"Maximum time that the first message of a batch waits for others, at a rate at which some come." env:"BRIDGE_LINGER" default:"15ms" name:"linger"`
+	Linger        time.Duration `help:"Maximum time that the first message of a batch waits for others, at a rate at which some come." env:"BRIDGE_LINGER" default:"10ms" name:"linger"`
 	MaxPayload    int           `help:"Maximum payload in bytes. Larger ones become dead letters." env:"BRIDGE_MAX_PAYLOAD" default:"65536" name:"max-payload"`
 	Inflight      int           `help:"Maximum unacknowledged messages: max_inflight_messages of the broker (1..16384)." env:"MQTT_INFLIGHT" default:"8000" name:"mqtt-inflight"`
 	InflightBytes int64         `help:"Maximum unacknowledged payload bytes: max_inflight_bytes of the broker. Limits the memory for messages not yet stored." env:"MQTT_INFLIGHT_BYTES" default:"67108864" name:"mqtt-inflight-bytes"`

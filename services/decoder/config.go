@@ -17,7 +17,7 @@ type Config struct {
 	CacheControllers int           `help:"Maximum controllers in the metadata cache." env:"CACHE_CONTROLLERS" default:"50000" name:"cache-controllers"`
 	MaxPayload       int           `help:"Maximum payload in bytes. Larger ones become dead letters. The bridge has its own limit." env:"DECODER_MAX_PAYLOAD" default:"65536" name:"max-payload"`
 	Batch            int           `help:"Maximum messages decoded and stored together (1..1000)." env:"DECODER_BATCH" default:"1000" name:"batch"`
-	Linger           time.Duration `help:"Maximum time that the first message of a batch waits for others, at a rate at which some come." env:"DECODER_LINGER" default:"15ms" name:"linger"`
+	Linger           time.Duration `help:"Maximum time that the first message of a batch waits for others, at a rate at which some come." env:"DECODER_LINGER" default:"10ms" name:"linger"`
 	Workers          int           `help:"Number of decoding workers. Messages of one controller stay in order. 0: one per CPU." env:"DECODER_WORKERS" default:"0" name:"workers"`
 	RefuseWrongCRC   bool          `help:"Refuse Modbus responses with a wrong CRC. They are counted in any case; controllers check the CRC themselves." env:"DECODER_REFUSE_WRONG_CRC" name:"refuse-wrong-crc"`
 	MaxClockAhead    time.Duration `help:"Maximum lead of a device's timestamp over the receive time. Beyond it the receive time is used, and the timestamp is kept separately. 0: 24h." env:"DECODER_MAX_CLOCK_AHEAD" default:"24h" name:"max-clock-ahead"`
