@@ -306,10 +306,10 @@ func judgeRun(ctx context.Context, s *system, controllers []fleet.Controller, jo
 
 func acknowledgedIn(journalPath string) string { return journalPath + ".acknowledged" }
 
-// outages are the faults of the controllers' network.
+// outages are the partitions of the controllers' network.
 func outages(faults []Fault) (all []outage) {
 	for _, f := range faults {
-		if f.Target == controllersLink {
+		if f.Kind == "partition" && f.Target == controllersLink {
 			all = append(all, outage{f.At, f.Healed})
 		}
 	}

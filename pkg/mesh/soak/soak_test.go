@@ -221,6 +221,7 @@ func TestHeldCommands(t *testing.T) {
 	}{
 		"held up":                           {func(*sentCommand, *Fault) {}, 1},
 		"elsewhere":                         {func(_ *sentCommand, f *Fault) { f.Target = "bridge-mosquitto" }, 0},
+		"slow, not interrupted":             {func(_ *sentCommand, f *Fault) { f.Kind = "latency" }, 0},
 		"the sender believes otherwise":     {func(c *sentCommand, _ *Fault) { c.outcomes = []string{"confirmed"} }, 0},
 		"interrupted after its time":        {func(_ *sentCommand, f *Fault) { f.At = after(7) }, 0},
 		"carried out long after the fault":  {func(c *sentCommand, _ *Fault) { c.carriedOut[0] = after(18) }, 0},
