@@ -3,7 +3,6 @@ package stream_test
 import (
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -15,12 +14,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	natsfiles "github.com/f2mesh/f2mesh/nats"
 	"github.com/f2mesh/f2mesh/pkg/message/event"
-	"github.com/f2mesh/f2mesh/pkg/secret/secrettest"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	"github.com/f2mesh/f2mesh/pkg/stream/streamtest"
 )
 
 // hop is one hop of the data path: messages are published, stored, delivered and acknowledged.
@@ -72,25 +70,15 @@ func BenchmarkHop(b *testing.B) {
 func (h hop) run(b *testing.B) {
 	cfg := natsservertest.Config(b)
 	server := natsservertest.Start(b, cfg)
-	client := func(user string) *stream.Client {
-		log := slog.New(slog.DiscardHandler)
-		nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, user, secrettest.Credential(user, natsservertest.Password(user)), log)
-		require.NoError(b, err)
-		b.Cleanup(func() { natsservertest.Close(nc) })
-		require.NoError(b, stream.WaitConnected(b.Context(), nc))
-		c, err := stream.NewClient(nc, natsfiles.Files, log)
-		require.NoError(b, err)
-		return c
-	}
-	h.declare(b, client(natsserver.Operator))
-	to := client(h.to)
+	h.declare(b, streamtest.Connect(b, server, natsserver.Operator))
+	to := streamtest.Connect(b, server, h.to)
 	consumer, err := to.Open(b.Context(), stream.Raw, stream.StageDecoder)
 	require.NoError(b, err)
 	messages, release, err := to.Consume(b.Context(), consumer, 2*stream.MaxBatch, 8<<20)
 	require.NoError(b, err)
 	defer release()
 	all := h.messages(b.N)
-	appender := client(h.from).NewAppender(stream.Raw, 0)
+	appender := streamtest.Connect(b, server, h.from).NewAppender(stream.Raw, 0)
 
 	before := usage(b)
 	b.ResetTimer()

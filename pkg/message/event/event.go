@@ -52,9 +52,9 @@ const (
 //
 // delay is how many seconds after time the bridge received the message; it is left out if it is
 // 0. root is left out if it is tele. device is the id and the name of the sensor device, or the
-// id of the controller, whose event it is. Earlier versions wrote another type, so their writers make
-// dead letters of these messages rather than no rows. Each of points is the id, the label, the number or text, and the unit, if there is one, of a data
-// point. The other names are those of the fields: device_time, repeat, verb. LATEST has the
+// id of the controller, whose event it is. Earlier versions wrote another type, so their writers
+// make dead letters of these messages rather than no rows. Each of points is the id, the label, the
+// number or text, and the unit, if there is one, of a data point. The other names are those of the fields: device_time, repeat, verb. LATEST has the
 // same JSON under keys that say the same as the subject.
 type Decoded struct {
 	ID       ID

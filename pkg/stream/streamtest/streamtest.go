@@ -27,22 +27,23 @@ func NewClient(tb testing.TB) *stream.Client {
 func NewClientAs(tb testing.TB, user string) (operator, as *stream.Client) {
 	tb.Helper()
 	server := natsservertest.Start(tb, natsservertest.Config(tb))
-	operator = connect(tb, server, natsserver.Operator)
+	operator = Connect(tb, server, natsserver.Operator)
 	_, err := operator.SetUp(tb.Context(), stream.Sizes{}, false)
 	require.NoError(tb, err)
 	if user == natsserver.Operator {
 		return operator, operator
 	}
-	return operator, connect(tb, server, user)
+	return operator, Connect(tb, server, user)
 }
 
 // NewEmptyClient is NewClient without streams.
 func NewEmptyClient(tb testing.TB) *stream.Client {
 	tb.Helper()
-	return connect(tb, natsservertest.Start(tb, natsservertest.Config(tb)), natsserver.Operator)
+	return Connect(tb, natsservertest.Start(tb, natsservertest.Config(tb)), natsserver.Operator)
 }
 
-func connect(tb testing.TB, server *natsserver.Server, user string) *stream.Client {
+// Connect is a user's way to a server, with the rights that it has in a mesh.
+func Connect(tb testing.TB, server *natsserver.Server, user string) *stream.Client {
 	tb.Helper()
 	log := slog.New(slog.DiscardHandler)
 	nc, err := stream.Connect(stream.Config{InProcess: server.InProcess()}, user, secrettest.Credential(user, natsservertest.Password(user)), log)
