@@ -149,7 +149,7 @@ func TestEnrolment(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 
 	login := func(pair *tls.Certificate) error {
-		client, err := connectMQTT(m, &tls.Config{Certificates: []tls.Certificate{*pair}, RootCAs: m.roots(t), MinVersion: tls.VersionTLS12}, "x")
+		client, err := connectMQTT(m, &tls.Config{Certificates: []tls.Certificate{*pair}, RootCAs: m.roots(t), MinVersion: tls.VersionTLS12}, "x", nil)
 		defer client.Disconnect(100)
 		if err != nil {
 			return err

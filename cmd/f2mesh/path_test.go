@@ -235,7 +235,7 @@ func TestDoorIsLocked(t *testing.T) {
 	})
 
 	t.Run("without a certificate", func(t *testing.T) {
-		_, err := connectMQTT(m, &tls.Config{RootCAs: m.roots(t), MinVersion: tls.VersionTLS12}, "anonymous")
+		_, err := connectMQTT(m, &tls.Config{RootCAs: m.roots(t), MinVersion: tls.VersionTLS12}, "anonymous", nil)
 		require.Error(t, err)
 	})
 

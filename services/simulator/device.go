@@ -91,10 +91,6 @@ func (d *device) connectAndServe(ctx context.Context, wait *backoff.ExponentialB
 		return err
 	}
 	wait.Reset()
-	if !d.arrived {
-		d.arrived = true
-		d.sim.gate.arrive()
-	}
 	return d.serve(ctx, s)
 }
 
@@ -104,6 +100,10 @@ func (d *device) serve(ctx context.Context, s *session) error {
 	defer d.sim.connected.Add(-1)
 	d.sim.counters.connections.Add(1)
 	d.heard.Store(true)
+	if !d.arrived {
+		d.arrived = true
+		d.sim.gate.arrive()
+	}
 
 	lost := make(chan error, 1)
 	go func() { lost <- s.read(d) }()

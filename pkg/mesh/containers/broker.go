@@ -56,6 +56,9 @@ func (c *BrokerContainer) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := mosquitto.ForgetCommands(conf.data); err != nil {
+		return err
+	}
 	if err := c.saveSession(ctx, conf, command[0], log); err != nil {
 		return err
 	}

@@ -201,6 +201,9 @@ func (s *starter) start(ctx context.Context) (*Broker, error) {
 		return nil, err
 	}
 	program := process.Config{Path: s.program, Dir: s.dir, Credential: s.owner.Credential(), Parse: s.cfg.parse(), Log: s.cfg.Log}
+	if err := ForgetCommands(filepath.Join(s.dir, dataFolder)); err != nil {
+		return nil, err
+	}
 	if err := s.saveSession(ctx, program, text); err != nil {
 		return nil, err
 	}
