@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 )
 
 func main() {
-	collectLess()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()
@@ -58,23 +56,6 @@ func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong
 		kong.Bind(soak.Hooks{Registry: migrateRegistry, Admit: admitDemo}),
 		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
 	)...)
-}
-
-// memoryLimit is where the garbage collector stops trading memory for speed: twice
-// what lives while a mesh of one process runs at full speed (measured), so that
-// its memory stays flat there.
-const memoryLimit = 1200 << 20
-
-// collectLess trades memory for speed up to memoryLimit, unless GOGC or GOMEMLIMIT
-// say otherwise: the garbage collector's default took a tenth of the CPU under load
-// (measured).
-func collectLess() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(300)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
 }
 
 // durations has every flag that takes a duration take days and weeks.
