@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ import (
 // cache holds the metadata of the controllers that sent last, also of unknown ones. It is
 // safe for concurrent use.
 type cache struct {
-	load            func(context.Context, topic.MAC) (*controller, error)
+	load            func(context.Context, []topic.MAC) (map[topic.MAC]*controller, error)
 	ttl, unknownTTL time.Duration
 	entries         *lru.Cache[topic.MAC, entry]
 	log             *slog.Logger
@@ -46,7 +47,7 @@ type entry struct {
 	loaded     time.Time
 }
 
-func newCache(cfg *Config, load func(context.Context, topic.MAC) (*controller, error), metrics *metrics, log *slog.Logger) (*cache, error) {
+func newCache(cfg *Config, load func(context.Context, []topic.MAC) (map[topic.MAC]*controller, error), metrics *metrics, log *slog.Logger) (*cache, error) {
 	entries, err := lru.New[topic.MAC, entry](cfg.CacheControllers)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ var errAway = errors.New("the metadata database does not respond")
 func (c *cache) get(ctx context.Context, mac topic.MAC) (*controller, error) {
 	generation := c.generation.Load()
 	known, ok := c.entries.Get(mac)
-	if ok && time.Since(known.loaded) < c.lifetime(known) {
+	if ok && c.isFresh(known) {
 		c.metrics.hits.Inc()
 		return known.controller, nil
 	}
@@ -95,16 +96,43 @@ func (c *cache) read(ctx context.Context, mac topic.MAC, generation uint64) (*co
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	began := time.Now()
-	found, err := c.load(bounded, mac)
+	found, err := c.load(bounded, []topic.MAC{mac})
 	if err == nil {
-		c.store(mac, entry{controller: found, loaded: time.Now()}, generation)
-		return found, nil
+		c.store(mac, entry{controller: found[mac], loaded: time.Now()}, generation)
+		return found[mac], nil
 	}
+	c.judge(ctx, err, began, generation)
+	return nil, err
+}
+
+// readAhead reads those of macs that get would have to read, with one query. If that fails,
+// get reads each by itself.
+func (c *cache) readAhead(ctx context.Context, macs []topic.MAC) {
+	generation := c.generation.Load()
+	due := slices.DeleteFunc(macs, c.has)
+	if len(due) < 2 || time.Now().UnixNano() < c.away.Load() {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	began := time.Now()
+	found, err := c.load(bounded, due)
+	if err != nil {
+		c.judge(ctx, err, began, generation)
+		return
+	}
+	c.metrics.misses.Add(float64(len(due)))
+	for _, mac := range due {
+		c.store(mac, entry{controller: found[mac], loaded: time.Now()}, generation)
+	}
+}
+
+// judge has no further query be made for a while if an error would hit every controller.
+func (c *cache) judge(ctx context.Context, err error, began time.Time, generation uint64) {
 	// Earlier queries of the batch may have used up the time of ctx.
 	if everybodys(err) && (ctx.Err() == nil || time.Since(began) > lookupBudget/2) && !errors.Is(ctx.Err(), context.Canceled) {
 		c.leaveAlone(generation)
 	}
-	return nil, err
 }
 
 // everybodys reports whether an error would hit every controller, and is not about this
@@ -142,6 +170,14 @@ func (c *cache) leaveAlone(generation uint64) {
 	if c.generation.Load() == generation {
 		c.away.Store(time.Now().Add(readTimeout).UnixNano())
 	}
+}
+
+func (c *cache) isFresh(e entry) bool { return time.Since(e.loaded) < c.lifetime(e) }
+
+// has reports whether get would return without a query.
+func (c *cache) has(mac topic.MAC) bool {
+	known, ok := c.entries.Peek(mac)
+	return ok && c.isFresh(known)
 }
 
 func (c *cache) lifetime(e entry) time.Duration {

@@ -26,9 +26,12 @@ type source struct {
 	reads      int
 }
 
-func (s *source) load(context.Context, topic.MAC) (*controller, error) {
+func (s *source) load(_ context.Context, macs []topic.MAC) (map[topic.MAC]*controller, error) {
 	s.reads++
-	found := s.controller
+	found := map[topic.MAC]*controller{}
+	for _, mac := range macs {
+		found[mac] = s.controller
+	}
 	if s.during != nil {
 		s.during()
 	}
@@ -229,4 +232,34 @@ func TestQueryRefusedForOneController(t *testing.T) {
 		}
 		assert.Equal(t, test.reads, s.reads, name)
 	}
+}
+
+// TestReadAhead reads what is due of some controllers with one query, and nothing that get
+// would not read.
+func TestReadAhead(t *testing.T) {
+	t.Parallel()
+	const other, third topic.MAC = "02f200000001", "02f200000002"
+	s := &source{controller: &controller{id: 7}}
+	c := newTestCache(t, s)
+	c.readAhead(t.Context(), []topic.MAC{mac})
+	require.Zero(t, s.reads, "get reads one")
+	c.readAhead(t.Context(), []topic.MAC{mac, other})
+	c.readAhead(t.Context(), []topic.MAC{mac, other})
+	require.Equal(t, 1, s.reads)
+	c.mustGet(t)
+	require.Equal(t, 1, s.reads)
+
+	s.err = errors.New("one controller's rows")
+	c.readAhead(t.Context(), []topic.MAC{third, "02f200000003"})
+	require.Equal(t, 2, s.reads)
+	c.readAhead(t.Context(), []topic.MAC{third, "02f200000003"})
+	require.Equal(t, 2, s.reads, "PostgreSQL does not respond: no further query for a while")
+	_, err := c.get(t.Context(), third)
+	require.ErrorIs(t, err, errAway)
+
+	s.err = nil
+	c.forget("")
+	s.during = func() { c.forget(third) }
+	c.readAhead(t.Context(), []topic.MAC{third, "02f200000003"})
+	assert.False(t, c.has(third), "read before a change, so not kept")
 }

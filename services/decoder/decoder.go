@@ -149,7 +149,7 @@ func (d *Decoder) prepare(ctx context.Context, pool *database.Pool) (err error) 
 		return fmt.Errorf("reading %s: %w", stream.Raw, err)
 	}
 	d.incarnation = stream.Incarnation(raw.CachedInfo())
-	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).load, d.metrics, d.log); err != nil {
+	if d.cache, err = newCache(&d.cfg, newLoader(pool.Pool, d.cfg.Schema).loadAll, d.metrics, d.log); err != nil {
 		return err
 	}
 	d.cache.changed = d.parking.wake

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +30,9 @@ const (
 	// maxHeld is how many components' moments are held in memory. Those of the controllers
 	// that have not sent for the longest time are read from LATEST again.
 	maxHeld = 500_000
+	// together is how many controllers' moments are read with one request. The server returns
+	// at most 1,024 messages.
+	together = 32
 	// ahead is how far a device's clock may be ahead of the receive time. Beyond it the
 	// receive time counts: with a clock in the future, a door's state would never change again.
 	ahead = 5 * time.Minute
@@ -193,12 +198,16 @@ func (l *latest) all(ctx context.Context, results []result) (map[topic.MAC]map[c
 	if unknown == nil {
 		return held, nil
 	}
-	read := make([]map[component]moment, len(unknown))
+	var parts sync.Mutex // guards read
+	read := make(map[topic.MAC]map[component]moment, len(unknown))
 	group, reading := errgroup.WithContext(ctx)
 	group.SetLimit(unparked)
-	for i, mac := range unknown {
-		group.Go(func() (err error) {
-			read[i], err = l.read(reading, mac)
+	for macs := range slices.Chunk(unknown, together) {
+		group.Go(func() error {
+			part, err := l.readTogether(reading, macs)
+			parts.Lock()
+			defer parts.Unlock()
+			maps.Copy(read, part)
 			return err
 		})
 	}
@@ -207,12 +216,75 @@ func (l *latest) all(ctx context.Context, results []result) (map[topic.MAC]map[c
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, mac := range unknown {
-		held[mac] = read[i]
-		l.known.Add(mac, read[i])
-		l.held += len(read[i])
+	for mac, of := range read {
+		held[mac] = of
+		l.known.Add(mac, of)
+		l.held += len(of)
 	}
 	return held, nil
+}
+
+// readTogether reads the moments of some controllers from LATEST. The server finds the last
+// message of a subject at once, but goes through the stream to find each of many, as readOnce
+// has it do: 20 ms a controller at 10,000 controllers with 13 components each.
+func (l *latest) readTogether(ctx context.Context, macs []topic.MAC) (map[topic.MAC]map[component]moment, error) {
+	all, err := l.readLast(ctx, macs)
+	switch {
+	case err == nil:
+		return all, nil
+	case len(macs) > 1: // more components than the server returns at once, or NATS is away
+		all, err = l.readTogether(ctx, macs[:len(macs)/2])
+		if err != nil {
+			return nil, err
+		}
+		others, err := l.readTogether(ctx, macs[len(macs)/2:])
+		maps.Copy(all, others)
+		return all, err
+	}
+	of, err := l.read(ctx, macs[0])
+	return map[topic.MAC]map[component]moment{macs[0]: of}, err
+}
+
+// readLast reads them with one request.
+func (l *latest) readLast(ctx context.Context, macs []topic.MAC) (map[topic.MAC]map[component]moment, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	all := make(map[topic.MAC]map[component]moment, len(macs))
+	subjects := make([]string, len(macs))
+	for i, mac := range macs {
+		all[mac], subjects[i] = map[component]moment{}, latestPrefix+string(mac)+".>"
+	}
+	messages, err := jetstreamext.GetLastMsgsFor(ctx, l.js, stream.Latest, subjects)
+	if err != nil {
+		return nil, err
+	}
+	for m, err := range messages {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if mac, c, at, ok := storedMoment(m); ok && all[mac] != nil {
+			all[mac][c] = at
+		}
+	}
+	return all, ctx.Err() // the iteration does not return it
+}
+
+// storedMoment returns what a message of LATEST is about. ok is false if the decoder did not
+// store it, and it counts as the oldest.
+func storedMoment(m *jetstream.RawStreamMsg) (mac topic.MAC, c component, at moment, ok bool) {
+	subject := decodedPrefix + strings.TrimPrefix(m.Subject, latestPrefix)
+	t, err := topic.ParseSubject(subject)
+	if err != nil {
+		return "", c, at, false
+	}
+	var d event.Decoded
+	if event.ParseDecoded(subject, m.Data, &d) != nil {
+		return "", c, at, false
+	}
+	return t.MAC, component{t.Mode, t.Connector, t.Component}, momentOf(&d), true
 }
 
 // read reads a controller's moments from LATEST. It tries until ctx ends.
@@ -251,11 +323,8 @@ func (l *latest) readOnce(ctx context.Context, mac topic.MAC) (map[component]mom
 				return nil, err
 			}
 			next = m.Sequence + 1
-			var d event.Decoded
-			subject := decodedPrefix + strings.TrimPrefix(m.Subject, latestPrefix)
-			t, err := topic.ParseSubject(subject)
-			if err == nil && event.ParseDecoded(subject, m.Data, &d) == nil { // otherwise the decoder did not store it, and it counts as the oldest
-				of[component{t.Mode, t.Connector, t.Component}] = momentOf(&d)
+			if _, c, at, ok := storedMoment(m); ok {
+				of[c] = at
 			}
 		}
 		if ctx.Err() != nil { // the iteration does not return it

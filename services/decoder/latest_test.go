@@ -3,6 +3,8 @@ package decoder
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -241,6 +243,42 @@ func TestLatestHeaders(t *testing.T) {
 	m, err = s.GetLastMsgForSubject(t.Context(), latestPrefix+string(mac)+".access-control-mode.4.door-sensors")
 	require.NoError(t, err)
 	assert.Equal(t, "2096-11-11T00:00:00Z", m.Header.Get(event.HeaderDeviceTime))
+}
+
+// TestLatestOfManyControllers reads the states of controllers together that have more components
+// than the server returns at once, and those of one that has more by itself.
+func TestLatestOfManyControllers(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t)
+	midnight := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	many := map[topic.MAC]int{"02f200000001": 5, "02f200000002": 900, "02f200000003": 0, "02f200000004": 700, "02f200000005": 1500}
+	var messages []*nats.Msg
+	for mac, components := range many {
+		for n := range components {
+			place := fmt.Sprintf("sensor-mode.%d.sensor-%d", n/90+1, n%90+1)
+			d := event.Decoded{ID: event.PlaceID(1, uint64(n+1)), Time: midnight.Add(time.Duration(n) * time.Second), Received: midnight}
+			messages = append(messages, &nats.Msg{Subject: latestPrefix + string(mac) + "." + place, Header: nats.Header{}, Data: d.AppendJSON(nil)})
+		}
+	}
+	for batch := range slices.Chunk(messages, 500) {
+		_, err := b.d.streams.Store(t.Context(), stream.Latest, batch)
+		require.NoError(t, err)
+	}
+	macs := slices.Sorted(maps.Keys(many))
+	_, err := b.d.latest.readLast(t.Context(), macs)
+	require.Error(t, err, "the control: the server does not return so many at once")
+	var results []result
+	for _, mac := range macs {
+		results = append(results, result{state: state{mac: mac}})
+	}
+	held, err := b.d.latest.all(t.Context(), results)
+	require.NoError(t, err)
+	for mac, components := range many {
+		assert.Len(t, held[mac], components, mac)
+		alone, err := b.d.latest.readOnce(t.Context(), mac)
+		require.NoError(t, err)
+		assert.Equal(t, alone, held[mac], mac)
+	}
 }
 
 // TestLatestForgetsSilentControllers: the memory is limited, and silent controllers are dropped

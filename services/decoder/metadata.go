@@ -3,6 +3,7 @@ package decoder
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -78,7 +79,7 @@ func newLoader(pool *pgxpool.Pool, schema string) *loader {
 SELECT c."DeviceId"::text, n."ConnectorId"::text, n."ConnectorNumber"::text, p."PinId"::text, p."Position"::text,
        d."DeviceId"::text, d."DeviceName"::text, dp."DataPointId"::text, dp."Label"::text, dp."Offset"::text,
        dp."Length"::text, dp."DataEncoding"::text, dp."Decimals"::text, dp."Append"::text,
-       (SELECT COALESCE(has_table_privilege(to_regclass($2), 'SELECT'), false))
+       (SELECT COALESCE(has_table_privilege(to_regclass($2), 'SELECT'), false)), LOWER(c."MacAddress")
 FROM %s c
 LEFT JOIN %s n ON n."ControllerId" = c."DeviceId"
 LEFT JOIN %s p ON p."ConnectorId" = n."ConnectorId"
@@ -105,40 +106,65 @@ type row struct {
 
 // load returns nil if no device has that MAC address, in any usual spelling.
 func (l *loader) load(ctx context.Context, mac topic.MAC) (*controller, error) {
-	spellings := []string{string(mac), mac.Dashed(), strings.ReplaceAll(mac.Dashed(), "-", ":")}
+	found, err := l.loadAll(ctx, []topic.MAC{mac})
+	return found[mac], err
+}
+
+// loadAll loads some controllers with one query for all. Those that no device has are nil.
+func (l *loader) loadAll(ctx context.Context, macs []topic.MAC) (map[topic.MAC]*controller, error) {
+	spellings := make([]string, 0, 3*len(macs))
+	builders := make(map[topic.MAC]*builder, len(macs))
+	for _, mac := range macs {
+		dashed := mac.Dashed()
+		spellings = append(spellings, string(mac), dashed, strings.ReplaceAll(dashed, "-", ":"))
+		builders[mac] = newBuilder()
+	}
 	rows, err := l.pool.Query(ctx, l.query, spellings, l.absentTable)
 	if err != nil {
 		return nil, fmt.Errorf("reading device metadata: %w", err)
 	}
 	defer rows.Close()
-	b := newBuilder()
 	readable := false
 	for rows.Next() {
 		var r row
+		var spelling string
 		if err := rows.Scan(&r.controller, &r.connector, &r.number, &r.pin, &r.position, &r.device, &r.deviceName,
-			&r.dataPoint, &r.label, &r.offset, &r.length, &r.encoding, &r.decimals, &r.unit, &readable); err != nil {
+			&r.dataPoint, &r.label, &r.offset, &r.length, &r.encoding, &r.decimals, &r.unit, &readable, &spelling); err != nil {
 			return nil, fmt.Errorf("reading device metadata: %w", err)
 		}
-		b.add(&r)
+		builders[topic.MAC(separators.Replace(spelling))].add(&r)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("reading device metadata: %w", err)
 	}
-	if readable && len(b.points) > 0 {
-		if err := l.loadAbsent(ctx, b); err != nil {
+	if readable {
+		if err := l.loadAbsent(ctx, builders); err != nil {
 			return nil, fmt.Errorf("reading %s: %w", notAvailableTable, err)
 		}
 	}
-	return b.build(), nil
+	found := make(map[topic.MAC]*controller, len(macs))
+	for mac, b := range builders {
+		found[mac] = b.build()
+	}
+	return found, nil
 }
 
+var separators = strings.NewReplacer("-", "", ":", "")
+
 // loadAbsent reads the values that mean "not available".
-func (l *loader) loadAbsent(ctx context.Context, b *builder) error {
-	var ids []string
-	for at := range b.points {
-		ids = append(ids, at.id)
+func (l *loader) loadAbsent(ctx context.Context, builders map[topic.MAC]*builder) error {
+	with := map[string][]*builder{} // by data point; controllers share those of a template
+	for _, b := range builders {
+		for at := range b.points {
+			if all := with[at.id]; len(all) == 0 || all[len(all)-1] != b {
+				with[at.id] = append(all, b)
+			}
+		}
 	}
-	rows, err := l.pool.Query(ctx, l.absentQuery, ids)
+	if len(with) == 0 {
+		return nil
+	}
+	rows, err := l.pool.Query(ctx, l.absentQuery, slices.Collect(maps.Keys(with)))
 	if err != nil {
 		return err
 	}
@@ -149,7 +175,9 @@ func (l *loader) loadAbsent(ctx context.Context, b *builder) error {
 		if err := rows.Scan(&id, &raw); err != nil {
 			return err
 		}
-		b.addAbsent(id, raw)
+		for _, b := range with[id] {
+			b.addAbsent(id, raw)
+		}
 	}
 	return rows.Err()
 }

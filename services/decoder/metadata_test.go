@@ -79,6 +79,14 @@ func testLoad(t *testing.T, l *loader, admin *pgx.Conn) { //nolint:thelper // a 
 		require.NoError(t, err)
 		assert.Equal(t, c, again, "the same metadata have the same version")
 	}
+	macs := []topic.MAC{fleet.Demo(3)[2].MAC, "ffffffffffff", fleet.FirstMAC}
+	together, err := l.loadAll(t.Context(), macs)
+	require.NoError(t, err)
+	for _, mac := range macs {
+		alone, err := l.load(t.Context(), mac)
+		require.NoError(t, err)
+		assert.Equal(t, alone, together[mac], "one query for all tells the same, in the same version")
+	}
 	unknown, err := l.load(t.Context(), "ffffffffffff")
 	require.NoError(t, err)
 	assert.Nil(t, unknown, "the control")
@@ -198,7 +206,7 @@ func testOdd(t *testing.T, pool *database.Pool, admin *pgx.Conn) { //nolint:thel
 // the test.
 func testListen(t *testing.T, l *loader, pool *database.Pool, source *secrettest.FixedSource, admin *pgx.Conn) { //nolint:thelper // a part of TestMetadata
 	cfg := testConfig()
-	c, err := newCache(&cfg, l.load, newMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	c, err := newCache(&cfg, l.loadAll, newMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	listening := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -74,10 +75,9 @@ func TestNewerMessagesWait(t *testing.T) {
 		if waits {
 			d.parking.found(mac)
 		}
-		var out result
-		var own worker
-		require.NoError(t, d.decodeOne(t.Context(), t.Context(), raw, &own, &out))
-		assert.Equal(t, waits, out.parked != nil)
-		assert.Equal(t, waits, out.decoded == nil)
+		w := &work{messages: []jetstream.Msg{raw}, results: make([]result, 1)}
+		require.NoError(t, d.decodeOne(t.Context(), t.Context(), w, &worker{mine: []int{0}}, 0))
+		assert.Equal(t, waits, w.results[0].parked != nil)
+		assert.Equal(t, waits, w.results[0].decoded == nil)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,6 +48,7 @@ const maxDecoded = 1 << 20
 // they are stored.
 type worker struct {
 	mine    []int // indexes of its messages
+	at      int   // of these, the one that it works on
 	json    []byte
 	decoded event.Decoded
 }
@@ -167,16 +170,35 @@ func (d *Decoder) decodeAll(ctx context.Context, w *work) error {
 }
 
 func (d *Decoder) decodeShare(ctx, lookups context.Context, w *work, own *worker) error {
-	for _, i := range own.mine {
-		if err := d.decodeOne(ctx, lookups, w.messages[i], own, &w.results[i]); err != nil {
+	for at, i := range own.mine {
+		own.at = at
+		if err := d.decodeOne(ctx, lookups, w, own, i); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// decodeOne decodes or parks one message of RAW. lookups limits the wait for metadata.
-func (d *Decoder) decodeOne(ctx, lookups context.Context, raw jetstream.Msg, own *worker, out *result) error {
+// maxAhead is how many controllers' metadata are read with one query.
+const maxAhead = 200
+
+// controllersAhead returns the controllers of the messages that a worker still has, which are
+// the first that it works on and others.
+func (w *work) controllersAhead(own *worker) []topic.MAC {
+	seen := map[topic.MAC]bool{}
+	for _, i := range own.mine[own.at:] {
+		if text := macOf(w.messages[i].Subject()); text != "" && len(seen) < maxAhead {
+			if mac, err := topic.ParseMAC(text); err == nil {
+				seen[mac] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(seen))
+}
+
+// decodeOne decodes or parks message i. lookups limits the wait for metadata.
+func (d *Decoder) decodeOne(ctx, lookups context.Context, w *work, own *worker, i int) error {
+	raw, out := w.messages[i], &w.results[i]
 	meta, err := raw.Metadata()
 	if err != nil {
 		return fmt.Errorf("reading RAW message: %w", err)
@@ -194,6 +216,9 @@ func (d *Decoder) decodeOne(ctx, lookups context.Context, raw jetstream.Msg, own
 	if d.parking.joins(m.topic.MAC) {
 		out.park(&m)
 		return nil
+	}
+	if !d.cache.has(m.topic.MAC) {
+		d.cache.readAhead(lookups, w.controllersAhead(own))
 	}
 	c, err := d.cache.get(lookups, m.topic.MAC)
 	switch {
@@ -259,17 +284,26 @@ func take(subject string, headers nats.Header, body []byte, id event.ID, stored 
 	return m, nil
 }
 
-// shard returns the worker, of n, for the MAC in a subject f2.raw.<root>.<mac>.….
+// shard returns the worker, of n, for the MAC in a subject.
 func shard(subject string, n int) int {
-	const macAt, macLength = len("f2.raw.tele."), 12
-	if len(subject) < macAt+macLength {
+	mac := macOf(subject)
+	if mac == "" {
 		return 0
 	}
 	h := uint32(2166136261)
-	for _, c := range []byte(subject[macAt : macAt+macLength]) {
+	for _, c := range []byte(mac) {
 		h = (h ^ uint32(c)) * 16777619
 	}
 	return int(h % uint32(n)) //nolint:gosec // n is the number of workers
+}
+
+// macOf returns the MAC in a subject f2.raw.<root>.<mac>.…, or "" if it is too short.
+func macOf(subject string) string {
+	const macAt, macLength = len("f2.raw.tele."), 12
+	if len(subject) < macAt+macLength {
+		return ""
+	}
+	return subject[macAt : macAt+macLength]
 }
 
 // count counts a message after its outcome is stored, and remembers it.

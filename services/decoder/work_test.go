@@ -33,10 +33,10 @@ func TestDecodedTooLarge(t *testing.T) {
 	for unit, want := range map[int]string{10: "", maxDecoded: "decoded_too_large"} {
 		c := newController(point{"Temperature", 3, 2, "Int16", 2, strings.Repeat("x", unit)}, point{"Broken", 300, 2, "Int16", 0, ""})
 		d := &Decoder{cache: newTestCache(t, &source{controller: c}), parking: newParking()}
-		var out result
-		var own worker
 		raw := &rawMessage{subject: "f2.raw.tele." + string(mac) + ".sensor-mode.1.sensor-1", body: frameBody(contract)}
-		require.NoError(t, d.decodeOne(t.Context(), t.Context(), raw, &own, &out))
+		w := &work{messages: []jetstream.Msg{raw}, results: make([]result, 1)}
+		require.NoError(t, d.decodeOne(t.Context(), t.Context(), w, &worker{mine: []int{0}}, 0))
+		out := w.results[0]
 		require.Len(t, out.dead, 1)
 		if want == "" {
 			assert.True(t, out.dead[0].Part, "the control")
