@@ -68,7 +68,7 @@ type Result struct {
 	Sequence uint64          `json:"-"`                // of the command in COMMANDS; 0: it never was there
 	ID       string          `json:"id,omitempty"`     // the command's Nats-Msg-Id, if it had one
 	Person   string          `json:"person,omitempty"` // who sent it, if the command says so
-	Command  string          `json:"command"`      // the command's subject
+	Command  string          `json:"command"`          // the command's subject
 	Outcome  Outcome         `json:"outcome"`
 	Detail   string          `json:"detail,omitempty"` // never payload contents
 	Issued   time.Time       `json:"issued"`           // when COMMANDS stored it

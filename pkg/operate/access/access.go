@@ -23,7 +23,7 @@
 // does. Each selector names controllers, sites or names. Without a selector there is no right.
 //
 // The package authenticates nobody: its callers know who the person is. A Policy does no I/O
-// and is safe for concurrent use; File reads it from a file that may change.
+// and is safe for concurrent use; LivePolicy reads it from a file that may change.
 package access
 
 import (
@@ -47,24 +47,24 @@ const (
 
 var roles = []Role{Viewer, Operator, Admin}
 
-// Action is what a person wants to do.
-type Action string
+// Right is a right to do something.
+type Right string
 
-// The actions.
+// The rights.
 const (
-	View        Action = "view"        // look at states, readings, alarms, outcomes
-	Command     Action = "command"     // send a command to a component
-	Acknowledge Action = "acknowledge" // acknowledge, comment or shelve an alarm
-	Replay      Action = "replay"      // process dead letters again
-	Administer  Action = "administer"  // change the mesh: controllers, secrets, rules
+	View        Right = "view"        // look at states, readings, alarms, outcomes
+	Command     Right = "command"     // send a command to a component
+	Acknowledge Right = "acknowledge" // acknowledge, comment or shelve an alarm
+	Replay      Right = "replay"      // process dead letters again
+	Administer  Right = "administer"  // change the mesh: controllers, secrets, rules
 )
 
-// needs is the least role for each action. What is not in it, nobody may do.
-var needs = map[Action]Role{View: Viewer, Command: Operator, Acknowledge: Operator, Replay: Operator, Administer: Admin}
+// needs is the least role for each right. What is not in it, nobody may do.
+var needs = map[Right]Role{View: Viewer, Command: Operator, Acknowledge: Operator, Replay: Operator, Administer: Admin}
 
-// Target is what an action is about: the mesh (the zero Target), a controller (MAC), or a
+// Place is what somebody wants to act on: the mesh (the zero Place), a controller (MAC), or a
 // component of it (all but Name).
-type Target struct {
+type Place struct {
 	MAC  topic.MAC
 	Name string // the controller's, in the metadata; "" if the caller does not know it
 
@@ -73,13 +73,13 @@ type Target struct {
 	Component topic.Component
 }
 
-// TargetOf returns the target that a topic is about.
-func TargetOf(t topic.Topic, name string) Target {
-	return Target{MAC: t.MAC, Name: name, Mode: t.Mode, Connector: t.Connector, Component: t.Component}
+// PlaceOf returns the place that a topic is about.
+func PlaceOf(t topic.Topic, name string) Place {
+	return Place{MAC: t.MAC, Name: name, Mode: t.Mode, Connector: t.Connector, Component: t.Component}
 }
 
-// String names the target for people.
-func (t *Target) String() string {
+// String names the place for people.
+func (t *Place) String() string {
 	switch {
 	case t.MAC == "":
 		return "the mesh"
@@ -140,13 +140,13 @@ func (p *Policy) InSite(name string, mac topic.MAC, controller string) bool {
 // Allowed reports whether the person may do it, and the reason if not. A component without a
 // matching selector is refused; so is the whole mesh, except to look at it, unless a selector
 // matches every component of every controller.
-func (p *Policy) Allowed(person string, action Action, t Target) (allowed bool, reason string) {
-	least, known := needs[action]
+func (p *Policy) Allowed(person string, right Right, t Place) (allowed bool, reason string) {
+	least, known := needs[right]
 	switch {
 	case !known:
-		return false, fmt.Sprintf("%q is not an action", action)
+		return false, fmt.Sprintf("%q is not a right", right)
 	case !ValidName(person):
-		return false, "it is not known who wants to " + string(action)
+		return false, "it is not known who wants to " + string(right)
 	case p.open:
 		return true, ""
 	}
@@ -155,10 +155,10 @@ func (p *Policy) Allowed(person string, action Action, t Target) (allowed bool, 
 	case !ok:
 		return false, fmt.Sprintf("%s is not in the access file", person)
 	case slices.Index(roles, who.Role) < slices.Index(roles, least):
-		return false, fmt.Sprintf("%s is a %s; to %s takes the role %s", person, who.Role, action, least)
+		return false, fmt.Sprintf("%s is a %s; to %s takes the role %s", person, who.Role, right, least)
 	case len(who.may) == 0:
 		return false, fmt.Sprintf("%s has no selector in the access file", person)
-	case t.MAC == "" && action == View:
+	case t.MAC == "" && right == View:
 		return true, ""
 	}
 	for i := range who.may {
@@ -166,7 +166,7 @@ func (p *Policy) Allowed(person string, action Action, t Target) (allowed bool, 
 			return true, ""
 		}
 	}
-	reason = fmt.Sprintf("the access file does not let %s %s %s", person, action, t.String())
+	reason = fmt.Sprintf("the access file does not let %s %s %s", person, right, t.String())
 	if t.MAC != "" && t.Name == "" && p.byName(&who) {
 		reason += "; the controller's name is not known"
 	}
@@ -194,7 +194,7 @@ type selector struct {
 	modes, connectors, components []glob
 }
 
-func (s *selector) matches(sites map[string]site, t *Target) bool {
+func (s *selector) matches(sites map[string]site, t *Place) bool {
 	if t.MAC == "" {
 		return s.matchesAll()
 	}

@@ -46,8 +46,8 @@ func parse(t *testing.T, text string) *access.Policy {
 	return p
 }
 
-func target(mac topic.MAC, name string, mode topic.Mode, connector int, kind topic.ComponentKind) access.Target {
-	return access.Target{MAC: mac, Name: name, Mode: mode, Connector: connector, Component: topic.Component{Kind: kind, Number: 1}}
+func target(mac topic.MAC, name string, mode topic.Mode, connector int, kind topic.ComponentKind) access.Place {
+	return access.Place{MAC: mac, Name: name, Mode: mode, Connector: connector, Component: topic.Component{Kind: kind, Number: 1}}
 }
 
 const (
@@ -68,7 +68,7 @@ func TestMatrix(t *testing.T) {
 	t.Parallel()
 	p := parse(t, example)
 	assert.True(t, p.Restricted())
-	all := []access.Action{access.View, access.Command, access.Acknowledge, access.Replay, access.Administer}
+	all := []access.Right{access.View, access.Command, access.Acknowledge, access.Replay, access.Administer}
 	const (
 		view     = "view "
 		operate  = "view command acknowledge replay "
@@ -76,33 +76,33 @@ func TestMatrix(t *testing.T) {
 	)
 	for _, c := range []struct {
 		person string
-		target access.Target
+		target access.Place
 		may    string
 	}{
 		{"vera", northDoor, view},
 		{"vera", southDoor, view},
-		{"vera", access.Target{}, view},
-		{"vera", access.Target{MAC: north}, view},
+		{"vera", access.Place{}, view},
+		{"vera", access.Place{MAC: north}, view},
 		{"olga", northDoor, operate},
 		{"olga", northOther, ""},
 		{"olga", northSiren, ""},
 		{"olga", southDoor, operate},
 		{"olga", southBlind, ""},
-		{"olga", access.Target{}, view},
-		{"olga", access.Target{MAC: north}, ""},
-		{"olga", access.Target{MAC: south, Name: "South gate"}, operate},
+		{"olga", access.Place{}, view},
+		{"olga", access.Place{MAC: north}, ""},
+		{"olga", access.Place{MAC: south, Name: "South gate"}, operate},
 		{"otto", northSiren, operate},
 		{"otto", southBlind, operate},
-		{"otto", access.Target{}, operate},
+		{"otto", access.Place{}, operate},
 		{"adam", northSiren, anything},
-		{"adam", access.Target{}, anything},
+		{"adam", access.Place{}, anything},
 		{"anna", northDoor, ""},
 		{"anna", southDoor, anything},
-		{"anna", access.Target{}, view},
+		{"anna", access.Place{}, view},
 		{"nemo", northDoor, ""},
-		{"nemo", access.Target{}, ""},
+		{"nemo", access.Place{}, ""},
 		{"eve", northDoor, ""},
-		{"eve", access.Target{}, ""},
+		{"eve", access.Place{}, ""},
 		{"", northDoor, ""},
 		{"adam\nx", northDoor, ""},
 	} {
@@ -133,7 +133,7 @@ func TestWithoutAFile(t *testing.T) {
 	p, err := access.Load(filepath.Join(t.TempDir(), access.FileName))
 	require.NoError(t, err)
 	assert.False(t, p.Restricted())
-	allowed, _ := p.Allowed("root", access.Administer, access.Target{})
+	allowed, _ := p.Allowed("root", access.Administer, access.Place{})
 	assert.True(t, allowed)
 	allowed, _ = p.Allowed("", access.View, northDoor)
 	assert.False(t, allowed, "nobody is not a person")
@@ -195,8 +195,8 @@ func TestRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x := rapid.SampledFrom([]access.Target{northDoor, northOther, northSiren, southDoor, southBlind, {}, {MAC: south}}).Draw(t, "target")
-		action := rapid.SampledFrom([]access.Action{access.View, access.Command, access.Acknowledge, access.Replay, access.Administer, "other"}).Draw(t, "action")
+		x := rapid.SampledFrom([]access.Place{northDoor, northOther, northSiren, southDoor, southBlind, {}, {MAC: south}}).Draw(t, "target")
+		action := rapid.SampledFrom([]access.Right{access.View, access.Command, access.Acknowledge, access.Replay, access.Administer, "other"}).Draw(t, "action")
 		var may []bool
 		for _, role := range []string{"viewer", "operator", "admin"} {
 			if allowed, _ := p.Allowed("no-"+role, action, x); allowed {

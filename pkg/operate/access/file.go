@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"sync"
 )
 
@@ -29,8 +30,19 @@ func Load(path string) (*Policy, error) {
 	return p, nil
 }
 
-// File is an access file that may change. It is safe for concurrent use.
-type File struct {
+// Caller returns the user of the operating system who runs this program, or who uses sudo.
+func Caller() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "operator"
+}
+
+// LivePolicy is the policy of an access file that may change. It is safe for concurrent use.
+type LivePolicy struct {
 	path string
 	log  *slog.Logger
 
@@ -41,17 +53,17 @@ type File struct {
 }
 
 // Open reads the file, which must be valid or not exist.
-func Open(path string, log *slog.Logger) (*File, error) {
+func Open(path string, log *slog.Logger) (*LivePolicy, error) {
 	p, err := Load(path)
 	if err != nil {
 		return nil, err
 	}
-	return &File{path: path, log: log, policy: p}, nil
+	return &LivePolicy{path: path, log: log, policy: p}, nil
 }
 
 // Policy returns what the file says now. If it is not valid, or gone although there was one,
 // the last valid policy stays, and an error is logged once.
-func (f *File) Policy() *Policy {
+func (f *LivePolicy) Policy() *Policy {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	data, err := os.ReadFile(f.path)

@@ -96,7 +96,7 @@ func (s *Sender) Do(ctx context.Context, o Order) (Answer, error) {
 	if len(o.ID) > maxID || strings.ContainsFunc(o.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return Answer{}, fmt.Errorf("the id must have at most %d characters of ASCII, without spaces", maxID)
 	}
-	if allowed, why := s.policy().Allowed(o.Person, access.Command, access.TargetOf(o.Place, o.Controller)); !allowed {
+	if allowed, why := s.policy().Allowed(o.Person, access.Command, access.PlaceOf(o.Place, o.Controller)); !allowed {
 		return s.deny(ctx, &o, why)
 	}
 	w, err := s.listen(o.Place.CommandSubject())
@@ -137,8 +137,7 @@ func (s *Sender) store(ctx context.Context, publish func(context.Context) error)
 	defer cancel()
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := publish(ctx)
-		var refused *jetstream.APIError
-		if errors.As(err, &refused) {
+		if _, refused := errors.AsType[*jetstream.APIError](err); refused {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
