@@ -248,9 +248,12 @@ func (r *commandTrial) send(n int) {
 	r.t.Helper()
 	mac := r.controllers[n%len(r.controllers)].MAC
 	k := n / len(r.controllers)
-	body := fmt.Sprintf(`{"power-flag":%d,"period":%d}`, k%3, k/3%255+1)
+	body := fmt.Sprintf(`{"power-flag":%d,"period":%d}`, k%2, k/2%255+1)
 	m := &nats.Msg{Subject: "f2.command." + string(mac) + ".access-control-mode.3.strike-1", Data: []byte(body), Header: nats.Header{}}
 	m.Header.Set(nats.MsgIdHdr, strconv.Itoa(n))
+	if n%3 > 0 { // the others are refused while the controller is away
+		m.Header[outcome.HeaderWait] = []string{"true"}
+	}
 	issued := time.Now()
 	ack, err := r.sender.PublishMsg(r.t.Context(), m)
 	require.NoError(r.t, err)

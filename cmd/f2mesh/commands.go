@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/mesh/send"
 	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
 )
 
@@ -25,6 +26,7 @@ type commands struct {
 	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
 	Simulate simulateCommand `cmd:"" help:"Simulate a fleet of F2 controllers."`
 	Soak     soak.Command    `cmd:"" help:"Prove that a mesh of its own loses and doubles nothing under faults."`
+	Command  send.Send       `cmd:"" help:"Send a command to a component, or to many, and print the outcome."`
 	Device   deviceCommands  `cmd:"" help:"Manage controllers and their certificates."`
 	Metadata metadataCommand `cmd:"" help:"Manage the fleet's metadata in PostgreSQL."`
 	Secret   secretCommands  `cmd:"" help:"Show and rotate the mesh's credentials."`

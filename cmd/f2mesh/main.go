@@ -5,16 +5,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"reflect"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
+	operate "github.com/f2mesh/f2mesh/pkg/operate/command"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/secret/vault"
 )
@@ -36,8 +36,11 @@ func run(ctx context.Context, args []string) int {
 		return 0
 	}
 	log := cli.logger(os.Stderr)
-	if err := parsed.Run(&cli.globals, log); err != nil {
+	if err := parsed.Run(&cli.globals, cli.state(), log); err != nil {
 		fmt.Fprintf(os.Stderr, "f2mesh: %s\n", plain.Lines(err.Error())) // a server's words may be in it
+		if failure, ok := errors.AsType[*operate.FailureError](err); ok {
+			return failure.Code
+		}
 		return 1
 	}
 	return 0
@@ -49,27 +52,11 @@ func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong
 		kong.Name("f2mesh"),
 		kong.Description("An event mesh for F2 Smart Controllers: MQTT over mTLS, NATS JetStream, TimescaleDB."),
 		kong.ShortUsageOnError(),
-		durations(),
+		plain.Durations(),
 		kong.PostBuild(hideSetByUp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(soak.Hooks{Registry: migrateRegistry, Admit: admitDemo}),
 		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
 	)...)
-}
-
-// durations has every flag that takes a duration take days and weeks.
-func durations() kong.Option {
-	return kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
-		var text string
-		if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
-			return err
-		}
-		d, err := plain.ParseDuration(text)
-		if err != nil {
-			return err
-		}
-		target.SetInt(int64(d))
-		return nil
-	}))
 }

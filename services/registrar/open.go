@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/user"
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
@@ -14,6 +12,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 )
@@ -109,11 +108,5 @@ func (r *Core) Due(ctx context.Context) ([]topic.MAC, error) {
 
 // Person is who runs a command, for the audit trail.
 func Person() Origin {
-	if name := os.Getenv("SUDO_USER"); name != "" {
-		return Origin{Actor: name}
-	}
-	if u, err := user.Current(); err == nil {
-		return Origin{Actor: u.Username}
-	}
-	return Origin{Actor: "operator"}
+	return Origin{Actor: access.Caller()}
 }

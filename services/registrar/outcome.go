@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -102,7 +103,7 @@ func outcomeEntry(m jetstream.Msg, r *outcome.Result) (entry, error) {
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%d", meta.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano()))
 	e := entry{ID: hex.EncodeToString(sum[:16]), Event: Event{
-		Time: r.At, Actor: "bridge", Action: CommandAction, Detail: "command " + strconv.FormatUint(r.Sequence, 10) + ": " + string(r.Outcome),
+		Time: r.At, Actor: cmp.Or(r.Person, "bridge"), Action: CommandAction, Detail: "command " + strconv.FormatUint(r.Sequence, 10) + ": " + string(r.Outcome),
 	}}
 	if place, err := topic.ParseSubject(r.Command); err == nil {
 		e.MAC = place.MAC

@@ -47,6 +47,7 @@ func TestRecordOutcomes(t *testing.T) {
 	for i, r := range []outcome.Result{
 		{Sequence: 1, Command: strike, Outcome: outcome.Sent, Issued: issued, At: issued},
 		{Sequence: 1, ID: "a\nb", Command: strike, Outcome: outcome.Confirmed, Issued: issued, At: issued, State: []byte(`{"status":true}`)},
+		{Command: strike, Person: "vera", Outcome: outcome.Refused, Detail: "vera is a viewer", Issued: issued, At: issued},
 		{Sequence: 2, Command: "f2.command.nonsense", Outcome: outcome.Refused, Detail: "why", Issued: issued, At: issued},
 	} {
 		m, err := r.Msg()
@@ -64,16 +65,18 @@ func TestRecordOutcomes(t *testing.T) {
 		require.EventuallyWithT(t, func(c *assert.CollectT) {
 			consumer, err := operator.JetStream().Consumer(t.Context(), stream.Result, resultConsumer)
 			require.NoError(c, err)
-			assert.EqualValues(c, 4, consumer.CachedInfo().AckFloor.Stream)
+			assert.EqualValues(c, 5, consumer.CachedInfo().AckFloor.Stream)
 		}, time.Minute, 20*time.Millisecond)
 		events, err := trail.Since(t.Context(), time.Time{}, "", 10)
 		require.NoError(t, err)
-		require.Len(t, events, 2)
+		require.Len(t, events, 3)
 		assert.Equal(t, Event{
 			Time: issued, Actor: "bridge", Action: CommandAction, MAC: "e4fd45f654be",
 			Detail: `strike-1 of connector 3 in access-control-mode: confirmed, id "a\nb"`,
 		}, Event{Time: events[0].Time.UTC(), Actor: events[0].Actor, Action: events[0].Action, MAC: events[0].MAC, Detail: events[0].Detail})
-		assert.Equal(t, "command 2: refused: why", events[1].Detail)
+		assert.Equal(t, "vera", events[1].Actor)
+		assert.Equal(t, "strike-1 of connector 3 in access-control-mode: refused: vera is a viewer", events[1].Detail)
+		assert.Equal(t, "command 2: refused: why", events[2].Detail)
 		require.NoError(t, operator.JetStream().DeleteConsumer(t.Context(), stream.Result, resultConsumer))
 		if err := <-done; !errors.Is(err, stream.ErrConsumerGone) {
 			require.NoError(t, err)

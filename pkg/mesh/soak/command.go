@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 )
 
 // commandBook is what the sender of commands and the controllers know of them. It is safe
@@ -74,6 +76,7 @@ func (b *commandBook) send(ctx context.Context, js jetstream.JetStream, macs []s
 		bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
 		msg := nats.NewMsg("f2.command." + mac + ".access-control-mode.3.strike-1")
 		msg.Data = []byte(payload)
+		msg.Header[outcome.HeaderWait] = []string{"true"} // or few would come near the controllers that are cut off
 		_, err := js.PublishMsg(bounded, msg, jetstream.WithMsgID(c.id))
 		cancel()
 		b.mu.Lock()

@@ -50,6 +50,11 @@ func (c *commander) command(n int, outcomes ...outcome.Outcome) uint64 {
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	c := newCommander(t)
+	denied := outcome.Result{Command: fmt.Sprintf("f2.command.%s.access-control-mode.1.strike-1", macAt(1)), Outcome: outcome.Refused, Issued: time.Now(), At: time.Now()}
+	m, err := denied.Msg() // it never was on COMMANDS
+	require.NoError(t, err)
+	_, err = c.js.PublishMsg(t.Context(), m)
+	require.NoError(t, err)
 	c.command(1, outcome.Refused)
 	c.command(2, outcome.Expired)
 	c.command(3, outcome.Sent, outcome.Delivered)

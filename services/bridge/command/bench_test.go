@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
+	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/secret/account/accounttest"
@@ -195,16 +196,38 @@ func (c *device) carriedOut() []string {
 	return append([]string(nil), c.heard...)
 }
 
+// header is a header of a command.
+type header [2]string
+
+// waits is on a command that may wait for its controller.
+var waits = header{outcome.HeaderWait, "true"}
+
 // send publishes a command as its sender does.
-func (b *bench) send(subject, id, body string) *jetstream.PubAck {
+func (b *bench) send(subject, id, body string, headers ...header) *jetstream.PubAck {
 	b.t.Helper()
 	m := &nats.Msg{Subject: subject, Data: []byte(body), Header: nats.Header{}}
 	if id != "" {
 		m.Header.Set(nats.MsgIdHdr, id)
 	}
+	for _, h := range headers {
+		m.Header.Set(h[0], h[1])
+	}
 	ack, err := b.streams.JetStream().PublishMsg(b.t.Context(), m)
 	require.NoError(b.t, err)
 	return ack
+}
+
+// reported stores a report of the strike on RAW, as old as given.
+func (b *bench) reported(body string, age time.Duration, headers ...header) {
+	b.t.Helper()
+	m := &nats.Msg{Subject: "f2.raw.stat.e4fd45f654be.access-control-mode.3.strike-1", Data: []byte(body), Header: nats.Header{
+		event.HeaderReceived: {time.Now().Add(-age).UTC().Format(time.RFC3339Nano)},
+	}}
+	for _, h := range headers {
+		m.Header[h[0]] = []string{h[1]}
+	}
+	_, err := b.streams.JetStream().PublishMsg(b.t.Context(), m)
+	require.NoError(b.t, err)
 }
 
 // result is the next outcome.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -70,7 +71,7 @@ func TestControllerAway(t *testing.T) {
 	b.known(running, present)
 	c.Disconnect(100)
 	b.known(running, away)
-	b.send(strike, "", open)
+	b.send(strike, "", open, waits)
 	r := b.result()
 	assert.Equal(t, outcome.Expired, r.Outcome)
 	assert.False(t, r.Sent.IsZero(), "it waited at the broker")
@@ -81,12 +82,112 @@ func TestControllerAway(t *testing.T) {
 
 	c.Disconnect(100)
 	b.known(running, away)
-	sent := b.send(siren, "", "1")
+	sent := b.send(siren, "", "1", waits)
 	require.Eventually(t, func() bool { return running.watches.count.Load() == 1 }, patience, time.Millisecond)
 	b.controller(true)
 	r = b.result()
 	assert.Equal(t, outcome.Confirmed, r.Outcome)
 	assert.Equal(t, sent.Sequence, r.Sequence)
+}
+
+// TestAbsentControllerRefuses: a command is refused at once if the broker's log says that the
+// controller is not connected, and only then.
+func TestAbsentControllerRefuses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(30 * time.Second)
+	c := b.controller(true)
+	b.known(running, present)
+	c.Disconnect(100)
+	b.known(running, away)
+	b.send(strike, "", open)
+	r := b.result()
+	assert.Equal(t, outcome.Refused, r.Outcome)
+	assert.Contains(t, r.Detail, "not connected since 20")
+	assert.True(t, r.Sent.IsZero())
+	b.send(strike, "", open, header{outcome.HeaderWait, "perhaps"})
+	assert.Contains(t, b.result().Detail, outcome.HeaderWait)
+	b.send(strike, "", `{"power-flag":2}`, waits)
+	assert.Equal(t, outcome.Refused, b.result().Outcome, "what a toggle does later is not known")
+
+	// The control: one that may wait reaches the controller when it is back.
+	b.send(strike, "", open, waits)
+	require.Eventually(t, func() bool { return running.watches.count.Load() == 1 }, patience, time.Millisecond)
+	c = b.controller(true)
+	assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+	assert.Len(t, c.carriedOut(), 1)
+
+	// Without the broker's log it is not known who is connected.
+	c.Disconnect(100)
+	b.known(running, away)
+	running.fleet.forget()
+	b.send(siren, "", "1")
+	require.Eventually(t, func() bool { return running.watches.count.Load() == 1 }, patience, time.Millisecond)
+	b.controller(true)
+	assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+}
+
+// TestToggle: a toggle is turned into on or off by the last report, or refused. The
+// controller never gets one.
+func TestToggle(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	running := b.run(30 * time.Second)
+	c := b.controller(false)
+	const toggled = `{"power-flag":2,"period":5}`
+	refused := func(why string) {
+		t.Helper()
+		b.send(strike, "", toggled)
+		r := b.result()
+		assert.Equal(t, outcome.Refused, r.Outcome)
+		assert.Contains(t, r.Detail, why)
+	}
+	refused("reported none")
+	b.reported(`{"status":true}`, 2*maxStateAge)
+	refused("old")
+	b.reported(`{"state":1}`, 0)
+	refused("has none")
+	b.reported(`{"status":true}`, 0, header{event.HeaderRepeat, "1"})
+	refused("repeat")
+	place, err := topic.ParseSubject(strike)
+	require.NoError(t, err)
+	pending := running.watches.add(component(place), expectation{reports: true, status: new(false)})
+	b.reported(`{"status":true}`, 0)
+	refused("earlier command")
+	running.watches.remove(pending)
+	assert.Empty(t, c.carriedOut())
+
+	b.send(strike, "", toggled, header{outcome.HeaderPerson, "olga"})
+	// This controller says that it is on after each command, so it does not confirm an off.
+	require.Eventually(t, func() bool { return len(c.carriedOut()) == 1 }, patience, time.Millisecond)
+	assert.Contains(t, c.carriedOut()[0], `{"power-flag":0,"period":5}`)
+	require.True(t, c.Publish("stat/f2-"+string(mac)+"/access-control-mode/J3/strike-1", 1, false, `{"status":false}`).WaitTimeout(patience))
+	r := b.result()
+	assert.Equal(t, outcome.Confirmed, r.Outcome)
+	assert.Contains(t, r.Detail, "toggled: the strike was on")
+	assert.Equal(t, "olga", r.Person)
+	b.reported(`{"status":false}`, 0)
+	b.send(strike, "", `{"power-flag":2}`)
+	assert.Equal(t, outcome.Confirmed, b.result().Outcome)
+	assert.Contains(t, c.carriedOut()[1], `{"power-flag":1}`)
+
+	// The control: a toggle that reaches the controller would be seen.
+	ears := b.client("control", nil)
+	require.True(t, ears.Publish("cmnd/f2-"+string(mac)+"/access-control-mode/J3/strike-1", 1, false, toggled).WaitTimeout(patience))
+	require.Eventually(t, func() bool { return len(c.carriedOut()) == 3 }, patience, time.Millisecond)
+	assert.Contains(t, c.carriedOut()[2], toggled)
+}
+
+// TestPerson: a result names the person, unless the name could be something else.
+func TestPerson(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run(30 * time.Second)
+	b.controller(false)
+	for name, want := range map[string]string{"olga": "olga", "olga or 1=1": "", "": ""} {
+		b.send(siren, "", "1", header{outcome.HeaderPerson, name})
+		assert.Equal(t, want, b.result().Person)
+	}
 }
 
 // TestBrokerPauses stops the broker for a while: commands are not carried out twice

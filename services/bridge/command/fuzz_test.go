@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
@@ -28,15 +27,7 @@ func FuzzCommand(f *testing.F) {
 		if check(place, body) != nil {
 			return
 		}
-		o := order{place: place, msg: given{data: body}}
+		o := order{place: place, body: body}
 		_ = o.expects().met(topic.Stat, place.Component.Kind, report)
 	})
 }
-
-// given is a message with a body, and nothing else.
-type given struct {
-	jetstream.Msg
-	data []byte
-}
-
-func (g given) Data() []byte { return g.data }

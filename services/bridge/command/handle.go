@@ -30,8 +30,22 @@ func (c *Commands) carryOut(ctx, draining context.Context, o *order) error {
 	if o.refusal != nil {
 		return c.finish(draining, o, outcome.Refused, o.refusal.Error(), nil)
 	}
+	if since, away := c.fleet.awayNow(o.place.MAC); away && !o.waits {
+		return c.finish(draining, o, outcome.Refused, "the controller is not connected since "+since.UTC().Format(time.RFC3339), nil)
+	}
 	intime, cancel := context.WithDeadline(draining, o.deadline)
 	defer cancel()
+	if o.toggles() {
+		why, err := c.resolve(intime, o)
+		switch {
+		case why != "":
+			return c.finish(draining, o, outcome.Refused, "a toggle needs the strike's state, and "+why, nil)
+		case err != nil && draining.Err() == nil && intime.Err() != nil:
+			return c.finish(draining, o, outcome.Expired, "the strike's state could not be read in time", nil)
+		case err != nil:
+			return err
+		}
+	}
 	f, w, err := c.send(intime, o)
 	switch {
 	case draining.Err() != nil && f == unsent:
@@ -71,7 +85,7 @@ func (c *Commands) send(ctx context.Context, o *order) (fate, *watch, error) {
 			}
 		}
 		w := c.watches.add(o.component(), o.expects())
-		f := c.publisher.publish(ctx, name.spell(o.place), o.msg.Data(), o.deadline)
+		f := c.publisher.publish(ctx, name.spell(o.place), o.body, o.deadline)
 		if f == released || f == taken {
 			return f, w, nil
 		}

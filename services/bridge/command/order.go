@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/access"
 )
 
 // order is one command from COMMANDS.
@@ -21,6 +24,10 @@ type order struct {
 	issued   time.Time
 	deadline time.Time   // it must not be delivered later
 	id       string      // the sender's Nats-Msg-Id
+	person   string      // who sent it; "" if it is not known
+	waits    bool        // for a controller that is not connected
+	body     []byte      // what is published: for a toggle, what it was turned into
+	note     string      // about what is published, for the outcome's detail
 	place    topic.Topic // zero if the subject does not parse
 	refusal  error       // why it is not a valid command; nil: it is
 	sent     time.Time   // when it was about to be published
@@ -37,7 +44,10 @@ func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
 	}
 	o := &order{
 		msg: m, sequence: meta.Sequence.Stream, issued: meta.Timestamp, deadline: meta.Timestamp.Add(maxAge),
-		id: m.Headers().Get(jetstream.MsgIDHeader),
+		id: m.Headers().Get(jetstream.MsgIDHeader), person: m.Headers().Get(outcome.HeaderPerson), body: m.Data(),
+	}
+	if !access.ValidName(o.person) {
+		o.person = "" // or any text could be in the audit trail
 	}
 	if len(o.id) > maxID {
 		o.id = strings.ToValidUTF8(o.id[:maxID], "")
@@ -47,6 +57,11 @@ func newOrder(m jetstream.Msg, maxAge time.Duration) (*order, error) {
 		return o, nil //nolint:nilerr // the refusal is its outcome
 	}
 	o.refusal = check(o.place, m.Data())
+	if text := m.Headers().Get(outcome.HeaderWait); text != "" && o.refusal == nil {
+		if o.waits, err = strconv.ParseBool(text); err != nil {
+			o.refusal = fmt.Errorf("header %s must be true or false", outcome.HeaderWait)
+		}
+	}
 	return o, nil
 }
 
@@ -71,8 +86,11 @@ func component(t topic.Topic) topic.Topic {
 
 // result returns a RESULT message of the command.
 func (o *order) result(what outcome.Outcome, detail string, state []byte) outcome.Result {
+	if o.note != "" {
+		detail = strings.TrimSuffix(o.note+"; "+detail, "; ")
+	}
 	return outcome.Result{
-		Sequence: o.sequence, ID: o.id, Command: o.msg.Subject(), Outcome: what, Detail: detail,
+		Sequence: o.sequence, ID: o.id, Person: o.person, Command: o.msg.Subject(), Outcome: what, Detail: detail,
 		Issued: o.issued.UTC(), Sent: o.sent.UTC(), At: time.Now().UTC(), State: state,
 	}
 }
@@ -85,9 +103,10 @@ type expectation struct {
 }
 
 // expects returns the report to expect. A strike or siren that is switched on or off
-// reports that status; after a toggle the status may be either.
+// reports that status; after a toggle that another process turned into one of them, the
+// status may be either.
 func (o *order) expects() expectation {
-	body := bytes.TrimSpace(o.msg.Data())
+	body := bytes.TrimSpace(o.body)
 	if len(body) == 0 {
 		return expectation{reports: true, asked: true}
 	}
@@ -96,12 +115,8 @@ func (o *order) expects() expectation {
 	case topic.Siren:
 		return on(body[0] == '1')
 	case topic.Strike:
-		var b struct {
-			PowerFlag int `json:"power-flag"`
-		}
-		_ = json.Unmarshal(body, &b) // check has parsed it
-		if b.PowerFlag <= 1 {
-			return on(b.PowerFlag == 1)
+		if b := parseStrike(body); b.PowerFlag != toggle {
+			return on(b.PowerFlag == powerOn)
 		}
 		return expectation{reports: true}
 	}

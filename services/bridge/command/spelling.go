@@ -155,6 +155,18 @@ func (f *fleet) awaySince(mac topic.MAC, at time.Time) bool {
 	return c != nil && c.presence == away && c.changed.Before(at)
 }
 
+// awayNow reports whether the controller is disconnected, by the broker's log, and since
+// when. A controller that sent something since is connected: a line of the log was lost.
+func (f *fleet) awayNow(mac topic.MAC) (since time.Time, gone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.known[mac]
+	if c == nil || !f.listen || c.presence != away || c.heard.After(c.changed) {
+		return time.Time{}, false
+	}
+	return c.changed, true
+}
+
 // Prefixes of lines of Mosquitto's log.
 const (
 	connectedPrefix = "New client connected from "

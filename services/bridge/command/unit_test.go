@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -118,14 +117,6 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-// message is a command without a stream.
-type message struct {
-	jetstream.Msg
-	body string
-}
-
-func (m message) Data() []byte { return []byte(m.body) }
-
 func TestExpectation(t *testing.T) {
 	t.Parallel()
 	on, off := `{"timestamp":"2026-11-29 10:00:00","status":true}`, `{"status":false}`
@@ -143,7 +134,7 @@ func TestExpectation(t *testing.T) {
 		{topic.Reader, "1", false, false},
 		{topic.DoorSensors, "", true, true},
 	} {
-		o := &order{msg: message{body: test.body}, place: topic.Topic{Root: topic.Cmnd, Component: topic.Component{Kind: test.kind, Number: 1}}}
+		o := &order{body: []byte(test.body), place: topic.Topic{Root: topic.Cmnd, Component: topic.Component{Kind: test.kind, Number: 1}}}
 		e := o.expects()
 		assert.Equal(t, test.onMet, e.met(topic.Stat, test.kind, []byte(on)), "%v %q", test.kind, test.body)
 		assert.Equal(t, test.offMet, e.met(topic.Stat, test.kind, []byte(off)), "%v %q", test.kind, test.body)
@@ -153,7 +144,7 @@ func TestExpectation(t *testing.T) {
 			assert.False(t, e.met(topic.Stat, test.kind, []byte(`nonsense`)))
 		}
 	}
-	asked := &order{msg: message{}, place: topic.Topic{Component: topic.Component{Kind: topic.Sensor, Number: 1}}}
+	asked := &order{place: topic.Topic{Component: topic.Component{Kind: topic.Sensor, Number: 1}}}
 	assert.True(t, asked.expects().met(topic.Tele, topic.Sensor, []byte("{}")), "a sensor that is asked answers with a reading")
 	assert.Nil(t, state(topic.Reader, []byte(`{"data":"personal"}`)))
 	assert.JSONEq(t, on, string(state(topic.Strike, []byte(on))))

@@ -38,6 +38,13 @@ func (w *watches) add(place topic.Topic, e expectation) *watch {
 	return one
 }
 
+// waits reports whether a command waits for a report of the component.
+func (w *watches) waits(place topic.Topic) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.places[place]) > 0
+}
+
 // remove ends a watch. It may be called again.
 func (w *watches) remove(one *watch) {
 	w.mu.Lock()
