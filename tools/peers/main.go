@@ -1,7 +1,8 @@
 // Peers measures f2mesh and Telegraf side by side: the same load, Mosquitto and PostgreSQL, in turns. It
 // prints the medians of some pairs of runs, and the ratios between the two. docs/performance.md describes it.
 //
-// `peers paced` measures f2mesh alone: the time from publish to row, at a constant rate.
+// `peers paced` measures f2mesh alone: the time from publish to row, at a constant rate. `peers fleet` measures it with
+// thousands of controllers.
 //
 // It runs in the root of the project, with bin/f2mesh and bin/tools/telegraf. Each run has a mesh
 // of its own: a new broker and a new database.
@@ -36,6 +37,8 @@ func main() {
 			run = load
 		case pacedCommand:
 			run = paced
+		case fleetCommand:
+			run = measureFleet
 		}
 	}
 	if err := run(ctx, os.Args[1:]); err != nil {

@@ -38,7 +38,7 @@ func measure(ctx context.Context, s system, mode string, messages int) (r result
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as root the servers run as other users
 		return r, err
 	}
-	servers, err := startServers(ctx, dir+"/state", s.parts)
+	servers, err := startServers(ctx, dir+"/state", s.parts, controllers)
 	if err != nil {
 		return r, err
 	}

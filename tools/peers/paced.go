@@ -63,7 +63,7 @@ func paced(ctx context.Context, args []string) (err error) {
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as root the servers run as other users
 		return err
 	}
-	s, err := startServers(ctx, dir+"/state", nil)
+	s, err := startServers(ctx, dir+"/state", nil, controllers)
 	if err != nil {
 		return err
 	}

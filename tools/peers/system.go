@@ -90,8 +90,8 @@ func until(ctx context.Context, p *process.Process, done func() bool) error {
 	return nil
 }
 
-// startServers starts `f2mesh up` with some parts on a new state directory.
-func startServers(ctx context.Context, dir string, parts []string) (s *servers, err error) {
+// startServers starts `f2mesh up` with some parts, and with controllers of the demo fleet, on a new state directory.
+func startServers(ctx context.Context, dir string, parts []string, controllers int) (s *servers, err error) {
 	s = &servers{Mesh: mesh.Mesh{State: mesh.State{Dir: dir}}}
 	args := append([]string{"up", "--state-dir", dir, "--no-simulate", "--controllers", strconv.Itoa(controllers)}, parts...)
 	if s.Process, err = run("bin/f2mesh", func(string) {}, args...); err != nil {

@@ -18,6 +18,7 @@ type processes struct {
 type usage struct {
 	own, mosquitto, postgres float64
 	peak                     uint64  // bytes of the consumer, since resetPeak
+	broker                   uint64  // bytes of Mosquitto
 	machine                  float64 // CPU time of all processes of the machine
 }
 
@@ -48,6 +49,7 @@ func (p processes) measure(fs procfs.FS) (u usage, err error) {
 			u.peak += status.VmHWM
 		case s.PPID == p.up && s.Comm == "mosquitto":
 			u.mosquitto += seconds
+			u.broker += uint64(s.ResidentMemory()) //nolint:gosec // not negative
 		case s.PPID == p.up && s.Comm == "postgres" || parent.PPID == p.up && parent.Comm == "postgres":
 			u.postgres += seconds
 		}
