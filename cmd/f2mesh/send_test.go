@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/send"
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	operate "github.com/f2mesh/f2mesh/pkg/operate/command"
 	"github.com/f2mesh/f2mesh/pkg/secret"
@@ -37,21 +40,24 @@ type commanded struct {
 	done []simulator.CarriedOut
 }
 
-func startCommanded(t *testing.T) *commanded {
+func startCommanded(t *testing.T, controllers int, cfg simulator.Config) *commanded {
 	t.Helper()
-	m := &commanded{testMesh: startMesh(t)}
+	m := &commanded{testMesh: startMesh(t, func(c *meshConfig) { c.Controllers = controllers })}
 	lock, err := m.State.Lock()
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = lock.Close() })
 	require.NoError(t, mesh.NoteHolder(lock))
 	require.NoError(t, m.State.Save(m.Describe()))
-	t.Cleanup(m.play(fleet.Demo(m.Cfg.Controllers), simulator.Config{Interval: 5 * time.Second}))
+	t.Cleanup(m.play(fleet.Demo(m.Cfg.Controllers), cfg))
 	eventually(t, func() bool { // who is connected reports its strike when asked
-		_, err := m.request(t, "operator", string(fleet.Demo(1)[0].MAC), "", nats.Header{outcome.HeaderPerson: {"root"}})
+		_, err := m.request(t, "operator", string(m.mac()), "", nats.Header{outcome.HeaderPerson: {"root"}})
 		return err == nil
 	}, "no controller responds")
 	return m
 }
+
+// mac is the first controller's.
+func (m *commanded) mac() topic.MAC { return fleet.Demo(1)[0].MAC }
 
 // play plays controllers until stop.
 func (m *commanded) play(controllers []fleet.Controller, cfg simulator.Config) (stop func()) {
@@ -113,7 +119,7 @@ const peopleFile = `people:
 // that is allowed, and each that is not, which is in the audit trail with its person.
 func TestCommandsOfPeople(t *testing.T) {
 	t.Parallel()
-	m := startCommanded(t)
+	m := startCommanded(t, 3, simulator.Config{Interval: 5 * time.Second})
 	require.NoError(t, os.WriteFile(m.State.Path(access.FileName), []byte(peopleFile), 0o600))
 	controllers := fleet.Demo(2)
 	first, second := string(controllers[0].MAC), string(controllers[1].MAC)
@@ -196,4 +202,47 @@ func (m *commanded) trail(t *testing.T) (events []registrar.Event, err error) {
 	}
 	defer registry.Close()
 	return registrar.NewTrail(registry.Pool.Pool).Since(t.Context(), time.Time{}, "", 1000)
+}
+
+// TestStrikeLatency measures the time from a request for a strike to its outcome while
+// readings come in. F2MESH_STRIKES sets how many, at 1,000 messages a second; the everyday run
+// has few, and a loose bound.
+func TestStrikeLatency(t *testing.T) {
+	t.Parallel()
+	strikes, perSecond := 50, 200
+	if text := os.Getenv("F2MESH_STRIKES"); text != "" {
+		var err error
+		strikes, err = strconv.Atoi(text)
+		require.NoError(t, err)
+		perSecond = 1000
+	}
+	controllers := perSecond / 20
+	m := startCommanded(t, controllers, simulator.Config{Rate: perSecond})
+	received := func() (n uint64) {
+		info, err := stream.Find(t.Context(), m.js, stream.Raw)
+		require.NoError(t, err)
+		return info.State.LastSeq
+	}
+	first, start := received(), time.Now()
+	took := make([]time.Duration, strikes)
+	var stored, carriedOut time.Duration
+	for i := range took {
+		sent := time.Now()
+		reply, err := m.js.Conn().RequestMsg(&nats.Msg{
+			Subject: "f2.do." + string(fleet.Demo(controllers)[i%controllers].MAC) + aStrike, Data: fmt.Appendf(nil, `{"power-flag":%d}`, i/controllers%2), Header: nats.Header{outcome.HeaderPerson: {"root"}},
+		}, time.Minute)
+		require.NoError(t, err)
+		took[i] = time.Since(sent)
+		var a operate.Answer
+		require.NoError(t, json.Unmarshal(reply.Data, &a))
+		require.Equal(t, outcome.Confirmed, a.Outcome, a.Detail)
+		stored += a.Sent.Sub(a.Issued)
+		carriedOut += a.At.Sub(a.Sent)
+		pause(t.Context(), 20*time.Millisecond)
+	}
+	rate := float64(received()-first) / time.Since(start).Seconds()
+	slices.Sort(took)
+	t.Logf("%d strikes at %.0f messages a second: p50 %s, p99 %s, max %s", strikes, rate, took[strikes/2], took[strikes*99/100], took[strikes-1])
+	t.Logf("on average %s from COMMANDS to the intent, %s from there to the report", stored/time.Duration(strikes), carriedOut/time.Duration(strikes))
+	assert.Less(t, took[strikes/2], 2*time.Second)
 }
