@@ -144,7 +144,7 @@ func (c *upCommand) pooled() bool {
 
 // setByUp are the services' flags that up sets itself, for the servers that it starts.
 var setByUp = []string{
-	"bridge-mqtt-url", "bridge-mqtt-ca",
+	"bridge-mqtt-url", "bridge-mqtt-ca", "bridge-access-file",
 	"decoder-metadata-dsn", "decoder-metadata-pooled-dsn", "decoder-metadata-schema",
 	"writer-timescale-dsn", "writer-timescale-pooled-dsn",
 	"registrar-registry-dsn", "registrar-claims-dsn", "registrar-metadata-schema", "registrar-devices-dir", "registrar-broker-dir",

@@ -15,6 +15,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
+	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
@@ -78,6 +79,7 @@ func admitDemo(ctx context.Context, m *local.Parts) error {
 
 func bridgeOf(m *local.Parts, cfg bridge.Config) bridge.Config {
 	cfg.URL = "tcp://" + m.Address(m.Ports().MQTT)
+	cfg.AccessFile = m.State.Path(access.FileName)
 	return cfg
 }
 

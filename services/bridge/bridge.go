@@ -51,6 +51,7 @@ type Bridge struct {
 	session    atomic.Pointer[session] // the current one
 	moves      sync.Mutex              // one change of session at a time
 	commands   *command.Commands
+	requests   *requests
 }
 
 // New returns a bridge. It logs in again when credential changes, and registers its metrics
@@ -72,6 +73,7 @@ func New(cfg Config, credential secret.Login, streams *stream.Client, reg promet
 		letters:  deadletter.NewRecorder(streams),
 		copies:   newCopies(deadletter.NewRecorder(streams)),
 		commands: commands,
+		requests: newRequests(cfg, streams, log),
 	}, nil
 }
 
@@ -102,6 +104,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	group.Go(func() error { return b.store(storing) })
 	group.Go(func() error { return b.stopped(storing, b.copies.run(storing, b.arrived.closed())) })
 	group.Go(func() error { return b.commands.Run(ctx) })
+	group.Go(func() error { return b.requests.run(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		b.drain(storing)

@@ -21,6 +21,7 @@ type Config struct {
 	Inflight      int           `help:"Maximum unacknowledged messages: max_inflight_messages of the broker (1..16384)." env:"MQTT_INFLIGHT" default:"8000" name:"mqtt-inflight"`
 	InflightBytes int64         `help:"Maximum unacknowledged payload bytes: max_inflight_bytes of the broker. Limits the memory for messages not yet stored." env:"MQTT_INFLIGHT_BYTES" default:"67108864" name:"mqtt-inflight-bytes"`
 	CommandMaxAge time.Duration `help:"Commands expire after this time (5s to 2m): a door must not open late." env:"BRIDGE_COMMAND_MAX_AGE" default:"30s" name:"command-max-age"`
+	AccessFile    string        `help:"Access file: which people may send which commands by request (f2.do.>). Without one all may whom the console names." env:"F2MESH_ACCESS" name:"access-file" type:"path"`
 	DrainTimeout  time.Duration `help:"Maximum time, at a stop, to store messages that have arrived." env:"BRIDGE_DRAIN_TIMEOUT" default:"10s" name:"drain-timeout"`
 }
 

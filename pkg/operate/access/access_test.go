@@ -261,8 +261,11 @@ func TestFileChanges(t *testing.T) {
 	write(strings.ReplaceAll(example, "role: viewer", "role: operator"))
 	assert.True(t, may("vera"), "the control")
 	write("people: 7")
-	_, err = access.Open(path, slog.New(slog.DiscardHandler))
+	f, err = access.Open(path, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, path)
+	assert.False(t, may("olga"), "there is no valid one yet")
+	write(example)
+	assert.True(t, may("olga"))
 }
 
 func FuzzParse(f *testing.F) {

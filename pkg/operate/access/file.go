@@ -52,13 +52,14 @@ type LivePolicy struct {
 	problem string // that was logged
 }
 
-// Open reads the file, which must be valid or not exist.
+// Open reads the file. If it is neither valid nor missing, there is an error, and the policy
+// lets nobody do anything until it is valid.
 func Open(path string, log *slog.Logger) (*LivePolicy, error) {
 	p, err := Load(path)
 	if err != nil {
-		return nil, err
+		p = &Policy{}
 	}
-	return &LivePolicy{path: path, log: log, policy: p}, nil
+	return &LivePolicy{path: path, log: log, policy: p}, err
 }
 
 // Policy returns what the file says now. If it is not valid, or gone although there was one,
