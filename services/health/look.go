@@ -71,17 +71,23 @@ func Look(ctx context.Context, js jetstream.JetStream) (*MeshStatus, error) {
 	return s, s.askAlarms(ctx, js.Conn(), instances)
 }
 
+// shortestSample is the shortest time that a rate is taken over. A stage counts when it is asked,
+// which on a busy machine can be much later than the time of the look.
+const shortestSample = 500 * time.Millisecond
+
 // Rates fills in what each stage took a second since an earlier look. A service
-// that started anew meanwhile counts from zero.
+// that started anew meanwhile counts from zero. If the looks are too close for a rate, the
+// earlier one stands.
 func (s *MeshStatus) Rates(earlier *MeshStatus) {
-	seconds := s.Time.Sub(earlier.Time).Seconds()
-	if seconds <= 0 {
-		return
-	}
+	elapsed := s.Time.Sub(earlier.Time)
 	for i := range s.Stages {
 		now := &s.Stages[i]
-		if before := earlier.stage(now.Stage); before != nil {
-			now.Rate = max(0, now.Received-before.Received) / seconds
+		switch before := earlier.stage(now.Stage); {
+		case before == nil:
+		case elapsed < shortestSample:
+			now.Rate = before.Rate
+		default:
+			now.Rate = max(0, now.Received-before.Received) / elapsed.Seconds()
 		}
 	}
 }

@@ -46,3 +46,18 @@ func TestReadableDays(t *testing.T) {
 		assert.Equal(t, want, readableDays(seconds), time.Duration(seconds))
 	}
 }
+
+// TestRates: two looks at nearly the same time, whose counts are not, must not make a rate of millions.
+func TestRates(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 12, 1, 5, 0, 0, 0, time.UTC)
+	earlier := &MeshStatus{Time: at, Stages: []ServiceStatus{{Stage: "bridge", Received: 100, Rate: 7}}}
+	for elapsed, want := range map[time.Duration]float64{
+		2 * time.Second: 450, time.Microsecond: 7, 0: 7, -time.Second: 7,
+	} {
+		now := &MeshStatus{Time: at.Add(elapsed), Stages: []ServiceStatus{{Stage: "bridge", Received: 1000}, {Stage: "decoder", Received: 5}}}
+		now.Rates(earlier)
+		assert.InDelta(t, want, now.Stages[0].Rate, 1e-9, elapsed)
+		assert.Zero(t, now.Stages[1].Rate, "it was not there before")
+	}
+}
