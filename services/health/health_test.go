@@ -51,6 +51,21 @@ type bench struct {
 	cfg       Config
 	authority *identity.Authority
 	server    *Server
+	pages     pages
+}
+
+// pages are those of a console that says who asked.
+type pages struct {
+	http.Handler
+	run func(status func() ([]byte, error), wrong func(string))
+}
+
+func (p pages) Off() bool { return p.Handler == nil }
+
+func (p pages) Run(ctx context.Context, status func() ([]byte, error), wrong func(string)) error {
+	p.run(status, wrong)
+	<-ctx.Done()
+	return nil
 }
 
 func newBench(t *testing.T) *bench {
@@ -101,7 +116,7 @@ func (b *bench) newServer() {
 	require.NoError(b.t, b.authority.IssueServer(b.cfg.CertFile, b.cfg.KeyFile, []string{"127.0.0.1"}))
 	inner := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "inner") })
 	password := func(context.Context) (string, error) { return right, nil }
-	b.server, err = New(b.cfg, password, inner, b.connect(natsserver.Health), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	b.server, err = New(b.cfg, password, inner, b.pages, b.connect(natsserver.Health), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(b.t, err)
 }
 
@@ -595,7 +610,7 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		cfg := b.cfg
 		change(&cfg)
-		_, err := New(cfg, nil, nil, b.server.js, prometheus.NewRegistry(), b.server.log)
+		_, err := New(cfg, nil, nil, b.pages, b.server.js, prometheus.NewRegistry(), b.server.log)
 		require.ErrorContains(t, err, name)
 	}
 	b.server.cfg.CertFile = filepath.Join(t.TempDir(), "none")
