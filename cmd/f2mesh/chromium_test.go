@@ -173,7 +173,7 @@ func paletteOf(picture image.Image) color.Palette {
 		}
 	}
 	all := slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] })
-	return all[:min(len(all), 32)]
+	return all[:min(len(all), 128)]
 }
 
 // TestConsolePages opens every page in Chromium.

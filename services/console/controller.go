@@ -158,6 +158,9 @@ func (c *Console) serveController(w http.ResponseWriter, r *http.Request, s *ses
 			p.Problems = append(p.Problems, what)
 		}
 	}
+	if c.fleet.unread() {
+		p.Problems = append(p.Problems, "who is registered")
+	}
 	p.Events, err = c.events(ctx, mac)
 	part("events", err)
 	p.Outcomes, err = c.outcomes(ctx, mac)

@@ -120,17 +120,18 @@ func (f *fleet) inUse() bool {
 
 // run follows the fleet whenever it is used, until ctx ends.
 func (f *fleet) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-f.wake:
+	for ctx.Err() == nil {
+		if !f.inUse() {
+			select {
+			case <-ctx.Done():
+			case <-f.wake:
+			}
+			continue
 		}
 		if err := f.follow(ctx); err != nil && ctx.Err() == nil {
 			f.log.Warn("the console cannot follow the fleet", "error", err)
 			select {
 			case <-ctx.Done():
-				return
 			case <-time.After(time.Second):
 			}
 		}
@@ -273,7 +274,7 @@ func (f *fleet) queryNames(ctx context.Context) (map[topic.MAC]string, error) {
 	return all, nil
 }
 
-// wait returns once the fleet is known.
+// wait returns once it is known what LATEST has.
 func (f *fleet) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -285,11 +286,6 @@ func (f *fleet) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("reading the fleet: %w", ctx.Err())
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.registered == nil {
-		return f.failed
-	}
 	return nil
 }
 
@@ -300,6 +296,9 @@ func (f *fleet) devices(ctx context.Context) ([]device, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.registered == nil {
+		return nil, f.failed
+	}
 	all := make([]device, 0, len(f.registered))
 	for mac := range f.registered {
 		all = append(all, f.device(mac))
@@ -320,7 +319,15 @@ func (f *fleet) device(mac topic.MAC) device {
 	return d
 }
 
-// find returns one controller; false if nothing is known of it.
+// unread reports whether the registered controllers could not be read yet.
+func (f *fleet) unread() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.registered == nil
+}
+
+// find returns one controller; false if nothing is known of it. While a database cannot be
+// asked, that is what LATEST has.
 func (f *fleet) find(ctx context.Context, mac topic.MAC) (d device, ok bool, err error) {
 	if err := f.wait(ctx); err != nil {
 		return d, false, err

@@ -44,7 +44,9 @@ func Open(cfg Config, h *service.Host, decoder func(metadata *pgxpool.Pool) (rep
 		return nil, err
 	}
 	var pools []*database.Pool
+	ctx, cancel := context.WithCancel(context.Background())
 	end := func() {
+		cancel()
 		nc.Close()
 		for _, p := range pools {
 			p.Close()
@@ -56,7 +58,7 @@ func Open(cfg Config, h *service.Host, decoder func(metadata *pgxpool.Pool) (rep
 		return nil, err
 	}
 	login.Notify(func() {
-		if err := streams.Reconnect(context.Background()); err != nil {
+		if err := streams.Reconnect(ctx); err != nil && ctx.Err() == nil {
 			log.Warn("the console cannot use its changed NATS credential", "error", err)
 		}
 	})

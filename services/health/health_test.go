@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -615,4 +616,49 @@ func TestNewRefuses(t *testing.T) {
 	}
 	b.server.cfg.CertFile = filepath.Join(t.TempDir(), "none")
 	require.ErrorContains(t, b.server.Run(t.Context()), "certificate")
+}
+
+// TestPages has a console beside the API: neither opens the other.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	told := make(chan []byte, 1)
+	b.pages = pages{
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "page "+r.URL.Path) }),
+		func(status func() ([]byte, error), wrong func(string)) {
+			wrong("192.0.2.1")
+			for {
+				if text, err := status(); err == nil {
+					told <- text
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		},
+	}
+	b.server.pages = b.pages
+	for _, stage := range stages {
+		b.announce(stage.name, fine)
+	}
+	stopped := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { stopped <- b.server.Run(ctx) }()
+	var status MeshStatus
+	require.NoError(t, json.Unmarshal(<-told, &status))
+	assert.Len(t, status.Stages, len(stages))
+	cancel()
+	require.NoError(t, <-stopped)
+	assert.EqualValues(t, 1, b.server.logins.count())
+
+	handler := b.server.handler()
+	for path, want := range map[string]string{"/": "page /", "/fleet": "page /fleet", "/healthz": "ok\n"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		assert.Equal(t, want, w.Body.String(), path)
+	}
+	for _, path := range []string{"/status", "/readyz", "/metrics", "/livez", "/debug/pprof/"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		assert.Equal(t, http.StatusUnauthorized, w.Code, path)
+	}
 }
