@@ -56,10 +56,12 @@ func TestHealthcheck(t *testing.T) {
 	require.ErrorContains(t, check(database, with(mesh.SecretPostgres)), "28P01")
 	require.Error(t, check(database, with(mesh.SecretReader), func(c *containers.Healthcheck) { c.CAFile = m.State.RootKey() }))
 
+	metadata := "postgres://f2mesh_decoder@" + m.Address(m.Ports().Postgres) + "/metadata"
 	both := func(c *containers.Healthcheck) {
-		c.URLs = append(c.URLs, strings.Replace(database, "telemetry", "registry", 1))
+		c.URLs = append(c.URLs, strings.Replace(metadata, "/metadata", "/registry", 1))
 	}
-	require.ErrorContains(t, check(database, with(mesh.SecretReader), both), "42501", "all that are named are asked")
+	require.NoError(t, check(metadata, with(mesh.SecretPostgres)))
+	require.ErrorContains(t, check(metadata, with(mesh.SecretPostgres), both), "42501", "all that are named are asked")
 
 	web := httptest.NewServer(http.StripPrefix("/healthz", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "" {

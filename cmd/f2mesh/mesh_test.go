@@ -33,6 +33,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
@@ -89,6 +90,7 @@ func startMeshIn(t *testing.T, st mesh.State, log *slog.Logger, change ...func(*
 		},
 		Registrar: defaults[server.Config](t),
 		Health:    defaults[monitor.Config](t),
+		Console:   defaults[console.Config](t),
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
@@ -12,10 +13,12 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
+	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
@@ -103,22 +106,30 @@ func (c *provisionCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 type healthCommand struct {
 	service.Flags
-	Config monitor.Config `embed:""`
+	Config  monitor.Config `embed:""`
+	Console console.Config `embed:"" prefix:"console-"`
 }
 
 // Run runs the health service until it is stopped. Its own metrics are where
 // F2MESH_HTTP says, like every service's.
 func (c *healthCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.Serve(ctx, "health", version, newHealth(c.Config, http.NotFoundHandler()), log)
+	return c.Serve(ctx, "health", version, newHealth(c.Config, c.Console, http.NotFoundHandler()), log)
 }
 
-func newHealth(cfg monitor.Config, inner http.Handler) service.Build {
+func newHealth(cfg monitor.Config, look console.Config, inner http.Handler) service.Build {
 	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
 		password := func(ctx context.Context) (string, error) {
 			v, err := h.Secrets.Get(ctx, credential.HealthAPI)
 			return v.Reveal(), err
 		}
-		return monitor.New(cfg, password, inner, streams.JetStream(), reg, log)
+		decoding := decoder.Config{Schema: look.Schema, Zone: look.Zone}
+		pages, err := console.Open(look, h, func(metadata *pgxpool.Pool) (replay.MetadataDecoder, error) {
+			return decoder.NewRedecoder(decoding, metadata)
+		}, log)
+		if err != nil {
+			return nil, err
+		}
+		return monitor.New(cfg, password, inner, pages, streams.JetStream(), reg, log)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
@@ -31,7 +32,7 @@ const demoControllers = 5
 type upCommand struct {
 	Parts        []string      `arg:"" optional:"" help:"Parts to start. Default: all (nats, postgres, pgbouncer, mosquitto, keeper, bridge, decoder, writer, registrar, health)."`
 	Detach       bool          `short:"d" help:"Run in the background. Stop it with down."`
-	Host         string        `help:"Listen address for controllers and people, with TLS: MQTT (8883), MQTT over WebSocket (9001), enrolment (8443), health API (8000). Everything else stays on loopback." env:"F2MESH_HOST" default:"127.0.0.1"`
+	Host         string        `help:"Listen address for controllers and people, with TLS: MQTT (8883), MQTT over WebSocket (9001), enrolment (8443), health API and console (8000). Everything else stays on loopback." env:"F2MESH_HOST" default:"127.0.0.1"`
 	MQTTOrigins  []string      `help:"Additional web origins that may use MQTT over WebSocket: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
 	Simulate     bool          `help:"Simulate the demo fleet." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"Report interval of a simulated component." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
@@ -47,6 +48,7 @@ type upCommand struct {
 	Writer    writer.Config    `embed:"" prefix:"writer-"`
 	Registrar server.Config    `embed:"" prefix:"registrar-"`
 	Health    monitor.Config   `embed:"" prefix:"health-"`
+	Console   console.Config   `embed:"" prefix:"health-console-"`
 	Secrets   mesh.SecretFlags `embed:""`
 	Issuer    mesh.IssuerFlags `embed:""`
 	poolingFlags
@@ -89,7 +91,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 			Host: mesh.Loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers,
 			Sizes: c.Sizes, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 		},
-		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health,
+		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Console: c.Console,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}
@@ -149,7 +151,8 @@ var setByUp = []string{
 	"writer-timescale-dsn", "writer-timescale-pooled-dsn",
 	"registrar-registry-dsn", "registrar-claims-dsn", "registrar-metadata-schema", "registrar-devices-dir", "registrar-broker-dir",
 	"registrar-server-cas", "registrar-est", "registrar-est-cert", "registrar-est-key", "registrar-mqtt-url", "registrar-mqtt-ca",
-	"health-listen", "health-cert", "health-key", "health-cas",
+	"health-listen", "health-cert", "health-key", "health-cas", "health-console-readings-dsn", "health-console-metadata-dsn",
+	"health-console-registry-dsn", "health-console-metadata-schema", "health-console-access",
 }
 
 // hideSetByUp leaves them out of up's help.

@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/database/fleet"
@@ -17,8 +14,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
-	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/services/bridge"
+	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
 	trimmer "github.com/f2mesh/f2mesh/services/keeper"
@@ -38,11 +35,12 @@ type meshConfig struct {
 	Writer      writer.Config
 	Registrar   server.Config
 	Health      monitor.Config
+	Console     console.Config
 }
 
 // newMesh is a mesh of this machine with all services. Nothing is started yet.
 func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, error) {
-	var denied observer
+	var denied server.Observer
 	base := cfg.Config
 	base.Version = version
 	base.ClientID, base.Filter, base.Registry, base.Admit = cfg.Bridge.ClientID, cfg.Bridge.Filter, migrateRegistry, admitDemo
@@ -52,7 +50,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 	}
 	base.Decoder = settings
 	if cfg.WatchTopics {
-		base.Denied = denied.tell
+		base.Denied = denied.Tell
 	}
 	base.Services = []local.Part{
 		{Name: local.PartKeeper, Build: func(*local.Parts) service.Build { return newTrimmer(cfg.Keeper) }},
@@ -60,9 +58,11 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 		{Name: local.PartDecoder, Build: func(m *local.Parts) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
 		{Name: local.PartWriter, Build: func(m *local.Parts) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
 		{Name: local.PartRegistrar, Build: func(m *local.Parts) service.Build {
-			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
+			return denied.ToldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
 		}},
-		{Name: local.PartHealth, Build: func(m *local.Parts) service.Build { return newHealth(healthOf(m, cfg.Health), m.Metrics()) }},
+		{Name: local.PartHealth, Build: func(m *local.Parts) service.Build {
+			return newHealth(healthOf(m, cfg.Health), consoleOf(m, cfg.Console), m.Metrics())
+		}},
 	}
 	return local.New(st, base, log)
 }
@@ -112,26 +112,10 @@ func healthOf(m *local.Parts, cfg monitor.Config) monitor.Config {
 	return cfg
 }
 
-// observer passes what the broker tells of denied publishes to the registrar that runs.
-type observer struct {
-	registrar atomic.Pointer[server.Server] // nil: none runs
-}
-
-func (o *observer) tell(line string) {
-	if r := o.registrar.Load(); r != nil {
-		r.Observe(line)
-	}
-}
-
-// toldBy notes the registrar that is built.
-func (o *observer) toldBy(inner service.Build) service.Build {
-	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
-		r, err := inner(h, streams, reg, log)
-		if s, ok := r.(*server.Server); ok && err == nil {
-			o.registrar.Store(s)
-		}
-		return r, err
-	}
+func consoleOf(m *local.Parts, cfg console.Config) console.Config {
+	cfg.Readings, cfg.Metadata = m.DSN(mesh.RoleReader, mesh.DatabaseTelemetry), m.DSN(mesh.RoleReader, mesh.DatabaseMetadata)
+	cfg.Registry, cfg.Schema, cfg.Access = m.DSN(mesh.RoleReader, mesh.DatabaseRegistry), mesh.MetadataSchema, m.State.Path(access.FileName)
+	return cfg
 }
 
 // simulate is the part that plays the demo fleet.

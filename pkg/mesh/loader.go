@@ -143,7 +143,7 @@ func (l *Loader) database(ctx context.Context, want *postgres.Census, password s
 	case DatabaseMetadata:
 		return PrepareMetadata(ctx, super) // with the trigger that announces changes
 	case DatabaseRegistry:
-		return SealAudit(ctx, super)
+		return PrepareRegistry(ctx, super)
 	}
 	return nil
 }

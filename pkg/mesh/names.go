@@ -4,7 +4,7 @@ package mesh
 const (
 	RoleDecoder   = "f2mesh_decoder"   // reads metadata
 	RoleWriter    = "f2mesh_writer"    // owns the tables of readings
-	RoleReader    = "f2mesh_reader"    // reads both: people, dashboards
+	RoleReader    = "f2mesh_reader"    // reads both, and who is registered: people, dashboards, the console
 	RoleRegistrar = "f2mesh_registrar" // owns the registry, reads claiming codes
 	RoleAudit     = "f2mesh_audit"     // owns the audit trail's table; nobody logs in as it
 	RolePooled    = "f2mesh_pooled"    // its members may come through the pooler

@@ -132,8 +132,8 @@ func (p *Provisioning) tables(ctx context.Context, s DatabaseServer, d Database)
 	return LetThrough(ctx, conn, d.Pooled...)
 }
 
-// registry has the registry's tables made by their owner, and seals the audit trail. Where the secret is not the newest
-// the registrar makes its tables itself, and the next run seals.
+// registry has the registry's tables made by their owner, and prepares them. Where the secret is not the newest
+// the registrar makes its tables itself, and the next run prepares them.
 func (p *Provisioning) registry(ctx context.Context, conn *pgx.Conn) error {
 	pool, err := OpenAs(ctx, p.Description, p.Secrets, RoleRegistrar, DatabaseRegistry)
 	if err != nil {
@@ -143,7 +143,7 @@ func (p *Provisioning) registry(ctx context.Context, conn *pgx.Conn) error {
 	if err := p.Registry(ctx, pool); err != nil && (!p.Keep || !postgres.Refused(err)) {
 		return err
 	}
-	return SealAudit(ctx, conn)
+	return PrepareRegistry(ctx, conn)
 }
 
 // OpenAs opens a database as a role that logs in.

@@ -43,7 +43,7 @@ func (d Description) Servers() []DatabaseServer {
 		Address: d.address(ServerMetadata, d.Ports.Postgres), Superuser: SecretSuperuser, caFile: d.CAFile,
 		Databases: []Database{
 			{DatabaseMetadata, postgres.Superuser, []string{RoleDecoder, RoleReader, RoleRegistrar}, pooled(RoleDecoder)},
-			{DatabaseRegistry, RoleRegistrar, []string{RoleRegistrar}, nil},
+			{DatabaseRegistry, RoleRegistrar, []string{RoleRegistrar, RoleReader}, nil},
 		},
 	}
 	telemetry := Database{DatabaseTelemetry, RoleWriter, []string{RoleWriter, RoleReader}, pooled(RoleWriter)}

@@ -15,7 +15,7 @@ import (
 const lookTimeout = 20 * time.Second
 
 // handler is the API. Only /healthz, which reports nothing but that this process runs, is
-// open to everybody.
+// open to everybody; pages have their own sign-in.
 func (s *Server) handler() http.Handler {
 	closed := http.NewServeMux()
 	closed.HandleFunc("GET /readyz", s.serveReady)
@@ -24,7 +24,15 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	password := web.Password{Secret: "health_password", Get: s.password, Log: s.log, Wrong: func(address string) { s.logins.failed(address, time.Now()) }}
-	mux.Handle("/", password.Guard(closed))
+	guarded := password.Guard(closed)
+	if s.pages.Off() {
+		mux.Handle("/", guarded)
+		return mux
+	}
+	for _, path := range []string{"/readyz", "/status", "/metrics", "/livez", "/debug/"} {
+		mux.Handle(path, guarded)
+	}
+	mux.Handle("/", s.pages)
 	return mux
 }
 

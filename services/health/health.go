@@ -6,6 +6,7 @@ package health
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,11 +26,22 @@ import (
 // PasswordSource returns the current password of the API.
 type PasswordSource func(context.Context) (string, error)
 
+// Pages are what people look at in a browser, with a sign-in of their own.
+type Pages interface {
+	http.Handler
+	// Off reports whether there are none.
+	Off() bool
+	// Run prepares what they show, until ctx ends. status returns what GET /status answers, as
+	// of the last look at the mesh. wrong is told of each wrong password.
+	Run(ctx context.Context, status func() ([]byte, error), wrong func(address string)) error
+}
+
 // Server is one health service; run it once.
 type Server struct {
 	cfg      Config
 	password PasswordSource
 	inner    http.Handler
+	pages    Pages
 	js       jetstream.JetStream
 	log      *slog.Logger
 	metrics  *metrics
@@ -41,9 +53,9 @@ type Server struct {
 	failed error       // why the last look did not succeed
 }
 
-// New returns a service. inner serves the other paths, such as /metrics, to callers
-// with the password. Metrics are in reg.
-func New(cfg Config, password PasswordSource, inner http.Handler, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
+// New returns a service. inner serves the paths /metrics, /livez and /debug to callers with
+// the password, pages all others; where these are off inner does that, too. Metrics are in reg.
+func New(cfg Config, password PasswordSource, inner http.Handler, pages Pages, js jetstream.JetStream, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("health: %w", err)
 	}
@@ -54,7 +66,7 @@ func New(cfg Config, password PasswordSource, inner http.Handler, js jetstream.J
 	publish := func(one alarm.Alarm) error { return alarm.Publish(js.Conn(), one) }
 	board := alarm.NewBoard(service, []string{StageStalled, StreamFull, Damaged, DeadLetters, Dropping, FailedLogins}, publish, m.alarms, log)
 	return &Server{
-		cfg: cfg, password: password, inner: inner, js: js, log: log, metrics: m,
+		cfg: cfg, password: password, inner: inner, pages: pages, js: js, log: log, metrics: m,
 		judge: newJudge(cfg, board), logins: newLogins(board, m.failedLogins), failed: errors.New("the mesh was not checked yet"),
 	}, nil
 }
@@ -73,6 +85,10 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return web.Serve(ctx, listener, config, s.handler(), s.log) })
 	group.Go(func() error { s.watch(ctx); return nil })
+	if !s.pages.Off() {
+		wrong := func(address string) { s.logins.failed(address, time.Now()) }
+		group.Go(func() error { return s.pages.Run(ctx, s.lastLook, wrong) })
+	}
 	return group.Wait()
 }
 
@@ -115,6 +131,17 @@ func (s *Server) lookAndJudge(ctx context.Context) {
 	s.judge.see(now)
 	s.metrics.show(now)
 	s.note(now, nil)
+}
+
+// lastLook is the last look at the mesh, as GET /status would answer it.
+func (s *Server) lastLook() ([]byte, error) {
+	s.mu.Lock()
+	last, failed := s.last, s.failed
+	s.mu.Unlock()
+	if last == nil {
+		return nil, failed
+	}
+	return json.Marshal(last)
 }
 
 func (s *Server) note(now *MeshStatus, err error) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -51,6 +52,21 @@ type bench struct {
 	cfg       Config
 	authority *identity.Authority
 	server    *Server
+	pages     pages
+}
+
+// pages are those of a console that says who asked.
+type pages struct {
+	http.Handler
+	run func(status func() ([]byte, error), wrong func(string))
+}
+
+func (p pages) Off() bool { return p.Handler == nil }
+
+func (p pages) Run(ctx context.Context, status func() ([]byte, error), wrong func(string)) error {
+	p.run(status, wrong)
+	<-ctx.Done()
+	return nil
 }
 
 func newBench(t *testing.T) *bench {
@@ -101,7 +117,7 @@ func (b *bench) newServer() {
 	require.NoError(b.t, b.authority.IssueServer(b.cfg.CertFile, b.cfg.KeyFile, []string{"127.0.0.1"}))
 	inner := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "inner") })
 	password := func(context.Context) (string, error) { return right, nil }
-	b.server, err = New(b.cfg, password, inner, b.connect(natsserver.Health), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	b.server, err = New(b.cfg, password, inner, b.pages, b.connect(natsserver.Health), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(b.t, err)
 }
 
@@ -595,9 +611,54 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		cfg := b.cfg
 		change(&cfg)
-		_, err := New(cfg, nil, nil, b.server.js, prometheus.NewRegistry(), b.server.log)
+		_, err := New(cfg, nil, nil, b.pages, b.server.js, prometheus.NewRegistry(), b.server.log)
 		require.ErrorContains(t, err, name)
 	}
 	b.server.cfg.CertFile = filepath.Join(t.TempDir(), "none")
 	require.ErrorContains(t, b.server.Run(t.Context()), "certificate")
+}
+
+// TestPages has a console beside the API: neither opens the other.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	told := make(chan []byte, 1)
+	b.pages = pages{
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "page "+r.URL.Path) }),
+		func(status func() ([]byte, error), wrong func(string)) {
+			wrong("192.0.2.1")
+			for {
+				if text, err := status(); err == nil {
+					told <- text
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		},
+	}
+	b.server.pages = b.pages
+	for _, stage := range stages {
+		b.announce(stage.name, fine)
+	}
+	stopped := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { stopped <- b.server.Run(ctx) }()
+	var status MeshStatus
+	require.NoError(t, json.Unmarshal(<-told, &status))
+	assert.Len(t, status.Stages, len(stages))
+	cancel()
+	require.NoError(t, <-stopped)
+	assert.EqualValues(t, 1, b.server.logins.count())
+
+	handler := b.server.handler()
+	for path, want := range map[string]string{"/": "page /", "/fleet": "page /fleet", "/healthz": "ok\n"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		assert.Equal(t, want, w.Body.String(), path)
+	}
+	for _, path := range []string{"/status", "/readyz", "/metrics", "/livez", "/debug/pprof/"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		assert.Equal(t, http.StatusUnauthorized, w.Code, path)
+	}
 }

@@ -30,12 +30,12 @@ var known = map[string][]string{
 	"writer":     {"metrics_password", "nats_writer_password", "timescale_password"},
 	"keeper":     {"metrics_password", "nats_keeper_password"},
 	"registrar":  {"metrics_password", "mqtt_registrar_password", "nats_registrar_password", "registry_password"},
-	"health":     {"health_password", "metrics_password", "nats_health_password"},
+	"health":     {"health_password", "metrics_password", "nats_console_password", "nats_health_password", "postgres_reader_password"},
 	"prometheus": {"metrics_password"},
 	"grafana":    {"grafana_admin_password"},
 	"vault-bootstrap": {
-		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_bridge_password", "nats_decoder_password",
-		"nats_health_password", "nats_keeper_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "registry_password", "timescale_password",
+		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_bridge_password", "nats_console_password", "nats_decoder_password",
+		"nats_health_password", "nats_keeper_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "postgres_reader_password", "registry_password", "timescale_password",
 	},
 }
 

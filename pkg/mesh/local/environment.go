@@ -15,5 +15,7 @@ func (m *Parts) ServiceEnvironment() []string {
 		"REGISTRAR_EST=" + m.Public(m.Choose(&m.Cfg.Ports.EST)), "REGISTRAR_EST_CERT=" + certificate, "REGISTRAR_EST_KEY=" + key,
 		"REGISTRAR_DEVICES=" + m.State.DevicesDir(), "REGISTRAR_BROKER_DIR=" + m.State.Path("mosquitto"), "REGISTRAR_PKI_DIR=" + m.State.Path("pki"),
 		"HEALTH_LISTEN=" + m.Public(m.Choose(&m.Cfg.Ports.HTTP)), "HEALTH_CERT=" + certificate, "HEALTH_KEY=" + key, "HEALTH_CAS=" + m.Authority.CAFile(),
+		"CONSOLE_READINGS_DSN=" + m.DSN(mesh.RoleReader, mesh.DatabaseTelemetry), "CONSOLE_METADATA_DSN=" + m.DSN(mesh.RoleReader, mesh.DatabaseMetadata),
+		"CONSOLE_REGISTRY_DSN=" + m.DSN(mesh.RoleReader, mesh.DatabaseRegistry),
 	}
 }

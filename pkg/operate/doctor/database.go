@@ -207,7 +207,7 @@ func forbiddenSQL() []forbidden {
 			`DELETE FROM device_event WHERE false`, `CREATE TABLE public.doctor (x int)`, file,
 		}},
 		{readerSecret, metadata, []string{update, code, lookup}},
-		{readerSecret, registry, []string{connect}},
+		{readerSecret, registry, []string{`SELECT FROM audit`, `SELECT FROM claim`, `UPDATE device SET status = status WHERE false`, `CREATE TABLE public.doctor (x int)`}},
 		{poolerSecret, metadata, []string{update, code, hashes}},
 		{poolerSecret, telemetry, []string{`SELECT FROM measurement WHERE false`}},
 		{poolerSecret, registry, []string{connect}},
