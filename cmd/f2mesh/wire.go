@@ -18,6 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	evaluator "github.com/f2mesh/f2mesh/services/alarm"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
@@ -38,6 +39,7 @@ type meshConfig struct {
 	Writer      writer.Config
 	Registrar   server.Config
 	Health      monitor.Config
+	Alarm       evaluator.Config
 }
 
 // newMesh is a mesh of this machine with all services. Nothing is started yet.
@@ -55,7 +57,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 		base.Denied = denied.tell
 	}
 	base.Services = []local.Part{
-		{Name: local.PartKeeper, Build: func(*local.Parts) service.Build { return newTrimmer(cfg.Keeper) }},
+		{Name: local.PartKeeper, Build: func(*local.Parts) service.Build { return trimmer.Build(cfg.Keeper) }},
 		{Name: local.PartBridge, Build: func(m *local.Parts) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
 		{Name: local.PartDecoder, Build: func(m *local.Parts) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
 		{Name: local.PartWriter, Build: func(m *local.Parts) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
@@ -63,6 +65,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 			return denied.toldBy(newRegistrar(registrarOf(m, cfg.Registrar), m.Issuer))
 		}},
 		{Name: local.PartHealth, Build: func(m *local.Parts) service.Build { return newHealth(healthOf(m, cfg.Health), m.Metrics()) }},
+		{Name: local.PartAlarm, Build: func(m *local.Parts) service.Build { return evaluator.Build(alarmOf(m, cfg.Alarm)) }},
 	}
 	return local.New(st, base, log)
 }
@@ -109,6 +112,13 @@ func healthOf(m *local.Parts, cfg monitor.Config) monitor.Config {
 	cfg.CertFile, cfg.KeyFile = m.ServerPair()
 	cfg.CAs = m.Authority.CAFile()
 	cfg.Listen = m.Public(m.Choose(&m.Cfg.Ports.HTTP))
+	return cfg
+}
+
+func alarmOf(m *local.Parts, cfg evaluator.Config) evaluator.Config {
+	if cfg.Rules == "" {
+		cfg.Rules, cfg.Optional = m.State.Path("alarms.yaml"), true
+	}
 	return cfg
 }
 

@@ -28,19 +28,19 @@ const (
 	Critical Severity = "critical"
 )
 
-// Status is where an alarm is in its life.
-type Status string
+// Phase is where an alarm is in its life.
+type Phase string
 
 // The stages of an alarm's life. An alarm without entries is Idle.
 const (
-	Idle    Status = "idle"    // it was pending, and its condition did not hold long enough
-	Pending Status = "pending" // its condition holds, and has to hold until Due
-	Raised  Status = "raised"
-	Cleared Status = "cleared"
+	Idle    Phase = "idle"    // it was pending, and its condition did not hold long enough
+	Pending Phase = "pending" // its condition holds, and has to hold until Due
+	Raised  Phase = "raised"
+	Cleared Phase = "cleared"
 )
 
-// Source says what an alarm is about: a component of a controller, or a service of the mesh.
-type Source struct {
+// Identity says what an alarm is about: a component of a controller, or a service of the mesh.
+type Identity struct {
 	Rule      string `json:"rule,omitempty"`
 	MAC       string `json:"mac,omitempty"`
 	Mode      string `json:"mode,omitempty"`
@@ -55,7 +55,7 @@ type Source struct {
 
 // ID returns the alarm's id: rule.<rule>.<mac>.<mode>.<connector>.<component>, or
 // service.<service>.<kind>.<about>.
-func (s *Source) ID() string {
+func (s *Identity) ID() string {
 	if s.Rule != "" {
 		return "rule." + s.Rule + "." + s.MAC + "." + s.Mode + "." + strconv.Itoa(s.Connector) + "." + s.Component
 	}
@@ -93,11 +93,11 @@ type Shelf struct {
 // Entry is a message of the stream ALARM: an alarm after a change. The last entry of a subject
 // is the alarm's state.
 type Entry struct {
-	Status   Status    `json:"status"`
+	Status   Phase     `json:"status"`
 	Time     time.Time `json:"time"` // of this change
 	Severity Severity  `json:"severity,omitempty"`
 	Summary  string    `json:"summary,omitempty"`
-	Source
+	Identity
 	Detail string `json:"detail,omitempty"` // the values that raised it
 	// Occurrence identifies one life of the alarm, from pending or raised to cleared.
 	Occurrence   string           `json:"occurrence,omitempty"`

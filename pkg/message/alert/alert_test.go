@@ -20,12 +20,12 @@ func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.
 // see is an observation of the n-th message, in second n, of a rule with a `for` of seconds.
 func see(n int, holds bool, seconds int) *alert.Observation {
 	return &alert.Observation{
-		Event: event.PlaceID(1, uint64(n)), At: at(n), Holds: holds, Clears: !holds, Due: at(n + seconds), //nolint:gosec // small
-		Source: alert.Source{Rule: "door", MAC: "e4fd45f654be", Mode: "access-control-mode", Connector: 3, Component: "door-sensors"},
+		Event: event.PlaceID(1, uint64(n)), At: at(n), Holds: holds, Clears: !holds, Due: at(n + seconds),
+		Identity: alert.Identity{Rule: "door", MAC: "e4fd45f654be", Mode: "access-control-mode", Connector: 3, Component: "door-sensors"},
 	}
 }
 
-func statuses(all []alert.Entry) (s []alert.Status) {
+func statuses(all []alert.Entry) (s []alert.Phase) {
 	for _, e := range all {
 		s = append(s, e.Status)
 	}
@@ -51,19 +51,19 @@ func TestObserve(t *testing.T) {
 	undecided := &alert.Observation{Event: event.PlaceID(1, 2), At: at(2)}
 	for name, c := range map[string]struct {
 		seen []*alert.Observation
-		want []alert.Status
+		want []alert.Phase
 	}{
 		"never holds":               {[]*alert.Observation{see(1, false, 0)}, nil},
-		"holds at once":             {[]*alert.Observation{see(1, true, 0)}, []alert.Status{raised}},
-		"holds twice":               {[]*alert.Observation{see(1, true, 0), see(2, true, 0)}, []alert.Status{raised}},
-		"ends":                      {[]*alert.Observation{see(1, true, 0), see(2, false, 0)}, []alert.Status{raised, cleared}},
-		"comes again":               {[]*alert.Observation{see(1, true, 0), see(2, false, 0), see(3, true, 0)}, []alert.Status{raised, cleared, raised}},
-		"too short":                 {[]*alert.Observation{see(1, true, 60), see(30, false, 60)}, []alert.Status{pending, idle}},
-		"long enough":               {[]*alert.Observation{see(1, true, 60), see(61, true, 60)}, []alert.Status{pending, raised}},
-		"long enough and over":      {[]*alert.Observation{see(1, true, 60), see(90, false, 60)}, []alert.Status{pending, raised, cleared}},
-		"a message says nothing":    {[]*alert.Observation{see(1, true, 0), undecided}, []alert.Status{raised}},
-		"an earlier one comes late": {[]*alert.Observation{see(5, true, 0), see(4, false, 0)}, []alert.Status{raised}},
-		"the same one comes again":  {[]*alert.Observation{see(5, true, 0), see(6, false, 0), see(5, true, 0), see(6, false, 0)}, []alert.Status{raised, cleared}},
+		"holds at once":             {[]*alert.Observation{see(1, true, 0)}, []alert.Phase{raised}},
+		"holds twice":               {[]*alert.Observation{see(1, true, 0), see(2, true, 0)}, []alert.Phase{raised}},
+		"ends":                      {[]*alert.Observation{see(1, true, 0), see(2, false, 0)}, []alert.Phase{raised, cleared}},
+		"comes again":               {[]*alert.Observation{see(1, true, 0), see(2, false, 0), see(3, true, 0)}, []alert.Phase{raised, cleared, raised}},
+		"too short":                 {[]*alert.Observation{see(1, true, 60), see(30, false, 60)}, []alert.Phase{pending, idle}},
+		"long enough":               {[]*alert.Observation{see(1, true, 60), see(61, true, 60)}, []alert.Phase{pending, raised}},
+		"long enough and over":      {[]*alert.Observation{see(1, true, 60), see(90, false, 60)}, []alert.Phase{pending, raised, cleared}},
+		"a message says nothing":    {[]*alert.Observation{see(1, true, 0), undecided}, []alert.Phase{raised}},
+		"an earlier one comes late": {[]*alert.Observation{see(5, true, 0), see(4, false, 0)}, []alert.Phase{raised}},
+		"the same one comes again":  {[]*alert.Observation{see(5, true, 0), see(6, false, 0), see(5, true, 0), see(6, false, 0)}, []alert.Phase{raised, cleared}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -108,7 +108,7 @@ func TestPeople(t *testing.T) {
 	assert.Nil(t, over.Shelved)
 	assert.NotNil(t, over.Acknowledged)
 	again := append(shelved.Observe(see(4, false, 0)), shelved.Observe(see(4, false, 0))[0].Observe(see(5, true, 0))...)
-	assert.Equal(t, []alert.Status{alert.Cleared, alert.Raised}, statuses(again))
+	assert.Equal(t, []alert.Phase{alert.Cleared, alert.Raised}, statuses(again))
 	assert.Nil(t, again[1].Acknowledged, "the next one is not seen yet")
 	assert.NotNil(t, again[1].Shelved, "what was shelved stays shelved")
 }
@@ -144,9 +144,9 @@ func TestReplaysChangeNothing(t *testing.T) {
 				open = false
 			}
 			data, err := json.Marshal(e)
-			assert.NoError(t, err)
+			require.NoError(t, err)
 			back, err := alert.Parse(data)
-			assert.NoError(t, err)
+			require.NoError(t, err)
 			assert.Equal(t, e, back)
 		}
 	})
@@ -154,10 +154,10 @@ func TestReplaysChangeNothing(t *testing.T) {
 
 func TestIDs(t *testing.T) {
 	t.Parallel()
-	rule := see(1, true, 0).Source
+	rule := see(1, true, 0).Identity
 	assert.Equal(t, "rule.door.e4fd45f654be.access-control-mode.3.door-sensors", rule.ID())
-	assert.Equal(t, "service.keeper.stream_filling.RAW", (&alert.Source{Service: "keeper", Kind: "stream_filling", About: "RAW"}).ID())
-	odd := alert.Source{Service: "health", Kind: "failed_logins", About: "health API"}
+	assert.Equal(t, "service.keeper.stream_filling.RAW", (&alert.Identity{Service: "keeper", Kind: "stream_filling", About: "RAW"}).ID())
+	odd := alert.Identity{Service: "health", Kind: "failed_logins", About: "health API"}
 	assert.Regexp(t, `^service\.health\.failed_logins\.[0-9a-f]{16}$`, odd.ID())
 	_, err := alert.Parse([]byte(`{"status":"odd"}`))
 	require.ErrorContains(t, err, "unknown status")

@@ -13,13 +13,16 @@ import (
 type Observation struct {
 	Event event.ID
 	At    time.Time // the message's own time
+	// Silence says that the component has sent nothing since Event, which itself may have
+	// changed the alarm.
+	Silence bool
 	// Holds reports whether the condition holds, Clears whether it has ended. With hysteresis,
 	// or if the message does not say, both are false.
 	Holds, Clears bool
 	// Due is until when the condition has to hold, if it does not hold already.
 	Due time.Time
-	// Source, Severity, Summary and Detail describe an alarm that begins.
-	Source   Source
+	// Identity, Severity, Summary and Detail describe an alarm that begins.
+	Identity Identity
 	Severity Severity
 	Summary  string
 	Detail   string
@@ -29,7 +32,7 @@ type Observation struct {
 // condition held until it was due and has ended since. An observation that is not later than
 // the last one that changed the alarm changes nothing, so a replay is harmless.
 func (e Entry) Observe(o *Observation) (changes []Entry) {
-	if bytes.Compare(o.Event[:], e.Event[:]) <= 0 {
+	if order := bytes.Compare(o.Event[:], e.Event[:]); order < 0 || order == 0 && !o.Silence {
 		return nil
 	}
 	if next, ok := e.Advance(o.At); ok && e.Status == Pending {
@@ -52,7 +55,7 @@ func (e Entry) Observe(o *Observation) (changes []Entry) {
 // begin is a new life of the alarm. What a person shelved stays shelved.
 func (e Entry) begin(o *Observation) Entry {
 	next := Entry{
-		Status: Pending, Time: o.At, Severity: o.Severity, Summary: o.Summary, Source: o.Source, Detail: o.Detail,
+		Status: Pending, Time: o.At, Severity: o.Severity, Summary: o.Summary, Identity: o.Identity, Detail: o.Detail,
 		Since: o.At, Due: o.Due, Event: o.Event, Shelved: e.Shelved,
 	}
 	next.Occurrence = digest(next.ID(), o.Event.String(), o.At.UTC().Format(time.RFC3339Nano))
@@ -74,6 +77,42 @@ func (e Entry) Advance(now time.Time) (next Entry, changed bool) {
 		return e, true
 	}
 	return e, false
+}
+
+// Retire returns what becomes of an alarm whose rule no longer exists.
+func (e Entry) Retire(now time.Time) []Entry {
+	switch e.Status {
+	case Raised:
+		e.Status, e.Time, e.ClearedAt, e.Detail = Cleared, now, now, "the rule was removed"
+	case Pending:
+		e.Status, e.Time = Idle, now
+	default:
+		return nil
+	}
+	return []Entry{e}
+}
+
+// Notice is what a service says of an alarm of its own.
+type Notice struct {
+	Identity Identity
+	Severity Severity
+	Detail   string
+	Since    time.Time // when the service raised it
+	Raised   bool      // false: it is cleared
+}
+
+// Follow returns the entries that follow from a service's report. A report that comes again
+// changes nothing.
+func (e Entry) Follow(r *Notice, now time.Time) []Entry {
+	switch {
+	case !r.Raised && e.Status == Raised:
+		e.Status, e.Time, e.ClearedAt = Cleared, now, now
+		return []Entry{e}
+	case !r.Raised, e.Status == Raised, e.Status == Cleared && !r.Since.After(e.Since):
+		return nil
+	}
+	o := &Observation{At: r.Since, Due: r.Since, Severity: r.Severity, Identity: r.Identity, Detail: r.Detail}
+	return []Entry{e.begin(o)}
 }
 
 // Errors of what a person asks for.
