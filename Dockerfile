@@ -33,7 +33,7 @@ ARG GID=10001
 # the mode of the folder that it is first mounted on.
 ARG VOLUMES="program trust state devices mosquitto-config mosquitto-data mosquitto-run nats-config nats-data \
     postgres-config postgres-data timescaledb-config timescaledb-data pgbouncer-config vault-config vault-data registrar-config \
-    health-config health-vault prometheus-data grafana-config grafana-data bridge-vault decoder-vault writer-vault registrar-vault keeper-vault operator-vault root-key"
+    health-config health-vault alarm-vault prometheus-data grafana-config grafana-data bridge-vault decoder-vault writer-vault registrar-vault keeper-vault operator-vault root-key"
 RUN mkdir -p /out/rootfs/etc/ssl/certs && \
     echo "iotuser:x:$UID:$GID:f2mesh:/nonexistent:/sbin/nologin" >/out/rootfs/etc/passwd && \
     echo "iotuser:x:$GID:" >/out/rootfs/etc/group && \

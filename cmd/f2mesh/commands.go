@@ -6,6 +6,8 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
 	"github.com/f2mesh/f2mesh/pkg/mesh/send"
 	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
+	evaluator "github.com/f2mesh/f2mesh/services/alarm"
+	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 )
 
 // commands is the command line: flags, environment variables and help are all
@@ -13,31 +15,32 @@ import (
 type commands struct {
 	globals
 
-	Up       upCommand       `cmd:"" help:"Run a mesh on this machine, without containers."`
-	Down     downCommand     `cmd:"" help:"Stop the mesh that up --detach started."`
-	Status   statusCommand   `cmd:"" help:"Show each stage's rate, lag and health."`
-	Tail     tailCommand     `cmd:"" help:"Show decoded readings and events as they arrive."`
-	Audit    auditCommand    `cmd:"" help:"Account for every received message."`
-	Dead     deadCommands    `cmd:"" help:"List, show, replay and purge dead letters."`
-	Redecode redecodeCommand `cmd:"" help:"Decode messages of RAW again with current metadata and replace their rows."`
-	Doctor   doctorCommand   `cmd:"" help:"Run security checks against the running mesh."`
-	Backup   backupCommand   `cmd:"" help:"Back up a running mesh to one encrypted file."`
-	Restore  restoreCommand  `cmd:"" help:"Restore a backup into an empty state directory."`
-	Env      envCommand      `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
-	Simulate simulateCommand `cmd:"" help:"Simulate a fleet of F2 controllers."`
-	Soak     soak.Command    `cmd:"" help:"Prove that a mesh of its own loses and doubles nothing under faults."`
-	Command  send.Send       `cmd:"" help:"Send a command to a component, or to many, and print the outcome."`
-	Device   deviceCommands  `cmd:"" help:"Manage controllers and their certificates."`
-	Metadata metadataCommand `cmd:"" help:"Manage the fleet's metadata in PostgreSQL."`
-	Secret   secretCommands  `cmd:"" help:"Show and rotate the mesh's credentials."`
-	Setup    setupCommand    `cmd:"" help:"Create the secret files of a mesh, the files that compose.yaml needs, or the streams on a NATS server."`
-	Vault    vaultCommands   `cmd:"" help:"Use HashiCorp Vault for the mesh's secrets."`
+	Up       upCommand                `cmd:"" help:"Run a mesh on this machine, without containers."`
+	Down     downCommand              `cmd:"" help:"Stop the mesh that up --detach started."`
+	Status   statusCommand            `cmd:"" help:"Show each stage's rate, lag and health."`
+	Tail     tailCommand              `cmd:"" help:"Show decoded readings and events as they arrive."`
+	Audit    auditCommand             `cmd:"" help:"Account for every received message."`
+	Dead     deadCommands             `cmd:"" help:"List, show, replay and purge dead letters."`
+	Redecode redecodeCommand          `cmd:"" help:"Decode messages of RAW again with current metadata and replace their rows."`
+	Doctor   doctorCommand            `cmd:"" help:"Run security checks against the running mesh."`
+	Backup   backupCommand            `cmd:"" help:"Back up a running mesh to one encrypted file."`
+	Restore  restoreCommand           `cmd:"" help:"Restore a backup into an empty state directory."`
+	Env      envCommand               `cmd:"" help:"Print a running mesh's addresses and credential files as shell variables."`
+	Simulate simulateCommand          `cmd:"" help:"Simulate a fleet of F2 controllers."`
+	Soak     soak.Command             `cmd:"" help:"Prove that a mesh of its own loses and doubles nothing under faults."`
+	Command  send.Send                `cmd:"" help:"Send a command to a component, or to many, and print the outcome."`
+	Alarm    evaluator.PeopleCommands `cmd:"" help:"List, acknowledge and shelve alarms, and run the alarm service."`
+	Device   deviceCommands           `cmd:"" help:"Manage controllers and their certificates."`
+	Metadata metadataCommand          `cmd:"" help:"Manage the fleet's metadata in PostgreSQL."`
+	Secret   secretCommands           `cmd:"" help:"Show and rotate the mesh's credentials."`
+	Setup    setupCommand             `cmd:"" help:"Create the secret files of a mesh, the files that compose.yaml needs, or the streams on a NATS server."`
+	Vault    vaultCommands            `cmd:"" help:"Use HashiCorp Vault for the mesh's secrets."`
 
 	Bridge  bridgeCommand  `cmd:"" help:"Run the bridge: MQTT to JetStream."`
 	Decoder decoderCommand `cmd:"" help:"Run the decoder: RAW to DECODED."`
 	Writer  writerCommand  `cmd:"" help:"Run the writer: DECODED to TimescaleDB."`
 
-	Keeper    keeperCommand    `cmd:"" help:"Run the keeper: trim the history of RAW and DECODED."`
+	Keeper    trimmer.Process  `cmd:"" help:"Run the keeper: trim the history of RAW and DECODED."`
 	Registrar registrarCommand `cmd:"" help:"Run the registrar: enrolment, revocation list, alarms, audit trail."`
 	Health    healthCommand    `cmd:"" help:"Run the health service: the health API and alarms."`
 

@@ -229,7 +229,7 @@ func TestVaultLive(t *testing.T) {
 		Roles: vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: time.Hour, WrapTTL: time.Hour},
 	}
 	require.NoError(t, bootstrap.Run(t.Context(), server.Root))
-	parts := []string{local.PartKeeper, local.PartBridge, local.PartDecoder, local.PartWriter, local.PartRegistrar, local.PartHealth}
+	parts := []string{local.PartKeeper, local.PartBridge, local.PartDecoder, local.PartWriter, local.PartRegistrar, local.PartHealth, local.PartAlarm}
 	for _, part := range parts {
 		require.NoError(t, m.Stop(part))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
 	operate "github.com/f2mesh/f2mesh/pkg/operate/command"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
@@ -56,7 +57,7 @@ func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong
 		kong.PostBuild(hideSetByUp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(soak.Hooks{Registry: migrateRegistry, Admit: admitDemo}),
+		kong.Bind(service.Release(version), soak.Hooks{Registry: migrateRegistry, Admit: admitDemo}),
 		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
 	)...)
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/pgbouncer"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	evaluator "github.com/f2mesh/f2mesh/services/alarm"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -91,6 +92,7 @@ func startMeshIn(t *testing.T, st mesh.State, log *slog.Logger, change ...func(*
 		Registrar: defaults[server.Config](t),
 		Health:    defaults[monitor.Config](t),
 		Console:   defaults[console.Config](t),
+		Alarm:     defaults[evaluator.Config](t),
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -21,7 +21,6 @@ import (
 	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
 	monitor "github.com/f2mesh/f2mesh/services/health"
-	trimmer "github.com/f2mesh/f2mesh/services/keeper"
 	"github.com/f2mesh/f2mesh/services/registrar"
 	"github.com/f2mesh/f2mesh/services/registrar/server"
 	"github.com/f2mesh/f2mesh/services/writer"
@@ -77,22 +76,6 @@ func newDecoder(cfg decoder.Config) service.Build {
 func newWriter(cfg writer.Config) service.Build {
 	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
 		return writer.New(cfg, secret.Login{Store: h.Secrets, Password: mesh.SecretTimescale}, streams, reg, log)
-	}
-}
-
-type keeperCommand struct {
-	service.Flags
-	Config trimmer.Config `embed:""`
-}
-
-// Run runs the keeper until it is stopped.
-func (c *keeperCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.Serve(ctx, "keeper", version, newTrimmer(c.Config), log)
-}
-
-func newTrimmer(cfg trimmer.Config) service.Build {
-	return func(_ *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
-		return trimmer.New(cfg, streams.JetStream(), reg, log)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
 	"github.com/f2mesh/f2mesh/pkg/stream"
+	evaluator "github.com/f2mesh/f2mesh/services/alarm"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -30,7 +31,7 @@ import (
 const demoControllers = 5
 
 type upCommand struct {
-	Parts        []string      `arg:"" optional:"" help:"Parts to start. Default: all (nats, postgres, pgbouncer, mosquitto, keeper, bridge, decoder, writer, registrar, health)."`
+	Parts        []string      `arg:"" optional:"" help:"Parts to start. Default: all (nats, postgres, pgbouncer, mosquitto, keeper, bridge, decoder, writer, registrar, health, alarm)."`
 	Detach       bool          `short:"d" help:"Run in the background. Stop it with down."`
 	Host         string        `help:"Listen address for controllers and people, with TLS: MQTT (8883), MQTT over WebSocket (9001), enrolment (8443), health API and console (8000). Everything else stays on loopback." env:"F2MESH_HOST" default:"127.0.0.1"`
 	MQTTOrigins  []string      `help:"Additional web origins that may use MQTT over WebSocket: https://console.example.org" env:"F2MESH_MQTT_ORIGINS" name:"mqtt-origins"`
@@ -49,6 +50,7 @@ type upCommand struct {
 	Registrar server.Config    `embed:"" prefix:"registrar-"`
 	Health    monitor.Config   `embed:"" prefix:"health-"`
 	Console   console.Config   `embed:"" prefix:"health-console-"`
+	Alarm     evaluator.Config `embed:"" prefix:"alarm-"`
 	Secrets   mesh.SecretFlags `embed:""`
 	Issuer    mesh.IssuerFlags `embed:""`
 	poolingFlags
@@ -91,7 +93,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 			Host: mesh.Loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers,
 			Sizes: c.Sizes, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
 		},
-		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Console: c.Console,
+		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Console: c.Console, Alarm: c.Alarm,
 	}
 	if c.SaveAllQueue {
 		cfg.Autosave = mosquitto.Autosave{Changes: 1}

@@ -14,6 +14,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
+	evaluator "github.com/f2mesh/f2mesh/services/alarm"
 	"github.com/f2mesh/f2mesh/services/bridge"
 	"github.com/f2mesh/f2mesh/services/console"
 	"github.com/f2mesh/f2mesh/services/decoder"
@@ -36,6 +37,7 @@ type meshConfig struct {
 	Registrar   server.Config
 	Health      monitor.Config
 	Console     console.Config
+	Alarm       evaluator.Config
 }
 
 // newMesh is a mesh of this machine with all services. Nothing is started yet.
@@ -53,7 +55,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 		base.Denied = denied.Tell
 	}
 	base.Services = []local.Part{
-		{Name: local.PartKeeper, Build: func(*local.Parts) service.Build { return newTrimmer(cfg.Keeper) }},
+		{Name: local.PartKeeper, Build: func(*local.Parts) service.Build { return trimmer.Build(cfg.Keeper) }},
 		{Name: local.PartBridge, Build: func(m *local.Parts) service.Build { return newBridge(bridgeOf(m, cfg.Bridge)) }},
 		{Name: local.PartDecoder, Build: func(m *local.Parts) service.Build { return newDecoder(decoderOf(m, cfg.Decoder)) }},
 		{Name: local.PartWriter, Build: func(m *local.Parts) service.Build { return newWriter(writerOf(m, cfg.Writer)) }},
@@ -63,6 +65,7 @@ func newMesh(st mesh.State, cfg meshConfig, log *slog.Logger) (*local.Parts, err
 		{Name: local.PartHealth, Build: func(m *local.Parts) service.Build {
 			return newHealth(healthOf(m, cfg.Health), consoleOf(m, cfg.Console), m.Metrics())
 		}},
+		{Name: local.PartAlarm, Build: func(m *local.Parts) service.Build { return evaluator.Build(alarmOf(m, cfg.Alarm)) }},
 	}
 	return local.New(st, base, log)
 }
@@ -115,6 +118,13 @@ func healthOf(m *local.Parts, cfg monitor.Config) monitor.Config {
 func consoleOf(m *local.Parts, cfg console.Config) console.Config {
 	cfg.Readings, cfg.Metadata = m.DSN(mesh.RoleReader, mesh.DatabaseTelemetry), m.DSN(mesh.RoleReader, mesh.DatabaseMetadata)
 	cfg.Registry, cfg.Schema, cfg.Access = m.DSN(mesh.RoleReader, mesh.DatabaseRegistry), mesh.MetadataSchema, m.State.Path(access.FileName)
+	return cfg
+}
+
+func alarmOf(m *local.Parts, cfg evaluator.Config) evaluator.Config {
+	if cfg.Rules == "" {
+		cfg.Rules, cfg.Optional = m.State.Path("alarms.yaml"), true
+	}
 	return cfg
 }
 

@@ -37,7 +37,8 @@ const (
 //
 // At most prefetch messages are in flight, and at most maxBytes, but never less than
 // MinPrefetchBytes. A caller that does not read stops the flow. A message that is not
-// acknowledged is delivered again after the consumer's ack_wait. A message whose subject
+// acknowledged is delivered again after the consumer's ack_wait. Of several callers of a consumer
+// with a priority group, whose policy is to pin one, one receives messages at a time. A message whose subject
 // the stream's file does not declare is refused: only an account that owns that subject
 // can have stored it.
 func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
@@ -59,10 +60,14 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	if err != nil {
 		return nil, nil, fmt.Errorf("consuming: %w", err)
 	}
+	limits := []jetstream.FetchOpt{jetstream.FetchMaxBytes(max(maxBytes, MinPrefetchBytes)), jetstream.FetchMaxWait(c.pullWait)}
+	if groups := consumer.CachedInfo().Config.PriorityGroups; len(groups) > 0 {
+		limits = append(limits, jetstream.FetchPriorityGroup(groups[0]))
+	}
 	p := &puller{
 		client: c, consumer: consumer, prefix: prefix, messages: make(chan jetstream.Msg, min(prefetch, handedOver)),
 		fetch: func() (jetstream.MessageBatch, error) {
-			return consumer.Fetch(prefetch, jetstream.FetchMaxBytes(max(maxBytes, MinPrefetchBytes)), jetstream.FetchMaxWait(c.pullWait))
+			return consumer.Fetch(prefetch, limits...)
 		},
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -131,8 +136,8 @@ func (p *puller) pull(ctx context.Context) {
 		}
 		err = batch.Error()
 	}
-	if err == nil || ctx.Err() != nil {
-		return
+	if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrPinIDMismatch) {
+		return // with a mismatch somebody else is pinned now
 	}
 	if p.gone = errors.Is(err, jetstream.ErrConsumerDeleted); p.gone {
 		return

@@ -10,6 +10,7 @@ const (
 	Commands   = "COMMANDS"    // commands for controllers
 	Result     = "RESULT"      // outcomes of commands
 	Audit      = "AUDIT"       // the registrar's audit trail
+	Alarm      = "ALARM"       // alarms: the last message of a subject is its state
 )
 
 // Names of the stages of the data path. The bridge reads COMMANDS, the decoder RAW and

@@ -25,6 +25,6 @@ func TestNamesAreThoseOfTheFiles(t *testing.T) {
 		names = append(names, definition.Name)
 	}
 	require.ElementsMatch(t, []string{
-		stream.Raw, stream.Decoded, stream.DeadLetter, stream.Parked, stream.Latest, stream.Commands, stream.Result, stream.Audit,
+		stream.Raw, stream.Decoded, stream.DeadLetter, stream.Parked, stream.Latest, stream.Commands, stream.Result, stream.Audit, stream.Alarm,
 	}, names)
 }

@@ -206,7 +206,7 @@ func TestStageThatIsNotReady(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	cause := fine
-	for _, name := range []string{"bridge", "decoder", "keeper", "registrar"} {
+	for _, name := range []string{"bridge", "decoder", "keeper", "registrar", "alarm"} {
 		b.announce(name, fine)
 	}
 	b.announce("writer", func() error { return cause() })
@@ -229,7 +229,7 @@ func TestStageThatIsNotReady(t *testing.T) {
 func TestStageThatFinishesNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	for _, name := range []string{"bridge", "decoder", "writer", "keeper", "registrar"} {
+	for _, name := range []string{"bridge", "decoder", "writer", "keeper", "registrar", "alarm"} {
 		b.announce(name, fine)
 	}
 	b.stream("RAW", "stream_raw.json", 0)
@@ -556,7 +556,7 @@ func TestAPI(t *testing.T) {
 		assert.Equal(t, one.code, code, "%s %s", one.path, one.header)
 		assert.Contains(t, body, one.holds, "%s %s", one.path, one.header)
 	}
-	for _, name := range []string{"decoder", "writer", "keeper", "registrar"} {
+	for _, name := range []string{"decoder", "writer", "keeper", "registrar", "alarm"} {
 		b.announce(name, fine)
 		require.NoError(t, b.operator.Conn().Flush())
 	}

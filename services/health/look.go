@@ -219,7 +219,7 @@ func backlog(ctx context.Context, js jetstream.JetStream, name, reader string, s
 }
 
 // Watchers are the services that look for alarms.
-func Watchers() []string { return []string{service, "keeper", "registrar", "writer"} }
+func Watchers() []string { return []string{service, "keeper", "registrar", "writer", "alarm"} }
 
 // askAlarms asks every instance of the watchers what is raised. A downgraded secret
 // is an alarm of the service that has it, which does not know since when.

@@ -22,7 +22,7 @@ type MeshStatus struct {
 	Alarms       []alarm.Alarm `json:"alarms"`
 	AlarmsRaised int           `json:"alarms_raised"`
 	// Watching are the services that look for alarms and answered, of those that
-	// should: health, keeper, registrar and writer.
+	// should: health, keeper, registrar, writer and alarm.
 	Watching []string `json:"watching"`
 	// CRLEnds is when the revocation list ends and locks out the fleet; zero if
 	// the registrar does not tell.
@@ -126,6 +126,7 @@ var stages = []struct{ name, stream, counter string }{ //nolint:gochecknoglobals
 	{stream.StageWriter, stream.Decoded, "f2mesh_writer_messages_received_total"},
 	{"keeper", "", "f2mesh_keeper_messages_trimmed_total"},
 	{"registrar", "", "f2mesh_registrar_enrolments_total"},
+	{"alarm", stream.Decoded, "f2mesh_alarm_messages_received_total"},
 }
 
 // streams are those of nats/stream_*.json, in the order of a message's way. One with a
@@ -142,4 +143,5 @@ var streams = []struct { //nolint:gochecknoglobals // a constant
 	{name: stream.Result, ring: true},
 	{name: stream.Latest},
 	{name: stream.Audit},
+	{name: stream.Alarm, ring: true},
 }

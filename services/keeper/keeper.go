@@ -30,6 +30,8 @@ const (
 
 	// commandHistory is how long COMMANDS keeps commands that have their outcome.
 	commandHistory = time.Hour
+	// alarmReader is the alarm service's consumer of DECODED.
+	alarmReader = "alarm"
 	// askTimeout is how long one look at a stream may take.
 	askTimeout = 10 * time.Second
 )
@@ -68,7 +70,7 @@ func New(cfg Config, js jetstream.JetStream, reg prometheus.Registerer, log *slo
 	publish := func(one alarm.Alarm) error { return alarm.Publish(js.Conn(), one) }
 	return &Keeper{
 		cfg: cfg, js: js, log: log, metrics: m,
-		alarms: alarm.NewBoard(service, []string{Filling}, publish, m.alarms, log),
+		alarms: alarm.NewBoard(serviceName, []string{Filling}, publish, m.alarms, log),
 		streams: []*trimmed{
 			{name: stream.Raw, reader: stream.StageDecoder, tail: stream.RawTail, history: cfg.RawHistory},
 			{name: stream.Decoded, reader: stream.StageWriter, history: cfg.DecodedHistory},
@@ -179,6 +181,9 @@ func (k *Keeper) acknowledged(ctx context.Context, s *trimmed, last uint64) (flo
 	for _, c := range consumers {
 		if c.Config.Durable == "" {
 			continue // it only reads
+		}
+		if s.name == stream.Decoded && c.Name == alarmReader {
+			continue // alarms never hold up the data path: what they miss is lost to them alone
 		}
 		found = found || c.Name == s.reader
 		had := c.AckFloor.Stream

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// service is the keeper's name in subjects, alarms and metrics.
-const service = "keeper"
+// serviceName is the keeper's name in subjects, alarms and metrics.
+const serviceName = "keeper"
 
 // metrics of the keeper, by stream: RAW, DECODED or COMMANDS.
 type metrics struct {
@@ -19,11 +19,11 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	gauge := func(name, help, label string) *prometheus.GaugeVec {
-		return f.NewGaugeVec(prometheus.GaugeOpts{Namespace: "f2mesh", Subsystem: service, Name: name, Help: help}, []string{label})
+		return f.NewGaugeVec(prometheus.GaugeOpts{Namespace: "f2mesh", Subsystem: serviceName, Name: name, Help: help}, []string{label})
 	}
 	return &metrics{
 		trimmed: f.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "f2mesh", Subsystem: service, Name: "messages_trimmed_total", Help: "Acknowledged messages removed from the stream.",
+			Namespace: "f2mesh", Subsystem: serviceName, Name: "messages_trimmed_total", Help: "Acknowledged messages removed from the stream.",
 		}, []string{"stream"}),
 		backlog: gauge("backlog_bytes", "Size of the messages that are not acknowledged yet.", "stream"),
 		history: gauge("history_seconds", "Age of the oldest message of the stream.", "stream"),

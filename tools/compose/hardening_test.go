@@ -13,7 +13,7 @@ import (
 // services are those of issue and guide. A service that is added has to be added
 // here, and with it what it may reach and know.
 var services = []string{
-	"bridge", "decoder", "demo", "grafana", "health", "init", "keeper", "mosquitto", "nats", "operator", "pgbouncer", "postgres", "prometheus",
+	"alarm", "bridge", "decoder", "demo", "grafana", "health", "init", "keeper", "mosquitto", "nats", "operator", "pgbouncer", "postgres", "prometheus",
 	"provision", "registrar", "simulator", "timescaledb", "vault", "vault-bootstrap", "writer",
 }
 

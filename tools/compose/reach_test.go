@@ -31,7 +31,7 @@ var networks = map[string][]string{
 	"mosquitto": {"devices", "mesh"}, "nats": {"mesh", "operations"}, "vault": {"mesh"}, "vault-bootstrap": {"mesh"},
 	"postgres": {"data"}, "timescaledb": {"data"}, "pgbouncer": {"data", "operations"},
 	"bridge": {"mesh"}, "keeper": {"mesh"}, "decoder": {"data", "mesh"}, "writer": {"data", "mesh"},
-	"health": {"data", "mesh", "operations"}, "prometheus": {"mesh", "monitoring"}, "grafana": {"data", "monitoring", "operations"},
+	"alarm": {"mesh", "operations"}, "health": {"data", "mesh", "operations"}, "prometheus": {"mesh", "monitoring"}, "grafana": {"data", "monitoring", "operations"},
 	"registrar": {"data", "devices", "mesh"}, "simulator": {"devices"},
 }
 

@@ -23,7 +23,7 @@ func oneShot(s *types.ServiceConfig) bool {
 
 // own tells whether a service is of our image.
 func own(s *types.ServiceConfig) bool {
-	return slices.Contains([]string{"init", "operator", "provision", "bridge", "decoder", "writer", "keeper", "health", "simulator", "vault-bootstrap"}, s.Name)
+	return slices.Contains([]string{"init", "operator", "provision", "bridge", "decoder", "writer", "keeper", "health", "alarm", "simulator", "vault-bootstrap"}, s.Name)
 }
 
 // rules hold for every service, whatever it is.

@@ -17,7 +17,7 @@ import (
 // known is who is given which secret, and nobody else is.
 var known = map[string][]string{
 	"init": {
-		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_bridge_password", "nats_console_password",
+		"mqtt_operator_password", "mqtt_password", "mqtt_registrar_password", "nats_alarm_password", "nats_bridge_password", "nats_console_password",
 		"nats_decoder_password", "nats_health_password", "nats_keeper_password", "nats_operator_password", "nats_registrar_password", "nats_sys_password", "nats_writer_password",
 		"pgbouncer_password", "postgres_reader_password", "postgres_superuser_password", "timescale_superuser_password",
 	},
@@ -31,10 +31,11 @@ var known = map[string][]string{
 	"keeper":     {"metrics_password", "nats_keeper_password"},
 	"registrar":  {"metrics_password", "mqtt_registrar_password", "nats_registrar_password", "registry_password"},
 	"health":     {"health_password", "metrics_password", "nats_console_password", "nats_health_password", "postgres_reader_password"},
+	"alarm":      {"metrics_password", "nats_alarm_password"},
 	"prometheus": {"metrics_password"},
 	"grafana":    {"grafana_admin_password"},
 	"vault-bootstrap": {
-		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_bridge_password", "nats_console_password", "nats_decoder_password",
+		"health_password", "mqtt_password", "mqtt_registrar_password", "mqtt_username", "nats_alarm_password", "nats_bridge_password", "nats_console_password", "nats_decoder_password",
 		"nats_health_password", "nats_keeper_password", "nats_registrar_password", "nats_writer_password", "postgres_password", "postgres_reader_password", "registry_password", "timescale_password",
 	},
 }
@@ -65,7 +66,7 @@ func TestSecrets(t *testing.T) {
 }
 
 // clients are the services that look for secrets in Vault.
-var clients = []string{"bridge", "decoder", "health", "keeper", "registrar", "writer"}
+var clients = []string{"alarm", "bridge", "decoder", "health", "keeper", "registrar", "writer"}
 
 // TestVaultLogins: a service has its own login to Vault and no other's; whoever writes
 // them is started by a person, and stores what the services ask for: not the password of

@@ -25,7 +25,7 @@ func (e *engine) secretsFromVault(t *testing.T) {
 	}
 	assert.Equal(t, []string{"operator.role_id", "operator.secret_id"}, entries(t, e.volume("operator-vault")))
 	e.project.Services["operator"].Environment["VAULT_ADDR"] = new("https://vault:8200")
-	for _, name := range []string{"init", "provision", "health", "bridge", "decoder", "writer", "keeper", "registrar"} {
+	for _, name := range []string{"init", "provision", "health", "alarm", "bridge", "decoder", "writer", "keeper", "registrar"} {
 		if _, runs := e.running[name]; runs && !e.running[name].ended() {
 			require.True(t, e.stop(name), name)
 		}

@@ -30,6 +30,7 @@ var sameMeaning = []string{
 	"Admin",       // changes the users of a server
 	"Client",      // a session with a server
 	"Config",      // the settings of the package's part
+	"Process",     // the part as a process of its own
 	"ConfigFiles", // the files that a server starts from
 	"Error",       // why the package refused its input
 	"Server",      // a server that runs

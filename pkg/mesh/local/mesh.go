@@ -40,6 +40,7 @@ const (
 	PartWriter    = "writer"
 	PartRegistrar = "registrar"
 	PartHealth    = "health"
+	PartAlarm     = "alarm"
 	PartSimulator = "simulator"
 )
 

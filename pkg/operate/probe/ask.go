@@ -31,7 +31,7 @@ func Ask(ctx context.Context, nc *nats.Conn, subject string, instances int, wait
 
 // ServiceNames are the names of all services that there may be.
 func ServiceNames() []string {
-	return []string{"bridge", "decoder", "writer", "keeper", "registrar", "health"}
+	return []string{"bridge", "decoder", "writer", "keeper", "registrar", "health", "alarm"}
 }
 
 // AskServices sends all services the request that `nats micro` sends for a verb such as STATS,

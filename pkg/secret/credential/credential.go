@@ -44,6 +44,7 @@ func All() []Credential {
 		{Name: "nats_registrar_password", Kind: NATS, User: "registrar", Services: []string{"registrar"}},
 		{Name: "nats_keeper_password", Kind: NATS, User: "keeper", Services: []string{"keeper"}},
 		{Name: "nats_health_password", Kind: NATS, User: "health", Services: []string{"health"}},
+		{Name: "nats_alarm_password", Kind: NATS, User: "alarm", Services: []string{"alarm"}},
 		{Name: "nats_console_password", Kind: NATS, User: "console", Services: []string{"health"}},
 		{Name: "nats_operator_password", Kind: NATS, User: "operator"},
 		{Name: "nats_sys_password", Kind: NATS, User: "sys"},

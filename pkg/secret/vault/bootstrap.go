@@ -14,7 +14,7 @@ import (
 
 // Services are those that have a policy and an AppRole: the stages, the keeper, the registrar,
 // the health service, and the operator, who rotates.
-var Services = []string{"bridge", "decoder", "writer", "keeper", "registrar", "health", "operator"}
+var Services = []string{"bridge", "decoder", "writer", "keeper", "registrar", "health", "alarm", "operator"}
 
 // Bootstrap prepares a fresh Vault for a mesh. It is a list of items (item): each is read,
 // compared, written if it differs, and reported. Running it twice changes nothing.

@@ -18,6 +18,7 @@ var readable = map[string][]string{
 	"writer":    {"timescale_password", "nats_writer_password"},
 	"registrar": {"mqtt_registrar_password", "nats_registrar_password", "registry_password"},
 	"keeper":    {"nats_keeper_password"},
+	"alarm":     {"nats_alarm_password"},
 	"health":    {"health_password", "nats_health_password", "nats_console_password", "postgres_reader_password", "person_ada_password"},
 	"operator":  names,
 }

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var names = []string{
 	"mqtt_username", "mqtt_password", "mqtt_operator_password", "mqtt_registrar_password",
 	"postgres_password", "timescale_password", "registry_password", "postgres_superuser_password", "postgres_reader_password",
-	"nats_bridge_password", "nats_decoder_password", "nats_writer_password", "nats_registrar_password", "nats_health_password", "nats_keeper_password", "nats_console_password", "person_ada_password", "health_password", "nats_operator_password",
+	"nats_bridge_password", "nats_decoder_password", "nats_writer_password", "nats_registrar_password", "nats_health_password", "nats_alarm_password", "nats_keeper_password", "nats_console_password", "person_ada_password", "health_password", "nats_operator_password",
 }
 
 var short = vault.Roles{TokenTTL: time.Hour, TokenMaxTTL: 24 * time.Hour, WrapTTL: 5 * time.Minute}

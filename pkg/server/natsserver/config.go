@@ -19,6 +19,7 @@ const (
 	Registrar = "registrar"
 	Keeper    = "keeper"
 	Health    = "health"
+	Alarm     = "alarm"
 	Console   = "console"
 	Operator  = "operator"
 	Sys       = "sys"
@@ -26,7 +27,7 @@ const (
 
 // Users lists all users but the alternates, sorted by name.
 func Users() []string {
-	return []string{Bridge, Console, Decoder, Health, Keeper, Operator, Registrar, Sys, Writer}
+	return []string{Alarm, Bridge, Console, Decoder, Health, Keeper, Operator, Registrar, Sys, Writer}
 }
 
 // logins lists the users with their alternates.

@@ -1,0 +1,29 @@
+package alarm
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/f2mesh/f2mesh/pkg/mesh/service"
+	"github.com/f2mesh/f2mesh/pkg/stream"
+)
+
+// Process is the alarm service as a process of its own.
+type Process struct {
+	service.Flags
+	Config Config `embed:""`
+}
+
+// Run runs the service until it is stopped.
+func (p *Process) Run(ctx context.Context, version service.Release, log *slog.Logger) error {
+	return p.Serve(ctx, serviceName, string(version), Build(p.Config), log)
+}
+
+// Build makes the service of a process.
+func Build(cfg Config) service.Build {
+	return func(h *service.Host, streams *stream.Client, reg prometheus.Registerer, log *slog.Logger) (service.Runner, error) {
+		return New(cfg, h.Secrets, streams, reg, log)
+	}
+}
