@@ -39,7 +39,7 @@ func (m *Parts) summary(ctx context.Context, out io.Writer, readings bool) error
 		{"PostgreSQL (TLS, password)", m.Address(p.Postgres)},
 		{"PgBouncer (TLS, password)", pooler},
 		{"enrolment, EST (TLS, claiming code)", "https://" + m.Public(p.EST) + "/.well-known/est"},
-		{"health, metrics (TLS, password)", "https://" + m.Public(p.HTTP) + "/status"},
+		{"console, health API (TLS, password)", "https://" + m.Public(p.HTTP) + "/"},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
 	}
