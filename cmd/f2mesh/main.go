@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -53,11 +55,27 @@ func newParser(ctx context.Context, cli *commands, options ...kong.Option) *kong
 		kong.Name("f2mesh"),
 		kong.Description("An event mesh for F2 Smart Controllers: MQTT over mTLS, NATS JetStream, TimescaleDB."),
 		kong.ShortUsageOnError(),
-		plain.Durations(),
+		durations(),
 		kong.PostBuild(hideSetByUp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(service.Release(version), soak.Hooks{Registry: migrateRegistry, Admit: admitDemo}),
 		kong.Vars{"version": version, "vault_prefix": vault.Prefix},
 	)...)
+}
+
+// durations has every flag that takes a duration take days and weeks.
+func durations() kong.Option {
+	return kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+		var text string
+		if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+			return err
+		}
+		d, err := plain.ParseDuration(text)
+		if err != nil {
+			return err
+		}
+		target.SetInt(int64(d))
+		return nil
+	}))
 }

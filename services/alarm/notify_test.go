@@ -144,9 +144,9 @@ func TestWrongReceivers(t *testing.T) {
 		"{name: a b}":                             "name must be",
 		"{name: a, webhook: {url: here}}":         "must be an http",
 		"{name: a, webhook: {}, cloudevents: {}}": "needs one of",
-		"{name: a, smtp: {server: here, from: a@b, to: [c@d]}}":                  "host:port",
-		"{name: a, smtp: {server: 'here:25', from: a@b}}":                        "list of addresses",
-		"{name: a, smtp: {server: 'here:25', from: \"a@b\\nTo: x\", to: [c@d]}}": "not a mail address",
+		"{name: a, smtp: {server: here, from: a@b, to: [c@d]}}":               "host:port",
+		"{name: a, smtp: {server: 'here:25', from: a@b}}":                     "list of addresses",
+		`{name: a, smtp: {server: 'here:25', from: "a@b\nTo: x", to: [c@d]}}`: "not a mail address",
 	} {
 		_, err := ParseRules([]byte("receivers:\n- " + text))
 		require.ErrorContains(t, err, want, text)

@@ -63,13 +63,13 @@ func savedCommand(t *testing.T) *bench {
 	config := b.tls()
 	config.Certificates = []tls.Certificate{b.certificate(b.authority, b.devices, device)}
 	config.ServerName = "127.0.0.1"
-	secure, err := tls.Dial("tcp", b.broker.TLSAddress(), config)
+	secure, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", b.broker.TLSAddress())
 	require.NoError(t, err)
 	b.publishExpiring(secure, "", fadingValue, "1", 1000)
 	b.publish("last") // this ends the controller's session
 	client, _ := listen(t, b.sessionOptions(), "cmnd/f2-e4fd45f654be/#")
 	client.Disconnect(100)
-	plain, err := net.Dial("tcp", b.broker.Address())
+	plain, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.broker.Address())
 	require.NoError(t, err)
 	b.publishExpiring(plain, "bridge", openDoor, "open", 3)
 	b.stop()
