@@ -96,7 +96,7 @@ func (r *Restore) load(ctx context.Context, service string, args, parts []string
 
 // settings is a .env with those of compose.yaml. Docker Compose obeys others, such as COMPOSE_FILE, and who has the
 // public key can write a backup.
-var settings = regexp.MustCompile(`^(?:(?:#[^\r\n]*|(?:F2MESH_[A-Z]+(?:_[A-Z]+)*|ENABLE_MQTT_AUTH|USE_CONNECTION_POOLING|CACHE_TTL|RAW_HISTORY|DECODED_HISTORY|FLEET_ZONE|VAULT_ADDR|EXPOSE_DATABASE_PORTS|COMPOSE_PROFILES)=[^\r\n]*)?(?:\n|$))*$`) //nolint:gochecknoglobals // compiled once
+var settings = regexp.MustCompile(`^(?:(?:#[^\r\n]*|(?:F2MESH_[A-Z]+(?:_[A-Z]+)*|ALARM_RULES|ENABLE_MQTT_AUTH|USE_CONNECTION_POOLING|CACHE_TTL|RAW_HISTORY|DECODED_HISTORY|FLEET_ZONE|VAULT_ADDR|EXPOSE_DATABASE_PORTS|COMPOSE_PROFILES)=[^\r\n]*)?(?:\n|$))*$`) //nolint:gochecknoglobals // compiled once
 
 // checkFile sorts the files: into volumes; beside compose.yaml, where one that is the same is passed over and another is
 // refused; and none elsewhere.

@@ -99,6 +99,8 @@ func confinedNATS() []confined {
 		{"nats_registrar_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor"), "$JS.API.STREAM.INFO.AUDIT"},
 		{"nats_keeper_password", with(api, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
 			"$JS.API.STREAM.MSG.GET.RAW"), "$JS.API.STREAM.INFO.RAW"},
+		{"nats_alarm_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
+			"$JS.API.STREAM.MSG.GET.RAW"), "$JS.API.STREAM.INFO.ALARM"},
 		{consoleNATS, with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor"), "$JS.API.STREAM.INFO.RAW"},
 		{"nats_health_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
 			"$JS.API.STREAM.MSG.GET.DECODED"), "$JS.API.STREAM.INFO.RAW"},
