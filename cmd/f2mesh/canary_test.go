@@ -288,7 +288,7 @@ func (c *canaries) outages(t *testing.T) {
 				return false
 			}
 		}
-		return len(c.m.Services()) == 6
+		return len(c.m.Services()) == 7
 	}, time.Minute, 50*time.Millisecond)
 }
 

@@ -46,7 +46,7 @@ func controls() []control {
 		{weakness{name: "no-unique-key", afterStart: withoutUniqueKeys}, "kill-unacknowledged", "writer-nats", time.Second, 3, doubled},
 		{weakness{name: "other-identifiers", bridgeLink: withOtherIdentifiers}, "kill-unacknowledged", "bridge-mosquitto", time.Second, 3, doubled},
 		{weakness{name: "jetstream-retention", afterStart: jetStreamRetention}, "pause", "decoder", 5 * time.Second, 2, lost},
-		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker-behind", "mosquitto", 4 * time.Second, 2, lost},
+		{weakness{name: "broker-without-saves", noSaves: true}, "kill-broker-behind", "mosquitto", 4 * time.Second, 4, lost},
 		{weakness{name: "vault-only", vaultOnly: true, recovery: 20 * time.Second}, "vault-sealed", "writer", 3 * time.Second, 1, stuck},
 	}
 }
