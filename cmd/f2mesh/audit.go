@@ -9,6 +9,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/operate/ledger"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 )
 
 type auditCommand struct {
@@ -45,7 +46,7 @@ func (c *auditCommand) Run(ctx context.Context, g *globals, log *slog.Logger) er
 		return err
 	}
 	if c.JSON {
-		err = printJSON(report)
+		err = plain.PrintJSON(report)
 	} else {
 		_, err = report.WriteTo(os.Stdout)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/services/registrar"
 )
 
@@ -23,7 +24,7 @@ func (c *deviceListCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 		}
 		registrar.AddLastSeen(ctx, g.state(), log, devices, "")
 		if c.JSON {
-			return printJSON(devices)
+			return plain.PrintJSON(devices)
 		}
 		return registrar.WriteDevices(os.Stdout, devices, time.Now())
 	})
@@ -49,7 +50,7 @@ func (c *deviceShowCommand) Run(ctx context.Context, g *globals, log *slog.Logge
 		devices := []registrar.Device{d}
 		registrar.AddLastSeen(ctx, g.state(), log, devices, d.MAC)
 		if c.JSON {
-			return printJSON(devices[0])
+			return plain.PrintJSON(devices[0])
 		}
 		return registrar.WriteDevice(os.Stdout, &devices[0], r.Bundle(d.MAC), time.Now())
 	})

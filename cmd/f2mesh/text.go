@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 )
 
 func parseMACs(texts []string) ([]topic.MAC, error) {
@@ -37,16 +37,10 @@ func parseMAC(text string) (topic.MAC, error) {
 	return mac, nil
 }
 
-func printJSON(v any) error {
-	out := json.NewEncoder(os.Stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(v)
-}
-
 // printAs prints what a command found, as JSON or as text for people.
 func printAs(asJSON bool, found io.WriterTo) error {
 	if asJSON {
-		return printJSON(found)
+		return plain.PrintJSON(found)
 	}
 	_, err := found.WriteTo(os.Stdout)
 	return err

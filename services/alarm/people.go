@@ -90,15 +90,9 @@ func (c *ListCommand) Run(ctx context.Context, st mesh.State, log *slog.Logger) 
 		return !c.All && !open || c.Severity != "" && string(s.Severity) != c.Severity || c.Rule != "" && s.Rule != c.Rule
 	})
 	if c.JSON {
-		return printJSON(all)
+		return plain.PrintJSON(all)
 	}
 	return writeAlarms(os.Stdout, all, time.Now())
-}
-
-func printJSON(v any) error {
-	out := json.NewEncoder(os.Stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(v)
 }
 
 func writeAlarms(out io.Writer, all []stored, now time.Time) error {
@@ -199,7 +193,7 @@ func (c *ShowCommand) Run(ctx context.Context, st mesh.State, log *slog.Logger) 
 		return err
 	}
 	if c.JSON {
-		return printJSON(entries)
+		return plain.PrintJSON(entries)
 	}
 	return writeHistory(os.Stdout, entries)
 }

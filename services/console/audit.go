@@ -40,12 +40,10 @@ func (c *Console) trail(ctx context.Context, subject string, limit int) ([]audit
 }
 
 type auditPage struct {
-	Query          string
-	Action         choices
-	Found          int
-	Shown          []auditEntry
-	Page, Pages    int
-	Previous, Next string
+	Query  string
+	Action choices
+	Shown  []auditEntry
+	pager
 
 	found []auditEntry
 }
@@ -87,10 +85,6 @@ func (c *Console) serveAudit(w http.ResponseWriter, r *http.Request, s *session)
 	if asCSV(w, r, "audit", p) {
 		return
 	}
-	p.Found = len(p.found)
-	var from int
-	p.Page, p.Pages, from = paged(r, p.Found)
-	p.Shown = p.found[from:min(from+perPage, p.Found)]
-	p.Previous, p.Next = around(r, p.Page, p.Pages)
+	p.Shown, p.pager = paged(r, p.found)
 	c.show(w, r, s, "audit", p)
 }

@@ -16,12 +16,10 @@ type fleetPage struct {
 	Query, Order string
 	State        choices
 	Counts       map[string]int
-	All, Found   int
+	All          int
 	Shown        []device
-	Page, Pages  int
-	Previous     string // addresses, "" where there is none
-	Next         string
 	At           time.Time
+	pager
 
 	found []device
 }
@@ -55,14 +53,10 @@ func (c *Console) serveFleet(w http.ResponseWriter, r *http.Request, s *session)
 	}
 	p.Counts = states(all, p.At)
 	p.found = p.choose(all)
-	p.Found = len(p.found)
 	if asCSV(w, r, "fleet", p) {
 		return
 	}
-	var from int
-	p.Page, p.Pages, from = paged(r, len(p.found))
-	p.Shown = p.found[from:min(from+perPage, len(p.found))]
-	p.Previous, p.Next = around(r, p.Page, p.Pages)
+	p.Shown, p.pager = paged(r, p.found)
 	c.show(w, r, s, "fleet", p)
 }
 
@@ -94,12 +88,20 @@ func (p *fleetPage) choose(all []device) []device {
 	return found
 }
 
-// paged is which page of a table somebody asks for, and where it begins.
-func paged(r *http.Request, rows int) (number, pages, from int) {
-	pages = max(1, (rows+perPage-1)/perPage)
-	number, _ = strconv.Atoi(r.FormValue("page"))
-	number = min(max(number, 1), pages)
-	return number, pages, (number - 1) * perPage
+// pager is which page of a table is shown.
+type pager struct {
+	Found, Page, Pages int
+	Previous, Next     string // addresses, "" where there is none
+}
+
+// paged returns the rows of the page that somebody asks for.
+func paged[T any](r *http.Request, found []T) (shown []T, p pager) {
+	p = pager{Found: len(found), Pages: max(1, (len(found)+perPage-1)/perPage)}
+	p.Page, _ = strconv.Atoi(r.FormValue("page"))
+	p.Page = min(max(p.Page, 1), p.Pages)
+	p.Previous, p.Next = around(r, p.Page, p.Pages)
+	from := (p.Page - 1) * perPage
+	return found[from:min(from+perPage, len(found))], p
 }
 
 // around are the addresses of the pages before and after.

@@ -19,12 +19,10 @@ import (
 )
 
 type lettersPage struct {
-	Query          string
-	Stage, Reason  choices
-	Found          int
-	Shown          []deadletter.Stored
-	Page, Pages    int
-	Previous, Next string
+	Query         string
+	Stage, Reason choices
+	Shown         []deadletter.Stored
+	pager
 
 	found []deadletter.Stored
 }
@@ -77,11 +75,7 @@ func (c *Console) serveLetters(w http.ResponseWriter, r *http.Request, s *sessio
 	if asCSV(w, r, "dead-letters", p) {
 		return
 	}
-	p.Found = len(p.found)
-	var from int
-	p.Page, p.Pages, from = paged(r, p.Found)
-	p.Shown = p.found[from:min(from+perPage, p.Found)]
-	p.Previous, p.Next = around(r, p.Page, p.Pages)
+	p.Shown, p.pager = paged(r, p.found)
 	c.show(w, r, s, "letters", p)
 }
 

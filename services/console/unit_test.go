@@ -163,11 +163,15 @@ func TestFleetOfTenThousand(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	t.Parallel()
+	rows := make([]int, 101)
+	for i := range rows {
+		rows[i] = i
+	}
 	for asked, want := range map[string][2]int{"": {1, 0}, "2": {2, 50}, "99": {3, 100}, "-1": {1, 0}, "x": {1, 0}} {
 		r := &http.Request{URL: &url.URL{Path: "/fleet", RawQuery: url.Values{"page": {asked}, "q": {"a b"}}.Encode()}}
-		number, pages, from := paged(r, 101)
-		assert.Equal(t, want, [2]int{number, from}, asked)
-		assert.Equal(t, 3, pages)
+		shown, p := paged(r, rows)
+		assert.Equal(t, want, [2]int{p.Page, shown[0]}, asked)
+		assert.Equal(t, 3, p.Pages)
 	}
 	r := &http.Request{URL: &url.URL{Path: "/fleet", RawQuery: "q=a+b&page=2"}}
 	previous, next := around(r, 2, 3)

@@ -5,7 +5,6 @@ package send
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/operate/command"
+	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/operate/progress"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
@@ -164,13 +164,7 @@ func (c *Send) print(result io.WriterTo) error {
 		_, err := result.WriteTo(os.Stdout)
 		return err
 	}
-	return printJSON(result)
-}
-
-func printJSON(v any) error {
-	out := json.NewEncoder(os.Stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(v)
+	return plain.PrintJSON(result)
 }
 
 func (c *Send) many(ctx context.Context, m *mesh.Mesh, sender *command.Sender, policy *access.Policy, names map[topic.MAC]string) error {
@@ -205,7 +199,7 @@ func (c *Send) many(ctx context.Context, m *mesh.Mesh, sender *command.Sender, p
 	report := sender.DoAll(bounded, bulk)
 	bar.Finish()
 	if c.JSON {
-		if err := printJSON(report); err != nil {
+		if err := plain.PrintJSON(report); err != nil {
 			return err
 		}
 	} else {
