@@ -205,6 +205,7 @@ func (c *Client) ensureConsumer(ctx context.Context, d *consumerFile, dryRun boo
 		default:
 			now := consumer.CachedInfo().Config
 			want.Replicas, want.MemoryStorage, want.Metadata = now.Replicas, now.MemoryStorage, now.Metadata
+			want.AckPolicy = now.AckPolicy // for good
 			changes = differences(d.name(), now, want)
 		}
 		if len(changes) == 0 || dryRun {

@@ -186,7 +186,7 @@ func (s *Server) see(ctx context.Context, e *evaluator, place *order, messages [
 		return err
 	}
 	clear(changes)
-	if err := s.streams.Acknowledge(ctx, done...); err != nil && ctx.Err() == nil {
+	if err := s.streams.Acknowledge(ctx, place.acknowledged(done)...); err != nil && ctx.Err() == nil {
 		s.log.Warn("messages come again", "error", err) // and change nothing
 	}
 	return nil

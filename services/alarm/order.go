@@ -1,9 +1,11 @@
 package alarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -79,6 +81,24 @@ func (o *order) look(ctx context.Context, m jetstream.Msg) (verdict, error) {
 		return early, fmt.Errorf("having %s delivered again: %w", stream.Decoded, err)
 	}
 	return early, nil
+}
+
+// acknowledged returns those of evaluated messages whose acknowledgement covers all of them: the one
+// that the stream stored last, unless the consumer was made when each had to be acknowledged.
+func (o *order) acknowledged(done []jetstream.Msg) []jetstream.Msg {
+	if len(done) == 0 || o.consumer.CachedInfo().Config.AckPolicy != jetstream.AckAllPolicy {
+		return done
+	}
+	return []jetstream.Msg{slices.MaxFunc(done, func(a, b jetstream.Msg) int { return cmp.Compare(sequence(a), sequence(b)) })}
+}
+
+// sequence returns that of a message whose order was judged.
+func sequence(m jetstream.Msg) uint64 {
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0
+	}
+	return meta.Sequence.Stream
 }
 
 // standing says whether the service has evaluated all that there is, and is the one that does.

@@ -34,14 +34,15 @@ type pace struct {
 	P99     float64 `json:"p99_ms"`
 	Max     float64 `json:"max_ms"`
 	Poll    float64 `json:"poll_ms"` // longest time between two looks, of 99 in 100: what the figures may be too high
+	stages
 	figures
 	Others float64 `json:"other_cores"`
 }
 
 func (p pace) String() string {
-	return fmt.Sprintf("%d messages/s for %d s: %d of %d are rows; from publish to row of %d messages: p50 %.1f ms, p90 %.1f ms, p99 %.1f ms, max %.1f ms (up to %.1f ms of it for looking); "+
+	return fmt.Sprintf("%d messages/s for %d s: %d of %d are rows; from publish to row of %d messages: p50 %.1f ms, p90 %.1f ms, p99 %.1f ms, max %.1f ms (up to %.1f ms of it for looking); %s; "+
 		"CPU a message: own %.0f µs, Mosquitto %.0f µs, PostgreSQL %.0f µs; peak memory %.0f MiB; other processes used %.1f cores",
-		p.Rate, p.Seconds, p.Written, p.Rate*p.Seconds, p.Samples, p.P50, p.P90, p.P99, p.Max, p.Poll,
+		p.Rate, p.Seconds, p.Written, p.Rate*p.Seconds, p.Samples, p.P50, p.P90, p.P99, p.Max, p.Poll, p.stages,
 		p.Own, p.Mosquitto, p.PostgreSQL, p.Memory, p.Others)
 }
 
@@ -137,6 +138,9 @@ func (c *consumer) pace(ctx context.Context, s *servers, rate, seconds int) (p p
 	p.P50, p.P90, p.P99, p.Max = percentile(w.latencies, 50), percentile(w.latencies, 90), percentile(w.latencies, 99), percentile(w.latencies, 100)
 	p.Poll = percentile(w.gaps, 99)
 	sent := (load.ProcessState.UserTime() + load.ProcessState.SystemTime()).Seconds()
+	if p.stages, err = readStages(ctx, s); err != nil {
+		return p, err
+	}
 	p.Others = (after.machine-before.machine-sent)/took - p.All*p.figures.Rate/1e6
 	return p, nil
 }
