@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -51,7 +49,7 @@ func (r fleetResult) String() string {
 }
 
 // measureFleet measures a mesh with many controllers, as a fleet sends: each component at its own interval.
-func measureFleet(ctx context.Context, args []string) (err error) {
+func measureFleet(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(fleetCommand, flag.ExitOnError)
 	many := flags.Int("controllers", 10_000, "controllers, each with the components of the demo fleet")
 	rate := flags.Int("rate", 8000, "messages a second of the whole fleet")
@@ -61,42 +59,26 @@ func measureFleet(ctx context.Context, args []string) (err error) {
 	if *many < 1 || *rate < 1 || *seconds <= rateOver || flags.NArg() > 0 {
 		return fmt.Errorf("-controllers and -rate must be at least 1, -seconds more than %d, and there are no other arguments", rateOver)
 	}
-	dir, err := os.MkdirTemp("", "f2mesh-fleet-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as root the servers run as other users
-		return err
-	}
 	fmt.Fprintf(os.Stderr, "registering %d controllers\n", *many)
-	s, err := startServers(ctx, dir+"/state", nil, *many)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.remove()) }()
-	m, err := mesh.Open(ctx, s.State, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer m.Close()
 	r := fleetResult{Controllers: *many, Seconds: *seconds}
 	for _, c := range fleet.Demo(1)[0].Connectors {
 		r.Components += len(c.Components)
 	}
 	r.Every = float64(*many*r.Components) / float64(*rate)
-	if err := r.measure(ctx, s, m); err != nil {
-		return err
-	}
-	fmt.Println(r)
-	if *jsonFile != "" {
-		data, err := json.MarshalIndent(r, "", "  ")
+	err := alone(ctx, fleetCommand, *many, func(s *servers) error {
+		m, err := mesh.Open(ctx, s.State, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(*jsonFile, append(data, '\n'), 0o644); err != nil { //nolint:gosec // nothing secret
-			return err
-		}
+		defer m.Close()
+		return r.measure(ctx, s, m)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(r)
+	if err := writeJSON(*jsonFile, r); err != nil {
+		return err
 	}
 	if r.Pending > 0 {
 		return fmt.Errorf("%d messages were not handled a minute after the last: the fleet is too large for this machine", r.Pending)

@@ -2,7 +2,7 @@
 // prints the medians of some pairs of runs, and the ratios between the two. docs/performance.md describes it.
 //
 // `peers paced` measures f2mesh alone: the time from publish to row, at a constant rate. `peers fleet` measures it with
-// thousands of controllers.
+// thousands of controllers, and `peers steady` for a long time.
 //
 // It runs in the root of the project, with bin/f2mesh and bin/tools/telegraf. Each run has a mesh
 // of its own: a new broker and a new database.
@@ -39,6 +39,8 @@ func main() {
 			run = paced
 		case fleetCommand:
 			run = measureFleet
+		case steadyCommand:
+			run = steady
 		}
 	}
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -85,9 +87,6 @@ func compare(ctx context.Context, args []string) error {
 		}
 		r.Results = append(r.Results, summarize(mode, r.Runs))
 	}
-	err := r.writeText(os.Stdout)
-	if *jsonFile != "" {
-		err = errors.Join(err, r.writeJSON(*jsonFile))
-	}
+	err := errors.Join(r.writeText(os.Stdout), writeJSON(*jsonFile, r))
 	return cmp.Or(err, r.incomplete())
 }

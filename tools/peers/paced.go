@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -47,7 +45,7 @@ func (p pace) String() string {
 }
 
 // paced measures the time from a controller's publish to the row that others can read.
-func paced(ctx context.Context, args []string) (err error) {
+func paced(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(pacedCommand, flag.ExitOnError)
 	rate := flags.Int("rate", 100, "messages a second of the whole fleet")
 	seconds := flags.Int("seconds", 30, "how long")
@@ -56,40 +54,25 @@ func paced(ctx context.Context, args []string) (err error) {
 	if *rate < 1 || *seconds < 1 || flags.NArg() > 0 {
 		return errors.New("-rate and -seconds must be at least 1, and there are no other arguments")
 	}
-	dir, err := os.MkdirTemp("", "f2mesh-paced-")
-	if err != nil {
+	var p pace
+	err := alone(ctx, pacedCommand, controllers, func(s *servers) error {
+		c, err := openMesh(ctx, s)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		if err := c.warm(ctx, f2mesh, s); err != nil {
+			return err
+		}
+		p, err = c.pace(ctx, s, *rate, *seconds)
 		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as root the servers run as other users
-		return err
-	}
-	s, err := startServers(ctx, dir+"/state", nil, controllers)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.remove()) }()
-	c, err := openMesh(ctx, s)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	if err := c.warm(ctx, f2mesh, s); err != nil {
-		return err
-	}
-	p, err := c.pace(ctx, s, *rate, *seconds)
+	})
 	if err != nil {
 		return err
 	}
 	fmt.Println(p)
-	if *jsonFile != "" {
-		data, err := json.MarshalIndent(p, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(*jsonFile, append(data, '\n'), 0o644); err != nil { //nolint:gosec // nothing secret
-			return err
-		}
+	if err := writeJSON(*jsonFile, p); err != nil {
+		return err
 	}
 	if p.Written != p.Rate*p.Seconds {
 		return errors.New("not all messages are rows")

@@ -159,8 +159,12 @@ func (r *report) writeText(out io.Writer) error {
 	return table.Flush()
 }
 
-func (r *report) writeJSON(file string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
+// writeJSON writes a result to a file, if there is a name.
+func writeJSON(file string, result any) error {
+	if file == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func TestReportAsTextAndJSON(t *testing.T) {
 	assert.Regexp(t, `ratio +2\.00 +2\.00 +2\.00 +2\.00 +2\.00 +2\.00`, text.String())
 
 	file := filepath.Join(t.TempDir(), "report.json")
-	require.NoError(t, r.writeJSON(file))
+	require.NoError(t, writeJSON(file, r))
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	var back report

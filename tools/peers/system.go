@@ -109,6 +109,24 @@ func startServers(ctx context.Context, dir string, parts []string, controllers i
 	return s, nil
 }
 
+// alone runs a measurement of f2mesh on a mesh of its own, which it removes afterwards.
+func alone(ctx context.Context, name string, controllers int, measure func(*servers) error) (err error) {
+	dir, err := os.MkdirTemp("", "f2mesh-"+name+"-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as root the servers run as other users
+		return err
+	}
+	s, err := startServers(ctx, dir+"/state", nil, controllers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.remove()) }()
+	return measure(s)
+}
+
 // remove stops the servers and removes their data.
 func (s *servers) remove() error {
 	s.Secrets.Close()
