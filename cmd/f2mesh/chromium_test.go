@@ -181,7 +181,7 @@ func TestConsolePages(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 200 * time.Millisecond })
 	m.publishOneOfEach(t)
-	letter := m.letterOf(t)
+	letter, alarm := m.letterOf(t), m.alarmOf(t, string(mac))
 	device := m.device(t, mac)
 	reading := func(second int, hex string) {
 		publish(t, device, fmt.Sprintf("tele/f2-%s/sensor-mode/J1/sensor-1", mac), fmt.Sprintf(`{"timestamp":"%s","data":"%s"}`,
@@ -194,6 +194,8 @@ func TestConsolePages(t *testing.T) {
 	require.Empty(t, c.take(), "the sign-in page")
 	pages := []struct{ name, path, shows string }{
 		{"mesh", "/", "decoded messages a second"},
+		{"alarms", "/alarms", "door-held-open"},
+		{"alarm", "/alarms/" + alarm, "A door has been open"},
 		{"fleet", "/fleet", string(mac)},
 		{"controller", "/fleet/" + string(mac), "25.52"},
 		{"dead-letters", "/dead", "decoder"},
@@ -235,6 +237,21 @@ func TestConsolePages(t *testing.T) {
 		var same string
 		c.do(t, chromedp.Evaluate(`window.same`, &same))
 		assert.Equal(t, "page", same, "the page was loaded again")
+		assert.Empty(t, c.take())
+	})
+	t.Run("an alarm is acknowledged", func(t *testing.T) {
+		c.open(t, "/alarms/"+alarm)
+		c.do(t, chromedp.SendKeys(`input[placeholder^=what]`, "seen by a test"), chromedp.Click(`button[value=acknowledge]`),
+			chromedp.WaitVisible(`//dd[contains(., "admin") and contains(., "seen by a test")]`))
+		assert.Empty(t, c.take())
+	})
+	t.Run("a strike is confirmed", func(t *testing.T) {
+		m.answers(t) // with another client id
+		c.open(t, "/fleet/"+string(mac))
+		c.do(t, chromedp.Click(`//form[contains(., "strike-1 at J2")]//input[@type="checkbox"]`), chromedp.Click(`//form[contains(., "strike-1 at J2")]//button`),
+			chromedp.WaitVisible(`//p[contains(@class, "outcome")]/strong[text()="confirmed"]`))
+		assert.Empty(t, c.findings(t))
+		c.shoot(t, "command")
 		assert.Empty(t, c.take())
 	})
 	t.Run("a filter is in the address", func(t *testing.T) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/rand"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -12,11 +14,14 @@ import (
 	"testing"
 	"time"
 
+	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f2mesh/f2mesh/pkg/message/alert"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
+	"github.com/f2mesh/f2mesh/services/alarm"
 	"github.com/f2mesh/f2mesh/services/console"
 )
 
@@ -93,6 +98,90 @@ func (m *testMesh) letterOf(t *testing.T) (number uint64) {
 	return number
 }
 
+// alarmOf stores a raised alarm of a door of a controller, and returns its id.
+func (m *testMesh) alarmOf(t *testing.T, mac string) string {
+	t.Helper()
+	now := time.Now().UTC()
+	e := alert.Entry{
+		Status: alert.Raised, Time: now, RaisedAt: now, Since: now, Severity: alert.Critical, Summary: "A door has been open for five minutes",
+		Identity: alert.Identity{Rule: "door-held-open", MAC: mac, Mode: "access-control-mode", Connector: 3, Component: "door-sensors"},
+	}
+	_, err := alarm.Publish(t.Context(), m.js, &e, 0)
+	require.NoError(t, err)
+	return e.ID()
+}
+
+// answers has the strike of a controller report that it is on, after each command.
+func (m *testMesh) answers(t *testing.T) {
+	t.Helper()
+	place := string(mac) + "/access-control-mode/J2/strike-1"
+	device := m.device(t, mac)
+	require.NoError(t, wait(device.Subscribe("cmnd/f2-"+place, 1, func(mqtt.Client, mqtt.Message) {
+		device.Publish("stat/f2-"+place, 1, false, `{"status":true}`)
+	})))
+	publish(t, device, "tele/f2-"+place, `{"status":false}`)
+}
+
+// TestConsoleActs acknowledges and shelves an alarm, and commands a strike.
+func TestConsoleActs(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t, func(c *meshConfig) { c.Health.Interval = 100 * time.Millisecond })
+	m.people(t)
+	path := "/alarms/" + m.alarmOf(t, string(mac))
+	otto, vera := m.signedIn(t, "otto"), m.signedIn(t, "vera")
+	act := func(b *browser, form url.Values) (int, string) {
+		code, _, body := b.ask(t, http.MethodPost, path, form)
+		return code, body
+	}
+	code, _ := act(vera, url.Values{"action": {"acknowledge"}})
+	assert.Equal(t, http.StatusForbidden, code, "a viewer")
+	_, _, body := vera.ask(t, http.MethodGet, path, nil)
+	assert.NotContains(t, body, "Acknowledge</button>")
+	_, _, body = otto.ask(t, http.MethodGet, path, nil)
+	assert.Contains(t, body, "Acknowledge</button>", "the control")
+	assert.Contains(t, body, "nobody")
+	eventually(t, func() bool { // the alarm service has started
+		code, body = act(otto, url.Values{"action": {"acknowledge"}, "comment": {"on my way"}})
+		return code == http.StatusSeeOther
+	}, "not acknowledged: %d %s", &code, &body)
+	_, _, body = vera.ask(t, http.MethodGet, path, nil)
+	assert.Regexp(t, `otto, <time[^>]*>[^<]*</time>: on my way`, body)
+	code, body = act(otto, url.Values{"action": {"acknowledge"}})
+	assert.Equal(t, http.StatusConflict, code)
+	assert.Contains(t, body, "acknowledged already: by otto")
+	code, body = act(otto, url.Values{"action": {"shelve"}, "hours": {"7"}})
+	assert.Equal(t, http.StatusConflict, code, "7 hours are not offered: %s", body)
+	code, _ = act(otto, url.Values{"action": {"shelve"}, "hours": {"8"}, "comment": {"the contractor knows"}})
+	require.Equal(t, http.StatusSeeOther, code)
+	_, _, body = vera.ask(t, http.MethodGet, "/alarms?state=shelved", nil)
+	assert.Contains(t, body, path)
+	code, _ = act(otto, url.Values{"action": {"unshelve"}})
+	require.Equal(t, http.StatusSeeOther, code)
+	_, _, body = vera.ask(t, http.MethodGet, "/alarms?state=shelved", nil)
+	assert.NotContains(t, body, path)
+
+	command := func(b *browser, change url.Values) (int, string) {
+		form := url.Values{"place": {"access-control-mode.2.strike-1"}, "power": {"on"}, "period": {"5"}, "sure": {"1"}, "id": {"console-" + rand.Text()}}
+		maps.Copy(form, change)
+		code, _, body := b.ask(t, http.MethodPost, "/fleet/"+string(mac)+"/command", form)
+		return code, body
+	}
+	code, _ = command(vera, nil)
+	assert.Equal(t, http.StatusForbidden, code, "a viewer")
+	for why, change := range map[string]url.Values{
+		"not confirmed": {"sure": {""}}, "not a form's id": {"id": {"x"}}, "no power": {"power": {""}}, "a wrong period": {"period": {"256"}},
+		"not a component": {"place": {"strike-1"}}, "wildcards": {"place": {"access-control-mode.*.strike-1"}}, "a sensor": {"place": {"sensor-mode.1.sensor-1"}},
+	} {
+		code, _ := command(otto, change)
+		assert.Equal(t, http.StatusBadRequest, code, why)
+	}
+	m.answers(t)
+	code, body = command(otto, nil)
+	require.Equal(t, http.StatusOK, code, body)
+	_, outcome, _ := strings.Cut(body, "Outcome:")
+	assert.Contains(t, outcome, "confirmed")
+}
+
 // TestConsoleRoutes asks for every address as everybody.
 func TestConsoleRoutes(t *testing.T) {
 	t.Parallel()
@@ -100,7 +189,8 @@ func TestConsoleRoutes(t *testing.T) {
 	m.people(t)
 	letter := m.letterOf(t)
 	other := m.otherThan(t, string(mac))
-	const refused, gone = http.StatusForbidden, http.StatusSeeOther
+	own, others := m.alarmOf(t, string(mac)), m.alarmOf(t, other)
+	const refused, gone, bad = http.StatusForbidden, http.StatusSeeOther, http.StatusBadRequest
 	ok := http.StatusOK
 	// The status that each route has for vera (viewer), otto (operator of one controller), ada
 	// (admin) and admin.
@@ -113,6 +203,16 @@ func TestConsoleRoutes(t *testing.T) {
 		"GET /fleet/{mac}/series": {
 			"/fleet/" + string(mac) + "/series": {http.StatusBadRequest, http.StatusBadRequest, http.StatusBadRequest, http.StatusBadRequest},
 			"/fleet/" + other + "/series":       {http.StatusBadRequest, refused, http.StatusBadRequest, http.StatusBadRequest},
+		},
+		"POST /fleet/{mac}/command": {
+			"/fleet/" + string(mac) + "/command": {bad, bad, bad, bad},
+			"/fleet/" + other + "/command":       {bad, refused, bad, bad},
+		},
+		"GET /alarms":         {"/alarms": {ok, ok, ok, ok}},
+		"GET /alarms/{alarm}": {"/alarms/" + own: {ok, ok, ok, ok}, "/alarms/" + others: {ok, refused, ok, ok}},
+		"POST /alarms/{alarm}": {
+			"/alarms/" + own:    {refused, http.StatusConflict, http.StatusConflict, http.StatusConflict},
+			"/alarms/" + others: {refused, refused, http.StatusConflict, http.StatusConflict},
 		},
 		"GET /dead":          {"/dead": {ok, ok, ok, ok}},
 		"GET /dead/{letter}": {fmt.Sprintf("/dead/%d", letter): {ok, ok, ok, ok}},

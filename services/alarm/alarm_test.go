@@ -32,11 +32,9 @@ func TestLife(t *testing.T) {
 	assert.Equal(t, "door-sensor-1 is on", e.Detail)
 	assert.Equal(t, now, e.RaisedAt)
 
-	_, err := Change(t.Context(), r.operator.JetStream(), e.Subject(), func(e alert.Entry) (alert.Entry, error) {
-		return e.Acknowledge("ann", "on my way", time.Now().UTC())
-	})
+	_, err := r.change(alert.ChangeRequest{ID: e.ID(), Action: alert.Acknowledge, Person: "ann", Comment: "on my way"})
 	require.NoError(t, err)
-	r.publish(r.state(door, now.Add(2*time.Second), false)) // the service has not heard of ann
+	r.publish(r.state(door, now.Add(2*time.Second), false)) // what evaluates has not heard of ann
 	r.become(alert.Raised, alert.Raised, alert.Cleared)
 	last := r.entries()[2]
 	assert.Equal(t, "ann", last.Acknowledged.By)

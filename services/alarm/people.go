@@ -218,9 +218,7 @@ type AckCommand struct {
 
 // Run acknowledges one after the other, in the name of the person.
 func (c *AckCommand) Run(ctx context.Context, st mesh.State, log *slog.Logger) error {
-	return c.change(ctx, st, c.Alarm, log, func(e alert.Entry, now time.Time) (alert.Entry, error) {
-		return e.Acknowledge(access.Caller(), c.Comment, now)
-	})
+	return change(ctx, st, c.Alarm, log, alert.ChangeRequest{Action: alert.Acknowledge, Comment: c.Comment})
 }
 
 // ShelveCommand shelves alarms.
@@ -233,15 +231,16 @@ type ShelveCommand struct {
 
 // Run shelves one after the other.
 func (c *ShelveCommand) Run(ctx context.Context, st mesh.State, log *slog.Logger) error {
-	return (&AckCommand{}).change(ctx, st, c.Alarm, log, func(e alert.Entry, now time.Time) (alert.Entry, error) {
-		if c.End {
-			return e.Unshelve(now)
-		}
-		return e.Shelve(access.Caller(), c.Comment, now, now.Add(c.For))
-	})
+	r := alert.ChangeRequest{Action: alert.Shelve, Comment: c.Comment, Seconds: int(c.For.Seconds())}
+	if c.End {
+		r.Action = alert.Unshelve
+	}
+	return change(ctx, st, c.Alarm, log, r)
 }
 
-func (*AckCommand) change(ctx context.Context, st mesh.State, names []string, log *slog.Logger, f func(alert.Entry, time.Time) (alert.Entry, error)) error {
+// change makes the same change of alarms that people name.
+func change(ctx context.Context, st mesh.State, names []string, log *slog.Logger, r alert.ChangeRequest) error {
+	r.Person = access.Caller()
 	m, err := mesh.Open(ctx, st, log)
 	if err != nil {
 		return err
@@ -258,12 +257,13 @@ func (*AckCommand) change(ctx context.Context, st mesh.State, names []string, lo
 	for _, name := range names {
 		one, err := find(all, name)
 		if err == nil {
-			err = permitted(policy, access.Caller(), &one.Entry)
+			err = permitted(policy, r.Person, &one.Entry)
 		}
 		if err != nil {
 			return err
 		}
-		next, err := Change(ctx, m.JetStream, one.Subject(), func(e alert.Entry) (alert.Entry, error) { return f(e, time.Now().UTC()) })
+		r.ID = one.ID()
+		next, err := askForChange(ctx, m.JetStream.Conn(), &r)
 		if err != nil {
 			return fmt.Errorf("alarm %s: %w", name, err)
 		}
@@ -287,30 +287,6 @@ func permitted(policy *access.Policy, person string, e *alert.Entry) error {
 		return errors.New(why)
 	}
 	return nil
-}
-
-// Change stores what a person makes of an alarm. It tries again if the alarm changes meanwhile.
-func Change(ctx context.Context, js jetstream.JetStream, subject string, f func(alert.Entry) (alert.Entry, error)) (next alert.Entry, err error) {
-	s, err := js.Stream(ctx, stream.Alarm)
-	if err != nil {
-		return next, fmt.Errorf("asking JetStream for %s: %w", stream.Alarm, err)
-	}
-	for {
-		m, err := s.GetLastMsgForSubject(ctx, subject)
-		if err != nil {
-			return next, fmt.Errorf("reading the alarm: %w", err)
-		}
-		now, err := alert.Parse(m.Data)
-		if err != nil {
-			return next, err
-		}
-		if next, err = f(now); err != nil {
-			return next, err
-		}
-		if _, err = Publish(ctx, js, &next, m.Sequence); !errors.Is(err, errOvertaken) {
-			return next, err
-		}
-	}
 }
 
 // TestCommand tests a receiver.

@@ -1,7 +1,9 @@
 package alarm
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -26,6 +28,46 @@ people:
 	require.Error(t, permitted(policy, "ann", full))
 	require.ErrorContains(t, permitted(policy, "bob", opened), "operator")
 	require.NoError(t, permitted(access.Unrestricted(), "carl", full))
+}
+
+// TestRequestsOfPeople: of several people who acknowledge at once one is told that it was done.
+func TestRequestsOfPeople(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, heldOpen)
+	r.start()
+	r.publish(r.state(door, time.Now().UTC(), true))
+	r.become(alert.Raised)
+	id := r.entries()[0].ID()
+	for problem, wrong := range map[string]alert.ChangeRequest{
+		"there is no such alarm": {ID: "rule.none", Action: alert.Acknowledge, Person: "ann"},
+		"needs its id":           {ID: "rule.>", Action: alert.Acknowledge, Person: "ann"},
+		"needs the person":       {ID: id, Action: alert.Acknowledge},
+		"unknown action":         {ID: id, Action: "clear", Person: "ann"},
+		"in the future":          {ID: id, Action: alert.Shelve, Person: "ann"},
+		"is not shelved":         {ID: id, Action: alert.Unshelve, Person: "ann"},
+		"at most 1000 bytes":     {ID: id, Action: alert.Acknowledge, Person: "ann", Comment: strings.Repeat("x", 1001)},
+	} {
+		_, err := r.change(wrong)
+		require.ErrorContains(t, err, problem)
+	}
+	require.Len(t, r.entries(), 1)
+	errs := make(chan error, 5)
+	for range cap(errs) {
+		go func() {
+			_, err := r.change(alert.ChangeRequest{ID: id, Action: alert.Acknowledge, Person: "ann"})
+			errs <- err
+		}()
+	}
+	done := 0
+	for range cap(errs) {
+		if err := <-errs; err == nil {
+			done++
+		} else {
+			require.ErrorContains(t, err, alert.ErrAcknowledged.Error())
+		}
+	}
+	assert.Equal(t, 1, done)
+	assert.Len(t, r.entries(), 2)
 }
 
 func TestFindAlarm(t *testing.T) {

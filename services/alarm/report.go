@@ -36,6 +36,9 @@ func (s *Server) hear(ctx context.Context) error {
 	if err := s.answer(ctx, nc); err != nil {
 		return err
 	}
+	if err := s.takeChanges(ctx, nc); err != nil {
+		return err
+	}
 	ticker := time.NewTicker(listEvery)
 	defer ticker.Stop()
 	for {

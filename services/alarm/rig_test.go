@@ -101,6 +101,11 @@ func (r *rig) publish(all ...*nats.Msg) {
 	}
 }
 
+// change asks the service as a person does.
+func (r *rig) change(c alert.ChangeRequest) (alert.Entry, error) {
+	return askForChange(r.tb.Context(), r.operator.JetStream().Conn(), &c)
+}
+
 // entries reads ALARM.
 func (r *rig) entries() (all []alert.Entry) {
 	r.tb.Helper()

@@ -63,6 +63,8 @@ type controllerPage struct {
 	Components []component
 	Events     []deviceEvent
 	Outcomes   []command
+	Targets    []target     // what somebody may switch
+	CommandID  string       // begins the ids of commands of this page
 	Trail      []auditEntry // nil for who may not see it
 	Problems   []string     // what could not be read
 }
@@ -143,7 +145,7 @@ func (c *Console) serveController(w http.ResponseWriter, r *http.Request, s *ses
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	mac := d.MAC
-	p := &controllerPage{device: d, At: time.Now()}
+	p := &controllerPage{device: d, At: time.Now(), CommandID: newID()}
 	var err error
 	if p.Components, err = c.components(ctx, mac); err != nil {
 		c.unavailable(w, r, s, "LATEST", err)
@@ -161,6 +163,7 @@ func (c *Console) serveController(w http.ResponseWriter, r *http.Request, s *ses
 	if c.fleet.unread() {
 		p.Problems = append(p.Problems, "who is registered")
 	}
+	p.Targets = c.targets(s, &d, p.Components)
 	p.Events, err = c.events(ctx, mac)
 	part("events", err)
 	p.Outcomes, err = c.outcomes(ctx, mac)
