@@ -246,7 +246,7 @@ func TestConsolePages(t *testing.T) {
 		assert.Empty(t, c.take())
 	})
 	t.Run("a strike is confirmed", func(t *testing.T) {
-		m.answers(t) // with another client id
+		answers(t, device)
 		c.open(t, "/fleet/"+string(mac))
 		c.do(t, chromedp.Click(`//form[contains(., "strike-1 at J2")]//input[@type="checkbox"]`), chromedp.Click(`//form[contains(., "strike-1 at J2")]//button`),
 			chromedp.WaitVisible(`//p[contains(@class, "outcome")]/strong[text()="confirmed"]`))

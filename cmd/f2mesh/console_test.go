@@ -88,7 +88,9 @@ func (m *testMesh) people(t *testing.T) {
 // letterOf has the decoder refuse a message of a controller, and returns the letter's number.
 func (m *testMesh) letterOf(t *testing.T) (number uint64) {
 	t.Helper()
-	publish(t, m.device(t, mac), fmt.Sprintf("tele/f2-%s/sensor-mode/J1/sensor-1", mac), `{"timestamp":"2026-11-24 10:00:00","data":"01 03 0C 09"}`)
+	device := m.device(t, mac)
+	defer device.Disconnect(100)
+	publish(t, device, fmt.Sprintf("tele/f2-%s/sensor-mode/J1/sensor-1", mac), `{"timestamp":"2026-11-24 10:00:00","data":"01 03 0C 09"}`)
 	eventually(t, func() bool {
 		s, err := m.js.Stream(t.Context(), "DEAD_LETTER")
 		require.NoError(t, err)
@@ -112,10 +114,9 @@ func (m *testMesh) alarmOf(t *testing.T, mac string) string {
 }
 
 // answers has the strike of a controller report that it is on, after each command.
-func (m *testMesh) answers(t *testing.T) {
+func answers(t *testing.T, device mqtt.Client) {
 	t.Helper()
 	place := string(mac) + "/access-control-mode/J2/strike-1"
-	device := m.device(t, mac)
 	require.NoError(t, wait(device.Subscribe("cmnd/f2-"+place, 1, func(mqtt.Client, mqtt.Message) {
 		device.Publish("stat/f2-"+place, 1, false, `{"status":true}`)
 	})))
@@ -175,7 +176,7 @@ func TestConsoleActs(t *testing.T) {
 		code, _ := command(otto, change)
 		assert.Equal(t, http.StatusBadRequest, code, why)
 	}
-	m.answers(t)
+	answers(t, m.device(t, mac))
 	code, body = command(otto, nil)
 	require.Equal(t, http.StatusOK, code, body)
 	_, outcome, _ := strings.Cut(body, "Outcome:")

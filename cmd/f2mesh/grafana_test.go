@@ -74,6 +74,7 @@ func (m *testMesh) dashboards(t *testing.T, p prometheusServer, names []string) 
 func (m *testMesh) publishOneOfEach(t *testing.T) {
 	t.Helper()
 	client := m.device(t, mac)
+	defer client.Disconnect(100) // for the next one of the controller: the broker lets one in
 	publish(t, client, "tele/f2-"+string(mac)+"/sensor-mode/J1/sensor-1", `{"data":"01 03 0C 09 F8 13 88 02 BC 00 00 00 00 00 00 18 28"}`)
 	publish(t, client, "tele/f2-"+string(mac)+"/access-control-mode/J2/strike-1", `{"status":true}`)
 	eventually(t, func() bool {

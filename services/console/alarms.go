@@ -231,7 +231,7 @@ func (c *Console) changeAlarm(w http.ResponseWriter, r *http.Request, s *session
 	}
 	hours, _ := strconv.Atoi(r.PostFormValue("hours"))
 	request := alert.ChangeRequest{
-		ID: p.ID(), Action: alert.Action(r.PostFormValue("action")), Person: s.person.Name, Comment: strings.TrimSpace(r.PostFormValue("comment")),
+		ID: p.ID(), Action: alert.ChangeAction(r.PostFormValue("action")), Person: s.person.Name, Comment: strings.TrimSpace(r.PostFormValue("comment")),
 	}
 	if request.Action == alert.Shelve && slices.Contains(shelfHours, hours) {
 		request.Seconds = hours * 3600

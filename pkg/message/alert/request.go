@@ -12,14 +12,14 @@ import (
 // follows, or with an error as NATS microservices do.
 const ChangeSubject = "f2.alarms.change"
 
-// Action is what a person does with an alarm.
-type Action string
+// ChangeAction is what a person does with an alarm.
+type ChangeAction string
 
 // The actions.
 const (
-	Acknowledge Action = "acknowledge"
-	Shelve      Action = "shelve"
-	Unshelve    Action = "unshelve"
+	Acknowledge ChangeAction = "acknowledge"
+	Shelve      ChangeAction = "shelve"
+	Unshelve    ChangeAction = "unshelve"
 )
 
 // longestComment bounds a comment, in bytes.
@@ -28,11 +28,11 @@ const longestComment = 1000
 // ChangeRequest is what a person does with an alarm. Who sends it has made sure that the person
 // may do so.
 type ChangeRequest struct {
-	ID      string `json:"id"` // the alarm's
-	Action  Action `json:"action"`
-	Person  string `json:"person"`
-	Comment string `json:"comment,omitempty"`
-	Seconds int    `json:"seconds,omitempty"` // how long to shelve it
+	ID      string       `json:"id"` // the alarm's
+	Action  ChangeAction `json:"action"`
+	Person  string       `json:"person"`
+	Comment string       `json:"comment,omitempty"`
+	Seconds int          `json:"seconds,omitempty"` // how long to shelve it
 }
 
 // ParseChange parses a request.
