@@ -183,6 +183,38 @@ func TestConsoleActs(t *testing.T) {
 	assert.Contains(t, outcome, "confirmed")
 }
 
+// TestConsoleCommandIDs: a form that is sent twice is one command; with another choice it is another.
+func TestConsoleCommandIDs(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t)
+	device, place := m.device(t, mac), string(mac)+"/access-control-mode/J2/strike-1"
+	got := make(chan string, 10)
+	require.NoError(t, wait(device.Subscribe("cmnd/f2-"+place, 1, func(_ mqtt.Client, order mqtt.Message) {
+		got <- string(order.Payload())
+		device.Publish("stat/f2-"+place, 1, false, fmt.Sprintf(`{"status":%t}`, strings.Contains(string(order.Payload()), `"power-flag":1`)))
+	})))
+	admin := m.signedIn(t, "admin")
+	form := url.Values{"place": {"access-control-mode.2.strike-1"}, "sure": {"1"}, "id": {"console-" + rand.Text()}}
+	const again = "It was not sent again"
+	for _, one := range []struct{ power, period, arrives string }{
+		{"on", "5", `{"power-flag":1,"period":5}`}, {"on", "5", ""}, {"off", "", `{"power-flag":0}`}, {"on", "60", `{"power-flag":1,"period":60}`},
+	} {
+		form.Set("power", one.power)
+		form.Set("period", one.period)
+		code, _, body := admin.ask(t, http.MethodPost, "/fleet/"+string(mac)+"/command", form)
+		require.Equal(t, http.StatusOK, code, body)
+		assert.Regexp(t, `<strong class="good">(confirmed|delivered)</strong>`, body)
+		if one.arrives == "" {
+			assert.Contains(t, body, again)
+			assert.Empty(t, got, "sent twice")
+			continue
+		}
+		assert.NotContains(t, body, again)
+		require.NotEmpty(t, got, "%s %s has the outcome of another command", one.power, one.period)
+		assert.Equal(t, one.arrives, <-got)
+	}
+}
+
 // TestConsoleRoutes asks for every address as everybody.
 func TestConsoleRoutes(t *testing.T) {
 	t.Parallel()
@@ -206,8 +238,8 @@ func TestConsoleRoutes(t *testing.T) {
 			"/fleet/" + other + "/series":       {http.StatusBadRequest, refused, http.StatusBadRequest, http.StatusBadRequest},
 		},
 		"POST /fleet/{mac}/command": {
-			"/fleet/" + string(mac) + "/command": {bad, bad, bad, bad},
-			"/fleet/" + other + "/command":       {bad, refused, bad, bad},
+			"/fleet/" + string(mac) + "/command": {refused, bad, bad, bad},
+			"/fleet/" + other + "/command":       {refused, refused, bad, bad},
 		},
 		"GET /alarms":         {"/alarms": {ok, ok, ok, ok}},
 		"GET /alarms/{alarm}": {"/alarms/" + own: {ok, ok, ok, ok}, "/alarms/" + others: {ok, refused, ok, ok}},
@@ -222,6 +254,8 @@ func TestConsoleRoutes(t *testing.T) {
 		"GET /secrets":       {"/secrets": {refused, refused, ok, ok}},
 		"POST /sign-out":     {"/sign-out": {gone, gone, gone, gone}},
 	}
+	// Without a confirmation: a command that is sent would take its time.
+	forms := map[string]url.Values{"POST /fleet/{mac}/command": {"place": {"access-control-mode.2.strike-1"}, "power": {"on"}, "id": {"console-matrix"}}}
 	patterns := console.Patterns()
 	require.Len(t, want, len(patterns))
 	everybody := []string{"vera", "otto", "ada", "admin"}
@@ -241,10 +275,10 @@ func TestConsoleRoutes(t *testing.T) {
 			assert.NotContains(t, header.Get("Content-Security-Policy"), "unsafe")
 			for i, name := range everybody {
 				b := signed[name]
-				if method == http.MethodPost { // which ends the session
+				if pattern == "POST /sign-out" { // which ends the session
 					b = m.signedIn(t, name)
 				}
-				code, _, body := b.ask(t, method, path, nil)
+				code, _, body := b.ask(t, method, path, forms[pattern])
 				assert.Equal(t, codes[i], code, "%s %s as %s: %s", method, path, name, body)
 			}
 		}

@@ -242,28 +242,46 @@ func (c *Console) changeAlarm(w http.ResponseWriter, r *http.Request, s *session
 		return
 	}
 	if _, err := c.ask(r.Context(), &nats.Msg{Subject: alert.ChangeSubject, Data: data}, readTimeout); err != nil {
-		c.log.Warn("an alarm was not changed", "person", s.person.Name, "alarm", p.Handle(), "error", err)
-		p.Problem = "Not done: " + err.Error() + "."
-		c.write(w, http.StatusConflict, "alarm", c.pageOf(r, s, p))
+		c.log.Warn("a change of an alarm has no answer or was refused", "person", s.person.Name, "alarm", p.Handle(), "error", err)
+		code := http.StatusServiceUnavailable
+		p.Problem = "Nobody can say whether it was done: " + err.Error() + ". Look at the history before you try again."
+		if refused, ok := errors.AsType[*refusal](err); ok {
+			code, p.Problem = refused.code, "Not done: "+err.Error()+"."
+		}
+		c.write(w, code, "alarm", c.pageOf(r, s, p))
 		return
 	}
 	c.log.Info("an alarm was changed", "person", s.person.Name, "alarm", p.Handle(), "action", string(request.Action))
 	http.Redirect(w, r, "/alarms/"+url.PathEscape(p.ID()), http.StatusSeeOther)
 }
 
-// ask sends a request to a service, and returns what it answers or why it refuses.
+// refusal is the error of a request that was certainly not carried out.
+type refusal struct {
+	code int // for the browser
+	text string
+}
+
+func (e *refusal) Error() string { return e.text }
+
+// ask sends a request to a service, and returns its answer. The error is a *refusal if nothing was done.
 func (c *Console) ask(ctx context.Context, m *nats.Msg, timeout time.Duration) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	reply, err := c.from.Streams.JetStream().Conn().RequestMsgWithContext(ctx, m)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return nil, errors.New("the service that does it is not running")
+		return nil, &refusal{http.StatusServiceUnavailable, "the service that does it is not running"}
 	case err != nil:
-		return nil, fmt.Errorf("the service that does it has not answered in time: look at the history before you try again (%w)", err)
+		return nil, fmt.Errorf("the service that does it has not answered in time (%w)", err)
 	}
-	if refusal := reply.Header.Get(micro.ErrorHeader); refusal != "" {
-		return nil, errors.New(refusal)
+	problem := reply.Header.Get(micro.ErrorHeader)
+	switch code := reply.Header.Get(micro.ErrorCodeHeader); {
+	case problem == "":
+		return reply, nil
+	case code == "400":
+		return nil, &refusal{http.StatusConflict, problem}
+	case code == "503":
+		return nil, &refusal{http.StatusServiceUnavailable, problem}
 	}
-	return reply, nil
+	return nil, errors.New(problem)
 }

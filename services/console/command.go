@@ -3,6 +3,7 @@ package console
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -21,6 +22,9 @@ import (
 // commandTimeout is longer than a command may live, with the time for its outcome: the bridge's
 // limit of a request.
 const commandTimeout = 3 * time.Minute
+
+// maxFormID is how long the id of a form may be: an id has at most 128 bytes with what is added.
+const maxFormID = 100
 
 // target is a component that somebody may command.
 type target struct {
@@ -61,6 +65,7 @@ type commandPage struct {
 	Outcome   string
 	Detail    string
 	Good      bool
+	Repeated  bool // it was sent before, not again
 }
 
 func (p *commandPage) title() string { return "Command to " + p.Component }
@@ -100,12 +105,18 @@ func (c *Console) sendCommand(w http.ResponseWriter, r *http.Request, s *session
 	case err != nil:
 		c.fail(w, r, s, http.StatusBadRequest, "This cannot be sent: "+err.Error()+".")
 		return
-	case power == "" || !strings.HasPrefix(id, "console-") || len(id) > 128:
+	case power == "" || !strings.HasPrefix(id, "console-") || len(id) > maxFormID:
 		c.fail(w, r, s, http.StatusBadRequest, "This is not what the form sends: open the controller's page again.")
 		return
 	case r.PostFormValue("sure") == "":
 		c.fail(w, r, s, http.StatusBadRequest, "Confirm that the command shall be sent.")
 		return
+	}
+	// A form that is sent twice is one command, but another choice in it is another command: with
+	// the same id it would have the outcome of the first.
+	id = fmt.Sprintf("%s-%s-%d", id, power, period)
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(commandTimeout + readTimeout)); err != nil {
+		c.log.Warn("an outcome may come too late for the browser", "error", err)
 	}
 	p := &commandPage{device: d, Component: fmt.Sprintf("%s at J%d", t.Component, t.Connector)}
 	reply, err := c.ask(r.Context(), &nats.Msg{
@@ -119,8 +130,11 @@ func (c *Console) sendCommand(w http.ResponseWriter, r *http.Request, s *session
 	if err != nil {
 		c.log.Warn("a command has no outcome yet", "person", s.person.Name, "mac", d.MAC, "component", p.Component, "error", err)
 		p.Outcome, p.Detail = string(outcome.Unknown), err.Error()
+		if _, ok := errors.AsType[*refusal](err); ok {
+			p.Outcome = string(outcome.Refused)
+		}
 	} else {
-		p.Outcome, p.Detail, p.Good = string(answer.Outcome), answer.Detail, answer.Succeeded()
+		p.Outcome, p.Detail, p.Good, p.Repeated = string(answer.Outcome), answer.Detail, answer.Succeeded(), answer.Repeated
 	}
 	c.show(w, r, s, "command", p)
 }

@@ -101,7 +101,7 @@ func confinedNATS() []confined {
 			"$JS.API.STREAM.MSG.GET.RAW"), "$JS.API.STREAM.INFO.RAW"},
 		{"nats_alarm_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
 			"$JS.API.STREAM.MSG.GET.RAW"), "$JS.API.STREAM.INFO.ALARM"},
-		{consoleNATS, with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor"), "$JS.API.STREAM.INFO.RAW"},
+		{consoleNATS, with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.audit.doctor", "f2.alarms.state.doctor"), "$JS.API.STREAM.INFO.RAW"},
 		{"nats_health_password", with(purge, "f2.raw.doctor", "f2.decoded.doctor", "f2.command.doctor", "f2.dead.doctor", "f2.audit.doctor",
 			"$JS.API.STREAM.MSG.GET.DECODED"), "$JS.API.STREAM.INFO.RAW"},
 	}
