@@ -1,15 +1,18 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -101,24 +104,44 @@ func (p *alarmsPage) rows() [][]string {
 	return all
 }
 
-// alarms reads the last entry of each alarm, the newest change first.
-func (c *Console) alarms(ctx context.Context) ([]alert.Entry, error) {
-	type place struct {
-		alert.Entry
-		sequence uint64
+// alarmStates holds the last entry of each alarm. ALARM may have 256 MiB of history: it reads on
+// from where it read before. It is safe for concurrent use.
+type alarmStates struct {
+	mu      sync.Mutex
+	created time.Time // of the stream
+	next    uint64    // sequence to read from
+	last    map[string]alarmState
+}
+
+type alarmState struct {
+	alert.Entry
+	sequence uint64
+}
+
+// read returns the last entry of each alarm, the newest change first.
+func (a *alarmStates) read(ctx context.Context, js jetstream.JetStream) ([]alert.Entry, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	info, err := stream.Find(ctx, js, stream.Alarm)
+	if err != nil {
+		return nil, err
 	}
-	last := map[string]place{}
-	err := read(ctx, c.from.Streams.JetStream(), stream.Alarm, alert.Prefix+">", 1, func(m *jetstream.RawStreamMsg) error {
+	if info == nil || !info.Created.Equal(a.created) {
+		a.next, a.last = 1, map[string]alarmState{}
+	}
+	if info == nil {
+		return nil, nil
+	}
+	a.created = info.Created
+	err = read(ctx, js, stream.Alarm, alert.Prefix+">", a.next, func(m *jetstream.RawStreamMsg) error {
 		if e, err := alert.Parse(m.Data); err == nil {
-			last[m.Subject] = place{e, m.Sequence}
+			a.last[m.Subject] = alarmState{e, m.Sequence}
 		}
+		a.next = m.Sequence + 1
 		return nil
 	})
-	sorted := make([]place, 0, len(last))
-	for _, one := range last {
-		sorted = append(sorted, one)
-	}
-	slices.SortFunc(sorted, func(x, y place) int { return int(int64(y.sequence) - int64(x.sequence)) }) //nolint:gosec // far apart are none
+	maps.DeleteFunc(a.last, func(_ string, s alarmState) bool { return s.sequence < info.State.FirstSeq })
+	sorted := slices.SortedFunc(maps.Values(a.last), func(x, y alarmState) int { return cmp.Compare(y.sequence, x.sequence) })
 	all := make([]alert.Entry, len(sorted))
 	for i := range sorted {
 		all[i] = sorted[i].Entry
@@ -129,7 +152,7 @@ func (c *Console) alarms(ctx context.Context) ([]alert.Entry, error) {
 func (c *Console) serveAlarms(w http.ResponseWriter, r *http.Request, s *session) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	all, err := c.alarms(ctx)
+	all, err := c.alarms.read(ctx, c.from.Streams.JetStream())
 	if err != nil {
 		c.unavailable(w, r, s, "ALARM", err)
 		return

@@ -38,6 +38,9 @@ func (t target) Periodic() bool { return t.Kind == topic.Strike }
 
 // targets are the components of a controller that somebody may switch.
 func (c *Console) targets(s *session, d *device, components []component) (all []target) {
+	if !s.person.named && c.access.Policy().Restricted() {
+		return nil // the bridge takes commands only of people of the access file
+	}
 	for i := range components {
 		key := components[i].Key
 		t, err := topic.ParseSubject(decodedPrefix + string(d.MAC) + "." + key)

@@ -65,6 +65,7 @@ type Console struct {
 	attempts *web.Buckets // of signing in, by source
 	live     *live
 	fleet    *fleet
+	alarms   alarmStates
 	mux      http.Handler
 
 	status func() ([]byte, error) // as GET /status answers; set by Run
