@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,7 @@ func (c *Client) SetUp(ctx context.Context, sizes Sizes, dryRun bool) (changes [
 				return changes, err
 			}
 		}
-		change, err := c.ensure(ctx, &streams[i], chosen[streams[i].Name], dryRun)
+		change, err := c.ensure(ctx, &streams[i], chosen[streams[i].Name], sizes.Replicas, dryRun)
 		if err != nil {
 			return changes, err
 		}
@@ -70,7 +71,7 @@ func (c *Client) Ensure(ctx context.Context, names ...string) error {
 		if err := readJSON(c.files, streamFile(name), &want); err != nil {
 			return err
 		}
-		if _, err := c.ensure(ctx, &want, nil, false); err != nil {
+		if _, err := c.ensure(ctx, &want, nil, 0, false); err != nil {
 			return err
 		}
 	}
@@ -129,9 +130,9 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 	return lines, nil
 }
 
-// ensure makes the stream, or brings it to what its file says; with a limit, also to
-// that.
-func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit *limit, dryRun bool) (changes []string, err error) {
+// ensure makes the stream, or brings it to what its file says; with a limit and a number of
+// replicas, also to those. Its consumers have as many replicas as the stream.
+func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit *limit, replicas int, dryRun bool) (changes []string, err error) {
 	err = c.untilAnswered(ctx, "stream "+file.Name, func(ctx context.Context) error {
 		changes = nil
 		current, err := Find(ctx, c.js, file.Name)
@@ -141,6 +142,7 @@ func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit
 		if current == nil {
 			want := *file
 			limit.set(&want)
+			want.Replicas = cmp.Or(replicas, want.Replicas)
 			changes = []string{fmt.Sprintf("stream %s: created, limit %s", want.Name, bytesText(want.MaxBytes))}
 			if !dryRun {
 				_, err = c.js.CreateStream(ctx, want)
@@ -151,6 +153,7 @@ func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit
 		now := current.Config
 		want := merge(now, *file)
 		limit.set(&want)
+		want.Replicas = cmp.Or(replicas, want.Replicas)
 		if changes = differences("stream "+file.Name, now, want); len(changes) == 0 || dryRun {
 			return nil
 		}
