@@ -53,7 +53,9 @@ func New(st mesh.State, cfg Config, log *slog.Logger) (*Parts, error) {
 	if m.Issuer, err = cfg.Issuer.Open(m.Authority, cfg.Secrets.Config, secret.Value{}, log); err != nil {
 		return nil, err
 	}
-	m.Add(PartNATS, m.runNATS)
+	if err := m.addNATS(); err != nil {
+		return nil, err
+	}
 	m.Add(PartPostgres, m.runPostgres)
 	if cfg.Pooling {
 		m.Add(PartPgBouncer, m.runPgBouncer)
@@ -123,16 +125,12 @@ func writable(dir string) bool {
 
 // startNATS starts the server; filling is natsserver.Config.Filling.
 func (m *Parts) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
-	cert, key := m.ServerPair()
-	users, err := mesh.LogIns(ctx, m.Secrets, credential.NATS)
+	cfg, err := m.natsServer(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	server, err := natsserver.Start(ctx, natsserver.Config{
-		Dir: m.State.Path("nats"), Host: m.Cfg.Host, Port: m.Cfg.Ports.NATS,
-		CertFile: cert, KeyFile: key, CAFile: m.Authority.CAFile(), Passwords: users,
-		Filling: filling, Log: m.Log.With("service", PartNATS),
-	})
+	cfg.Filling = filling
+	server, err := natsserver.Start(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -140,12 +138,26 @@ func (m *Parts) startNATS(ctx context.Context, filling bool) (*natsserver.Server
 	return server, nil
 }
 
+// natsServer is one of the NATS servers, without a port of its own if that is free to choose.
+func (m *Parts) natsServer(ctx context.Context, i int) (natsserver.Config, error) {
+	cert, key := m.ServerPair()
+	users, err := mesh.LogIns(ctx, m.Secrets, credential.NATS)
+	if err != nil {
+		return natsserver.Config{}, err
+	}
+	ports := m.Ports()
+	return natsserver.Config{
+		Dir: m.State.Path(mesh.NATSNode(i)), Host: m.Cfg.Host, Port: append([]int{ports.NATS}, ports.Nodes...)[i],
+		CertFile: cert, KeyFile: key, CAFile: m.Authority.CAFile(), Passwords: users, Log: m.Log.With("service", mesh.NATSNode(i)),
+	}, nil
+}
+
 // setUpStreams makes the streams and consumers, before a service looks for them, with
 // the operator's rights.
 func (m *Parts) setUpStreams(ctx context.Context) error {
 	sizes := m.Cfg.Sizes
 	sizes.Free = func() (uint64, error) { return doctor.DiskFree(m.State.Path("nats")) }
-	to := mesh.OperatorStreams{Config: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: m.Secrets, Log: m.Log}
+	to := mesh.OperatorStreams{Config: m.natsClient(), Secrets: m.Secrets, Log: m.Log}
 	changes, err := to.SetUp(ctx, sizes, false)
 	for _, change := range changes {
 		m.Log.Info("set up", "change", change)
@@ -248,7 +260,7 @@ func (m *Parts) runService(s Part) supervisor.Run {
 			return err
 		}
 		defer done()
-		h := &service.Host{Nats: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: secrets, Version: m.Cfg.Version, Log: m.Log}
+		h := &service.Host{Nats: m.natsClient(), Secrets: secrets, Version: m.Cfg.Version, Log: m.Log}
 		running := func(s probe.Service) { m.set(func() { m.running[name] = s }) }
 		defer m.set(func() { delete(m.running, name) })
 		err = h.Run(ctx, name, s.Build(m), running, ready)
