@@ -42,6 +42,8 @@ type load struct {
 	stop    context.CancelFunc // of the bridge
 	end     context.CancelFunc // of the decoder
 
+	log *journal // of the decoder
+
 	mu   sync.Mutex
 	last map[string]time.Time
 	gaps map[string]time.Duration
@@ -62,8 +64,8 @@ func startLoad(t *testing.T, cluster *natsservertest.Cluster, rate int) *load {
 	t.Helper()
 	to := Config{URL: cluster.URL, CAFile: cluster.CAFile}
 	bridge, _ := newClient(t, to, "bridge", natsfiles.Files)
-	decoder, _ := newClient(t, to, "decoder", natsfiles.Files)
-	l := &load{last: map[string]time.Time{}, gaps: map[string]time.Duration{}}
+	decoder, log := newClient(t, to, "decoder", natsfiles.Files)
+	l := &load{log: log, last: map[string]time.Time{}, gaps: map[string]time.Duration{}}
 	storing, stop := context.WithCancel(t.Context())
 	consuming, end := context.WithCancel(t.Context())
 	l.stop, l.end = stop, end
@@ -106,7 +108,7 @@ func (l *load) bridge(t *testing.T, ctx context.Context, raw *Appender, rate int
 
 // decoder stores each message of RAW once, as the decoder does: by its place in RAW.
 func (l *load) decoder(t *testing.T, ctx context.Context, client *Client, messages <-chan jetstream.Msg) {
-	var highest uint64
+	done := map[uint64]bool{}
 	for first := range messages {
 		taken := []jetstream.Msg{first}
 		for len(messages) > 0 && len(taken) < MaxBatch {
@@ -118,10 +120,10 @@ func (l *load) decoder(t *testing.T, ctx context.Context, client *Client, messag
 			if !assert.NoError(t, err) {
 				return
 			}
-			if meta.Sequence.Stream <= highest {
+			if done[meta.Sequence.Stream] {
 				continue // it came before
 			}
-			highest = meta.Sequence.Stream
+			done[meta.Sequence.Stream] = true
 			d := nats.NewMsg("f2.decoded" + m.Subject()[len("f2.raw.tele"):])
 			d.Data = m.Data()
 			d.Header.Set(nats.MsgIdHdr, strconv.FormatUint(meta.Sequence.Stream, 10))
@@ -248,6 +250,7 @@ func TestCluster(t *testing.T) {
 	assert.Empty(t, lost, "lost")
 	assert.Empty(t, doubled, "doubled")
 	assert.Empty(t, disordered, "out of order")
+	t.Log(l.log.text.String())
 	t.Logf("%d messages; longest time without a message stored: %v", l.stored.Load(), l.gaps)
 }
 

@@ -45,8 +45,8 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	return c.consume(ctx, consumer, prefetch, maxBytes, false)
 }
 
-// ConsumeRewinding is Consume after a Rewind, and again after each lost connection:
-// messages that were in flight come at once. It is for a caller that recognises a
+// ConsumeRewinding is Consume after a Rewind, and again after each lost connection and each
+// lost delivery: messages that were in flight come at once, and before newer ones. It is for a caller that recognises a
 // message that it has received before.
 func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
 	if err := c.Rewind(ctx, consumer); err != nil {
@@ -69,6 +69,7 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 		fetch: func() (jetstream.MessageBatch, error) {
 			return consumer.Fetch(prefetch, limits...)
 		},
+		inOrder: rewind,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	release := func() {
@@ -93,7 +94,8 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			if WaitConnected(ctx, c.nc) != nil {
 				return
 			}
-			if now := c.nc.Stats().Reconnects; rewind && now != connection {
+			if now := c.nc.Stats().Reconnects; rewind && (now != connection || p.gap) {
+				p.gap, p.delivery = false, 0
 				if err := c.Rewind(ctx, consumer); err != nil {
 					c.log.Warn("messages that were in flight when the connection was lost come after their ack_wait", "error", err)
 				}
@@ -125,6 +127,25 @@ type puller struct {
 	messages chan jetstream.Msg
 	fetch    func() (jetstream.MessageBatch, error)
 	gone     bool // the consumer was deleted
+
+	inOrder  bool   // a gap ends what is handed over, until a Rewind
+	gap      bool   // a delivery did not arrive
+	delivery uint64 // number of the last one; 0: not known
+}
+
+// follows reports whether a message is the one that the server delivered after the last.
+// Deliveries are lost with the consumer's leader, also while our connection lasts.
+func (p *puller) follows(m jetstream.Msg) bool {
+	if !p.inOrder {
+		return true
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return true
+	}
+	p.gap = p.gap || p.delivery != 0 && meta.Sequence.Consumer != p.delivery+1
+	p.delivery = meta.Sequence.Consumer
+	return !p.gap
 }
 
 // pull hands over the messages of one request.
@@ -132,7 +153,9 @@ func (p *puller) pull(ctx context.Context) {
 	batch, err := p.fetch()
 	if err == nil {
 		for m := range batch.Messages() {
-			p.put(ctx, m)
+			if p.follows(m) { // else it comes again
+				p.put(ctx, m)
+			}
 		}
 		err = batch.Error()
 	}

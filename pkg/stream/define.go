@@ -88,8 +88,9 @@ func (c *Client) Consumer(ctx context.Context, streamName, name string) (jetstre
 	return consumer, err
 }
 
-// Differences says where streams and consumers are not as their files say: a line each.
-// Not what setup itself chose, which is the size for a declared rate.
+// Differences says where streams and consumers are not as their files say, and which replicas
+// of a stream are not complete: a line each. Not what setup itself chose, which is the size
+// for a declared rate, and the number of replicas.
 func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 	streams, err := c.streamFiles()
 	if err != nil {
@@ -109,7 +110,11 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 		if config.Metadata[rateKey] != "" {
 			config.MaxBytes = file.MaxBytes
 		}
+		config.Replicas = file.Replicas // setup's --replicas chooses them
 		lines = append(lines, differences("stream "+file.Name, config, *file)...)
+		for _, problem := range Behind(current) {
+			lines = append(lines, "stream "+file.Name+": "+problem)
+		}
 	}
 	consumers, err := c.consumerFiles()
 	if err != nil {
