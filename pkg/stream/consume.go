@@ -69,7 +69,7 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 		fetch: func() (jetstream.MessageBatch, error) {
 			return consumer.Fetch(prefetch, limits...)
 		},
-		inOrder: rewind,
+		inOrder: rewind && consumer.CachedInfo().Cluster != nil,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	release := func() {
@@ -95,11 +95,10 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 				return
 			}
 			if now := c.nc.Stats().Reconnects; rewind && (now != connection || p.gap) {
-				p.gap, p.delivery = false, 0
-				if err := c.Rewind(ctx, consumer); err != nil {
+				if err := c.rewindSoon(ctx, consumer); err != nil {
 					c.log.Warn("messages that were in flight when the connection was lost come after their ack_wait", "error", err)
 				}
-				connection = now
+				p.gap, p.delivery, connection = false, 0, now
 			}
 			p.pull(ctx)
 		}
@@ -213,18 +212,49 @@ func (c *Client) Acknowledge(ctx context.Context, messages ...jetstream.Msg) err
 // messages. It does nothing while another process pulls from the consumer: that process
 // still holds its messages.
 func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error {
+	_, err := c.rewind(ctx, consumer)
+	return err
+}
+
+// Bounds of rewindSoon: of its wait for a new leader of the consumer, and until the server has
+// forgotten our own last pull, which looks like another process's.
+const (
+	rewindTimeout = 15 * time.Second
+	busyTimeout   = 3 * defaultPullWait
+)
+
+// rewindSoon is Rewind as soon as it is possible.
+func (c *Client) rewindSoon(ctx context.Context, consumer jetstream.Consumer) error {
+	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
+	defer cancel()
+	for begun := time.Now(); ; {
+		bounded, cancel := context.WithTimeout(ctx, moveTimeout)
+		busy, err := c.rewind(bounded, consumer)
+		cancel()
+		if err == nil && (!busy || time.Since(begun) > busyTimeout) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reconnectWait):
+		}
+	}
+}
+
+// rewind is Rewind; busy says that another process pulls, or seems to.
+func (c *Client) rewind(ctx context.Context, consumer jetstream.Consumer) (busy bool, err error) {
 	info, err := consumer.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("reading consumer: %w", err)
+		return false, fmt.Errorf("reading consumer: %w", err)
 	}
 	if info.NumAckPending == 0 || info.NumWaiting > 0 {
-		return nil
+		return info.NumAckPending > 0, nil
 	}
 	c.log.Info("redelivering messages that were in flight", "consumer", info.Name, "messages", info.NumAckPending)
 	if _, err := c.js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
-		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
+		return false, fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
 	}
-	return nil
+	return false, nil
 }
 
 // DrainContext returns a context that ends timeout after ctx: for work that may finish

@@ -110,7 +110,9 @@ func (c *Client) Differences(ctx context.Context) (lines []string, err error) {
 		if config.Metadata[rateKey] != "" {
 			config.MaxBytes = file.MaxBytes
 		}
-		config.Replicas = file.Replicas // setup's --replicas chooses them
+		if config.Replicas > 1 { // setup's --replicas
+			config.Replicas, config.Compression = file.Replicas, file.Compression
+		}
 		lines = append(lines, differences("stream "+file.Name, config, *file)...)
 		for _, problem := range Behind(current) {
 			lines = append(lines, "stream "+file.Name+": "+problem)
@@ -147,7 +149,7 @@ func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit
 		if current == nil {
 			want := *file
 			limit.set(&want)
-			want.Replicas = cmp.Or(replicas, want.Replicas)
+			replicate(&want, replicas)
 			changes = []string{fmt.Sprintf("stream %s: created, limit %s", want.Name, bytesText(want.MaxBytes))}
 			if !dryRun {
 				_, err = c.js.CreateStream(ctx, want)
@@ -158,7 +160,7 @@ func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit
 		now := current.Config
 		want := merge(now, *file)
 		limit.set(&want)
-		want.Replicas = cmp.Or(replicas, want.Replicas)
+		replicate(&want, replicas)
 		if changes = differences("stream "+file.Name, now, want); len(changes) == 0 || dryRun {
 			return nil
 		}
@@ -166,6 +168,16 @@ func (c *Client) ensure(ctx context.Context, file *jetstream.StreamConfig, limit
 		return err
 	})
 	return changes, err
+}
+
+// replicate has a stream have so many replicas, or as many as it has with 0. Those of several
+// are not compressed: a server of a cluster that was killed and then copies what it missed
+// spoils its compressed blocks, and stops the stream (nats-server 2.15.2, measured).
+func replicate(want *jetstream.StreamConfig, replicas int) {
+	want.Replicas = cmp.Or(replicas, want.Replicas)
+	if want.Replicas > 1 {
+		want.Compression = jetstream.NoCompression
+	}
 }
 
 // merge is what a stream becomes: what its file says, but for what is the operator's to

@@ -68,7 +68,6 @@ func StartCluster(tb testing.TB) *Cluster {
 	var routes, urls []string
 	for i := range 3 {
 		cfg := base
-		cfg.Log = slog.New(slog.NewTextHandler(tb.Output(), nil))
 		cfg.Dir = base.Dir + strconv.Itoa(i+1)
 		cfg.Port = freePort(tb)
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(tb)))
