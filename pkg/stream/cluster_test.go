@@ -58,7 +58,7 @@ func (l *load) note(stream string) {
 	l.last[stream] = now
 }
 
-func startLoad(t *testing.T, cluster *natsservertest.Cluster, rate int) *load {
+func startLoad(t *testing.T, cluster *natsservertest.ThreeServers, rate int) *load {
 	t.Helper()
 	to := Config{URL: cluster.URL, CAFile: cluster.CAFile}
 	bridge, _ := newClient(t, to, "bridge", natsfiles.Files)
@@ -177,7 +177,7 @@ func (l *load) finish(t *testing.T, operator *Client) (lost, doubled, disordered
 }
 
 // leader is the server that leads a stream.
-func leader(t *testing.T, c *Client, cluster *natsservertest.Cluster, stream string) (n *natsservertest.Node) {
+func leader(t *testing.T, c *Client, cluster *natsservertest.ThreeServers, stream string) (n *natsservertest.Node) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		info, err := c.Info(t.Context(), stream)

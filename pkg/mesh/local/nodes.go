@@ -18,16 +18,15 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/port"
 	"github.com/f2mesh/f2mesh/pkg/server/process"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
-	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-// Node is the hidden command that runs one of several NATS servers.
-type Node struct {
+// NodeCommand is the hidden command that runs one of several NATS servers.
+type NodeCommand struct {
 	Dir string `arg:"" type:"existingdir" help:"The server's directory."`
 }
 
 // Run runs the server until it is stopped.
-func (c *Node) Run(ctx context.Context, log *slog.Logger) error {
+func (c *NodeCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return natsserver.Serve(ctx, c.Dir, log)
 }
 
@@ -90,15 +89,6 @@ func (m *Parts) routePair() (certFile, keyFile string) {
 	return filepath.Join(filepath.Dir(cert), "route.crt"), filepath.Join(filepath.Dir(cert), "route.key")
 }
 
-// natsClient is how parts of this process reach NATS: through memory, or any server of a
-// cluster.
-func (m *Parts) natsClient() stream.Config {
-	if len(m.Ports().Nodes) > 0 {
-		return stream.Config{URL: m.Describe().NATSURL(), CAFile: m.Authority.CAFile()}
-	}
-	return stream.Config{URL: "nats://in-process", InProcess: m}
-}
-
 // runNode is a part that runs one server of a cluster as a process of its own. The last one
 // sets up the streams, which takes most of the servers.
 func (m *Parts) runNode(i int, routes []string) supervisor.Run {
@@ -108,7 +98,7 @@ func (m *Parts) runNode(i int, routes []string) supervisor.Run {
 			return err
 		}
 		cert, key := m.routePair()
-		cfg.Cluster = &natsserver.Cluster{
+		cfg.Cluster = &natsserver.Member{
 			Name: "f2mesh-" + strconv.Itoa(i+1), Listen: routes[i], Routes: routes, CertFile: cert, KeyFile: key, CAFile: cfg.CAFile,
 		}
 		if err := cfg.WriteFiles(); err != nil {

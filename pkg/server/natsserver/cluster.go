@@ -13,9 +13,9 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/identity"
 )
 
-// Cluster says how a server reaches the others of its cluster. They share the passwords and
+// Member says how a server reaches the others of its cluster. They share the passwords and
 // the accounts, and JetStream keeps each stream on as many of them as it has replicas.
-type Cluster struct {
+type Member struct {
 	// Name is this server's, and no other's. JetStream knows the server by it.
 	Name string
 	// Listen is where the others reach it, as host:port.
@@ -29,7 +29,7 @@ type Cluster struct {
 
 // block is the block cluster {} of local.conf. Controllers' certificates are of the same CA,
 // and a route may do everything: routes take no key but the one of CertFile.
-func (c *Cluster) block() (string, error) {
+func (c *Member) block() (string, error) {
 	pin, err := identity.Pin(c.CertFile)
 	if err != nil {
 		return "", fmt.Errorf("reading the route's certificate: %w", err)

@@ -83,7 +83,7 @@ type Config struct {
 	// (5 s a piece). Stop brings everything to disk.
 	Filling bool
 	// Cluster is nil for a server that is in no cluster.
-	Cluster *Cluster
+	Cluster *Member
 	// Log receives the server's log.
 	Log *slog.Logger
 }

@@ -27,7 +27,7 @@ import (
 // nodeVariable has a test's program be a server of a cluster.
 const nodeVariable = "F2MESH_TEST_NODE"
 
-// RunNode is to be called first in TestMain of a package that uses Cluster: a server of a
+// RunNode is to be called first in TestMain of a package that uses StartCluster: a server of a
 // cluster is a process of its own, and runs the test's program.
 func RunNode() {
 	dir := os.Getenv(nodeVariable)
@@ -44,27 +44,27 @@ func RunNode() {
 	os.Exit(0)
 }
 
-// Node is a server of a Cluster.
+// Node is a server of ThreeServers.
 type Node struct {
 	natsserver.Config
 	process *process.Process
 }
 
-// Cluster is three servers, each a process with a folder of its own.
-type Cluster struct {
+// ThreeServers is three servers, each a process with a folder of its own.
+type ThreeServers struct {
 	URL, CAFile string
 	Nodes       []*Node
 }
 
 // StartCluster starts three servers, which end with the test.
-func StartCluster(tb testing.TB) *Cluster {
+func StartCluster(tb testing.TB) *ThreeServers {
 	tb.Helper()
 	base := Config(tb)
 	authority, err := identity.OpenAuthority(filepath.Dir(base.CAFile))
 	require.NoError(tb, err)
 	certificate, key := filepath.Join(filepath.Dir(base.CertFile), "route.crt"), filepath.Join(filepath.Dir(base.CertFile), "route.key")
 	require.NoError(tb, authority.IssuePeer(certificate, key, []string{"127.0.0.1"}))
-	c := &Cluster{CAFile: base.CAFile}
+	c := &ThreeServers{CAFile: base.CAFile}
 	var routes, urls []string
 	for i := range 3 {
 		cfg := base
@@ -73,7 +73,7 @@ func StartCluster(tb testing.TB) *Cluster {
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(tb)))
 		routes = append(routes, address)
 		urls = append(urls, "tls://"+net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.Port)))
-		cfg.Cluster = &natsserver.Cluster{Name: "f2mesh-" + strconv.Itoa(i+1), Listen: address, CertFile: certificate, KeyFile: key, CAFile: base.CAFile}
+		cfg.Cluster = &natsserver.Member{Name: "f2mesh-" + strconv.Itoa(i+1), Listen: address, CertFile: certificate, KeyFile: key, CAFile: base.CAFile}
 		c.Nodes = append(c.Nodes, &Node{Config: cfg})
 	}
 	c.URL = strings.Join(urls, ",")
@@ -94,7 +94,7 @@ func freePort(tb testing.TB) int {
 }
 
 // Named is the server of a name.
-func (c *Cluster) Named(name string) *Node {
+func (c *ThreeServers) Named(name string) *Node {
 	i := slices.IndexFunc(c.Nodes, func(n *Node) bool { return n.Cluster.Name == name })
 	return c.Nodes[max(i, 0)]
 }
@@ -139,7 +139,7 @@ func (n *Node) Empty(tb testing.TB) {
 }
 
 // Connect connects to any of the servers as a user.
-func (c *Cluster) Connect(tb testing.TB, user string) *nats.Conn {
+func (c *ThreeServers) Connect(tb testing.TB, user string) *nats.Conn {
 	tb.Helper()
 	nc, err := nats.Connect(c.URL, nats.RootCAs(c.CAFile), nats.UserInfo(user, Password(user)),
 		nats.CustomInboxPrefix(natsserver.InboxPrefix(user)), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
