@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/f2mesh/f2mesh/pkg/mesh/containers"
+	"github.com/f2mesh/f2mesh/pkg/mesh/local"
 	"github.com/f2mesh/f2mesh/pkg/mesh/send"
 	"github.com/f2mesh/f2mesh/pkg/mesh/soak"
 	evaluator "github.com/f2mesh/f2mesh/services/alarm"
@@ -51,7 +52,8 @@ type commands struct {
 	Broker      containers.BrokerContainer `cmd:"" help:"Run Mosquitto in its container, and reload it when its files change." group:"Containers (compose.yaml)"`
 	Healthcheck containers.Healthcheck     `cmd:"" help:"Check a server. The exit status is the result." group:"Containers (compose.yaml)"`
 
-	SoakNATS soak.NATS `cmd:"" hidden:"" name:"soak-nats" help:"Run the NATS server of a soak."`
+	Node     local.NodeCommand `cmd:"" hidden:"" help:"Run one NATS server of up --nodes."`
+	SoakNATS soak.NATS         `cmd:"" hidden:"" name:"soak-nats" help:"Run the NATS server of a soak."`
 
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

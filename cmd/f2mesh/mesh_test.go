@@ -127,7 +127,7 @@ func defaults[Config any](t *testing.T) (cfg Config) {
 func (m *testMesh) openReaders(t *testing.T) {
 	t.Helper()
 	store := secret.NewStore(secret.Chain{m.SecretFiles()}, m.Log)
-	nc, err := stream.Connect(stream.Config{URL: m.Nats.URL(), CAFile: m.Authority.CAFile()}, "operator", mesh.NatsCredential(store, "operator"), m.Log)
+	nc, err := stream.Connect(stream.Config{URL: m.Describe().NATSURL(), CAFile: m.Authority.CAFile()}, "operator", mesh.NatsCredential(store, "operator"), m.Log)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	m.js, err = jetstream.New(nc)

@@ -38,6 +38,7 @@ type upCommand struct {
 	Simulate     bool          `help:"Simulate the demo fleet." env:"F2MESH_SIMULATE" default:"true" negatable:""`
 	Interval     time.Duration `help:"Report interval of a simulated component." env:"F2MESH_SIMULATE_INTERVAL" default:"5s"`
 	Controllers  *int          `help:"Number of demo controllers. 0: none, you supply the metadata. Default: as at the last start, 5 at first." env:"F2MESH_CONTROLLERS"`
+	Nodes        int           `help:"Number of NATS servers, 1 or 3. 3: a cluster of processes on this machine, each stream on all of them, to try it. A state directory keeps its number." env:"F2MESH_NODES" placeholder:"N"`
 	SaveAllQueue bool          `help:"Have the broker save after every message. Slower, but a broker crash loses less." env:"F2MESH_SAVE_ALL_QUEUE" name:"autosave-on-changes"`
 	MQTTRetained bool          `help:"Allow retained messages, which stay in the broker's memory. Otherwise the broker disconnects a controller that publishes one." env:"F2MESH_MQTT_RETAINED" name:"mqtt-retained"`
 	WatchTopics  bool          `help:"Raise an alarm if a controller publishes on a topic of others. Needs the broker's debug log, which doubles its CPU time per message." env:"F2MESH_WATCH_TOPICS"`
@@ -91,7 +92,7 @@ func (c *upCommand) Run(ctx context.Context, g *globals, log *slog.Logger) error
 	cfg := meshConfig{
 		Config: local.Config{
 			Host: mesh.Loopback, Public: c.Host, Origins: c.MQTTOrigins, Retained: c.MQTTRetained, Ports: chosen, Controllers: controllers,
-			Sizes: c.Sizes, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(),
+			Sizes: c.Sizes, Secrets: c.Secrets, Issuer: c.issuer(st), Pooling: c.pooled(), Nodes: c.Nodes,
 		},
 		WatchTopics: c.WatchTopics, Keeper: c.Keeper, Bridge: c.Bridge, Decoder: c.Decoder, Writer: c.Writer, Registrar: c.Registrar, Health: c.Health, Console: c.Console, Alarm: c.Alarm,
 	}

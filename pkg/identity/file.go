@@ -2,7 +2,9 @@ package identity
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -71,6 +73,16 @@ func readCertificate(path string) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("parsing %s: %w", filepath.Base(path), err)
 	}
 	return certificate, nil
+}
+
+// Pin is the SHA-256 of the public key of the first certificate in a PEM file, in hex.
+func Pin(certFile string) (string, error) {
+	certificate, err := readCertificate(certFile)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 func readKey(path string) (crypto.Signer, error) {

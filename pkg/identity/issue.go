@@ -18,12 +18,22 @@ const leafLife = 365 * 24 * time.Hour
 // reach under names (DNS names and IP addresses). A pair that is there, covers
 // the names, and is less than two thirds through its year is kept.
 func (a *Authority) IssueServer(certFile, keyFile string, names []string) error {
+	return a.issueServer(certFile, keyFile, names, x509.ExtKeyUsageServerAuth)
+}
+
+// IssuePeer is IssueServer for servers that connect to each other: each end of a
+// connection shows the certificate.
+func (a *Authority) IssuePeer(certFile, keyFile string, names []string) error {
+	return a.issueServer(certFile, keyFile, names, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+}
+
+func (a *Authority) issueServer(certFile, keyFile string, names []string, usages ...x509.ExtKeyUsage) error {
 	if a.keepServer(certFile, keyFile, names) {
 		return nil
 	}
 	t := template(pkix.Name{CommonName: "f2mesh server"}, leafLife)
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	t.ExtKeyUsage = usages
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)

@@ -149,10 +149,14 @@ func (r *Rotator) poolerLogin(ctx context.Context) error {
 func (r *Rotator) Server(c credential.Credential) rotation.LoginServer {
 	switch c.Kind {
 	case credential.NATS:
-		return natsserver.Admin{
-			Dir: r.State.Path("nats"), URL: r.Running.NATSURL(), CAFile: r.Running.CAFile,
-			Sys: r.login(fmt.Sprintf(secretNATSPasswords, natsserver.Sys)),
+		var servers natsserver.Admins
+		for i, url := range r.Running.natsURLs() {
+			servers = append(servers, natsserver.Admin{
+				Dir: r.State.Path(NATSNode(i)), URL: url, CAFile: r.Running.CAFile,
+				Sys: r.login(fmt.Sprintf(secretNATSPasswords, natsserver.Sys)),
+			})
 		}
+		return servers
 	case credential.MQTT:
 		at := func(port int) string { return r.Running.address(ServerMosquitto, port) }
 		return mosquitto.Admin{Dir: r.State.Path("mosquitto"), Address: at(r.Running.Ports.MQTT), People: at(r.Running.Ports.People)}

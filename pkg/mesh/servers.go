@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -124,7 +125,24 @@ func (d Description) address(server string, port int) string {
 }
 
 // NATSURL is what clients of NATS connect to.
-func (d Description) NATSURL() string { return "tls://" + d.address(ServerNATS, d.Ports.NATS) }
+func (d Description) NATSURL() string { return strings.Join(d.natsURLs(), ",") }
+
+// natsURLs are the addresses of all NATS servers.
+func (d Description) natsURLs() (urls []string) {
+	for _, port := range append([]int{d.Ports.NATS}, d.Ports.Nodes...) {
+		urls = append(urls, "tls://"+d.address(ServerNATS, port))
+	}
+	return urls
+}
+
+// NATSNode is the name of one of several NATS servers on this machine, of its part and of its
+// directory.
+func NATSNode(i int) string {
+	if i == 0 {
+		return ServerNATS
+	}
+	return ServerNATS + "-" + strconv.Itoa(i+1)
+}
 
 // DSN addresses a database, without a password; without a role too, if that comes from the credential.
 func (d Description) DSN(role, database string) string {

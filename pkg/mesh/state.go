@@ -96,11 +96,13 @@ type Ports struct {
 	People    int `json:"mqtt_people"`
 	WebSocket int `json:"mqtt_websocket"`
 	NATS      int `json:"nats"`
-	Postgres  int `json:"postgres"`
-	Telemetry int `json:"telemetry,omitempty"` // 0: Postgres has the readings, too
-	PgBouncer int `json:"pgbouncer,omitempty"` // 0: without
-	HTTP      int `json:"http"`
-	EST       int `json:"est"`
+	// Nodes are those of the other NATS servers of a cluster.
+	Nodes     []int `json:"nats_nodes,omitempty"`
+	Postgres  int   `json:"postgres"`
+	Telemetry int   `json:"telemetry,omitempty"` // 0: Postgres has the readings, too
+	PgBouncer int   `json:"pgbouncer,omitempty"` // 0: without
+	HTTP      int   `json:"http"`
+	EST       int   `json:"est"`
 }
 
 // LockFile is locked by the process that works on the directory.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,7 +21,7 @@ import (
 
 // Config says how a service reaches NATS.
 type Config struct {
-	URL    string `help:"NATS server." env:"NATS_URL" default:"tls://127.0.0.1:4222" name:"nats-url"`
+	URL    string `help:"NATS server, or those of a cluster, separated by commas." env:"NATS_URL" default:"tls://127.0.0.1:4222" name:"nats-url"`
 	CAFile string `help:"CA certificates to verify the server with (PEM)." env:"F2MESH_CA" name:"nats-ca" type:"path"`
 	// InProcess connects to an embedded server without a socket.
 	InProcess nats.InProcessConnProvider `kong:"-"`
@@ -28,6 +29,10 @@ type Config struct {
 
 // reconnectWait is the least time between two attempts to connect.
 const reconnectWait = 250 * time.Millisecond
+
+// pingInterval is how often a server of a cluster is asked whether it is still there. One that
+// does not answer twice is left for another: after 6 s, and not after 6 minutes, the default.
+const pingInterval = 2 * time.Second
 
 // Connect returns a connection of the given user, at once: if the server is
 // away it goes on trying for ever. Each connect and reconnect asks credential,
@@ -60,6 +65,9 @@ func Connect(cfg Config, user string, credential secret.Login, log *slog.Logger)
 			log.Warn("nats error", "error", err)
 			login.failed(err)
 		}),
+	}
+	if strings.Contains(cfg.URL, ",") {
+		options = append(options, nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))
 	}
 	if cfg.InProcess != nil {
 		options = append(options, nats.InProcessServer(cfg.InProcess))

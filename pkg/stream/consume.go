@@ -45,8 +45,8 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	return c.consume(ctx, consumer, prefetch, maxBytes, false)
 }
 
-// ConsumeRewinding is Consume after a Rewind, and again after each lost connection:
-// messages that were in flight come at once. It is for a caller that recognises a
+// ConsumeRewinding is Consume after a Rewind, and again after each lost connection and each
+// lost delivery: messages that were in flight come at once, and before newer ones. It is for a caller that recognises a
 // message that it has received before.
 func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
 	if err := c.Rewind(ctx, consumer); err != nil {
@@ -69,6 +69,7 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 		fetch: func() (jetstream.MessageBatch, error) {
 			return consumer.Fetch(prefetch, limits...)
 		},
+		inOrder: rewind && consumer.CachedInfo().Cluster != nil,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	release := func() {
@@ -93,11 +94,11 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 			if WaitConnected(ctx, c.nc) != nil {
 				return
 			}
-			if now := c.nc.Stats().Reconnects; rewind && now != connection {
-				if err := c.Rewind(ctx, consumer); err != nil {
+			if now := c.nc.Stats().Reconnects; rewind && (now != connection || p.gap) {
+				if err := c.rewindSoon(ctx, consumer); err != nil {
 					c.log.Warn("messages that were in flight when the connection was lost come after their ack_wait", "error", err)
 				}
-				connection = now
+				p.gap, p.delivery, connection = false, 0, now
 			}
 			p.pull(ctx)
 		}
@@ -125,6 +126,25 @@ type puller struct {
 	messages chan jetstream.Msg
 	fetch    func() (jetstream.MessageBatch, error)
 	gone     bool // the consumer was deleted
+
+	inOrder  bool   // a gap ends what is handed over, until a Rewind
+	gap      bool   // a delivery did not arrive
+	delivery uint64 // number of the last one; 0: not known
+}
+
+// follows reports whether a message is the one that the server delivered after the last.
+// Deliveries are lost with the consumer's leader, also while our connection lasts.
+func (p *puller) follows(m jetstream.Msg) bool {
+	if !p.inOrder {
+		return true
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return true
+	}
+	p.gap = p.gap || p.delivery != 0 && meta.Sequence.Consumer != p.delivery+1
+	p.delivery = meta.Sequence.Consumer
+	return !p.gap
 }
 
 // pull hands over the messages of one request.
@@ -132,7 +152,9 @@ func (p *puller) pull(ctx context.Context) {
 	batch, err := p.fetch()
 	if err == nil {
 		for m := range batch.Messages() {
-			p.put(ctx, m)
+			if p.follows(m) { // else it comes again
+				p.put(ctx, m)
+			}
 		}
 		err = batch.Error()
 	}
@@ -190,18 +212,49 @@ func (c *Client) Acknowledge(ctx context.Context, messages ...jetstream.Msg) err
 // messages. It does nothing while another process pulls from the consumer: that process
 // still holds its messages.
 func (c *Client) Rewind(ctx context.Context, consumer jetstream.Consumer) error {
+	_, err := c.rewind(ctx, consumer)
+	return err
+}
+
+// Bounds of rewindSoon: of its wait for a new leader of the consumer, and until the server has
+// forgotten our own last pull, which looks like another process's.
+const (
+	rewindTimeout = 15 * time.Second
+	busyTimeout   = 3 * defaultPullWait
+)
+
+// rewindSoon is Rewind as soon as it is possible.
+func (c *Client) rewindSoon(ctx context.Context, consumer jetstream.Consumer) error {
+	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
+	defer cancel()
+	for begun := time.Now(); ; {
+		bounded, cancel := context.WithTimeout(ctx, moveTimeout)
+		busy, err := c.rewind(bounded, consumer)
+		cancel()
+		if err == nil && (!busy || time.Since(begun) > busyTimeout) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reconnectWait):
+		}
+	}
+}
+
+// rewind is Rewind; busy says that another process pulls, or seems to.
+func (c *Client) rewind(ctx context.Context, consumer jetstream.Consumer) (busy bool, err error) {
 	info, err := consumer.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("reading consumer: %w", err)
+		return false, fmt.Errorf("reading consumer: %w", err)
 	}
 	if info.NumAckPending == 0 || info.NumWaiting > 0 {
-		return nil
+		return info.NumAckPending > 0, nil
 	}
 	c.log.Info("redelivering messages that were in flight", "consumer", info.Name, "messages", info.NumAckPending)
 	if _, err := c.js.ResetConsumer(ctx, info.Stream, info.Name); err != nil {
-		return fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
+		return false, fmt.Errorf("rewinding consumer %s: %w", info.Name, err)
 	}
-	return nil
+	return false, nil
 }
 
 // DrainContext returns a context that ends timeout after ctx: for work that may finish

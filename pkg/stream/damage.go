@@ -28,7 +28,7 @@ const (
 // continueRaw lets RAW continue after the highest place that a stored outcome has, if it
 // ends before that.
 func (c *Client) continueRaw(ctx context.Context, dryRun bool) (changes []string, err error) {
-	raw, err := Find(ctx, c.js, Raw)
+	raw, err := c.find(ctx, Raw)
 	if err != nil || raw == nil || raw.Config.Mirror != nil || len(raw.Config.Sources) > 0 {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (c *Client) fillRaw(ctx context.Context, last, to uint64) error {
 // highestPlace returns the highest sequence of RAW among the last outcomes, 0 if there are none.
 func (c *Client) highestPlace(ctx context.Context, incarnation uint64) (highest uint64, err error) {
 	for _, name := range []string{Decoded, Parked, DeadLetter} {
-		info, err := Find(ctx, c.js, name)
+		info, err := c.find(ctx, name)
 		if err != nil {
 			return 0, err
 		}

@@ -57,7 +57,7 @@ func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(co
 		case ctx.Err() != nil:
 			return fmt.Errorf("waiting for %s: %w", what, errors.Join(ctx.Err(), err))
 		case final(err):
-			return fmt.Errorf("asking JetStream for %s: %w", what, err)
+			return fmt.Errorf("asking JetStream for %s: %w", what, explainReplicas(err))
 		}
 		if time.Since(said) >= sayAgain {
 			said = time.Now()
@@ -73,11 +73,28 @@ func (c *Client) untilAnswered(ctx context.Context, what string, attempt func(co
 	}
 }
 
-// storageExceeded is the code of the server's error when max_file_store is spent.
-const storageExceeded = 10047
+// Error codes of the server: when max_file_store is spent, when a server that is in no
+// cluster is asked for replicas, and when a cluster has too few servers for them now.
+const (
+	storageExceeded jetstream.ErrorCode = 10047
+	noCluster       jetstream.ErrorCode = 10074
+	tooFewServers   jetstream.ErrorCode = 10005
+)
 
 // final reports whether the server would return the same error again.
 func final(err error) bool {
 	var apiErr *jetstream.APIError
-	return errors.As(err, &apiErr) && (apiErr.Code == 400 || apiErr.ErrorCode == storageExceeded)
+	if !errors.As(err, &apiErr) || apiErr.ErrorCode == tooFewServers { // one may be starting
+		return false
+	}
+	return apiErr.Code == 400 || apiErr.ErrorCode == storageExceeded || apiErr.ErrorCode == noCluster
+}
+
+// explainReplicas says what to do where the servers are too few.
+func explainReplicas(err error) error {
+	var apiErr *jetstream.APIError
+	if !errors.As(err, &apiErr) || apiErr.ErrorCode != noCluster {
+		return err
+	}
+	return fmt.Errorf("%w: this NATS server is in no cluster; set one up (docs/scale.md), or set NATS_REPLICAS to 1", err)
 }

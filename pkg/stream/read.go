@@ -37,6 +37,16 @@ func Find(ctx context.Context, js jetstream.JetStream, streamName string) (*jets
 	return s.CachedInfo(), nil
 }
 
+// find is Find. It waits for the server, and in a cluster for the stream's leader, for as long
+// as ctx lasts.
+func (c *Client) find(ctx context.Context, streamName string) (info *jetstream.StreamInfo, err error) {
+	err = c.untilAnswered(ctx, "stream "+streamName, func(ctx context.Context) (err error) {
+		info, err = Find(ctx, c.js, streamName)
+		return err
+	})
+	return info, err
+}
+
 // FindConsumer returns a consumer's configuration and state, or nil where there is no such
 // consumer or stream.
 func FindConsumer(ctx context.Context, js jetstream.JetStream, streamName, name string) (*jetstream.ConsumerInfo, error) {

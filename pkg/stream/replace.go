@@ -23,7 +23,7 @@ func (c *Client) replace(ctx context.Context, file *jetstream.StreamConfig) (err
 		Name: file.Name + "_FORMER", Description: "What " + file.Name + " held, while setup makes it anew",
 		Storage: file.Storage, Compression: file.Compression,
 	}
-	current, err := Find(ctx, c.js, file.Name)
+	current, err := c.find(ctx, file.Name)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (c *Client) replace(ctx context.Context, file *jetstream.StreamConfig) (err
 			return err
 		}
 	}
-	if former, err := Find(ctx, c.js, aside.Name); former == nil || err != nil {
+	if former, err := c.find(ctx, aside.Name); former == nil || err != nil {
 		return err // nothing to replace, or it is done
 	}
 	// As a mirror it can have neither subjects nor batches; then it becomes a stream of

@@ -35,12 +35,13 @@ const (
 	rateKey = "f2mesh-rate"
 )
 
-// Sizes are an operator's choice of the limits of RAW and DECODED. Its zero value
-// leaves what there is, and else what the files say.
+// Sizes are an operator's choice of the limits of RAW and DECODED, and of how many servers
+// hold each stream. Its zero value leaves what there is, and else what the files say.
 type Sizes struct {
 	Rate         int   `help:"Messages per second of the fleet. Sizes RAW and DECODED for 7 and 3 days of history, within half of the disk." env:"F2MESH_RATE" placeholder:"N"`
 	RawBytes     int64 `help:"Size limit of the stream RAW. Overrides --rate." env:"F2MESH_RAW_BYTES" name:"raw-bytes" placeholder:"N"`
 	DecodedBytes int64 `help:"Size limit of the stream DECODED. Overrides --rate." env:"F2MESH_DECODED_BYTES" name:"decoded-bytes" placeholder:"N"`
+	Replicas     int   `help:"How many NATS servers of a cluster hold each stream: 1, 3 or 5. Default: leave what there is; new streams have 1." env:"NATS_REPLICAS" placeholder:"N"`
 
 	// Free tells how many bytes the disk of the streams has left; nil: nobody knows.
 	Free func() (uint64, error) `kong:"-"`
@@ -53,6 +54,8 @@ func (s *Sizes) Validate() error {
 		return errors.New("--rate must be 0 to 1000000 messages a second; 0 leaves the streams' sizes")
 	case s.RawBytes != 0 && s.RawBytes < leastBytes, s.DecodedBytes != 0 && s.DecodedBytes < leastBytes:
 		return fmt.Errorf("--raw-bytes and --decoded-bytes must be at least %d; 0 leaves the streams' sizes", leastBytes)
+	case s.Replicas < 0 || s.Replicas > 5 || s.Replicas%2 == 0 && s.Replicas != 0:
+		return fmt.Errorf("--replicas must be 1, 3 or 5, not %d: with an even number one more server can fail the cluster, and none more is tolerated", s.Replicas)
 	}
 	return nil
 }

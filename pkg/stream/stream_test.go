@@ -22,7 +22,10 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/server/natsserver/natsservertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsservertest.Leftovers()...) }
+func TestMain(m *testing.M) {
+	natsservertest.RunNode()
+	goleak.VerifyTestMain(m, natsservertest.Leftovers()...)
+}
 
 // patience is how long a test waits for what must happen: a busy machine only
 // makes it slower. moment is how long it looks for what must not happen.

@@ -191,6 +191,9 @@ func lookAtStreams(ctx context.Context, js jetstream.JetStream) ([]StreamFill, e
 			Backlog: info.State.Bytes, trimmed: s.reader != "", ring: s.ring,
 			Lost: lostBytes(&info.State), created: info.Created, last: info.State.LastSeq,
 		}
+		if info.Cluster != nil {
+			one.Leader, one.Behind = info.Cluster.Leader, stream.Behind(info)
+		}
 		if one.trimmed {
 			if one.Backlog, err = backlog(ctx, js, s.name, s.reader, &info.State); err != nil {
 				return nil, err

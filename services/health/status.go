@@ -59,6 +59,10 @@ type StreamFill struct {
 	Messages uint64 `json:"messages"`
 	Bytes    uint64 `json:"bytes"`
 	MaxBytes int64  `json:"max_bytes"`
+	// Leader is the NATS server that stores what the stream receives, in a cluster. Behind
+	// says which others do not have everything that it has.
+	Leader string   `json:"leader,omitempty"`
+	Behind []string `json:"behind,omitempty"`
 	// Backlog is what of Bytes its stage has yet to acknowledge, where the rest is
 	// history, which the keeper trims.
 	Backlog uint64 `json:"backlog_bytes"`

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -36,6 +38,7 @@ func (s *MeshStatus) WriteTo(w io.Writer) (int64, error) {
 	if err := table.Flush(); err != nil {
 		return 0, err
 	}
+	s.writeNodes(&b)
 	for _, l := range s.Stages {
 		if l.Cause != "" {
 			fmt.Fprintf(&b, "%s: %s\n", l.Stage, plain.Text(l.Cause))
@@ -45,6 +48,27 @@ func (s *MeshStatus) WriteTo(w io.Writer) (int64, error) {
 		return 0, err
 	}
 	return b.WriteTo(w)
+}
+
+// writeNodes writes which servers of a cluster lead which streams, and what the others lack.
+func (s *MeshStatus) writeNodes(b *bytes.Buffer) {
+	leads := map[string][]string{}
+	for _, l := range s.Streams {
+		if l.Leader != "" {
+			leads[l.Leader] = append(leads[l.Leader], l.Stream)
+		}
+	}
+	if len(leads) > 0 {
+		fmt.Fprintln(b)
+	}
+	for _, node := range slices.Sorted(maps.Keys(leads)) {
+		fmt.Fprintf(b, "%s leads %s\n", plain.Text(node), strings.Join(leads[node], ", "))
+	}
+	for _, l := range s.Streams {
+		for _, problem := range l.Behind {
+			fmt.Fprintf(b, "%s: %s\n", l.Stream, plain.Text(problem))
+		}
+	}
 }
 
 // shownAlarms is how many alarms the table has. In JSON there are more.

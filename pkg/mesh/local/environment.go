@@ -7,7 +7,7 @@ import "github.com/f2mesh/f2mesh/pkg/mesh"
 func (m *Parts) ServiceEnvironment() []string {
 	certificate, key := m.ServerPair()
 	return []string{
-		"NATS_URL=tls://" + m.Address(m.Ports().NATS), "F2MESH_CA=" + m.Authority.CAFile(), "F2MESH_SECRETS_DIR=" + m.State.SecretsDir(),
+		"NATS_URL=" + m.Describe().NATSURL(), "F2MESH_CA=" + m.Authority.CAFile(), "F2MESH_SECRETS_DIR=" + m.State.SecretsDir(),
 		"MQTT_URL=tcp://" + m.Address(m.Ports().MQTT), "METADATA_SCHEMA=" + mesh.MetadataSchema,
 		"METADATA_DSN=" + m.DSN(mesh.RoleDecoder, mesh.DatabaseMetadata), "METADATA_POOLED_DSN=" + m.PooledDSN(mesh.RoleDecoder, mesh.DatabaseMetadata),
 		"TIMESCALE_DSN=" + m.DSN(mesh.RoleWriter, mesh.DatabaseTelemetry), "TIMESCALE_POOLED_DSN=" + m.PooledDSN(mesh.RoleWriter, mesh.DatabaseTelemetry),

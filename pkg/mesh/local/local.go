@@ -11,18 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/identity"
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/mesh/service"
-	"github.com/f2mesh/f2mesh/pkg/operate/doctor"
 	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/secret/account"
 	"github.com/f2mesh/f2mesh/pkg/secret/credential"
 	"github.com/f2mesh/f2mesh/pkg/server/mosquitto"
-	"github.com/f2mesh/f2mesh/pkg/server/natsserver"
 	"github.com/f2mesh/f2mesh/pkg/server/postgres"
 	"github.com/f2mesh/f2mesh/pkg/server/supervisor"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -53,7 +50,9 @@ func New(st mesh.State, cfg Config, log *slog.Logger) (*Parts, error) {
 	if m.Issuer, err = cfg.Issuer.Open(m.Authority, cfg.Secrets.Config, secret.Value{}, log); err != nil {
 		return nil, err
 	}
-	m.Add(PartNATS, m.runNATS)
+	if err := m.addNATS(); err != nil {
+		return nil, err
+	}
 	m.Add(PartPostgres, m.runPostgres)
 	if cfg.Pooling {
 		m.Add(PartPgBouncer, m.runPgBouncer)
@@ -79,78 +78,6 @@ func (m *Parts) prepareCertificates() (err error) {
 		}
 	}
 	return m.Authority.IssueServer(cert, key, []string{"localhost", "127.0.0.1", "::1", m.Cfg.Public})
-}
-
-func (m *Parts) runNATS(ctx context.Context, ready func()) error {
-	server, err := m.startNATS(ctx, m.Cfg.Unsynced)
-	if err != nil {
-		return err
-	}
-	if err := m.setUpStreams(ctx); err != nil {
-		return errors.Join(err, stopped(ctx, server.Stop))
-	}
-	ready()
-	select {
-	case <-ctx.Done():
-		return stopped(ctx, server.Stop)
-	case <-server.Failed():
-	}
-	m.Log.Error("JetStream cannot write: NATS starts again once the disk takes data", "directory", m.State.Path("nats"))
-	for !writable(m.State.Path("nats")) {
-		select {
-		case <-ctx.Done():
-			return stopped(ctx, server.Stop)
-		case <-time.After(time.Second):
-		}
-	}
-	err = stopped(ctx, server.Stop)
-	if errors.Is(err, natsserver.ErrRunning) {
-		m.stuckOnce.Do(func() { close(m.stuck) })
-	}
-	return errors.Join(errors.New("a stream could not be written"), err)
-}
-
-// writable reports whether the disk takes more than a stream's next block.
-func writable(dir string) bool {
-	file, err := os.CreateTemp(dir, "room-")
-	if err != nil {
-		return false
-	}
-	defer func() { _ = os.Remove(file.Name()) }()
-	_, err = file.Write(make([]byte, 16<<20))
-	return errors.Join(err, file.Sync(), file.Close()) == nil
-}
-
-// startNATS starts the server; filling is natsserver.Config.Filling.
-func (m *Parts) startNATS(ctx context.Context, filling bool) (*natsserver.Server, error) {
-	cert, key := m.ServerPair()
-	users, err := mesh.LogIns(ctx, m.Secrets, credential.NATS)
-	if err != nil {
-		return nil, err
-	}
-	server, err := natsserver.Start(ctx, natsserver.Config{
-		Dir: m.State.Path("nats"), Host: m.Cfg.Host, Port: m.Cfg.Ports.NATS,
-		CertFile: cert, KeyFile: key, CAFile: m.Authority.CAFile(), Passwords: users,
-		Filling: filling, Log: m.Log.With("service", PartNATS),
-	})
-	if err != nil {
-		return nil, err
-	}
-	m.set(func() { m.Nats, m.Cfg.Ports.NATS = server, server.Port() })
-	return server, nil
-}
-
-// setUpStreams makes the streams and consumers, before a service looks for them, with
-// the operator's rights.
-func (m *Parts) setUpStreams(ctx context.Context) error {
-	sizes := m.Cfg.Sizes
-	sizes.Free = func() (uint64, error) { return doctor.DiskFree(m.State.Path("nats")) }
-	to := mesh.OperatorStreams{Config: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: m.Secrets, Log: m.Log}
-	changes, err := to.SetUp(ctx, sizes, false)
-	for _, change := range changes {
-		m.Log.Info("set up", "change", change)
-	}
-	return err
 }
 
 func (m *Parts) runPostgres(ctx context.Context, ready func()) error {
@@ -248,7 +175,7 @@ func (m *Parts) runService(s Part) supervisor.Run {
 			return err
 		}
 		defer done()
-		h := &service.Host{Nats: stream.Config{URL: "nats://in-process", InProcess: m}, Secrets: secrets, Version: m.Cfg.Version, Log: m.Log}
+		h := &service.Host{Nats: m.natsClient(), Secrets: secrets, Version: m.Cfg.Version, Log: m.Log}
 		running := func(s probe.Service) { m.set(func() { m.running[name] = s }) }
 		defer m.set(func() { delete(m.running, name) })
 		err = h.Run(ctx, name, s.Build(m), running, ready)

@@ -62,6 +62,7 @@ type Config struct {
 	Decoder     json.RawMessage // the decoder's settings, for run.json
 	Secrets     mesh.SecretFlags
 	Pooling     bool // through PgBouncer to PostgreSQL
+	Nodes       int  // NATS servers, each a process of its own if there are several; 0: as before
 	// Unsynced has NATS acknowledge messages before they are on disk: for a negative control.
 	Unsynced bool
 	// Services run in this process, in this order, behind the servers.

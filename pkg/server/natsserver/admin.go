@@ -128,3 +128,38 @@ func (a Admin) connect(ctx context.Context, user, password string) (*nats.Conn, 
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints
 		nats.CustomInboxPrefix(InboxPrefix(user)), nats.Secure(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
 }
+
+// Admins changes the users of all servers of a cluster, each of which must run.
+type Admins []Admin
+
+// SetPassword is Admin.SetPassword for each server.
+func (a Admins) SetPassword(ctx context.Context, user, password string) error {
+	for _, one := range a {
+		if err := one.SetPassword(ctx, user, password); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LogIn tells whether every server lets a user in.
+func (a Admins) LogIn(ctx context.Context, user, password string) (ok bool, err error) {
+	for _, one := range a {
+		if ok, err = one.LogIn(ctx, user, password); !ok {
+			break
+		}
+	}
+	return ok, err
+}
+
+// Sessions counts the connections of a user to all servers.
+func (a Admins) Sessions(ctx context.Context, user string) (sum int, err error) {
+	for _, one := range a {
+		n, err := one.Sessions(ctx, user)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}

@@ -82,6 +82,8 @@ type Config struct {
 	// takes longer on a slow or busy disk than the server itself waits for a restore
 	// (5 s a piece). Stop brings everything to disk.
 	Filling bool
+	// Cluster is nil for a server that is in no cluster.
+	Cluster *Member
 	// Log receives the server's log.
 	Log *slog.Logger
 }

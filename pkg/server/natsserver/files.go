@@ -49,16 +49,27 @@ func (c Config) localConf(number int) ([]byte, error) {
 			return nil, fmt.Errorf("writing local.conf: %w", err)
 		}
 	}
-	return renderLocal(c.Host, number, monitorOff, paths[0], paths[1], paths[2]), nil
+	name, block := soleName, ""
+	if c.Cluster != nil {
+		var err error
+		if block, err = c.Cluster.block(); err != nil {
+			return nil, err
+		}
+		name = c.Cluster.Name
+	}
+	return append(renderLocal(name, c.Host, number, monitorOff, paths[0], paths[1], paths[2]), block...), nil
 }
+
+// soleName is the name of a server that is in no cluster.
+const soleName = "f2mesh"
 
 // monitorOff has no port for monitoring over HTTP, which asks nobody for a login.
 const monitorOff = "127.0.0.1:0"
 
-func renderLocal(host string, number int, monitor, certFile, keyFile, storeDir string) []byte {
+func renderLocal(name, host string, number int, monitor, certFile, keyFile, storeDir string) []byte {
 	var file bytes.Buffer
 	file.WriteString("# Made by f2mesh at each start.\n")
-	fmt.Fprintf(&file, "F2_HOST: %q\nF2_PORT: %d\nF2_MONITOR: %q\n", host, number, monitor)
+	fmt.Fprintf(&file, "F2_NAME: %q\nF2_HOST: %q\nF2_PORT: %d\nF2_MONITOR: %q\n", name, host, number, monitor)
 	fmt.Fprintf(&file, "F2_CERT_FILE: %q\nF2_KEY_FILE: %q\nF2_STORE_DIR: %q\n", certFile, keyFile, storeDir)
 	return file.Bytes()
 }

@@ -43,7 +43,7 @@ func (f ConfigFiles) Write() error {
 	}
 	files := map[string][]byte{
 		"nats-server.conf": main, passwordsFile: passwords,
-		"local.conf": renderLocal("0.0.0.0", 4222, "127.0.0.1:8222",
+		"local.conf": renderLocal(soleName, "0.0.0.0", 4222, "127.0.0.1:8222",
 			filepath.Join(f.At, "server.crt"), filepath.Join(f.At, "server.key"), f.StoreDir),
 	}
 	for name, source := range map[string]string{"server.crt": f.CertFile, "server.key": f.KeyFile} {

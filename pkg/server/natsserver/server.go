@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,24 +51,26 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	lock, err := lockDir(cfg.Dir)
+	return locked(cfg.Dir, func() (*Server, error) {
+		return port.Retry(cfg.Port > 0, func() (*Server, error) { return start(ctx, cfg) })
+	})
+}
+
+// locked starts a server on a folder that it holds and has looked through.
+func locked(dir string, start func() (*Server, error)) (s *Server, err error) {
+	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
-	s, err := checkedStart(ctx, cfg)
+	if err = checkBlocks(dir); err == nil {
+		s, err = start()
+	}
 	if err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("starting nats-server: %w", err)
 	}
-	s.lock, s.dir = lock, cfg.Dir
+	s.lock, s.dir = lock, dir
 	return s, nil
-}
-
-func checkedStart(ctx context.Context, cfg Config) (*Server, error) {
-	if err := checkBlocks(cfg.Dir); err != nil {
-		return nil, err
-	}
-	return port.Retry(cfg.Port > 0, func() (*Server, error) { return start(ctx, cfg) })
 }
 
 // lockDir makes the folder and holds it: two servers on one folder would destroy
@@ -101,31 +104,38 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Filling {
+		s.filled = cfg.Dir
+	}
+	return s, s.run(ctx, file, cfg.Log)
+}
+
+// run starts the server from its configuration.
+func (s *Server) run(ctx context.Context, file string, to *slog.Logger) error {
 	options, err := server.ProcessConfigFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading nats-server.conf: %w", err)
+		return fmt.Errorf("reading nats-server.conf: %w", err)
 	}
 	options.NoSigs = true // the process has one owner of signals, and it is not this package
-	if cfg.Filling {
-		options.SyncAlways, s.filled = false, cfg.Dir
+	if s.filled != "" {
+		options.SyncAlways = false
 	}
 	if s.server, err = server.NewServer(options); err != nil {
-		return nil, err
+		return err
 	}
-	log := newLogger(cfg.Log)
+	log := newLogger(to)
 	s.failed = log.failed
 	s.server.SetLoggerV2(log, false, false, false)
 	go s.server.Start()
 	err = s.await(ctx, log)
-	if err == nil {
+	if err == nil && options.Cluster.Port == 0 { // in a cluster the others have it
 		err = s.allThere(options.StoreDir, log)
 	}
 	if err != nil {
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
-		return nil, err
 	}
-	return s, nil
+	return err
 }
 
 // await returns once clients can connect and JetStream has recovered.
