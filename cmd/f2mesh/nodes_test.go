@@ -23,7 +23,7 @@ func killNode(t *testing.T, dir string) {
 	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	require.NoError(t, err)
 	for _, entry := range entries {
-		text, _ := os.ReadFile(entry) //nolint:errcheck // it may have ended
+		text, _ := os.ReadFile(entry) // it may have ended
 		if bytes.HasSuffix(text, []byte("\x00node\x00"+dir+"\x00")) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(entry)))
 			require.NoError(t, err)

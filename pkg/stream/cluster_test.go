@@ -69,17 +69,18 @@ func startLoad(t *testing.T, cluster *natsservertest.ThreeServers, rate int) *lo
 	l.stop, l.end = stop, end
 	raw, err := bridge.OpenAppender(storing, Raw)
 	require.NoError(t, err)
-	l.work.Go(func() { l.bridge(t, storing, raw, rate) })
+	l.work.Go(func() { l.bridge(storing, t, raw, rate) })
 	consumer, err := decoder.Open(consuming, Raw, "decoder")
 	require.NoError(t, err)
 	messages, release, err := decoder.ConsumeRewinding(consuming, consumer, 2000, 16<<20)
 	require.NoError(t, err)
-	l.work.Go(func() { defer release(); l.decoder(t, consuming, decoder, messages) })
+	l.work.Go(func() { defer release(); l.decoder(consuming, t, decoder, messages) })
 	return l
 }
 
 // bridge stores numbered messages, a fiftieth of the rate at once.
-func (l *load) bridge(t *testing.T, ctx context.Context, raw *Appender, rate int) {
+func (l *load) bridge(ctx context.Context, t *testing.T, raw *Appender, rate int) {
+	t.Helper()
 	const every = 20 * time.Millisecond
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -105,7 +106,8 @@ func (l *load) bridge(t *testing.T, ctx context.Context, raw *Appender, rate int
 }
 
 // decoder stores each message of RAW once, as the decoder does: by its place in RAW.
-func (l *load) decoder(t *testing.T, ctx context.Context, client *Client, messages <-chan jetstream.Msg) {
+func (l *load) decoder(ctx context.Context, t *testing.T, client *Client, messages <-chan jetstream.Msg) {
+	t.Helper()
 	done := map[uint64]bool{}
 	for first := range messages {
 		taken := []jetstream.Msg{first}
@@ -115,7 +117,8 @@ func (l *load) decoder(t *testing.T, ctx context.Context, client *Client, messag
 		var decoded []*nats.Msg
 		for _, m := range taken {
 			meta, err := m.Metadata()
-			if !assert.NoError(t, err) {
+			if err != nil {
+				t.Error(err)
 				return
 			}
 			if done[meta.Sequence.Stream] {
@@ -156,7 +159,7 @@ func (l *load) finish(t *testing.T, operator *Client) (lost, doubled, disordered
 		require.NoError(t, Scan{Stream: name}.Read(t.Context(), operator.js, func(m *Message) error {
 			n, err := strconv.ParseInt(string(m.Data), 10, 64)
 			if err != nil {
-				return nil // a placeholder
+				return nil //nolint:nilerr // a placeholder
 			}
 			if seen[n] {
 				doubled[name]++
@@ -224,13 +227,13 @@ func TestCluster(t *testing.T) {
 	for fault := range setInt(t, "F2MESH_CLUSTER_FAULTS", 2) {
 		node, what := leader(t, operator, cluster, []string{Raw, Decoded}[fault%2]), "killed"
 		if fault%5 == 4 {
-			node = cluster.Nodes[rand.IntN(len(cluster.Nodes))] //nolint:gosec // which one does not matter
+			node = cluster.Nodes[rand.IntN(len(cluster.Nodes))]
 		}
 		before := l.stored.Load()
 		switch fault % 5 {
 		case 2, 3:
 			what = "paused"
-			node.Pause(t, time.Duration(1+rand.IntN(12))*time.Second) //nolint:gosec // how long does not matter
+			node.Pause(t, time.Duration(1+rand.IntN(12))*time.Second)
 		case 4:
 			what = "killed, and its disk emptied"
 			node.Kill(t)

@@ -45,9 +45,9 @@ func (c *Client) Consume(ctx context.Context, consumer jetstream.Consumer, prefe
 	return c.consume(ctx, consumer, prefetch, maxBytes, false)
 }
 
-// ConsumeRewinding is Consume after a Rewind, and again after each lost connection and each
-// lost delivery: messages that were in flight come at once, and before newer ones. It is for a caller that recognises a
-// message that it has received before.
+// ConsumeRewinding is Consume after a Rewind, and again after each lost connection and, in a
+// cluster, each lost delivery: messages that were in flight come at once, and before newer ones.
+// It is for a caller that recognises a message that it has received before.
 func (c *Client) ConsumeRewinding(ctx context.Context, consumer jetstream.Consumer, prefetch, maxBytes int) (messages <-chan jetstream.Msg, release func(), err error) {
 	if err := c.Rewind(ctx, consumer); err != nil {
 		return nil, nil, fmt.Errorf("consuming: %w", err)
@@ -95,7 +95,11 @@ func (c *Client) consume(ctx context.Context, consumer jetstream.Consumer, prefe
 				return
 			}
 			if now := c.nc.Stats().Reconnects; rewind && (now != connection || p.gap) {
-				if err := c.rewindSoon(ctx, consumer); err != nil {
+				again := c.Rewind
+				if p.inOrder {
+					again = c.rewindSoon
+				}
+				if err := again(ctx, consumer); err != nil {
 					c.log.Warn("messages that were in flight when the connection was lost come after their ack_wait", "error", err)
 				}
 				p.gap, p.delivery, connection = false, 0, now
