@@ -321,12 +321,12 @@ func (r *commandTrial) verdict() verdict {
 // and stands still. F2MESH_COMMANDS sets how many.
 func TestCommandsUnderFire(t *testing.T) {
 	t.Parallel()
-	commands, controllers := 120, 12
+	commands, controllers, between := 120, 12, 200*time.Millisecond
 	if text := os.Getenv("F2MESH_COMMANDS"); text != "" {
 		var err error
 		commands, err = strconv.Atoi(text)
 		require.NoError(t, err)
-		controllers = 40
+		controllers, between = 40, 50*time.Millisecond
 	}
 	r := newCommandTrial(t, controllers)
 	seed := uint64(time.Now().UnixNano())
@@ -349,7 +349,7 @@ func TestCommandsUnderFire(t *testing.T) {
 	trouble.Go(func() { r.trouble(fire, random) })
 	for n := range commands {
 		r.send(n)
-		pause(t.Context(), 200*time.Millisecond)
+		pause(t.Context(), between)
 	}
 	cease()
 	trouble.Wait()

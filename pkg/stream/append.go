@@ -175,7 +175,7 @@ func (a *Appender) settle(ctx context.Context, messages []*nats.Msg, problem err
 		}
 		last, incarnation = info.State.LastSeq, Incarnation(info)
 		n, err = a.stored(ctx, messages)
-		if err == nil && n == 0 && last > a.last && info.State.Msgs > 0 {
+		if err == nil && n == 0 && last > a.last && info.Cluster != nil && info.State.Msgs > 0 {
 			// Somebody stored something: us, or another. It must be there to read, but a
 			// server of a cluster that is not the leader any more does not know it yet.
 			_, err = a.client.Message(ctx, a.stream, Query{Next: ">", Sequence: a.last + 1})

@@ -228,24 +228,3 @@ func TestServicesAlarms(t *testing.T) {
 	r.start()
 	r.become(alert.Raised, alert.Cleared, alert.Raised, alert.Cleared)
 }
-
-// TestLatency prints the time from the message on DECODED to the webhook, while other messages
-// come.
-func TestLatency(t *testing.T) {
-	t.Parallel()
-	h := newHook(t)
-	r := newRig(t, heldOpen+fmt.Sprintf("receivers: [{name: a, webhook: {url: %q}}]\n", h.URL))
-	r.start()
-	var sent []time.Time
-	for i := range 60 {
-		sent = append(sent, time.Now())
-		r.publish(r.state(door, time.Now().UTC(), i%2 == 0))
-		require.Eventually(t, func() bool { return len(h.received()) == i+1 }, patience, time.Millisecond)
-	}
-	var took []time.Duration
-	for i := range sent {
-		took = append(took, h.times[i].Sub(sent[i]))
-	}
-	slices.Sort(took)
-	t.Logf("from message to webhook: median %s, longest %s", took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
-}

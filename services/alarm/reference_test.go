@@ -40,14 +40,11 @@ type reading struct {
 // begun is when an alarm was raised and cleared; a zero time is never.
 type begun struct{ raised, cleared time.Time }
 
-// reference finds the alarms of one rule and sensor.
-func reference(l limits, sensor int, all []reading) (found []begun) {
+// reference finds the alarms of one rule in the readings of one sensor.
+func reference(l limits, all []reading) (found []begun) {
 	var since time.Time // since when the value is above raise
 	raised := false
 	for _, r := range all {
-		if r.sensor != sensor {
-			continue
-		}
 		if due := since.Add(time.Duration(l.hold) * time.Second); !raised && !since.IsZero() && !r.at.Before(due) {
 			found, raised = append(found, begun{raised: due}), true
 		}
@@ -79,7 +76,8 @@ type drawn struct {
 	readings []reading
 }
 
-func draw(seed uint64, rules, sensors, readings int) (d drawn) {
+// draw draws them. Values change by up to half a step.
+func draw(seed uint64, rules, sensors, readings int, step float64) (d drawn) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	for range rules {
 		raise := 20 + 60*r.Float64()
@@ -95,7 +93,7 @@ func draw(seed uint64, rules, sensors, readings int) (d drawn) {
 	for range readings {
 		at = at.Add(time.Duration(r.IntN(500)) * time.Millisecond)
 		i := r.IntN(sensors)
-		values[i] = min(100, max(0, values[i]+40*(r.Float64()-0.5)))
+		values[i] = min(100, max(0, values[i]+step*(r.Float64()-0.5)))
 		value := values[i]
 		if r.IntN(20) == 0 {
 			value = -1
@@ -128,10 +126,14 @@ func (d *drawn) message(r *rig, one reading) *nats.Msg {
 // wanted is what the reference finds, by alarm.
 func (d *drawn) wanted() map[string][]begun {
 	all := map[string][]begun{}
+	own := make([][]reading, len(d.sensors))
+	for _, one := range d.readings {
+		own[one.sensor] = append(own[one.sensor], one)
+	}
 	for i, l := range d.limits {
 		for k, s := range d.sensors {
 			source := alert.Identity{Rule: fmt.Sprintf("rule-%d", i), MAC: string(s.MAC), Mode: string(s.Mode), Connector: 1, Component: fmt.Sprintf("sensor-%d", k%4+1)}
-			if found := reference(l, k, d.readings); len(found) > 0 {
+			if found := reference(l, own[k]); len(found) > 0 {
 				all[source.ID()] = found
 			}
 		}
@@ -177,7 +179,7 @@ func TestLikeTheReference(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			d := draw(seed, 12, 12, 3000)
+			d := draw(seed, 12, 12, 3000, 40)
 			want := d.wanted()
 			require.Greater(t, count(want), 200)
 			r := newRig(t, d.yaml())
