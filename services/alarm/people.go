@@ -18,7 +18,6 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/mesh"
 	"github.com/f2mesh/f2mesh/pkg/message/alert"
-	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/operate/plain"
 	"github.com/f2mesh/f2mesh/pkg/stream"
@@ -86,8 +85,7 @@ func (c *ListCommand) Run(ctx context.Context, st mesh.State, log *slog.Logger) 
 		return err
 	}
 	all = slices.DeleteFunc(all, func(s stored) bool {
-		open := s.Active() || s.Status == alert.Cleared && s.Acknowledged == nil
-		return !c.All && !open || c.Severity != "" && string(s.Severity) != c.Severity || c.Rule != "" && s.Rule != c.Rule
+		return !c.All && !s.Open() || c.Severity != "" && string(s.Severity) != c.Severity || c.Rule != "" && s.Rule != c.Rule
 	})
 	if c.JSON {
 		return plain.PrintJSON(all)
@@ -277,7 +275,7 @@ func change(ctx context.Context, st mesh.State, names []string, log *slog.Logger
 func permitted(policy *access.Policy, person string, e *alert.Entry) error {
 	var place access.Place
 	if e.MAC != "" {
-		t, err := topic.ParseSubject(fmt.Sprintf("%s%s.%s.%d.%s", decodedPrefix, e.MAC, e.Mode, e.Connector, e.Component))
+		t, err := e.Topic()
 		if err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ const (
 	alarmsAll     = "all"
 )
 
-// shelfHours are what somebody can choose, and longestShelf bounds it.
+// shelfHours are what somebody can choose.
 var shelfHours = []int{1, 8, 24, 168} //nolint:gochecknoglobals // a constant
 
 // shownAlarm is an alarm as pages show it.
@@ -58,16 +58,10 @@ func (a *shownAlarm) Where() string {
 	return fmt.Sprintf("%s at J%d", a.Component, a.Connector)
 }
 
-// Open reports whether somebody has to look at it: it is raised, or was cleared before anybody saw it.
-func (a *shownAlarm) Open() bool {
-	return a.Active() || a.Status == alert.Cleared && a.Acknowledged == nil
-}
-
 func shown(e alert.Entry, now time.Time) shownAlarm {
 	a := shownAlarm{Entry: e, Quiet: e.Quiet(now)}
 	if e.MAC != "" {
-		t, err := topic.ParseSubject(fmt.Sprintf("%s%s.%s.%d.%s", decodedPrefix, e.MAC, e.Mode, e.Connector, e.Component))
-		if err == nil {
+		if t, err := e.Topic(); err == nil {
 			a.Place = access.PlaceOf(t, "")
 		} else {
 			a.Place = access.Place{MAC: topic.MAC(e.MAC)}

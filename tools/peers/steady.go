@@ -71,8 +71,11 @@ func limitRaw(ctx context.Context, m *mesh.Mesh, bytes int64) error {
 		return nil
 	}
 	info, err := stream.Find(ctx, m.JetStream, stream.Raw)
-	if err != nil || info == nil {
-		return errors.Join(err, errors.New("there is no stream RAW"))
+	if err != nil {
+		return err
+	}
+	if info == nil {
+		return errors.New("there is no stream RAW")
 	}
 	info.Config.MaxBytes = bytes
 	if _, err = m.JetStream.UpdateStream(ctx, info.Config); err != nil {
@@ -81,7 +84,7 @@ func limitRaw(ctx context.Context, m *mesh.Mesh, bytes int64) error {
 	return nil
 }
 
-// fill inserts rows of other devices, a reading a minute of each of a thousand data points.
+// fill inserts rows of other devices, of each of a thousand devices a reading every 20 s.
 func (s *servers) fill(ctx context.Context, rows int) error {
 	conn, err := s.Description.Superuser(ctx, s.Secrets, mesh.DatabaseTelemetry)
 	if err != nil {

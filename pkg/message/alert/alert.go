@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/message/topic"
 )
 
 // Prefix begins the subjects of the stream ALARM; the rest of a subject is the alarm's id.
@@ -60,6 +61,11 @@ func (s *Identity) ID() string {
 		return "rule." + s.Rule + "." + s.MAC + "." + s.Mode + "." + strconv.Itoa(s.Connector) + "." + s.Component
 	}
 	return "service." + token(s.Service) + "." + token(s.Kind) + "." + token(s.About)
+}
+
+// Topic returns the component that an alarm of a rule is about, as a topic of DECODED.
+func (s *Identity) Topic() (topic.Topic, error) {
+	return topic.ParseSubject(strings.Join([]string{"f2.decoded", s.MAC, s.Mode, strconv.Itoa(s.Connector), s.Component}, "."))
 }
 
 // token returns text as one token of a subject: itself, or a digest where it cannot be one.
@@ -117,6 +123,10 @@ func (e *Entry) Subject() string { return Prefix + e.ID() }
 
 // Active reports whether the alarm is raised.
 func (e *Entry) Active() bool { return e.Status == Raised }
+
+// Open reports whether somebody has to look at the alarm: it is raised, or was cleared before
+// anybody acknowledged it.
+func (e *Entry) Open() bool { return e.Active() || e.Status == Cleared && e.Acknowledged == nil }
 
 // Quiet reports whether the alarm is shelved at a time.
 func (e *Entry) Quiet(now time.Time) bool { return e.Shelved != nil && now.Before(e.Shelved.Until) }
