@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"net/http"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/f2mesh/f2mesh/pkg/message/alert"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -33,24 +34,29 @@ func (s *Server) takeChanges(ctx context.Context, nc *nats.Conn) error {
 		if err == nil {
 			reply.Data, err = json.Marshal(next)
 		}
-		if err != nil {
-			reply.Header = nats.Header{micro.ErrorCodeHeader: {"400"}, micro.ErrorHeader: {strings.ReplaceAll(err.Error(), "\n", " ")}}
+		if _, refused := errors.AsType[refusedError](err); refused {
+			reply.Header = probe.Refusal(http.StatusBadRequest, err)
+		} else if err != nil {
+			reply.Header = probe.Refusal(http.StatusInternalServerError, err) // it may have been stored
 		}
 		_ = m.RespondMsg(reply) // who asked may be gone
 	})
 	return err
 }
 
+// refusedError is why a change was certainly not made.
+type refusedError struct{ error }
+
 // change stores what a person makes of an alarm. It tries again if the alarm changes meanwhile.
 func (s *Server) change(ctx context.Context, data []byte) (next alert.Entry, err error) {
 	r, err := alert.ParseChange(data)
 	if err != nil {
-		return next, err
+		return next, refusedError{err}
 	}
 	for {
 		m, err := s.streams.Message(ctx, stream.Alarm, stream.Query{Last: alert.Prefix + r.ID})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return next, errors.New("there is no such alarm")
+			return next, refusedError{errors.New("there is no such alarm")}
 		}
 		if err != nil {
 			return next, fmt.Errorf("reading the alarm: %w", err)
@@ -60,7 +66,7 @@ func (s *Server) change(ctx context.Context, data []byte) (next alert.Entry, err
 			return next, err
 		}
 		if next, err = r.Apply(now, time.Now().UTC()); err != nil {
-			return next, err
+			return next, refusedError{err}
 		}
 		if _, err = Publish(ctx, s.streams.JetStream(), &next, m.Sequence); !errors.Is(err, errOvertaken) {
 			return next, err

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/f2mesh/f2mesh/pkg/message/outcome"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	operate "github.com/f2mesh/f2mesh/pkg/operate/command"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
@@ -119,8 +119,7 @@ func (r *requests) serve(ctx context.Context, m *nats.Msg) {
 
 // refuse replies without an outcome, as package micro does.
 func (r *requests) refuse(m *nats.Msg, code int, problem error) {
-	r.reply(m, nats.Header{micro.ErrorCodeHeader: {strconv.Itoa(code)}, micro.ErrorHeader: {strings.ReplaceAll(problem.Error(), "\n", " ")}},
-		map[string]string{"error": problem.Error()})
+	r.reply(m, probe.Refusal(code, problem), map[string]string{"error": problem.Error()})
 }
 
 func (r *requests) reply(m *nats.Msg, header nats.Header, body any) {

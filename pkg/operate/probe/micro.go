@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,12 @@ func ReadySubject(name string) string { return "f2.ready." + name }
 // SecretsSubject is where each instance of a service replies with the sources of its secrets: a
 // JSON list of secret.Status.
 func SecretsSubject(name string) string { return "f2.secrets." + name }
+
+// Refusal returns the header of a reply that has an error instead of a result, as package micro
+// has it.
+func Refusal(code int, problem error) nats.Header {
+	return nats.Header{micro.ErrorCodeHeader: {strconv.Itoa(code)}, micro.ErrorHeader: {strings.ReplaceAll(problem.Error(), "\n", " ")}}
+}
 
 // Readiness is the reply on ReadySubject.
 type Readiness struct {
