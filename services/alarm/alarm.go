@@ -129,7 +129,7 @@ func (s *Server) evaluate(ctx context.Context, e *evaluator, consumer jetstream.
 	changes := map[string][]rewrite{}
 	e.retire(time.Now().UTC(), changes)
 	place := &order{streams: s.streams, consumer: consumer}
-	var looked time.Time // at the rules
+	var looked, kept time.Time // looked at the rules; when to look at what ALARM is about to drop
 	for {
 		if err := s.store.apply(ctx, changes); err != nil {
 			return stopped(ctx, err)
@@ -156,6 +156,13 @@ func (s *Server) evaluate(ctx context.Context, e *evaluator, consumer jetstream.
 			if now.Sub(looked) >= rulesPoll {
 				looked = now
 				s.reload(e, now.UTC(), changes)
+			}
+			if now.After(kept) {
+				next, err := s.store.keep(ctx)
+				if err != nil && ctx.Err() == nil {
+					s.log.Warn("alarms that are about to be dropped were not stored again, will retry", "error", err)
+				}
+				kept = now.Add(next)
 			}
 		}
 	}

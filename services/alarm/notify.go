@@ -70,7 +70,7 @@ func (o *outbox) run(ctx context.Context) error {
 func (o *outbox) post(ctx context.Context, m jetstream.Msg, running *sync.WaitGroup) {
 	meta, err := m.Metadata()
 	entry, problem := alert.Parse(m.Data())
-	if err != nil || problem != nil {
+	if err != nil || problem != nil || m.Headers().Get(alert.HeaderKept) != "" {
 		_ = m.Ack()
 		return
 	}

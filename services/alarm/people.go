@@ -184,7 +184,9 @@ func (c *ShowCommand) Run(ctx context.Context, st mesh.State, log *slog.Logger) 
 	var entries []stored
 	err = stream.Scan{Stream: stream.Alarm, Subjects: []string{one.Subject()}}.Read(ctx, m.JetStream, func(m *stream.Message) error {
 		e, err := alert.Parse(m.Data)
-		entries = append(entries, stored{e, m.Sequence})
+		if len(entries) == 0 || m.Header.Get(alert.HeaderKept) == "" {
+			entries = append(entries, stored{e, m.Sequence})
+		}
 		return err
 	})
 	if err != nil {

@@ -45,13 +45,14 @@ type store struct {
 
 // instance is one alarm.
 type instance struct {
-	entry alert.Entry
-	seq   uint64 // of entry; 0: the alarm has none
+	entry  alert.Entry
+	seq    uint64 // of entry; 0: the alarm has none
+	stored time.Time
 }
 
 func newStore(streams *stream.Client, m *metrics, log *slog.Logger) *store {
 	publish := func(ctx context.Context, e *alert.Entry, last uint64) (uint64, error) {
-		return Publish(ctx, streams.JetStream(), e, last)
+		return publish(ctx, streams.JetStream(), e, last)
 	}
 	return &store{streams: streams, log: log, metrics: m, publish: publish, all: map[string]*instance{}}
 }
@@ -65,7 +66,7 @@ func (s *store) load(ctx context.Context) error {
 			return
 		}
 		i := s.instance(e.ID())
-		i.entry, i.seq = e, m.Sequence
+		i.entry, i.seq, i.stored = e, m.Sequence, m.Time
 	})
 }
 
@@ -212,22 +213,27 @@ func (s *store) attempt(ctx context.Context, i *instance, f rewrite) error {
 		if next.Status == alert.Raised && i.entry.Status != alert.Raised {
 			s.log.Info("alarm raised", "alarm", next.ID(), "severity", string(next.Severity))
 		}
-		i.entry, i.seq = next, seq
+		i.entry, i.seq, i.stored = next, seq, time.Now()
 	}
 	return nil
 }
 
-// Publish stores an entry behind the alarm's last one, which has that sequence. It is safe to
+// publish stores an entry behind the alarm's last one, which has that sequence. It is safe to
 // try again after an error: an entry is stored once.
-func Publish(ctx context.Context, js jetstream.JetStream, e *alert.Entry, last uint64) (uint64, error) {
+func publish(ctx context.Context, js jetstream.JetStream, e *alert.Entry, last uint64) (uint64, error) {
+	id := e.ID() + "/" + e.Event.String() + "/" + string(e.Status) + "/" + strconv.FormatInt(e.Time.UnixNano(), 36)
+	return send(ctx, js, e, nats.Header{jetstream.MsgIDHeader: {id}}, last)
+}
+
+// send stores an entry with the headers behind the alarm's last one.
+func send(ctx context.Context, js jetstream.JetStream, e *alert.Entry, header nats.Header, last uint64) (uint64, error) {
 	data, err := json.Marshal(e)
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	m := &nats.Msg{Subject: e.Subject(), Data: data, Header: nats.Header{}}
-	m.Header.Set(jetstream.MsgIDHeader, e.ID()+"/"+e.Event.String()+"/"+string(e.Status)+"/"+strconv.FormatInt(e.Time.UnixNano(), 36))
+	m := &nats.Msg{Subject: e.Subject(), Data: data, Header: header}
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last, 10))
 	ack, err := js.PublishMsg(ctx, m)
 	var refusal *jetstream.APIError
@@ -246,7 +252,7 @@ func (s *store) reload(ctx context.Context, id string, i *instance) error {
 	defer cancel()
 	m, err := s.streams.Message(ctx, stream.Alarm, stream.Query{Last: alert.Prefix + id})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		i.entry, i.seq = alert.Entry{}, 0
+		i.entry, i.seq, i.stored = alert.Entry{}, 0, time.Time{}
 		return nil
 	}
 	if err != nil {
@@ -256,6 +262,6 @@ func (s *store) reload(ctx context.Context, id string, i *instance) error {
 	if err != nil {
 		return err
 	}
-	i.entry, i.seq = e, m.Sequence
+	i.entry, i.seq, i.stored = e, m.Sequence, m.Time
 	return nil
 }

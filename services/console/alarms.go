@@ -211,7 +211,8 @@ func (c *Console) alarmOf(w http.ResponseWriter, r *http.Request, s *session) (p
 	defer cancel()
 	p = &alarmPage{Hours: shelfHours}
 	err := read(ctx, c.from.Streams.JetStream(), stream.Alarm, alert.Prefix+id, 1, func(m *jetstream.RawStreamMsg) error {
-		if e, err := alert.Parse(m.Data); err == nil {
+		kept := len(p.History) > 0 && m.Header.Get(alert.HeaderKept) != ""
+		if e, err := alert.Parse(m.Data); err == nil && !kept {
 			p.History = append(p.History, e)
 		}
 		return nil
@@ -221,7 +222,7 @@ func (c *Console) alarmOf(w http.ResponseWriter, r *http.Request, s *session) (p
 		c.unavailable(w, r, s, "ALARM", err)
 		return nil, false
 	case len(p.History) == 0:
-		c.fail(w, r, s, http.StatusNotFound, "There is no such alarm, or it was over 90 days ago.")
+		c.fail(w, r, s, http.StatusNotFound, "There is no such alarm, or it ended over 90 days ago.")
 		return nil, false
 	}
 	slices.Reverse(p.History)

@@ -19,6 +19,10 @@ import (
 // Prefix begins the subjects of the stream ALARM; the rest of a subject is the alarm's id.
 const Prefix = "f2.alarms.state."
 
+// HeaderKept marks an entry that was stored again, and in which nothing has changed: ALARM would have
+// dropped the state of an alarm that somebody still needs. Its value is "1". It is no news for anybody.
+const HeaderKept = "F2-Kept"
+
 // Severity says how soon somebody should look.
 type Severity string
 
@@ -127,6 +131,10 @@ func (e *Entry) Active() bool { return e.Status == Raised }
 // Open reports whether somebody has to look at the alarm: it is raised, or was cleared before
 // anybody acknowledged it.
 func (e *Entry) Open() bool { return e.Active() || e.Status == Cleared && e.Acknowledged == nil }
+
+// Needed reports whether the alarm's state must not be forgotten: somebody has to look at it, it is about
+// to be raised, or it is shelved.
+func (e *Entry) Needed() bool { return e.Open() || e.Status == Pending || e.Shelved != nil }
 
 // Quiet reports whether the alarm is shelved at a time.
 func (e *Entry) Quiet(now time.Time) bool { return e.Shelved != nil && now.Before(e.Shelved.Until) }
