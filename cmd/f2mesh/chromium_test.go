@@ -254,6 +254,15 @@ func TestConsolePages(t *testing.T) {
 		c.shoot(t, "command")
 		assert.Empty(t, c.take())
 	})
+	t.Run("a dead letter is replayed", func(t *testing.T) {
+		refused := m.unwired(t, device)
+		m.wire(t)
+		c.open(t, fmt.Sprintf("/dead/%d", refused))
+		c.do(t, chromedp.Click(`//form[@method="post" and starts-with(@action, "/dead")]/button`), chromedp.WaitVisible(`//p[contains(@class, "outcome")]/strong[text()="Replayed"]`))
+		assert.Empty(t, c.findings(t))
+		c.shoot(t, "replay")
+		assert.Empty(t, c.take())
+	})
 	t.Run("a filter is in the address", func(t *testing.T) {
 		c.open(t, "/fleet")
 		c.do(t, chromedp.SendKeys("#q", string(mac)), chromedp.WaitVisible(`//p[@role="status" and starts-with(text(), "1 of")]`))

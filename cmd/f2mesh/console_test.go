@@ -247,12 +247,13 @@ func TestConsoleRoutes(t *testing.T) {
 			"/alarms/" + own:    {refused, http.StatusConflict, http.StatusConflict, http.StatusConflict},
 			"/alarms/" + others: {refused, refused, http.StatusConflict, http.StatusConflict},
 		},
-		"GET /dead":          {"/dead": {ok, ok, ok, ok}},
-		"GET /dead/{letter}": {fmt.Sprintf("/dead/%d", letter): {ok, ok, ok, ok}},
-		"GET /ledger":        {"/ledger": {ok, ok, ok, ok}},
-		"GET /audit":         {"/audit": {refused, refused, ok, ok}},
-		"GET /secrets":       {"/secrets": {refused, refused, ok, ok}},
-		"POST /sign-out":     {"/sign-out": {gone, gone, gone, gone}},
+		"GET /dead":           {"/dead": {ok, ok, ok, ok}},
+		"GET /dead/{letter}":  {fmt.Sprintf("/dead/%d", letter): {ok, ok, ok, ok}},
+		"POST /dead/{letter}": {fmt.Sprintf("/dead/%d", letter): {refused, ok, ok, ok}},
+		"GET /ledger":         {"/ledger": {ok, ok, ok, ok}},
+		"GET /audit":          {"/audit": {refused, refused, ok, ok}},
+		"GET /secrets":        {"/secrets": {refused, refused, ok, ok}},
+		"POST /sign-out":      {"/sign-out": {gone, gone, gone, gone}},
 	}
 	// Without a confirmation: a command that is sent would take its time.
 	forms := map[string]url.Values{"POST /fleet/{mac}/command": {"place": {"access-control-mode.2.strike-1"}, "power": {"on"}, "id": {"console-matrix"}}}

@@ -49,9 +49,7 @@ func TestReplayAndRedecode(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, out.Refused["unknown_pin"], "the control")
 
-	change(`INSERT INTO ` + mesh.MetadataSchema + `."Pin" ("PinId", "ConnectorId", "Position", "DeviceId")
-SELECT (SELECT max("PinId") + 1 FROM ` + mesh.MetadataSchema + `."Pin"), "ConnectorId", 50, "DeviceId"
-FROM ` + mesh.MetadataSchema + `."Pin" WHERE "PinId" = (SELECT min("PinId") FROM ` + mesh.MetadataSchema + `."Pin")`)
+	m.wire(t)
 	open()
 	out, err = r.Replay(t.Context(), replay.Letters{Filter: deadletter.Filter{MAC: mac}})
 	require.NoError(t, err)

@@ -68,7 +68,7 @@ func (s *Server) change(ctx context.Context, data []byte) (next alert.Entry, err
 		if next, err = r.Apply(now, time.Now().UTC()); err != nil {
 			return next, refusedError{err}
 		}
-		if _, err = publish(ctx, s.streams.JetStream(), &next, m.Sequence); !errors.Is(err, errOvertaken) {
+		if _, err = Publish(ctx, s.streams.JetStream(), &next, m.Sequence); !errors.Is(err, errOvertaken) {
 			return next, err
 		}
 	}

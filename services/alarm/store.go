@@ -52,7 +52,7 @@ type instance struct {
 
 func newStore(streams *stream.Client, m *metrics, log *slog.Logger) *store {
 	publish := func(ctx context.Context, e *alert.Entry, last uint64) (uint64, error) {
-		return publish(ctx, streams.JetStream(), e, last)
+		return Publish(ctx, streams.JetStream(), e, last)
 	}
 	return &store{streams: streams, log: log, metrics: m, publish: publish, all: map[string]*instance{}}
 }
@@ -218,9 +218,9 @@ func (s *store) attempt(ctx context.Context, i *instance, f rewrite) error {
 	return nil
 }
 
-// publish stores an entry behind the alarm's last one, which has that sequence. It is safe to
+// Publish stores an entry behind the alarm's last one, which has that sequence. It is safe to
 // try again after an error: an entry is stored once.
-func publish(ctx context.Context, js jetstream.JetStream, e *alert.Entry, last uint64) (uint64, error) {
+func Publish(ctx context.Context, js jetstream.JetStream, e *alert.Entry, last uint64) (uint64, error) {
 	id := e.ID() + "/" + e.Event.String() + "/" + string(e.Status) + "/" + strconv.FormatInt(e.Time.UnixNano(), 36)
 	return send(ctx, js, e, nats.Header{jetstream.MsgIDHeader: {id}}, last)
 }

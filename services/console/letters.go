@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
@@ -107,6 +110,8 @@ type letterPage struct {
 	Problem string
 	// MayReveal is set if something is hidden that the person may see.
 	MayReveal bool
+	OnRaw     bool // its message is there, or was
+	MayReplay bool
 }
 
 func (p *letterPage) title() string { return "Dead letter " + strconv.FormatUint(p.Sequence, 10) }
@@ -123,38 +128,51 @@ func (p *letterPage) commands() []string {
 // hidden is in the text of a letter whose payload may be personal.
 const hidden = "which may be personal: --reveal shows them"
 
-// serveLetter shows one letter with the bytes of its message's frame against the data points.
-func (c *Console) serveLetter(w http.ResponseWriter, r *http.Request, s *session) {
+// letterOf reads the letter in the address of a page and decodes its message, if somebody has that right
+// on it. Otherwise the answer says so. A letter may come with the problem of its message.
+func (c *Console) letterOf(ctx context.Context, w http.ResponseWriter, r *http.Request, s *session, right access.Right) (m *replay.Replayer, shown *replay.Shown, problem error) {
 	sequence, err := strconv.ParseUint(r.PathValue("letter"), 10, 64)
 	if err != nil || sequence == 0 {
 		c.fail(w, r, s, http.StatusNotFound, "A dead letter has a number.")
-		return
+		return nil, nil, nil //nolint:nilerr // the browser has it
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
 	decoder, err := c.from.Decoder()
 	if err != nil {
 		c.unavailable(w, r, s, "The metadata", err)
-		return
+		return nil, nil, nil
 	}
-	replayer := replay.Replayer{Streams: c.from.Streams, Decoder: decoder, Log: c.log}
-	shown, err := replayer.Show(ctx, sequence)
+	m = &replay.Replayer{Streams: c.from.Streams, Decoder: decoder, Log: c.log}
+	shown, err = m.Show(ctx, sequence)
 	if shown == nil {
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			c.fail(w, r, s, http.StatusNotFound, "There is no dead letter of this number any more.")
-			return
+		} else {
+			c.unavailable(w, r, s, "This dead letter", err)
 		}
-		c.unavailable(w, r, s, "This dead letter", err)
+		return nil, nil, nil
+	}
+	if !c.require(w, r, s, rightOn(shown.Letter.MAC, right), c.placeOf(shown)) {
+		return nil, nil, nil
+	}
+	return m, shown, err
+}
+
+func (c *Console) placeOf(l *replay.Shown) access.Place {
+	return access.Place{MAC: l.Letter.MAC, Name: c.fleet.name(l.Letter.MAC)}
+}
+
+// serveLetter shows one letter with the bytes of its message's frame against the data points.
+func (c *Console) serveLetter(w http.ResponseWriter, r *http.Request, s *session) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	_, shown, err := c.letterOf(ctx, w, r, s, access.View)
+	if shown == nil {
 		return
 	}
-	mac := shown.Letter.MAC
-	of := access.Place{MAC: mac, Name: c.fleet.name(mac)}
-	if !c.require(w, r, s, rightOn(mac, access.View), of) {
-		return
-	}
-	mayReveal, _ := c.allowed(s, rightOn(mac, access.Replay), of)
-	reveal := mayReveal && r.FormValue("reveal") != ""
-	p := &letterPage{Stored: shown.Letter}
+	sequence := shown.Letter.Sequence
+	mayReplay, _ := c.allowed(s, rightOn(shown.Letter.MAC, access.Replay), c.placeOf(shown))
+	reveal := mayReplay && r.FormValue("reveal") != ""
+	p := &letterPage{Stored: shown.Letter, OnRaw: shown.Letter.ID != event.ID{}, MayReplay: mayReplay}
 	if err != nil {
 		c.log.Warn("a part of a page cannot be read", "path", r.URL.Path, "error", err)
 		p.Problem = "Its message cannot be read or decoded now."
@@ -165,6 +183,49 @@ func (c *Console) serveLetter(w http.ResponseWriter, r *http.Request, s *session
 	var b bytes.Buffer
 	_, _ = shown.WriteTo(&b) // into memory
 	p.Text = b.String()
-	p.MayReveal = mayReveal && strings.Contains(p.Text, hidden)
+	p.MayReveal = mayReplay && strings.Contains(p.Text, hidden)
 	c.show(w, r, s, "letter", p)
+}
+
+// replayTimeout bounds a replay, which waits for the writer.
+const replayTimeout = 20 * time.Second
+
+type replayPage struct {
+	letterPage
+	Result string // what became of the letter
+	Good   bool
+}
+
+func (p *replayPage) title() string {
+	return "Replay of dead letter " + strconv.FormatUint(p.Sequence, 10)
+}
+
+// replayLetter tries a letter once more: the decoder stores what its message decodes to now, and removes
+// the letter once the tables have the rows.
+func (c *Console) replayLetter(w http.ResponseWriter, r *http.Request, s *session) {
+	ctx, cancel := context.WithTimeout(r.Context(), replayTimeout)
+	defer cancel()
+	m, shown, err := c.letterOf(ctx, w, r, s, access.Replay)
+	if shown == nil {
+		return
+	}
+	p := &replayPage{letterPage: letterPage{Stored: shown.Letter}}
+	if err == nil {
+		m.Tables, err = replay.NewTables(ctx, c.from.Readings)
+	}
+	var out *replay.Replayed
+	if err == nil {
+		out, err = m.ReplayOne(ctx, p.Sequence, s.person.Name, func(ctx context.Context, request *nats.Msg) (*nats.Msg, error) {
+			return c.ask(ctx, request, readTimeout)
+		})
+	}
+	c.log.Info("a dead letter was replayed", "person", s.person.Name, "letter", p.Sequence, "error", err)
+	if err != nil {
+		p.Problem = "It may be replayed only in part: " + err.Error() + ". The letter stays until the tables have its rows, so try again."
+	} else {
+		var b bytes.Buffer
+		_, _ = out.WriteTo(&b) // into memory
+		p.Result, p.Good = b.String(), out.Accepted > 0
+	}
+	c.show(w, r, s, "replay", p)
 }

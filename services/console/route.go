@@ -48,6 +48,7 @@ func (c *Console) routes() []route {
 		{"POST /alarms/{alarm}", access.View, c.changeAlarm},
 		{"GET /dead", access.View, c.serveLetters},
 		{"GET /dead/{letter}", access.View, c.serveLetter},
+		{"POST /dead/{letter}", access.View, c.replayLetter},
 		{"GET /ledger", access.View, c.serveLedger},
 		{"GET /audit", access.Administer, c.serveAudit},
 		{"GET /secrets", access.Administer, c.serveSecrets},

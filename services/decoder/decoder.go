@@ -31,6 +31,7 @@ import (
 
 	"github.com/f2mesh/f2mesh/pkg/database"
 	"github.com/f2mesh/f2mesh/pkg/message/payload"
+	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/secret"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/batch"
@@ -125,6 +126,9 @@ func (d *Decoder) Run(ctx context.Context) error {
 	defer pool.Close()
 	if err := d.prepare(ctx, pool); err != nil {
 		return err
+	}
+	if err := d.takeReplays(ctx, pool.Pool); err != nil {
+		return fmt.Errorf("taking requests on %s: %w", replay.Subject, err)
 	}
 	d.running.Store(&running{pool: pool, consumer: consumer})
 	beside, stop := context.WithCancel(ctx)

@@ -297,6 +297,9 @@ func (m *Replayer) settle(ctx context.Context, attempts []attempt, l *Letters, o
 	if l.DryRun {
 		return nil
 	}
+	if m.remove != nil && len(accepted) > 0 {
+		return m.remove(ctx, accepted)
+	}
 	slices.SortFunc(accepted, func(x, y deadletter.Stored) int { return cmp.Compare(x.Sequence, y.Sequence) })
 	return deadletter.Remove(ctx, m.Streams.JetStream(), accepted)
 }
@@ -311,20 +314,32 @@ func (m *Replayer) changes(ctx context.Context, good []*attempt) ([][]change, er
 
 // write has the writer write the rows that are not there.
 func (m *Replayer) write(ctx context.Context, good []*attempt, rows [][]change, replace bool) error {
-	var messages []*nats.Msg
+	var lacking []*attempt
 	for i, a := range good {
 		if unwritten(rows[i]) {
-			messages = append(messages, a.result.message(replace))
+			lacking = append(lacking, a)
 		}
 	}
-	if len(messages) == 0 {
+	if len(lacking) == 0 {
 		return nil
 	}
-	last, err := m.store(ctx, messages)
+	put := m.put
+	if put == nil {
+		put = m.putOnDecoded
+	}
+	last, err := put(ctx, lacking, replace)
 	if err != nil {
 		return fmt.Errorf("putting messages on %s: %w", stream.Decoded, err)
 	}
 	return m.awaitWriter(ctx, last, 0)
+}
+
+func (m *Replayer) putOnDecoded(ctx context.Context, all []*attempt, replace bool) (uint64, error) {
+	messages := make([]*nats.Msg, len(all))
+	for i, a := range all {
+		messages[i] = a.result.message(replace)
+	}
+	return m.store(ctx, messages)
 }
 
 // unwritten reports whether the tables lack a value, or have another.

@@ -59,11 +59,15 @@ func (r *DecodedMessage) message(replace bool) *nats.Msg {
 
 // Replayer is where messages are read and put.
 type Replayer struct {
-	Streams *stream.Client // an operator's
+	Streams *stream.Client // an operator's, for what changes streams
 	Decoder MetadataDecoder
 	Tables  *Tables
 	// Log gets a warning while this waits for the writer.
 	Log *slog.Logger
+
+	// put and remove do what changes streams, in place of an operator: see ReplayOne.
+	put    func(ctx context.Context, all []*attempt, replace bool) (last uint64, err error)
+	remove func(ctx context.Context, letters []deadletter.Stored) error
 }
 
 // incarnation is RAW's, see event.PlaceID.

@@ -98,7 +98,7 @@ func everySubject(t *testing.T) []string {
 	services := []string{Bridge, Decoder, Writer, Registrar, Keeper, Health, Alarm}
 	const place = "MAC.sensor-mode.1.sensor-1"
 	all := []string{
-		"f2.raw.tele." + place, "f2.decoded." + place, "f2.parked.MAC", "f2.command." + place, "f2.do." + place, "f2.result." + place, "f2.audit.issue.MAC", "f2.alarms.state.rule.door", "f2.alarms.test", "f2.alarms.change",
+		"f2.raw.tele." + place, "f2.decoded." + place, "f2.parked.MAC", "f2.command." + place, "f2.do." + place, "f2.result." + place, "f2.audit.issue.MAC", "f2.alarms.state.rule.door", "f2.alarms.test", "f2.alarms.change", "f2.replay",
 		"f2.dead.other.reason.MAC", "f2.alarm.other.kind", "f2.other", "other", "$KV.LATEST." + place, "$KV.OTHER.key", "_INBOX.x", "$JS.FC.RAW.x",
 		"$SRV.PING", "$SRV.INFO", "$SRV.STATS", "$SRV.PING.f2mesh-other", "$SYS.REQ.SERVER.PING.VARZ", "$SYS.ACCOUNT.F2.CONNECT",
 	}
