@@ -62,6 +62,7 @@ type commandTrial struct {
 	connections atomic.Int64 // of fleets that were played
 
 	mu       sync.Mutex
+	lasting  map[topic.MAC]bool      // controllers with a persistent session
 	commands map[string]*seenCommand // by MAC and body
 	results  map[uint64][]outcome.Outcome
 }
@@ -81,7 +82,7 @@ func newCommandTrial(t *testing.T, controllers int) *commandTrial {
 	require.NoError(t, err)
 	r := &commandTrial{
 		t: t, ca: authority.CAFile(), devices: filepath.Join(dir, "devices"), secrets: filepath.Join(dir, "secrets"),
-		controllers: fleet.Demo(controllers), commands: map[string]*seenCommand{}, results: map[uint64][]outcome.Outcome{},
+		controllers: fleet.Demo(controllers), commands: map[string]*seenCommand{}, results: map[uint64][]outcome.Outcome{}, lasting: map[topic.MAC]bool{},
 		natsCfg: natsservertest.Config(t), log: testLog(t),
 	}
 	cert, key := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
@@ -207,6 +208,11 @@ func (r *commandTrial) play(controllers []fleet.Controller, persistent bool) (st
 	if persistent {
 		cfg.Persistent = 1
 	}
+	r.mu.Lock()
+	for i := range controllers {
+		r.lasting[controllers[i].MAC] = persistent
+	}
+	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var running sync.WaitGroup
 	played := simulator.New(cfg, controllers, slog.New(slog.DiscardHandler))
@@ -277,14 +283,15 @@ type verdict struct {
 	latest          time.Duration // age of the oldest that was carried out
 	publishedTwice  int
 	refuted         int // carried out although the outcome says that it was not
-	repeated        int // by the broker
+	twice           int // carried out twice, without a persistent session
+	repeated        int // by the broker, to a persistent session (README, Promises)
 }
 
 func (r *commandTrial) verdict() verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	v := verdict{outcomes: map[outcome.Outcome]int{}}
-	for _, c := range r.commands {
+	for key, c := range r.commands {
 		if c.sequence == 0 {
 			continue
 		}
@@ -304,7 +311,11 @@ func (r *commandTrial) verdict() verdict {
 		if c.published > 1 {
 			v.publishedTwice++
 		}
-		v.repeated += max(len(c.carriedOut)-1, 0)
+		if again := max(len(c.carriedOut)-1, 0); r.lasting[topic.MAC(key[:12])] {
+			v.repeated += again
+		} else {
+			v.twice += again
+		}
 		for _, done := range c.carriedOut {
 			age := done.At.Sub(c.issued)
 			v.latest = max(v.latest, age)
@@ -363,6 +374,7 @@ func TestCommandsUnderFire(t *testing.T) {
 	assert.Equal(t, commands, v.commands)
 	assert.Zero(t, v.late, "carried out late")
 	assert.Zero(t, v.publishedTwice, "sent twice")
+	assert.Zero(t, v.twice, "carried out twice")
 	assert.Zero(t, v.double, "more than one outcome")
 	assert.Zero(t, v.refuted, "carried out, and the sender was told that it was not")
 	assert.Positive(t, v.outcomes[outcome.Confirmed], "the control: commands are carried out")
@@ -402,7 +414,8 @@ func TestTrialOfCommandsFinds(t *testing.T) {
 	t.Parallel()
 	r := newCommandTrial(t, 2)
 	stop := r.play(r.controllers[:1], true)
-	eventually(t, func() bool { return r.connections.Load() > 0 }, "the controller does not connect")
+	t.Cleanup(r.play(r.controllers[1:], false))
+	eventually(t, func() bool { return r.connections.Load() == 2 }, "a controller does not connect")
 	ctx, cancel := context.WithCancel(t.Context())
 	var forwarding sync.WaitGroup
 	forwarding.Go(func() { r.forwardAsBefore(ctx) })
@@ -414,12 +427,13 @@ func TestTrialOfCommandsFinds(t *testing.T) {
 	eventually(t, func() bool { return r.publishedTo(0) == 2 }, "not published")
 	require.NoError(t, r.broker.Signal(syscall.SIGSTOP))
 	r.send(4)
+	r.send(1) // to the other controller
 	pause(ctx, commandLife)
 	require.NoError(t, r.broker.Signal(syscall.SIGCONT))
 	pause(ctx, commandTolerance)
 	stop = r.play(r.controllers[:1], true)
 	t.Cleanup(stop)
-	eventually(t, func() bool { v := r.verdict(); return v.late > 0 && v.publishedTwice > 0 }, "not found: %+v", r.verdict())
+	eventually(t, func() bool { v := r.verdict(); return v.late > 0 && v.publishedTwice > 0 && v.twice > 0 }, "not found: %+v", r.verdict())
 }
 
 func (r *commandTrial) carriedOut(controller int) (all []simulator.CarriedOut) {
