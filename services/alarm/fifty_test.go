@@ -57,19 +57,21 @@ func TestFiftyRules(t *testing.T) {
 	h := newHook(t)
 	r := newRig(t, d.yaml()+"- {name: open, component: door-sensors, severity: critical, when: on}\n"+fmt.Sprintf("receivers: [{name: a, rule: open, webhook: {url: %q}}]\n", h.URL))
 	_, stop := r.start()
+	ready := make([]*nats.Msg, len(d.readings))
+	for i, one := range d.readings {
+		ready[i] = d.message(r, one)
+	}
 	var doors []time.Time
 	began := time.Now()
-	batch, sent := rate*int(every/time.Millisecond)/1000, 0
+	sent := 0
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	killed := 0
 	for n := 0; sent < len(d.readings); n++ {
 		<-tick.C
-		var all []*nats.Msg
-		for _, one := range d.readings[sent:min(sent+batch, len(d.readings))] {
-			all = append(all, d.message(r, one))
-		}
-		sent += len(all)
+		due := min(int(time.Since(began).Seconds()*float64(rate)), sent+stream.MaxBatch-1, len(ready))
+		all := slices.Clone(ready[sent:due])
+		sent = due
 		if first := sent <= len(d.readings)/2; first && n%doorEvery == 0 {
 			doors = append(doors, time.Now())
 			all = append(all, r.state(door, time.Now().UTC(), len(doors)%2 == 1))

@@ -209,6 +209,9 @@ func (c *Console) replayLetter(w http.ResponseWriter, r *http.Request, s *sessio
 	if shown == nil {
 		return
 	}
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replayTimeout + readTimeout)); err != nil {
+		c.log.Warn("the result of a replay may come too late for the browser", "error", err)
+	}
 	p := &replayPage{letterPage: letterPage{Stored: shown.Letter}}
 	if err == nil {
 		m.Tables, err = replay.NewTables(ctx, c.from.Readings)

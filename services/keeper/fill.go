@@ -10,9 +10,13 @@ import (
 )
 
 const (
-	// slack is how far above its share a stream may be before it is trimmed again: JetStream
-	// removes whole blocks cheaply, but not single messages.
-	slack = 0.05
+	// slack is how far above its share a stream may be before it is trimmed again, at most
+	// slackBytes: JetStream removes whole blocks of 8 MiB more cheaply than parts of them.
+	slack      = 0.05
+	slackBytes = 16 << 20
+	// step is how many bytes are trimmed at once. nats-server 2.15.2 reads each block before it
+	// removes it, and stores nothing meanwhile.
+	step = 32 << 20
 	// mostBytes is the assumed maximum of bytes that arrive in a second, above all
 	// measurements.
 	mostBytes = 40 << 20
@@ -53,8 +57,11 @@ func (f *fill) backlog() float64 {
 // so that there is room for a batch; half of a small stream.
 func (f *fill) most(share float64) float64 {
 	limit := float64(f.limit)
-	return max(min((share+slack)*limit, limit-f2stream.BatchRoom), limit/2)
+	return max(min(share*limit+f.slack(), limit-f2stream.BatchRoom), limit/2)
 }
+
+// slack returns how much is trimmed below that size.
+func (f *fill) slack() float64 { return min(slack*float64(f.limit), slackBytes) }
 
 // trim returns the sequence up to which the stream is to be trimmed now; there is nothing to
 // do if that is below its first. more means that another step should follow at once.
@@ -65,7 +72,8 @@ func (f *fill) most(share float64) float64 {
 func (f *fill) trim(share float64, tail uint64, before time.Time) (to uint64, more bool) {
 	var n float64
 	if most := f.most(share); f.limit > 0 && float64(f.state.Bytes) > most {
-		n = math.Ceil((float64(f.state.Bytes) - most + slack*float64(f.limit)) / f.mean())
+		bytes := float64(f.state.Bytes) - most + f.slack()
+		n, more = math.Ceil(min(bytes, step)/f.mean()), bytes > step
 	}
 	if f.state.Msgs > 0 && f.state.FirstTime.Before(before) {
 		spread := f.state.LastTime.Sub(f.state.FirstTime).Seconds() + 1

@@ -319,9 +319,10 @@ func TestTrim(t *testing.T) {
 		more  bool
 	}{
 		{"has room", state(1, 800, 800, 0), 800, 0, 0, false},
-		{"within the slack", state(1, 849, 849, 0), 849, 0, 0, false},
-		{"beyond it, down to its share", state(101, 1000, 900, 0), 1000, 0, 200, false},
-		{"only what is acknowledged", state(101, 1000, 900, 0), 150, 0, 150, false},
+		{"within the slack", state(1, 815, 815, 0), 815, 0, 0, false},
+		{"beyond it, down to its share", state(101, 920, 820, 0), 920, 0, 120, false},
+		{"far beyond it, in steps", state(101, 1000, 900, 0), 1000, 0, 132, true},
+		{"only what is acknowledged", state(101, 1000, 900, 0), 110, 0, 110, false},
 		{"nothing is", state(101, 1000, 900, 0), 100, 0, 0, false},
 		{"nor was ever", state(101, 1000, 900, 0), 0, 0, 0, false},
 		{"all but the tail", state(650, 1000, 351, 200*hour), 1000, 300, 700, false},
@@ -342,7 +343,7 @@ func TestTrim(t *testing.T) {
 func TestMost(t *testing.T) {
 	t.Parallel()
 	for limit, most := range map[int64]float64{
-		8 << 30: 0.85 * (8 << 30), 64 << 20: 47 << 20, // room for a batch of 16 MiB with what belongs to it
+		8 << 30: 0.8*(8<<30) + 16<<20, 64 << 20: 47 << 20, // room for a batch of 16 MiB with what belongs to it
 		4 << 20: 2 << 20,
 	} {
 		f := fill{limit: limit}
