@@ -47,7 +47,7 @@ func TestFiftyRules(t *testing.T) {
 	const sensors = 400
 	d := draw(7, rules-1, sensors, rate*seconds, 100/math.Sqrt(float64(rate*seconds)/sensors))
 	for i := range d.limits {
-		d.limits[i].hold = 0 // time does not pass as in the messages
+		d.limits[i].hold, d.limits[i].from, d.limits[i].to = 0, 0, 0 // time does not pass as in the messages
 		if i >= holding {
 			d.limits[i].raise, d.limits[i].clear = 200, 200
 		}

@@ -28,6 +28,31 @@ import (
 type limits struct {
 	raise, clear float64
 	hold         int
+	mac          byte // last digit of the controllers' addresses that it is for; 0: of all
+	number       int  // of the sensors; 0: all
+	// When it is in force: from a minute after 10:00 to another, or not then. Both 0: always.
+	from, to int
+	outside  bool
+}
+
+// selects reports whether the rule is for a sensor.
+func (l *limits) selects(s topic.Topic) bool {
+	return (l.mac == 0 || s.MAC[len(s.MAC)-1] == l.mac) && (l.number == 0 || s.Component.Number == l.number)
+}
+
+// begins returns from when on the rule is in force, at a time or after it.
+func (l *limits) begins(t time.Time) time.Time {
+	from, to := tenOClock.Add(time.Duration(l.from)*time.Minute), tenOClock.Add(time.Duration(l.to)*time.Minute)
+	inside := !t.Before(from) && t.Before(to)
+	switch {
+	case l.from == l.to, inside != l.outside:
+		return t
+	case l.outside:
+		return to
+	case t.Before(from):
+		return from
+	}
+	return from.AddDate(0, 0, 1)
 }
 
 // reading is one value of one sensor.
@@ -42,10 +67,10 @@ type begun struct{ raised, cleared time.Time }
 
 // reference finds the alarms of one rule in the readings of one sensor.
 func reference(l limits, all []reading) (found []begun) {
-	var since time.Time // since when the value is above raise
+	var due time.Time // when the alarm is raised, while the value is above raise
 	raised := false
 	for _, r := range all {
-		if due := since.Add(time.Duration(l.hold) * time.Second); !raised && !since.IsZero() && !r.at.Before(due) {
+		if !raised && !due.IsZero() && !r.at.Before(due) {
 			found, raised = append(found, begun{raised: due}), true
 		}
 		if r.value < 0 {
@@ -54,20 +79,23 @@ func reference(l limits, all []reading) (found []begun) {
 		switch {
 		case raised && r.value < l.clear:
 			found[len(found)-1].cleared = r.at
-			raised, since = false, time.Time{}
-		case !raised && r.value > l.raise && since.IsZero():
-			if since = r.at; l.hold == 0 {
+			raised, due = false, time.Time{}
+		case !raised && r.value > l.raise && due.IsZero():
+			if due = l.begins(r.at).Add(time.Duration(l.hold) * time.Second); !r.at.Before(due) {
 				found, raised = append(found, begun{raised: r.at}), true
 			}
 		case !raised && r.value < l.clear:
-			since = time.Time{}
+			due = time.Time{}
 		}
 	}
-	if !raised && !since.IsZero() { // it goes on to hold
-		found = append(found, begun{raised: since.Add(time.Duration(l.hold) * time.Second)})
+	if !raised && !due.IsZero() { // it goes on to hold
+		found = append(found, begun{raised: due})
 	}
 	return found
 }
+
+// tenOClock is when the first message was sent.
+var tenOClock = time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 
 // drawn are random rules and readings.
 type drawn struct {
@@ -79,16 +107,25 @@ type drawn struct {
 // draw draws them. Values change by up to half a step.
 func draw(seed uint64, rules, sensors, readings int, step float64) (d drawn) {
 	r := rand.New(rand.NewPCG(seed, 1))
-	for range rules {
+	for i := range rules {
 		raise := 20 + 60*r.Float64()
-		d.limits = append(d.limits, limits{raise: raise, clear: raise - 30*r.Float64()*float64(r.IntN(2)), hold: r.IntN(3) * r.IntN(20)})
+		l := limits{raise: raise, clear: raise - 30*r.Float64()*float64(r.IntN(2)), hold: r.IntN(3) * r.IntN(20)}
+		switch i % 6 {
+		case 1:
+			l.mac = "012"[r.IntN(3)]
+		case 2:
+			l.number = 1 + r.IntN(4)
+		case 3:
+			l.from, l.to, l.outside = 2+r.IntN(3), 6+r.IntN(3), r.IntN(2) == 0
+		}
+		d.limits = append(d.limits, l)
 	}
 	for i := range sensors {
 		d.sensors = append(d.sensors, topic.Topic{
 			MAC: topic.MAC(fmt.Sprintf("02f2%08x", i/4)), Mode: topic.SensorMode, Connector: 1, Component: topic.Component{Kind: topic.Sensor, Number: i%4 + 1},
 		})
 	}
-	at := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
+	at := tenOClock
 	values := make([]float64, sensors)
 	for range readings {
 		at = at.Add(time.Duration(r.IntN(500)) * time.Millisecond)
@@ -108,7 +145,17 @@ func (d *drawn) yaml() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, "rules:")
 	for i, l := range d.limits {
-		fmt.Fprintf(&b, "- {name: rule-%d, component: sensor-*, when: 'values[\"T\"] > %v', clear: 'values[\"T\"] < %v', for: %ds}\n", i, l.raise, l.clear, l.hold)
+		mac, component, schedule := "*", "sensor-*", ""
+		if l.mac != 0 {
+			mac = "02f2*" + string(l.mac)
+		}
+		if l.number != 0 {
+			component = fmt.Sprint("sensor-", l.number)
+		}
+		if l.from != l.to {
+			schedule = fmt.Sprintf(`, schedule: {from: "10:%02d", to: "10:%02d", outside: %t}`, l.from, l.to, l.outside)
+		}
+		fmt.Fprintf(&b, "- {name: rule-%d, mac: %q, component: %s, when: 'values[\"T\"] > %v', clear: 'values[\"T\"] < %v', for: %ds%s}\n", i, mac, component, l.raise, l.clear, l.hold, schedule)
 	}
 	return b.String()
 }
@@ -132,6 +179,9 @@ func (d *drawn) wanted() map[string][]begun {
 	}
 	for i, l := range d.limits {
 		for k, s := range d.sensors {
+			if !l.selects(s) {
+				continue
+			}
 			source := alert.Identity{Rule: fmt.Sprintf("rule-%d", i), MAC: string(s.MAC), Mode: string(s.Mode), Connector: 1, Component: fmt.Sprintf("sensor-%d", k%4+1)}
 			if found := reference(l, own[k]); len(found) > 0 {
 				all[source.ID()] = found
@@ -217,7 +267,7 @@ func TestTwoEvaluators(t *testing.T) {
 	rules, err := ParseRules([]byte(heldOpen))
 	require.NoError(t, err)
 	both := func(expect bool, sequence uint64) int {
-		start := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
+		start := tenOClock
 		target := door
 		target.Connector = int(sequence)
 		m := r.state(target, start, true)
