@@ -13,10 +13,10 @@ const (
 	// slack is how far above its share a stream may be before it is trimmed again, at most
 	// slackBytes: JetStream removes whole blocks of 8 MiB more cheaply than parts of them.
 	slack      = 0.05
-	slackBytes = 16 << 20
+	slackBytes = 8 << 20
 	// step is how many bytes are trimmed at once. nats-server 2.15.2 reads each block before it
 	// removes it, and stores nothing meanwhile.
-	step = 32 << 20
+	step = 16 << 20
 	// mostBytes is the assumed maximum of bytes that arrive in a second, above all
 	// measurements.
 	mostBytes = 40 << 20
@@ -24,6 +24,8 @@ const (
 	leastPause = 50 * time.Millisecond
 	mostPause  = 5 * time.Second
 	retryPause = time.Second
+	// stepPause is between two steps, for those who store.
+	stepPause = 20 * time.Millisecond
 	// mostByAge is how many messages are trimmed by age in one step.
 	mostByAge = 10_000
 	// fillingFrom is the share of a stream that must wait before the alarm is raised.

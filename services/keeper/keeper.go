@@ -164,7 +164,7 @@ func (k *Keeper) look(ctx context.Context, s *trimmed) (pause time.Duration, err
 	}
 	k.metrics.trimmed.WithLabelValues(s.name).Add(float64(to + 1 - state.FirstSeq))
 	if more {
-		return 0, nil
+		return stepPause, nil
 	}
 	return f.pause(), nil
 }

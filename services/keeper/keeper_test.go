@@ -293,7 +293,7 @@ func TestTrimsByAge(t *testing.T) {
 	require.NoError(t, b.look())
 	assert.EqualValues(t, 1, b.state().FirstSeq, "nothing is as old")
 	b.raw().history = time.Nanosecond
-	for pause := time.Duration(0); pause == 0; {
+	for pause := stepPause; pause == stepPause; {
 		var err error
 		pause, err = b.keeper.look(t.Context(), b.raw())
 		require.NoError(t, err)
@@ -319,9 +319,9 @@ func TestTrim(t *testing.T) {
 		more  bool
 	}{
 		{"has room", state(1, 800, 800, 0), 800, 0, 0, false},
-		{"within the slack", state(1, 815, 815, 0), 815, 0, 0, false},
-		{"beyond it, down to its share", state(101, 920, 820, 0), 920, 0, 120, false},
-		{"far beyond it, in steps", state(101, 1000, 900, 0), 1000, 0, 132, true},
+		{"within the slack", state(1, 807, 807, 0), 807, 0, 0, false},
+		{"beyond it, down to its share", state(101, 912, 812, 0), 912, 0, 112, false},
+		{"far beyond it, in steps", state(101, 1000, 900, 0), 1000, 0, 116, true},
 		{"only what is acknowledged", state(101, 1000, 900, 0), 110, 0, 110, false},
 		{"nothing is", state(101, 1000, 900, 0), 100, 0, 0, false},
 		{"nor was ever", state(101, 1000, 900, 0), 0, 0, 0, false},
@@ -343,7 +343,7 @@ func TestTrim(t *testing.T) {
 func TestMost(t *testing.T) {
 	t.Parallel()
 	for limit, most := range map[int64]float64{
-		8 << 30: 0.8*(8<<30) + 16<<20, 64 << 20: 47 << 20, // room for a batch of 16 MiB with what belongs to it
+		8 << 30: 0.8*(8<<30) + 8<<20, 64 << 20: 47 << 20, // room for a batch of 16 MiB with what belongs to it
 		4 << 20: 2 << 20,
 	} {
 		f := fill{limit: limit}

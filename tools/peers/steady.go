@@ -29,10 +29,11 @@ func steady(ctx context.Context, args []string) (err error) {
 	each := flags.Duration("each", time.Minute, "length of a part")
 	parts := flags.Int("parts", 10, "parts")
 	raw := flags.Int64("raw", 0, "limit of RAW in `MiB`, to have it full soon; 0: as installed")
+	decoded := flags.Int64("decoded", 0, "limit of DECODED in `MiB`, likewise")
 	rows := flags.Int("rows", 0, "other rows that the table has at the beginning")
 	_ = flags.Parse(args[1:]) // it exits
-	if *rate < 1 || *each < time.Second || *parts < 1 || *raw < 0 || *rows < 0 || flags.NArg() > 0 {
-		return errors.New("-rate and -parts must be at least 1, -each at least 1s, -raw and -rows at least 0, and there are no other arguments")
+	if *rate < 1 || *each < time.Second || *parts < 1 || *raw < 0 || *decoded < 0 || *rows < 0 || flags.NArg() > 0 {
+		return errors.New("-rate and -parts must be at least 1, -each at least 1s, -raw, -decoded and -rows at least 0, and there are no other arguments")
 	}
 	return alone(ctx, steadyCommand, controllers, func(s *servers) error {
 		m, err := mesh.Open(ctx, s.State, slog.New(slog.DiscardHandler))
@@ -40,7 +41,7 @@ func steady(ctx context.Context, args []string) (err error) {
 			return err
 		}
 		defer m.Close()
-		if err := limitRaw(ctx, m, *raw<<20); err != nil {
+		if err := errors.Join(limit(ctx, m, stream.Raw, *raw<<20), limit(ctx, m, stream.Decoded, *decoded<<20)); err != nil {
 			return err
 		}
 		if err := s.fill(ctx, *rows); err != nil {
@@ -65,21 +66,21 @@ func steady(ctx context.Context, args []string) (err error) {
 	})
 }
 
-// limitRaw sets the limit of RAW, unless it is 0.
-func limitRaw(ctx context.Context, m *mesh.Mesh, bytes int64) error {
+// limit sets the limit of a stream, unless it is 0.
+func limit(ctx context.Context, m *mesh.Mesh, name string, bytes int64) error {
 	if bytes == 0 {
 		return nil
 	}
-	info, err := stream.Find(ctx, m.JetStream, stream.Raw)
+	info, err := stream.Find(ctx, m.JetStream, name)
 	if err != nil {
 		return err
 	}
 	if info == nil {
-		return errors.New("there is no stream RAW")
+		return fmt.Errorf("there is no stream %s", name)
 	}
 	info.Config.MaxBytes = bytes
 	if _, err = m.JetStream.UpdateStream(ctx, info.Config); err != nil {
-		return fmt.Errorf("limiting RAW: %w", err)
+		return fmt.Errorf("limiting %s: %w", name, err)
 	}
 	return nil
 }
