@@ -46,7 +46,10 @@ func TestConsoleReplays(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
 	m.people(t)
-	letter := m.unwired(t, m.device(t, mac))
+	device := m.device(t, mac)
+	publish(t, device, fmt.Sprintf("tele/f2-%s/sensor-mode/J1/odd-1", mac), "{}")
+	eventually(t, func() bool { return len(m.deadLetters(t, "f2.dead.bridge.>")) == 1 }, "no letter of the bridge")
+	letter := m.unwired(t, device)
 	path := fmt.Sprintf("/dead/%d", letter)
 	vera, otto := m.signedIn(t, "vera"), m.signedIn(t, "otto")
 	_, _, body := vera.ask(t, http.MethodGet, path, nil)
@@ -59,6 +62,11 @@ func TestConsoleReplays(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	assert.Contains(t, body, "Not replayed")
 	assert.Contains(t, body, "still refused, unknown_pin: 1")
+
+	_, _, body = otto.ask(t, http.MethodGet, "/dead/1", nil)
+	assert.Contains(t, body, "somebody at a terminal can replay it")
+	_, _, body = otto.ask(t, http.MethodPost, "/dead/1", nil)
+	assert.Contains(t, body, "Not replayed: only the letter of a message on RAW")
 
 	ask := func(request string) string {
 		reply, err := m.js.Conn().Request(replay.Subject, []byte(request), patience)

@@ -223,7 +223,9 @@ func (c *Console) replayLetter(w http.ResponseWriter, r *http.Request, s *sessio
 		})
 	}
 	c.log.Info("a dead letter was replayed", "person", s.person.Name, "letter", p.Sequence, "error", err)
-	if err != nil {
+	if _, refused := errors.AsType[replay.RefusedError](err); refused {
+		p.Problem = "Not replayed: " + err.Error() + "."
+	} else if err != nil {
 		p.Problem = "It may be replayed only in part: " + err.Error() + ". The letter stays until the tables have its rows, so try again."
 	} else {
 		var b bytes.Buffer
