@@ -156,6 +156,7 @@ func (s *Server) evaluate(ctx context.Context, e *evaluator, consumer jetstream.
 			if now.Sub(looked) >= rulesPoll {
 				looked = now
 				s.reload(e, now.UTC(), changes)
+				s.store.show()
 			}
 			if now.After(kept) {
 				next, err := s.store.keep(ctx)

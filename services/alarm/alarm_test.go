@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -22,10 +23,11 @@ rules:
 func TestLife(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, heldOpen)
-	_, stop := r.start()
+	s, stop := r.start()
 	now := time.Now().UTC()
 	r.publish(r.state(door, now, true), r.state(door, now.Add(time.Second), true))
 	r.become(alert.Raised)
+	require.Eventually(t, func() bool { return testutil.ToFloat64(s.metrics.raised.WithLabelValues("critical")) == 1 }, patience, 20*time.Millisecond)
 	e := r.entries()[0]
 	assert.Equal(t, "open", e.Rule)
 	assert.Equal(t, alert.Critical, e.Severity)

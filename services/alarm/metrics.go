@@ -14,7 +14,7 @@ const serviceName = "alarm"
 type metrics struct {
 	received, unreadable, overtaken prometheus.Counter
 	transitions, notifications      *prometheus.CounterVec
-	alarms                          *prometheus.GaugeVec
+	alarms, raised                  *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -31,6 +31,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		alarms: f.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "f2mesh", Subsystem: serviceName, Name: "alarms", Help: "Alarms of the service itself that are raised now.",
 		}, []string{"alarm"}),
+		raised: f.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "f2mesh", Subsystem: serviceName, Name: "raised", Help: "Alarms that are raised now, by severity. One that is shelved or acknowledged counts, too.",
+		}, []string{"severity"}),
 	}
 }
 

@@ -153,6 +153,21 @@ func (s *store) ids(want func(*alert.Entry) bool) (ids []string) {
 	return ids
 }
 
+// show has the metrics say how many alarms are raised.
+func (s *store) show() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := map[alert.Severity]int{alert.Info: 0, alert.Warning: 0, alert.Critical: 0}
+	for _, i := range s.all {
+		if i.entry.Active() {
+			n[i.entry.Severity]++
+		}
+	}
+	for severity, count := range n {
+		s.metrics.raised.WithLabelValues(string(severity)).Set(float64(count))
+	}
+}
+
 // rewrite returns what follows from an alarm's last entry.
 type rewrite func(alert.Entry) []alert.Entry
 
