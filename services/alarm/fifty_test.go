@@ -69,7 +69,7 @@ func TestFiftyRules(t *testing.T) {
 	killed := 0
 	for n := 0; sent < len(d.readings); n++ {
 		<-tick.C
-		due := min(int(time.Since(began).Seconds()*float64(rate)), sent+stream.MaxBatch-1, len(ready))
+		due := min(int(time.Since(began).Seconds()*float64(rate)), sent+min(len(ready)/20, stream.MaxBatch-1), len(ready))
 		all := slices.Clone(ready[sent:due])
 		sent = due
 		if first := sent <= len(d.readings)/2; first && n%doorEvery == 0 {
