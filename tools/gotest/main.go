@@ -1,5 +1,6 @@
 // Gotest runs `go test` with its arguments. It prints what `go test` prints, a package as soon as it
-// is done, and at the end every skipped test with its reason, which `go test` hides without -v.
+// is done, and at the end the slowest tests and every skipped test with its reason, which `go test` hides
+// without -v.
 // Its exit code is that of `go test`. With -ran as the first argument it also lists the tests that passed.
 package main
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"path/filepath"
@@ -187,5 +188,22 @@ func TestOutputLost(t *testing.T) {
 	gotest(t, "./good") // writes the module
 	if code, err := run(full{}, []string{"./good"}); err == nil && code == 0 {
 		t.Error("success without output")
+	}
+}
+
+// The slowest tests are listed, without subtests and quick ones.
+func TestSlow(t *testing.T) {
+	var out strings.Builder
+	r := &report{out: bufio.NewWriter(&out), running: map[string][]*test{}}
+	const events = `{"Action":"pass","Package":"m/a","Test":"TestQuick","Elapsed":19}
+{"Action":"pass","Package":"m/a","Test":"TestLong/sub","Elapsed":40}
+{"Action":"pass","Package":"m/a","Test":"TestLong","Elapsed":40.4}
+{"Action":"fail","Package":"m/b","Test":"TestLonger","Elapsed":100}
+`
+	if err := errors.Join(r.read(strings.NewReader(events)), r.finish()); err != nil {
+		t.Error(err)
+	}
+	if want := "\n   100 s TestLonger in m/b\n    40 s TestLong in m/a\nno test was skipped\n"; out.String() != want {
+		t.Errorf("%q", out.String())
 	}
 }

@@ -15,6 +15,7 @@ import (
 // event is a line of `go test -json`; `go doc test2json` describes it.
 type event struct {
 	Action, Package, Test, Output string
+	Elapsed                       float64 // seconds, without the time in which a parallel test waited for its turn
 }
 
 // test is a test, a subtest, or with an empty name the package itself.
@@ -31,8 +32,21 @@ type report struct {
 	listPassed bool               // also list the tests that passed
 	running    map[string][]*test // by package, in the order of their start
 	skipped    []string
+	slow       []slow
 	failures   bool
 }
+
+// slow is a test that took long.
+type slow struct {
+	name    string
+	seconds float64
+}
+
+// The slowest tests are listed, if they took so many seconds.
+const (
+	slowest     = 15
+	slowSeconds = 20
+)
 
 var (
 	framing  = regexp.MustCompile(`^(=== |\s*--- PASS|PASS\n)`)
@@ -84,6 +98,9 @@ func (r *report) add(e event) {
 			r.endPackage(e.Package, t)
 		} else if e.Action == "skip" {
 			r.skipped = append(r.skipped, fmt.Sprintf("SKIPPED %s in %s (%s)", e.Test, e.Package, t.reason()))
+		}
+		if e.Elapsed >= slowSeconds && e.Test != "" && !strings.Contains(e.Test, "/") {
+			r.slow = append(r.slow, slow{e.Test + " in " + e.Package, e.Elapsed})
 		}
 	}
 }
@@ -174,9 +191,13 @@ func (t *test) reason() string {
 	return text
 }
 
-// finish prints the list of skipped tests.
+// finish prints the slowest tests and the list of skipped ones.
 func (r *report) finish() error {
 	r.print("\n")
+	slices.SortFunc(r.slow, func(a, b slow) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, one := range r.slow[:min(slowest, len(r.slow))] {
+		r.print(fmt.Sprintf("%6.0f s %s\n", one.seconds, one.name))
+	}
 	for _, line := range r.skipped {
 		r.print(line + "\n")
 	}
