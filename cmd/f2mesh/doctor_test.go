@@ -336,7 +336,7 @@ func brokenNATS() []sabotage {
 			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }`,
 			`{ service: { account: F2, subject: "$JS.API.STREAM.NAMES" } }, { service: { account: F2, subject: "$JS.API.CONSUMER.CREATE.>" } }`)},
 		{"nats-permissions", "the user of nats_writer_password may use f2.decoded.doctor", rights(
-			`{ service: { account: F2, subject: "f2.dead.writer.>" } }`, `{ service: { account: F2, subject: "f2.decoded.>" } }`)},
+			`{ service: { account: F2, subject: "f2.alarm.writer.>" } }`, `{ service: { account: F2, subject: "f2.decoded.>" } }`)},
 		{"loss-nats-sync", "before it is on disk", func(t *testing.T, m *testMesh, patient *doctor.Target) {
 			t.Helper()
 			user, password, err := mesh.LogIn(t.Context(), m.Secrets, "nats_sys_password")
