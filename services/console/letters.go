@@ -222,7 +222,9 @@ func (c *Console) replayLetter(w http.ResponseWriter, r *http.Request, s *sessio
 			return c.ask(ctx, request, readTimeout)
 		})
 	}
-	c.log.Info("a dead letter was replayed", "person", s.person.Name, "letter", p.Sequence, "error", err)
+	if err != nil {
+		c.log.Warn("a dead letter was not replayed", "person", s.person.Name, "letter", p.Sequence, "error", err)
+	}
 	if _, refused := errors.AsType[replay.RefusedError](err); refused {
 		p.Problem = "Not replayed: " + err.Error() + "."
 	} else if err != nil {

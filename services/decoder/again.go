@@ -52,6 +52,8 @@ func (d *Decoder) replayOne(ctx context.Context, pool *pgxpool.Pool, data []byte
 		return replay.LetterAnswer{}, err
 	}
 	answer, err := r.Serve(ctx, d.streams, again, d.incarnation)
-	d.log.Info("a dead letter is tried again", "letter", r.Letter, "remove", r.Remove, "person", r.Person, "error", err)
-	return answer, err
+	if err == nil {
+		d.log.Info("a dead letter is replayed", "letter", r.Letter, "removed", r.Remove, "person", r.Person)
+	}
+	return answer, err // who asked logs it
 }

@@ -66,7 +66,7 @@ func (f *fill) most(share float64) float64 {
 func (f *fill) slack() float64 { return min(slack*float64(f.limit), slackBytes) }
 
 // trim returns the sequence up to which the stream is to be trimmed now; there is nothing to
-// do if that is below its first. more means that another step should follow at once.
+// do if that is below its first. more means that another step should follow after stepPause.
 //
 // The age is only known of the first message. So trimming by age goes in steps: a quarter of
 // the messages that are too old if all are evenly spread. It may remove some messages that are
