@@ -23,7 +23,7 @@ import (
 // that it reads a block before it removes it.
 const forgotten = 150 * time.Second
 
-// BenchmarkPurge removes 384 MiB of 512 from RAW in steps, as the keeper does, while batches of 100 messages
+// BenchmarkPurge removes 384 MiB of 512 from RAW in steps, as the keeper does but without its pauses, while batches of 100 messages
 // are stored every 20 ms. It reports the longest that such a batch took, the time of all steps, and the
 // process's peak memory meanwhile. Run it with -benchtime 1x: one step takes three minutes.
 func BenchmarkPurge(b *testing.B) {

@@ -49,6 +49,11 @@ type Message struct {
 	Time     time.Time // when the stream stored it
 }
 
+// MessageOf returns a message that was read by itself. Its parts are those of m.
+func MessageOf(m *jetstream.RawStreamMsg) *Message {
+	return &Message{Subject: m.Subject, Header: m.Header, Data: m.Data, Sequence: m.Sequence, Time: m.Time}
+}
+
 // ErrStop ends a Scan early, without an error.
 var ErrStop = errors.New("stop")
 

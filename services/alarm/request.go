@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,46 +16,26 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/stream"
 )
 
-const (
-	// requestGroup has one of several services take a request.
-	requestGroup = "f2mesh-alarm"
-	// changeTimeout bounds one change.
-	changeTimeout = 5 * time.Second
-)
+// changeTimeout bounds one change.
+const changeTimeout = 5 * time.Second
 
 // takeChanges makes the changes that people ask for, one after the other.
 func (s *Server) takeChanges(ctx context.Context, nc *nats.Conn) error {
-	_, err := nc.QueueSubscribe(alert.ChangeSubject, requestGroup, func(m *nats.Msg) {
-		bounded, cancel := context.WithTimeout(ctx, changeTimeout)
-		defer cancel()
-		reply := &nats.Msg{}
-		next, err := s.change(bounded, m.Data)
-		if err == nil {
-			reply.Data, err = json.Marshal(next)
-		}
-		if _, refused := errors.AsType[refusedError](err); refused {
-			reply.Header = probe.Refusal(http.StatusBadRequest, err)
-		} else if err != nil {
-			reply.Header = probe.Refusal(http.StatusInternalServerError, err) // it may have been stored
-		}
-		_ = m.RespondMsg(reply) // who asked may be gone
+	return probe.Serve(ctx, nc, serviceName, alert.ChangeSubject, changeTimeout, func(ctx context.Context, data []byte) (any, error) {
+		return s.change(ctx, data)
 	})
-	return err
 }
-
-// refusedError is why a change was certainly not made.
-type refusedError struct{ error }
 
 // change stores what a person makes of an alarm. It tries again if the alarm changes meanwhile.
 func (s *Server) change(ctx context.Context, data []byte) (next alert.Entry, err error) {
 	r, err := alert.ParseChange(data)
 	if err != nil {
-		return next, refusedError{err}
+		return next, probe.RefusedError{Err: err}
 	}
 	for {
 		m, err := s.streams.Message(ctx, stream.Alarm, stream.Query{Last: alert.Prefix + r.ID})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return next, refusedError{errors.New("there is no such alarm")}
+			return next, probe.RefusedError{Err: errors.New("there is no such alarm")}
 		}
 		if err != nil {
 			return next, fmt.Errorf("reading the alarm: %w", err)
@@ -66,7 +45,7 @@ func (s *Server) change(ctx context.Context, data []byte) (next alert.Entry, err
 			return next, err
 		}
 		if next, err = r.Apply(now, time.Now().UTC()); err != nil {
-			return next, refusedError{err}
+			return next, probe.RefusedError{Err: err}
 		}
 		if _, err = Publish(ctx, s.streams.JetStream(), &next, m.Sequence); !errors.Is(err, errOvertaken) {
 			return next, err

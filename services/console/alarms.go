@@ -281,6 +281,13 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.text }
 
+// allowTime lets an answer take longer than others, by what another service needs for it.
+func (c *Console) allowTime(w http.ResponseWriter, more time.Duration) {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(more + readTimeout)); err != nil {
+		c.log.Warn("an answer may come too late for the browser", "error", err)
+	}
+}
+
 // ask sends a request to a service, and returns its answer. The error is a *refusal if nothing was done.
 func (c *Console) ask(ctx context.Context, m *nats.Msg, timeout time.Duration) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -118,9 +118,7 @@ func (c *Console) sendCommand(w http.ResponseWriter, r *http.Request, s *session
 	// A form that is sent twice is one command, but another choice in it is another command: with
 	// the same id it would have the outcome of the first.
 	id = fmt.Sprintf("%s-%s-%d", id, power, period)
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(commandTimeout + readTimeout)); err != nil {
-		c.log.Warn("an outcome may come too late for the browser", "error", err)
-	}
+	c.allowTime(w, commandTimeout)
 	p := &commandPage{device: d, Component: fmt.Sprintf("%s at J%d", t.Component, t.Connector)}
 	reply, err := c.ask(r.Context(), &nats.Msg{
 		Subject: "f2.do." + string(d.MAC) + "." + place, Data: body,

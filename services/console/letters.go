@@ -16,6 +16,7 @@ import (
 	"github.com/f2mesh/f2mesh/pkg/message/event"
 	"github.com/f2mesh/f2mesh/pkg/message/topic"
 	"github.com/f2mesh/f2mesh/pkg/operate/access"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/operate/replay"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
@@ -209,23 +210,21 @@ func (c *Console) replayLetter(w http.ResponseWriter, r *http.Request, s *sessio
 	if shown == nil {
 		return
 	}
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replayTimeout + readTimeout)); err != nil {
-		c.log.Warn("the result of a replay may come too late for the browser", "error", err)
-	}
+	c.allowTime(w, replayTimeout)
 	p := &replayPage{letterPage: letterPage{Stored: shown.Letter}}
 	if err == nil {
 		m.Tables, err = replay.NewTables(ctx, c.from.Readings)
 	}
 	var out *replay.Replayed
 	if err == nil {
-		out, err = m.ReplayOne(ctx, p.Sequence, s.person.Name, func(ctx context.Context, request *nats.Msg) (*nats.Msg, error) {
+		out, err = m.ReplayOne(ctx, shown.Letter, s.person.Name, func(ctx context.Context, request *nats.Msg) (*nats.Msg, error) {
 			return c.ask(ctx, request, readTimeout)
 		})
 	}
 	if err != nil {
 		c.log.Warn("a dead letter was not replayed", "person", s.person.Name, "letter", p.Sequence, "error", err)
 	}
-	if _, refused := errors.AsType[replay.RefusedError](err); refused {
+	if _, refused := errors.AsType[probe.RefusedError](err); refused {
 		p.Problem = "Not replayed: " + err.Error() + "."
 	} else if err != nil {
 		p.Problem = "It may be replayed only in part: " + err.Error() + ". The letter stays until the tables have its rows, so try again."

@@ -223,7 +223,7 @@ func fetch(ctx context.Context, raw jetstream.Stream, incarnation uint64, id eve
 	if err != nil {
 		return nil, fmt.Errorf("reading message %d of %s: %w", id.Sequence(), stream.Raw, err)
 	}
-	return &stream.Message{Subject: m.Subject, Header: m.Header, Data: m.Data, Sequence: m.Sequence, Time: m.Time}, nil
+	return stream.MessageOf(m), nil
 }
 
 // Fetch returns the message of RAW that a letter is of, or nil if RAW does not hold it

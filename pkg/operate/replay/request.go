@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/f2mesh/f2mesh/pkg/message/event"
+	"github.com/f2mesh/f2mesh/pkg/operate/probe"
 	"github.com/f2mesh/f2mesh/pkg/stream"
 	"github.com/f2mesh/f2mesh/pkg/stream/deadletter"
 )
@@ -35,18 +36,16 @@ type LetterAnswer struct {
 // Asker makes a request, and returns the reply's data. It returns refusals as errors.
 type Asker func(context.Context, *nats.Msg) (*nats.Msg, error)
 
+var errNotOnRaw = errors.New("only the letter of a message on RAW can be replayed")
+
 // ReplayOne tries one dead letter once more, of a message that is on RAW. It only reads, and has the
 // decoder do what changes streams, in a person's name.
-func (m *Replayer) ReplayOne(ctx context.Context, sequence uint64, person string, ask Asker) (*Replayed, error) {
-	l, err := deadletter.Get(ctx, m.Streams.JetStream(), sequence)
-	if err != nil {
-		return nil, err
-	}
+func (m *Replayer) ReplayOne(ctx context.Context, l deadletter.Stored, person string, ask Asker) (*Replayed, error) {
 	if l.Removed || l.Counted() || l.ID == (event.ID{}) {
-		return nil, Refused("only the letter of a message on RAW can be replayed here: f2mesh dead replay takes all")
+		return nil, probe.RefusedError{Err: fmt.Errorf("%w here: f2mesh dead replay takes all", errNotOnRaw)}
 	}
 	request := func(r LetterRequest) (a LetterAnswer, err error) {
-		r.Letter, r.Person = sequence, person
+		r.Letter, r.Person = l.Sequence, person
 		data, err := json.Marshal(r)
 		if err != nil {
 			return a, err
@@ -67,32 +66,32 @@ func (m *Replayer) ReplayOne(ctx context.Context, sequence uint64, person string
 		return err
 	}
 	out := &Replayed{Refused: map[string]uint64{}}
-	err = one.replayDecoded(ctx, []deadletter.Stored{l}, &Letters{}, out, func(n int) { out.Letters += uint64(n) }) //nolint:gosec // not negative
+	err := one.replayDecoded(ctx, []deadletter.Stored{l}, &Letters{}, out, func(n int) { out.Letters += uint64(n) }) //nolint:gosec // not negative
 	return out, err
 }
 
 // Serve does what a LetterRequest asks for, with the rights of the decoder. What it returns was certainly not
-// done if the error is a RefusedError.
+// done if the error is a probe.RefusedError.
 func (r *LetterRequest) Serve(ctx context.Context, streams *stream.Client, decoder MetadataDecoder, incarnation uint64) (a LetterAnswer, err error) {
 	m := Replayer{Streams: streams, Decoder: decoder}
 	found, err := streams.Message(ctx, stream.DeadLetter, stream.Query{Sequence: r.Letter})
 	if err != nil {
-		return a, RefusedError{fmt.Errorf("reading letter %d: %w", r.Letter, err)} // nothing was done
+		return a, probe.RefusedError{Err: fmt.Errorf("reading letter %d: %w", r.Letter, err)} // nothing was done
 	}
-	l := deadletter.Parse(&stream.Message{Subject: found.Subject, Header: found.Header, Data: found.Data, Sequence: found.Sequence, Time: found.Time})
+	l := deadletter.Parse(stream.MessageOf(found))
 	if l.Removed || l.ID.Incarnation() != incarnation {
-		return a, Refused("only the letter of a message on RAW can be replayed")
+		return a, probe.RefusedError{Err: errNotOnRaw}
 	}
 	raw, err := streams.Message(ctx, stream.Raw, stream.Query{Sequence: l.ID.Sequence()})
 	if err != nil {
-		return a, RefusedError{fmt.Errorf("reading message %d of %s: %w", l.ID.Sequence(), stream.Raw, err)}
+		return a, probe.RefusedError{Err: fmt.Errorf("reading message %d of %s: %w", l.ID.Sequence(), stream.Raw, err)}
 	}
-	again := attempt{letters: []deadletter.Stored{l}}
-	if again.result, err = decoder.Decode(ctx, &stream.Message{Subject: raw.Subject, Header: raw.Header, Data: raw.Data, Sequence: raw.Sequence, Time: raw.Time}, l.ID); err != nil {
-		return a, RefusedError{err}
+	var again attempt
+	if again.result, err = decoder.Decode(ctx, stream.MessageOf(raw), l.ID); err != nil {
+		return a, probe.RefusedError{Err: err}
 	}
 	if today := again.stillRefused(&l); today != nil || again.result.Decoded == nil {
-		return a, Refused("the message is still refused")
+		return a, probe.RefusedError{Err: errors.New("the message is still refused")}
 	}
 	if r.Remove {
 		return a, deadletter.Remove(ctx, streams.JetStream(), []deadletter.Stored{l})
@@ -100,9 +99,3 @@ func (r *LetterRequest) Serve(ctx context.Context, streams *stream.Client, decod
 	a.Decoded, err = m.store(ctx, []*nats.Msg{again.result.message(false)})
 	return a, err
 }
-
-// RefusedError is why a LetterRequest was not carried out.
-type RefusedError struct{ error }
-
-// Refused returns a RefusedError.
-func Refused(why string) error { return RefusedError{errors.New(why)} }

@@ -159,7 +159,7 @@ func Get(ctx context.Context, js jetstream.JetStream, sequence uint64) (Stored, 
 	if err != nil {
 		return Stored{}, fmt.Errorf("reading letter %d of %s: %w", sequence, stream.DeadLetter, err)
 	}
-	return Parse(&stream.Message{Subject: m.Subject, Header: m.Header, Data: m.Data, Sequence: m.Sequence, Time: m.Time}), nil
+	return Parse(stream.MessageOf(m)), nil
 }
 
 // Remove removes letters from the stream. Their subjects' counts stay, and so the
